@@ -1,0 +1,162 @@
+"""The names of tasks, models and data sets: plain data that listings, help and suggestions read without importing torch.
+
+A new task is one `TaskSpec` here, one schema, one module with the functions that `engine.task.Task` names, and its files in
+`conf/`; neither the command line nor the engine changes.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, kw_only=True)
+class TaskSpec:
+    """One kind of run.
+
+    `verb` is the command that starts it (`train`, `eval`, `estimate`), `schema` the `module:Class` of its configuration, and
+    `module` the module with its functions (`engine.task.Task`). `evaluated_by` names the task that `paperbench eval` runs on
+    what this one trained; such a task takes over the trained run's configuration (`takes_checkpoint`).
+    """
+
+    name: str
+    verb: str
+    summary: str
+    schema: str
+    module: str
+    evaluated_by: str | None = None
+    takes_checkpoint: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelSpec:
+    """A name that `model=` takes, or a variant of one, with its published source."""
+
+    name: str
+    tasks: tuple[str, ...]
+    summary: str
+    source: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class DatasetSpec:
+    """A name that `data=` takes. `layout` describes what `data.root` must hold; empty for generated data.
+
+    `checker` is the `module:function` behind `paperbench data check`; `archives` are named in `paperbench.data.downloads`.
+    """
+
+    name: str
+    tasks: tuple[str, ...]
+    summary: str
+    layout: str
+    homepage: str
+    checker: str
+    archives: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class PaperSpec:
+    """A paper whose numbers stand in `conf/paper/<name>.yaml`."""
+
+    name: str
+    title: str
+    authors: str
+    venue: str
+    url: str
+
+
+TASKS: dict[str, TaskSpec] = {
+    spec.name: spec
+    for spec in (
+        TaskSpec(
+            name="detect-train",
+            verb="train",
+            summary="train a detector and evaluate it",
+            schema="paperbench.detection.config:DetectTrain",
+            module="paperbench.detection.task",
+            evaluated_by="detect-eval",
+        ),
+        TaskSpec(
+            name="detect-eval",
+            verb="eval",
+            summary="evaluate a trained detector",
+            schema="paperbench.detection.config:DetectEval",
+            module="paperbench.detection.eval_task",
+            takes_checkpoint=True,
+        ),
+        TaskSpec(
+            name="detect-score",
+            verb="eval",
+            summary="score detections that were written to files",
+            schema="paperbench.detection.config:ScoreFiles",
+            module="paperbench.detection.score_task",
+        ),
+    )
+}
+
+MODELS: dict[str, ModelSpec] = {
+    spec.name: spec
+    for spec in (
+        ModelSpec(
+            name="faster-rcnn",
+            tasks=("detect-train", "detect-eval"),
+            summary="region proposal network and Fast R-CNN head, trained jointly",
+            source="Ren et al., Faster R-CNN, TPAMI 2016",
+        ),
+    )
+}
+
+_DETECTION = ("detect-train", "detect-eval")
+
+DATASETS: dict[str, DatasetSpec] = {
+    spec.name: spec
+    for spec in (
+        DatasetSpec(
+            name="shapes",
+            tasks=_DETECTION,
+            summary="generated scenes: textured backgrounds, occlusion, five classes",
+            layout="",
+            homepage="",
+            checker="paperbench.data.checks:check",
+        ),
+        DatasetSpec(
+            name="voc",
+            tasks=_DETECTION,
+            summary="PASCAL VOC 2007 and 2012, 20 classes, or a label set of one's own",
+            layout="VOCdevkit/VOC<year>/{Annotations,ImageSets/Main,JPEGImages}",
+            homepage="http://host.robots.ox.ac.uk/pascal/VOC/",
+            checker="paperbench.data.checks:check",
+            archives=("voc2007-trainval", "voc2007-test", "voc2012-trainval"),
+        ),
+        DatasetSpec(
+            name="coco",
+            tasks=_DETECTION,
+            summary="COCO 2017, 80 classes",
+            layout="coco/{annotations/instances_<split>.json,<split>/}",
+            homepage="https://cocodataset.org/#download",
+            checker="paperbench.data.checks:check",
+            archives=("coco-train2017", "coco-val2017", "coco-annotations2017"),
+        ),
+        DatasetSpec(
+            name="pennfudan",
+            tasks=_DETECTION,
+            summary="Penn-Fudan pedestrians, 170 images, one class",
+            layout="PennFudanPed/{PNGImages,PedMasks,Annotation}",
+            homepage="https://www.cis.upenn.edu/~jshi/ped_html/",
+            checker="paperbench.data.checks:check",
+            archives=("pennfudan",),
+        ),
+    )
+}
+
+PAPERS: dict[str, PaperSpec] = {
+    spec.name: spec
+    for spec in (
+        PaperSpec(
+            name="faster-rcnn",
+            title="Faster R-CNN: Towards Real-Time Object Detection with Region Proposal Networks",
+            authors="Ren, He, Girshick, Sun",
+            venue="TPAMI 2016",
+            url="https://arxiv.org/abs/1506.01497",
+        ),
+    )
+}

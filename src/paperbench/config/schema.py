@@ -1,0 +1,104 @@
+"""The keys every experiment has. A room's own schema inherits from `RunConfig` (or `TrainConfig`) and adds its own.
+
+Plain dataclasses, validated by pydantic: ranges are part of the type, so a value out of range is refused with the same
+message, at the same moment, as a misspelt key. Nothing here imports torch or Hydra.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Annotated, Literal
+
+from pydantic import ConfigDict, Field
+
+STRICT = ConfigDict(extra="forbid", validate_default=True, allow_inf_nan=False)
+"""Every schema carries this as `__pydantic_config__`: unknown keys are mistakes, and so are NaN and infinity."""
+
+PositiveInt = Annotated[int, Field(gt=0)]
+NonNegativeInt = Annotated[int, Field(ge=0)]
+PositiveFloat = Annotated[float, Field(gt=0)]
+NonNegativeFloat = Annotated[float, Field(ge=0)]
+Fraction = Annotated[float, Field(ge=0, le=1)]
+
+
+@dataclass(kw_only=True)
+class OutputConfig:
+    """Where runs are written."""
+
+    __pydantic_config__ = STRICT
+
+    root: str = "outputs"
+
+
+@dataclass(kw_only=True)
+class RunConfig:
+    """What every run has, whatever its task."""
+
+    __pydantic_config__ = STRICT
+
+    experiment: str = ""
+    task: str = ""
+    scale: Literal["smoke", "short", "paper"] = "short"
+    recipe: str | None = None
+    """Family of schedules in `conf/schedule/` that `scale` chooses from."""
+    seed: NonNegativeInt = 0
+    device: Annotated[str, Field(pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$")] = "auto"
+    nproc: PositiveInt = 1
+    """Processes on this machine; more than one runs under torchrun."""
+    threads: NonNegativeInt = 0
+    """Threads of one process for operations on a CPU; 0 leaves torch's choice."""
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    """`auto` is bfloat16 where the processor or GPU has instructions for it, else float32."""
+    tensorboard: bool = False
+    output: OutputConfig = field(default_factory=OutputConfig)
+
+
+@dataclass(kw_only=True)
+class OptimConfig:
+    """Optimizer and learning-rate schedule; the rate is a pure function of the step."""
+
+    __pydantic_config__ = STRICT
+
+    name: Literal["adamw", "sgd", "adagrad"] = "sgd"
+    lr: PositiveFloat = 1e-3
+    weight_decay: NonNegativeFloat = 0.0
+    decay_norm_and_bias: bool = True
+    """Whether weight decay reaches biases and normalisation layers as well."""
+    momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
+    backbone_lr_scale: NonNegativeFloat = 1.0
+    """Learning rate of pretrained layers, as a multiple of `lr`."""
+    schedule: Literal["constant", "cosine", "step"] = "step"
+    warmup_steps: NonNegativeInt = 0
+    milestones: tuple[Fraction, ...] = ()
+    """`step` schedule: fractions of the training at which the rate is multiplied by `gamma`."""
+    gamma: PositiveFloat = 0.1
+
+
+@dataclass(kw_only=True)
+class LoopConfig:
+    """How long to train and how often to write down what happens."""
+
+    __pydantic_config__ = STRICT
+
+    samples: PositiveInt = 1000
+    """Training samples seen in all; steps = ceil(samples / batch_size)."""
+    batch_size: PositiveInt = 1
+    """Of one optimizer step, over all processes."""
+    clip_norm: NonNegativeFloat = 0.0
+    """Largest norm of the gradient; 0 leaves gradients as they are."""
+    log_every: PositiveInt = 20
+    evaluate_every: NonNegativeInt = 0
+    """Steps between evaluations; 0 evaluates at the end only."""
+    checkpoint_every: PositiveInt = 200
+    prefetch: NonNegativeInt = 2
+    """Batches prepared ahead of the step in a background thread; changes no result."""
+
+
+@dataclass(kw_only=True)
+class TrainConfig(RunConfig):
+    """What every training run has."""
+
+    __pydantic_config__ = STRICT
+
+    optim: OptimConfig = field(default_factory=OptimConfig)
+    train: LoopConfig = field(default_factory=LoopConfig)

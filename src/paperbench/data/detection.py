@@ -1,0 +1,56 @@
+"""What every reader of a detection data set hands over, whatever its format on disk.
+
+Boxes are continuous, 0-based, `xyxy` in pixels of the image as it is stored: a box that covers the whole image is
+`(0, 0, width, height)`. Labels count from 1; 0 is the background and never appears in ground truth.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Record:
+    """One image and its ground truth.
+
+    boxes: (N, 4) float32 xyxy; labels: (N,) int64 in 1..C; difficult, crowd: (N,) bool; area: (N,) float32 in square pixels.
+    `source` is the file (or the generator's seed and index) that an error message can name.
+    """
+
+    image_id: int | str
+    source: str
+    height: int
+    width: int
+    boxes: NDArray[np.float32]
+    labels: NDArray[np.int64]
+    difficult: NDArray[np.bool_]
+    crowd: NDArray[np.bool_]
+    area: NDArray[np.float32]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class DetectionSet:
+    """An indexed, fully checked detection data set; `decode(i)` gives the pixels of `records[i]`.
+
+    `classes[k - 1]` is the name of label k. `decode` returns (H, W, 3) uint8 RGB, is safe to call from several threads, and
+    raises `DataError` naming the file. `dropped` counts annotations left out because of `data.on_bad_box=drop`, by reason.
+    """
+
+    name: str
+    split: str
+    classes: tuple[str, ...]
+    records: Sequence[Record]
+    decode: Callable[[int], NDArray[np.uint8]]
+    dropped: dict[str, int]
+
+    def __len__(self) -> int:
+        return len(self.records)
+
+    @property
+    def objects(self) -> int:
+        """Number of annotated objects, `difficult` and crowd regions included."""
+        return sum(len(record.labels) for record in self.records)

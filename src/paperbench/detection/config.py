@@ -1,0 +1,249 @@
+"""The keys of the detection tasks. Defaults are the Faster R-CNN paper's; `conf/` says where an experiment departs from them.
+
+Section numbers are those of Ren, He, Girshick and Sun, "Faster R-CNN", TPAMI 2016.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from paperbench.config.schema import (
+    STRICT,
+    Fraction,
+    NonNegativeFloat,
+    NonNegativeInt,
+    OutputConfig,
+    PositiveFloat,
+    PositiveInt,
+    RunConfig,
+    TrainConfig,
+)
+
+OnBadBox = Literal["error", "drop"]
+
+
+# --- data -------------------------------------------------------------------------------------------------------------
+
+
+@dataclass(kw_only=True)
+class ImageConfig:
+    """What every detection data set has."""
+
+    __pydantic_config__ = STRICT
+
+    short_side: PositiveInt = 600
+    """Images are resized to this short side, unless the long one would pass `max_side` (section 3.3)."""
+    max_side: PositiveInt = 1000
+    flip: Fraction = 0.5
+    """Probability of a horizontal flip in training."""
+    on_bad_box: OnBadBox = "error"
+    """`drop` leaves faulty annotations out and counts them; `error` names every one and stops."""
+    cache_mb: NonNegativeInt = 2048
+    """Memory for decoded images, in MiB; images beyond it are decoded anew each time."""
+    max_train_images: NonNegativeInt = 0
+    """Use only the first images of the training split; 0 is all of them."""
+    max_test_images: NonNegativeInt = 0
+
+
+@dataclass(kw_only=True)
+class ShapesData(ImageConfig):
+    """Generated scenes; nothing is read from disk."""
+
+    __pydantic_config__ = STRICT
+
+    name: Literal["shapes"] = "shapes"
+    size: Annotated[int, Field(ge=32)] = 160
+    """Side of a scene in pixels."""
+    train_images: PositiveInt = 1000
+    test_images: PositiveInt = 200
+    data_seed: NonNegativeInt = 0
+    """Seed of the scenes: the data stay the same when the run's seed changes."""
+    max_objects: PositiveInt = 6
+    empty: Fraction = 0.02
+    """Share of scenes without any object."""
+
+
+@dataclass(kw_only=True)
+class VocData(ImageConfig):
+    """A PASCAL VOC devkit, or a folder laid out like one."""
+
+    __pydantic_config__ = STRICT
+
+    name: Literal["voc"] = "voc"
+    root: str | None = None
+    year: Annotated[str, Field(pattern=r"^[A-Za-z0-9_]+$", coerce_numbers_to_str=True)] = "2007"
+    """The folder `VOC<year>` below `VOCdevkit`."""
+    train_split: str = "trainval"
+    test_split: str = "test"
+    classes: tuple[str, ...] = ()
+    """Label set of one's own; empty is the 20 classes of VOC."""
+    zero_based: bool = False
+    """Whether the XML counts pixels from 0; VOC's own files count from 1, both corners included."""
+
+
+@dataclass(kw_only=True)
+class CocoData(ImageConfig):
+    """COCO's layout: `annotations/instances_<split>.json` and a folder of images per split."""
+
+    __pydantic_config__ = STRICT
+
+    name: Literal["coco"] = "coco"
+    root: str | None = None
+    train_split: str = "train2017"
+    test_split: str = "val2017"
+
+
+@dataclass(kw_only=True)
+class PennFudanData(ImageConfig):
+    """Penn-Fudan pedestrians, 170 images; the last `test_images` of a fixed shuffle are held back."""
+
+    __pydantic_config__ = STRICT
+
+    name: Literal["pennfudan"] = "pennfudan"
+    root: str | None = None
+    test_images: PositiveInt = 50
+
+
+DataConfig = Annotated[ShapesData | VocData | CocoData | PennFudanData, Field(discriminator="name")]
+
+
+# --- model ------------------------------------------------------------------------------------------------------------
+
+
+@dataclass(kw_only=True)
+class AnchorConfig:
+    """Section 3.1.1: 3 scales x 3 aspect ratios = 9 anchors a location."""
+
+    __pydantic_config__ = STRICT
+
+    sizes: tuple[PositiveFloat, ...] = (128.0, 256.0, 512.0)
+    """Square root of an anchor's area, in pixels of the resized image."""
+    ratios: tuple[PositiveFloat, ...] = (0.5, 1.0, 2.0)
+    """Height over width."""
+
+
+@dataclass(kw_only=True)
+class RpnConfig:
+    """Region proposal network, section 3.1."""
+
+    __pydantic_config__ = STRICT
+
+    channels: NonNegativeInt = 0
+    """Of the 3x3 convolution; 0 takes the backbone's own (256 for ZF, 512 for VGG-16)."""
+    objectness: Literal["softmax", "sigmoid"] = "softmax"
+    positive_iou: Fraction = 0.7
+    negative_iou: Fraction = 0.3
+    sampled: PositiveInt = 256
+    positive_fraction: Fraction = 0.5
+    ignore_cross_boundary: bool = True
+    normalisation: Literal["paper", "sampled"] = "paper"
+    """`paper`: classification over 256 samples, regression over the anchor locations; `sampled`: both over the samples."""
+    loss_weight: NonNegativeFloat = 10.0
+    """Lambda of equation 1; with `normalisation=sampled` the code lineage uses 1."""
+    sigma: PositiveFloat = 3.0
+    """Smooth L1: quadratic below 1 / sigma^2."""
+    pre_nms_train: PositiveInt = 12000
+    pre_nms_test: PositiveInt = 6000
+    post_nms_train: PositiveInt = 2000
+    post_nms_test: PositiveInt = 300
+    nms_iou: Fraction = 0.7
+    min_size: NonNegativeFloat = 16.0
+    """Smallest side of a proposal, in pixels of the original image."""
+
+
+@dataclass(kw_only=True)
+class HeadConfig:
+    """The Fast R-CNN detector on the proposals."""
+
+    __pydantic_config__ = STRICT
+
+    rois: PositiveInt = 128
+    positive_fraction: Fraction = 0.25
+    positive_iou: Fraction = 0.5
+    negative_iou_low: Fraction = 0.0
+    pool: Literal["roi-pool", "roi-align"] = "roi-pool"
+    pool_size: PositiveInt = 7
+    hidden: NonNegativeInt = 0
+    """Width of the two fully connected layers; 0 takes the backbone's own head (ZF, VGG-16: 4096; ResNet: its last stage)."""
+    batch_norm: bool = False
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.5
+    target_std: tuple[PositiveFloat, PositiveFloat, PositiveFloat, PositiveFloat] = (0.1, 0.1, 0.2, 0.2)
+    sigma: PositiveFloat = 1.0
+    score_threshold: Fraction = 0.05
+    nms_iou: Fraction = 0.3
+    detections: PositiveInt = 100
+
+
+@dataclass(kw_only=True)
+class FasterRCNNModel:
+    """Backbone, region proposal network and detection head."""
+
+    __pydantic_config__ = STRICT
+
+    name: Literal["faster-rcnn"] = "faster-rcnn"
+    backbone: Literal["small", "zf", "vgg16", "resnet50", "squeezenet1_1"] = "vgg16"
+    weights: str | None = None
+    """None, a file with a state dict, or the name of torchvision's weights (`DEFAULT`, `IMAGENET1K_V1`)."""
+    projection: NonNegativeInt = 0
+    """Channels of a 1x1 convolution after the backbone; 0 leaves its features as they are."""
+    frozen_layers: NonNegativeInt = 0
+    """Leading layers (for ResNet: stages) of the backbone that are not trained."""
+    anchors: AnchorConfig = field(default_factory=AnchorConfig)
+    rpn: RpnConfig = field(default_factory=RpnConfig)
+    head: HeadConfig = field(default_factory=HeadConfig)
+
+
+# --- tasks ------------------------------------------------------------------------------------------------------------
+
+
+@dataclass(kw_only=True)
+class EvaluationConfig:
+    """How detections are made and scored."""
+
+    __pydantic_config__ = STRICT
+
+    batch_size: PositiveInt = 4
+    sheet_images: NonNegativeInt = 12
+    """Test images drawn with ground truth and detections in `figures/`."""
+    proposals: bool = True
+    """Also score the proposals: recall over IoU and number of proposals."""
+
+
+@dataclass(kw_only=True)
+class DetectTrain(TrainConfig):
+    """Task `detect-train`."""
+
+    __pydantic_config__ = STRICT
+
+    data: DataConfig = field(default_factory=ShapesData)
+    model: FasterRCNNModel = field(default_factory=FasterRCNNModel)
+    evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
+
+
+@dataclass(kw_only=True)
+class DetectEval(DetectTrain):
+    """Task `detect-eval` on a trained run: its own configuration, with what the command line changes."""
+
+    __pydantic_config__ = STRICT
+
+    checkpoint: str = ""
+    """Run directory, or a checkpoint file below one."""
+
+
+@dataclass(kw_only=True)
+class ScoreFiles(RunConfig):
+    """Task `detect-score`: ground truth and detections from files alone, no model."""
+
+    __pydantic_config__ = STRICT
+
+    format: Literal["voc", "coco"] = "voc"
+    gt: str = ""
+    """voc: the folder VOCdevkit/VOC<year>; coco: instances_<split>.json."""
+    dt: str = ""
+    """voc: the folder of `comp4_det_<split>_<class>.txt`; coco: the results JSON."""
+    split: str = "val"
+    classes: tuple[str, ...] = ()
+    output: OutputConfig = field(default_factory=OutputConfig)

@@ -1,0 +1,33 @@
+"""What a room offers to the command line and the engine: one module per task with these functions.
+
+`catalog.TASKS` names the module as a string; it is imported only when such a run starts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+if TYPE_CHECKING:
+    from paperbench.engine.run import Run
+
+
+class Task(Protocol):
+    """A module that implements one `TaskSpec`."""
+
+    def plan(self, config: Any) -> Mapping[str, str]:
+        """Facts for the opening panel and `--dry-run`: data, model, schedule. Quick; may open annotations, trains nothing."""
+        ...
+
+    def run(self, config: Any, run: Run) -> dict[str, float]:
+        """Does the work in every rank and returns the metrics (rank 0's are written). Resumes from `run.checkpoints`."""
+        ...
+
+
+class Predicts(Protocol):
+    """A task whose trained runs can be shown pictures."""
+
+    def predict(self, config: Any, run_dir: Path, images: Sequence[Path], output: Path, **options: Any) -> list[dict[str, Any]]:
+        """Writes one picture per image below `output`; returns what was found, JSON-ready, with the picture's path."""
+        ...
