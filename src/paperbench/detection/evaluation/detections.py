@@ -1,0 +1,48 @@
+"""What a detector found in one image: the form in which every evaluation, drawing and file of this room takes it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Detections:
+    """Detections in one image, in any order.
+
+    boxes: (N, 4) float32, continuous 0-based `xyxy` in pixels of the image as it is stored, as in
+    `data.detection.Record`; scores: (N,) float32, higher is surer; labels: (N,) int64 in 1..C. Raises `ValueError`
+    where shapes disagree, a number is not finite, or a label is below 1: any of these would be ranked or dropped in
+    silence by a scorer.
+    """
+
+    boxes: NDArray[np.float32]
+    scores: NDArray[np.float32]
+    labels: NDArray[np.int64]
+
+    def __post_init__(self) -> None:
+        count = len(self.scores)
+        if self.boxes.shape != (count, 4) or self.scores.shape != (count,) or self.labels.shape != (count,):
+            raise ValueError(
+                "detections need boxes (N, 4), scores (N,) and labels (N,); got "
+                f"{self.boxes.shape}, {self.scores.shape} and {self.labels.shape}"
+            )
+        if not (np.isfinite(self.boxes).all() and np.isfinite(self.scores).all()):
+            raise ValueError("a detection's box or score is not finite")
+        if count and self.labels.min() < 1:
+            raise ValueError(f"labels of detections count from 1, got {self.labels.min()}: 0 is the background")
+
+    def __len__(self) -> int:
+        return len(self.scores)
+
+    @classmethod
+    def empty(cls) -> Detections:
+        """An image in which nothing was found."""
+        return cls(boxes=np.zeros((0, 4), np.float32), scores=np.zeros(0, np.float32), labels=np.zeros(0, np.int64))
+
+    def above(self, score: float) -> Detections:
+        """The detections whose score is at least `score`, in the same order."""
+        keep = self.scores >= score
+        return Detections(boxes=self.boxes[keep], scores=self.scores[keep], labels=self.labels[keep])
