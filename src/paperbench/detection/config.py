@@ -165,7 +165,8 @@ class HeadConfig:
     positive_iou: Fraction = 0.5
     negative_iou_low: Fraction = 0.0
     pool: Literal["roi-pool", "roi-align"] = "roi-pool"
-    pool_size: PositiveInt = 7
+    pool_size: NonNegativeInt = 0
+    """Cells of a pooled region on a side; 0 takes the backbone's own (ZF 6, ResNet 14, others 7)."""
     hidden: NonNegativeInt = 0
     """Width of the two fully connected layers; 0 takes the backbone's own head (ZF, VGG-16: 4096; ResNet: its last stage)."""
     batch_norm: bool = False

@@ -1,0 +1,108 @@
+"""From the configuration to a detector: the one place where the room's keys meet its modules."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import nn
+
+from paperbench.detection.anchors import AnchorGrid
+from paperbench.detection.backbones import BACKBONES, freeze
+from paperbench.detection.config import FasterRCNNModel
+from paperbench.detection.detector import FasterRCNN
+from paperbench.detection.roi_head import BoxPredictor, two_layer_head
+from paperbench.detection.rpn import RPNHead, RPNLoss
+from paperbench.errors import ConfigError
+
+
+def build(model: FasterRCNNModel, *, classes: int, pretrained: bool = True) -> FasterRCNN:
+    """A detector for `classes` classes. `pretrained=False` skips the backbone's weights: a checkpoint will replace them."""
+    backbone = BACKBONES[model.backbone](model.weights if pretrained else None)
+    freeze(backbone, model.frozen_layers)
+    channels, neck = backbone.channels, None
+    if model.projection:
+        neck = nn.Sequential(nn.Conv2d(channels, model.projection, 1), nn.ReLU(inplace=True))
+        channels = model.projection
+
+    own_head = backbone.head is not None and not model.head.hidden
+    if own_head and model.projection:
+        raise ConfigError(
+            f"model.projection={model.projection}: {model.backbone}'s own head needs its own {backbone.channels} channels. "
+            "Give model.projection=0, or a width for a new head (model.head.hidden=256)."
+        )
+    pool_size = model.head.pool_size or backbone.pool_size
+    if own_head:
+        if pool_size != backbone.pool_size and model.backbone != "resnet50":
+            raise ConfigError(
+                f"model.head.pool_size={pool_size}: {model.backbone}'s own head takes {backbone.pool_size}. "
+                f"Give model.head.pool_size={backbone.pool_size}, or a width for a new head (model.head.hidden=256)."
+            )
+        assert backbone.head is not None
+        head, hidden = backbone.head, backbone.head_channels
+        for module in head.modules():
+            if isinstance(module, nn.Dropout):
+                module.p = model.head.dropout
+    else:
+        hidden = model.head.hidden or 1024
+        head = two_layer_head(
+            in_channels=channels,
+            pool_size=pool_size,
+            hidden=hidden,
+            batch_norm=model.head.batch_norm,
+            dropout=model.head.dropout,
+        )
+
+    anchors = AnchorGrid(sizes=model.anchors.sizes, ratios=model.anchors.ratios, stride=backbone.stride)
+    rpn = model.rpn
+    return FasterRCNN(
+        backbone=backbone.features,
+        neck=neck,
+        head=head,
+        predictor=BoxPredictor(in_channels=hidden, classes=classes),
+        rpn=RPNHead(
+            in_channels=channels,
+            channels=rpn.channels or backbone.rpn_channels,
+            anchors=anchors.per_location,
+            softmax=rpn.objectness == "softmax",
+        ),
+        anchors=anchors,
+        rpn_loss=RPNLoss(
+            positive_iou=rpn.positive_iou,
+            negative_iou=rpn.negative_iou,
+            sampled=rpn.sampled,
+            positive_fraction=rpn.positive_fraction,
+            ignore_cross_boundary=rpn.ignore_cross_boundary,
+            normalisation=rpn.normalisation,
+            weight=rpn.loss_weight,
+            sigma=rpn.sigma,
+        ),
+        pre_nms_train=rpn.pre_nms_train,
+        pre_nms_test=rpn.pre_nms_test,
+        post_nms_train=rpn.post_nms_train,
+        post_nms_test=rpn.post_nms_test,
+        rpn_nms_iou=rpn.nms_iou,
+        min_size=rpn.min_size,
+        rois=model.head.rois,
+        positive_fraction=model.head.positive_fraction,
+        positive_iou=model.head.positive_iou,
+        negative_iou_low=model.head.negative_iou_low,
+        pool=model.head.pool,
+        pool_size=pool_size,
+        target_std=model.head.target_std,
+        sigma=model.head.sigma,
+        score_threshold=model.head.score_threshold,
+        nms_iou=model.head.nms_iou,
+        detections_per_image=model.head.detections,
+    )
+
+
+def parameter_groups(model: FasterRCNN, *, backbone_lr_scale: float) -> list[dict[str, Any]]:
+    """Trained parameters with the multiple of the learning rate each group gets: new layers 1, the backbone its own."""
+    pretrained, new = [], []
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad:
+            (pretrained if name.startswith("backbone.") else new).append((name, parameter))
+    return [
+        {"params": pretrained, "lr_scale": backbone_lr_scale},
+        {"params": new, "lr_scale": 1.0},
+    ]

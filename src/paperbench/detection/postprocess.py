@@ -1,0 +1,73 @@
+"""From class scores and boxes of proposals to the detections of each image, the whole batch at once (section 3.3)."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from paperbench.detection import boxes as box_ops
+from paperbench.detection.nms import grouped_nms
+from paperbench.detection.roi_head import BoxStd
+
+SMALLEST_SIDE = 1e-2
+"""Detections with a side below this many pixels are no boxes (torchvision's bound)."""
+
+
+class DetectionBatch(NamedTuple):
+    """Dense: boxes (B, D, 4), scores (B, D) decreasing, labels (B, D) in 1..C, valid (B, D) bool."""
+
+    boxes: Tensor
+    scores: Tensor
+    labels: Tensor
+    valid: Tensor
+
+
+@torch.no_grad()
+def detections(
+    logits: Tensor,
+    deltas: Tensor,
+    proposals: Tensor,
+    valid: Tensor,
+    sizes: Tensor,
+    *,
+    target_std: BoxStd = (0.1, 0.1, 0.2, 0.2),
+    score_threshold: float = 0.05,
+    nms_iou: float = 0.3,
+    limit: int = 100,
+) -> DetectionBatch:
+    """The best `limit` detections of each image after suppression per class.
+
+    logits (B, P, C + 1), deltas (B, P, C + 1, 4), proposals (B, P, 4), valid (B, P), sizes (B, 2) as (height, width).
+    """
+    batch, count, classes = logits.shape[0], logits.shape[1], logits.shape[2] - 1
+    probability = logits.softmax(-1)[..., 1:] * valid[..., None]
+    image, proposal, label = torch.nonzero(probability > score_threshold, as_tuple=True)
+    scores = probability[image, proposal, label]
+    boxes = box_ops.decode(proposals[image, proposal], deltas[image, proposal, label + 1], target_std)
+    limits = sizes.flip(-1).repeat(1, 2).to(boxes.dtype)
+    boxes = boxes.clamp(min=0).minimum(limits[image])
+    large = (boxes[:, 2:] - boxes[:, :2] >= SMALLEST_SIDE).all(-1)
+    image, label, scores, boxes = image[large], label[large], scores[large], boxes[large]
+
+    kept = grouped_nms(boxes, scores, image * classes + label, nms_iou)
+    # `kept` is in order of score over the whole batch; a stable sort by image leaves each image's own in that order.
+    kept = kept[image[kept].argsort(stable=True)]
+    image = image[kept]
+    per_image = torch.bincount(image, minlength=batch)
+    rank = torch.arange(len(kept), device=kept.device) - (per_image.cumsum(0) - per_image)[image]
+    kept, image, rank = kept[rank < limit], image[rank < limit], rank[rank < limit]
+
+    slots = min(limit, count * classes)
+    result = DetectionBatch(
+        boxes.new_zeros(batch, slots, 4),
+        scores.new_zeros(batch, slots),
+        label.new_zeros(batch, slots),
+        torch.zeros(batch, slots, dtype=torch.bool, device=boxes.device),
+    )
+    result.boxes[image, rank] = boxes[kept]
+    result.scores[image, rank] = scores[kept]
+    result.labels[image, rank] = label[kept] + 1
+    result.valid[image, rank] = True
+    return result

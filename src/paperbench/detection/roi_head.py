@@ -1,0 +1,97 @@
+"""The Fast R-CNN detector on proposals: region sampling, targets, the head, its outputs (Faster R-CNN section 3.2)."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from paperbench.detection import boxes as box_ops
+from paperbench.detection.matching import POSITIVE, match
+from paperbench.detection.proposals import Proposals
+from paperbench.detection.sampling import sample
+
+BoxStd = tuple[float, float, float, float]
+
+
+class Regions(NamedTuple):
+    """Sampled regions of a batch: boxes (B, R, 4), labels (B, R) in 0..C, targets (B, R, 4) normalised, valid (B, R) bool."""
+
+    boxes: Tensor
+    labels: Tensor
+    targets: Tensor
+    valid: Tensor
+
+
+@torch.no_grad()
+def sample_regions(
+    proposals: Proposals,
+    gt_boxes: Tensor,
+    gt_labels: Tensor,
+    *,
+    rois: int = 128,
+    positive_fraction: float = 0.25,
+    positive_iou: float = 0.5,
+    negative_iou_low: float = 0.0,
+    target_std: BoxStd = (0.1, 0.1, 0.2, 0.2),
+    generator: torch.Generator | None = None,
+) -> Regions:
+    """Draws `rois` regions an image from its proposals and its ground truth, which is added to them as the code lineage does.
+
+    proposals: (B, P, .); gt_boxes (B, G, 4); gt_labels (B, G), 0 for padding. A quarter at most are objects (overlap at least
+    `positive_iou`); the background is what overlaps less, and at least `negative_iou_low` (0.1 in plain Fast R-CNN).
+    """
+    real = gt_labels > 0
+    boxes = torch.cat([proposals.boxes, gt_boxes], dim=1)
+    present = torch.cat([proposals.valid, real], dim=1)
+    matches = match(
+        box_ops.iou(gt_boxes, boxes),
+        real,
+        positive=positive_iou,
+        negative=positive_iou,
+        negative_low=negative_iou_low,
+        eligible=present,
+    )
+    drawn = sample(matches.labels, count=rois, positive_fraction=positive_fraction, generator=generator)
+    chosen = boxes.gather(1, drawn.index[..., None].expand(-1, -1, 4))
+    own = matches.matched.gather(1, drawn.index)
+    positive = matches.labels.gather(1, drawn.index) == POSITIVE
+    labels = torch.where(positive, gt_labels.gather(1, own), 0)
+    target_boxes = gt_boxes.gather(1, own[..., None].expand(-1, -1, 4))
+    reference = torch.where(positive[..., None], chosen, chosen.new_tensor([0.0, 0.0, 1.0, 1.0]))
+    target_boxes = torch.where(positive[..., None], target_boxes, reference)
+    return Regions(chosen, labels, box_ops.encode(reference, target_boxes, target_std), drawn.valid)
+
+
+def two_layer_head(*, in_channels: int, pool_size: int, hidden: int, batch_norm: bool, dropout: float) -> nn.Sequential:
+    """Two fully connected layers on pooled features: (N, F, size, size) -> (N, hidden)."""
+    layers: list[nn.Module] = [nn.Flatten()]
+    width = in_channels * pool_size * pool_size
+    for _ in range(2):
+        layers.append(nn.Linear(width, hidden, bias=not batch_norm))
+        if batch_norm:
+            layers.append(nn.BatchNorm1d(hidden))
+        layers.append(nn.ReLU(inplace=True))
+        if dropout:
+            layers.append(nn.Dropout(dropout))
+        width = hidden
+    return nn.Sequential(*layers)
+
+
+class BoxPredictor(nn.Module):
+    """Sibling outputs of the head: class scores with the background first, and a box for every class."""
+
+    def __init__(self, *, in_channels: int, classes: int) -> None:
+        super().__init__()
+        self.classes = classes
+        self.scores = nn.Linear(in_channels, classes + 1)
+        self.deltas = nn.Linear(in_channels, (classes + 1) * 4)
+        nn.init.normal_(self.scores.weight, std=0.01)
+        nn.init.normal_(self.deltas.weight, std=0.001)
+        nn.init.zeros_(self.scores.bias)
+        nn.init.zeros_(self.deltas.bias)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """(N, hidden) -> logits (N, C + 1) and deltas (N, C + 1, 4), float32."""
+        return self.scores(x).float(), self.deltas(x).float().view(-1, self.classes + 1, 4)

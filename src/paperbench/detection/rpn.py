@@ -1,0 +1,117 @@
+"""Region proposal network, section 3.1: a small net slid over the feature map, its targets and its loss."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from paperbench.detection import boxes as box_ops
+from paperbench.detection.losses import Normalisation, rpn_loss
+from paperbench.detection.matching import POSITIVE, match
+from paperbench.detection.sampling import sample
+
+
+class RPNHead(nn.Module):
+    """A 3x3 convolution, then two sibling 1x1 convolutions: objectness and box regression for K anchors a location.
+
+    With VGG-16's 512 channels, 9 anchors and a two-way softmax it has the paper's 2.4e6 weights.
+    """
+
+    def __init__(self, *, in_channels: int, channels: int, anchors: int, softmax: bool = True) -> None:
+        super().__init__()
+        self.outputs = 2 if softmax else 1
+        self.conv = nn.Conv2d(in_channels, channels, 3, padding=1)
+        self.objectness = nn.Conv2d(channels, anchors * self.outputs, 1)
+        self.deltas = nn.Conv2d(channels, anchors * 4, 1)
+        for layer in (self.conv, self.objectness, self.deltas):
+            nn.init.normal_(layer.weight, std=0.01)
+            nn.init.zeros_(layer.bias)  # pyright: ignore[reportArgumentType]
+
+    def forward(self, features: Tensor) -> tuple[Tensor, Tensor]:
+        """(B, F, H, W) -> logits (B, A, 1 or 2) and deltas (B, A, 4) in float32, A = H * W * K in the order of `AnchorGrid`."""
+        hidden = F.relu(self.conv(features), inplace=True)
+        batch = len(features)
+        logits = self.objectness(hidden).permute(0, 2, 3, 1).reshape(batch, -1, self.outputs)
+        deltas = self.deltas(hidden).permute(0, 2, 3, 1).reshape(batch, -1, 4)
+        return logits.float(), deltas.float()
+
+
+def objectness_score(logits: Tensor) -> Tensor:
+    """Ranking score of an anchor, the log-odds of an object: (B, A, 1 or 2) -> (B, A)."""
+    return logits[..., 0] if logits.shape[-1] == 1 else logits[..., 1] - logits[..., 0]
+
+
+class RPNLoss(nn.Module):
+    """Assigns anchors to objects, samples a minibatch an image, and computes equation 1; the whole batch at once."""
+
+    def __init__(
+        self,
+        *,
+        positive_iou: float = 0.7,
+        negative_iou: float = 0.3,
+        sampled: int = 256,
+        positive_fraction: float = 0.5,
+        ignore_cross_boundary: bool = True,
+        normalisation: Normalisation = "paper",
+        weight: float = 10.0,
+        sigma: float = 3.0,
+    ) -> None:
+        super().__init__()
+        self.positive_iou = positive_iou
+        self.negative_iou = negative_iou
+        self.sampled = sampled
+        self.positive_fraction = positive_fraction
+        self.ignore_cross_boundary = ignore_cross_boundary
+        self.normalisation: Normalisation = normalisation
+        self.weight = weight
+        self.sigma = sigma
+
+    def forward(
+        self,
+        logits: Tensor,
+        deltas: Tensor,
+        anchors: Tensor,
+        *,
+        sizes: Tensor,
+        gt_boxes: Tensor,
+        gt_labels: Tensor,
+        stride: int,
+        generator: torch.Generator | None = None,
+    ) -> tuple[Tensor, Tensor]:
+        """Objectness and regression loss: logits (B, A, .), deltas (B, A, 4), anchors (A, 4), sizes (B, 2) as (height, width),
+        gt_boxes (B, G, 4), gt_labels (B, G) with 0 for padding -> (scalar, scalar)."""
+        with torch.no_grad():
+            eligible = box_ops.inside(anchors, sizes) if self.ignore_cross_boundary else None
+            overlaps = box_ops.iou(gt_boxes, anchors[None])
+            matches = match(
+                overlaps,
+                gt_labels > 0,
+                positive=self.positive_iou,
+                negative=self.negative_iou,
+                best_for_each=True,
+                eligible=eligible,
+            )
+            drawn = sample(
+                matches.labels, count=self.sampled, positive_fraction=self.positive_fraction, generator=generator
+            )
+            positive = matches.labels.gather(1, drawn.index) == POSITIVE
+            own = matches.matched.gather(1, drawn.index)
+            reference = anchors[drawn.index]
+            target_boxes = gt_boxes.gather(1, own[..., None].expand(-1, -1, 4))
+            # Only positives are regressed; the others get their own anchor as target, which keeps padding free of log(0).
+            target_boxes = torch.where(positive[..., None], target_boxes, reference)
+            targets = box_ops.encode(reference, target_boxes)
+            locations = (sizes.double() / stride).ceil().prod(1).to(deltas.dtype)
+        return rpn_loss(
+            logits.gather(1, drawn.index[..., None].expand(-1, -1, logits.shape[-1])),
+            deltas.gather(1, drawn.index[..., None].expand(-1, -1, 4)),
+            targets,
+            positive,
+            drawn.valid,
+            normalisation=self.normalisation,
+            sampled=self.sampled,
+            locations=locations,
+            weight=self.weight,
+            sigma=self.sigma,
+        )
