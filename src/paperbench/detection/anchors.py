@@ -58,7 +58,9 @@ class AnchorGrid(nn.Module):
     ) -> None:
         super().__init__()
         self.stride = stride
-        self.register_buffer("base", base_anchors(sizes, ratios, stride=stride, convention=convention), persistent=False)
+        self.register_buffer(
+            "base", base_anchors(sizes, ratios, stride=stride, convention=convention), persistent=False
+        )
         self._grids: dict[tuple[int, int, str], Tensor] = {}
 
     @property

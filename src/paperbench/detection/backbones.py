@@ -60,7 +60,9 @@ def load_weights(net: nn.Module, weights: str, *, names: Any = None) -> None:
             ) from error
     else:
         known = f", or one of {', '.join(['DEFAULT', *names.__members__])}" if names is not None else ""
-        raise ConfigError(f"model.weights={weights}: no such file{known}. model.weights=null starts from random weights.")
+        raise ConfigError(
+            f"model.weights={weights}: no such file{known}. model.weights=null starts from random weights."
+        )
     state = {key: value.float() if value.is_floating_point() else value for key, value in state.items()}
     missing, unexpected = net.load_state_dict(state, strict=False)
     wrong = [f"missing {key}" for key in missing] + [f"unknown {key}" for key in unexpected]
@@ -74,7 +76,9 @@ def load_weights(net: nn.Module, weights: str, *, names: Any = None) -> None:
 def _read_state(path: Path) -> Mapping[str, Tensor]:
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch raises pickle, zip, EOF and runtime errors for the many ways a file can be damaged
+    except (
+        Exception
+    ) as error:  # torch raises pickle, zip, EOF and runtime errors for the many ways a file can be damaged
         raise DataError(
             f"{path}: cannot be read as a state dict ({type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}). "
             "Fetch it again, or save it with torch.save(net.state_dict(), FILE)."
@@ -89,7 +93,9 @@ def _read_state(path: Path) -> Mapping[str, Tensor]:
 
 def _conv_bn(inputs: int, outputs: int, stride: int) -> nn.Sequential:
     return nn.Sequential(
-        nn.Conv2d(inputs, outputs, 3, stride=stride, padding=1, bias=False), nn.BatchNorm2d(outputs), nn.ReLU(inplace=True)
+        nn.Conv2d(inputs, outputs, 3, stride=stride, padding=1, bias=False),
+        nn.BatchNorm2d(outputs),
+        nn.ReLU(inplace=True),
     )
 
 

@@ -1,0 +1,48 @@
+from __future__ import annotations
+
+import pytest
+import torch
+import torchvision
+
+from paperbench.detection.nms import grouped_nms, survivors
+from tests.detection.test_boxes import random_boxes
+
+BOXES = torch.tensor([[10.0, 10, 50, 60], [11, 12, 48, 60], [8, 9, 40, 50], [100, 100, 150, 140], [99, 110, 155, 139]])
+SCORES = torch.tensor([0.5, 0.7, 0.6, 0.9, 0.8])
+
+
+@pytest.mark.parametrize(
+    ("threshold", "kept"), [(0.1, {1, 3}), (0.3, {1, 3}), (0.5, {1, 3}), (0.8, {1, 2, 3, 4}), (0.9, {0, 1, 2, 3, 4})]
+)
+def test_the_published_example(threshold: float, kept: set[int]) -> None:
+    assert set(grouped_nms(BOXES, SCORES, torch.zeros(5, dtype=torch.int64), threshold).tolist()) == kept
+
+
+def test_groups_do_not_suppress_each_other() -> None:
+    twice = torch.cat([BOXES, BOXES])
+    groups = torch.arange(2).repeat_interleave(5)
+    found = grouped_nms(twice, torch.cat([SCORES, SCORES]), groups, 0.5)
+    assert set(found.tolist()) == {1, 3, 6, 8}
+
+
+def test_nothing_in_nothing_out() -> None:
+    empty = grouped_nms(torch.zeros(0, 4), torch.zeros(0), torch.zeros(0, dtype=torch.int64), 0.5)
+    assert empty.shape == (0,)
+
+
+def test_survivors_equal_an_image_by_image_loop() -> None:
+    boxes = random_boxes(240, seed=7).view(3, 80, 4)
+    scores = torch.rand(3, 80, generator=torch.Generator().manual_seed(8)).sort(dim=1, descending=True).values
+    scores[1, 60:] = float("-inf")
+    index, valid = survivors(boxes, scores, iou=0.3, keep=20)
+    for image in range(3):
+        real = int((scores[image] > float("-inf")).sum())
+        expected = torchvision.ops.nms(boxes[image, :real], scores[image, :real], 0.3)[:20]
+        assert index[image][valid[image]].tolist() == expected.tolist()
+
+
+def test_candidates_that_are_not_there_suppress_nothing() -> None:
+    boxes = torch.tensor([[[0.0, 0, 10, 10], [50, 50, 60, 60], [0, 0, 10, 10]]])
+    scores = torch.tensor([[0.9, float("-inf"), float("-inf")]])
+    index, valid = survivors(boxes, scores, iou=0.5, keep=3)
+    assert index[valid].tolist() == [0]

@@ -1,0 +1,55 @@
+from __future__ import annotations
+
+import pytest
+import torch
+import torchvision
+
+from paperbench.detection.roi_pooling import pool_regions, roi_align, roi_align_separable, roi_pool
+from tests.detection.test_boxes import random_boxes
+
+
+def test_roi_pool_gives_the_published_examples() -> None:
+    features = torch.arange(25.0).view(1, 1, 5, 5)
+    first = roi_pool(features, torch.tensor([[[1.0, 1, 3, 3]]]), size=2, scale=1.0)
+    second = roi_pool(features, torch.tensor([[[0.0, 0, 4, 4]]]), size=3, scale=1.0)
+    assert first[0, 0].tolist() == [[12, 13], [17, 18]]
+    assert second[0, 0].tolist() == [[6, 8, 9], [16, 18, 19], [21, 23, 24]]
+
+
+@pytest.mark.parametrize("shape", [(20, 20), (9, 31)])
+def test_separable_roi_align_equals_torchvisions_values_and_gradients(shape: tuple[int, int]) -> None:
+    generator = torch.Generator().manual_seed(3)
+    features = torch.randn(2, 6, *shape, generator=generator, requires_grad=True)
+    boxes = random_boxes(24, seed=4, side=120.0).view(2, 12, 4) - 15  # some stick out, some lie outside altogether
+    boxes[0, 0] = torch.tensor([30.0, 30, 30, 30])
+    rois = torch.cat([torch.arange(2.0).repeat_interleave(12)[:, None], boxes.view(-1, 4)], dim=1)
+    expected = torchvision.ops.roi_align(features, rois, 7, 1 / 8, sampling_ratio=2)
+    found = roi_align_separable(features, boxes, size=7, scale=1 / 8)
+    torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
+    weight = torch.randn(found.shape, generator=generator)
+    (mine,) = torch.autograd.grad((found * weight).sum(), features)
+    (theirs,) = torch.autograd.grad((expected * weight).sum(), features)
+    torch.testing.assert_close(mine, theirs, atol=4e-5, rtol=1e-4)
+
+
+def test_large_maps_take_the_other_way_and_agree() -> None:
+    features = torch.randn(1, 2, 50, 60, generator=torch.Generator().manual_seed(0))
+    boxes = random_boxes(5, seed=1, side=200.0)[None]
+    torch.testing.assert_close(
+        roi_align(features, boxes, size=7, scale=1 / 8),
+        roi_align_separable(features, boxes, size=7, scale=1 / 8),
+        atol=1e-5,
+        rtol=1e-5,
+    )
+
+
+@pytest.mark.parametrize("kind", ["roi-pool", "roi-align"])
+def test_no_gradient_flows_through_coordinates_and_order_is_image_major(kind: str) -> None:
+    features = torch.stack([torch.zeros(3, 8, 8), torch.ones(3, 8, 8)]).requires_grad_()
+    boxes = torch.tensor([[[0.0, 0, 30, 30]], [[0.0, 0, 30, 30]]], requires_grad=True)
+    pooled = pool_regions(features, boxes, kind=kind, size=2, scale=0.25)  # pyright: ignore[reportArgumentType]
+    assert pooled.shape == (2, 3, 2, 2)
+    assert pooled[0].abs().sum() == 0
+    assert (pooled[1] == 1).all()
+    pooled.sum().backward()
+    assert boxes.grad is None
