@@ -1,7 +1,8 @@
-"""The names of tasks, models and data sets: plain data that listings, help and suggestions read without importing torch.
+"""The names of tasks, models and data sets: plain data that listings, help and suggestions read without importing
+torch.
 
-A new task is one `TaskSpec` here, one schema, one module with the functions that `engine.task.Task` names, and its files in
-`conf/`; neither the command line nor the engine changes.
+A new task is one `TaskSpec` here, one schema, one module with the functions that `engine.task.Task` names, and its
+files in `conf/`; neither the command line nor the engine changes.
 """
 
 from __future__ import annotations
@@ -13,9 +14,11 @@ from dataclasses import dataclass
 class TaskSpec:
     """One kind of run.
 
-    `verb` is the command that starts it (`train`, `eval`, `estimate`), `schema` the `module:Class` of its configuration, and
-    `module` the module with its functions (`engine.task.Task`). `evaluated_by` names the task that `paperbench eval` runs on
-    what this one trained; such a task takes over the trained run's configuration (`takes_checkpoint`).
+    `verb` is the command that starts it (`train`, `eval`, `estimate`), `schema` the `module:Class` of its
+    configuration, and `module` the module with its functions (`engine.task.Task`). `evaluated_by` names the task that
+    `paperbench eval` runs on what this one trained; such a task takes over the trained run's configuration
+    (`takes_checkpoint`). `predicts`: the module also implements `engine.task.Predicts`, so that `paperbench predict`
+    can show pictures to a trained run.
     """
 
     name: str
@@ -25,6 +28,7 @@ class TaskSpec:
     module: str
     evaluated_by: str | None = None
     takes_checkpoint: bool = False
+    predicts: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,7 +45,8 @@ class ModelSpec:
 class DatasetSpec:
     """A name that `data=` takes. `layout` describes what `data.root` must hold; empty for generated data.
 
-    `checker` is the `module:function` behind `paperbench data check`; `archives` are named in `paperbench.data.downloads`.
+    `checker` is the `module:function` behind `paperbench data check`; `archives` are named in
+    `paperbench.data.downloads`.
     """
 
     name: str
@@ -74,6 +79,7 @@ TASKS: dict[str, TaskSpec] = {
             schema="paperbench.detection.config:DetectTrain",
             module="paperbench.detection.task",
             evaluated_by="detect-eval",
+            predicts=True,
         ),
         TaskSpec(
             name="detect-eval",

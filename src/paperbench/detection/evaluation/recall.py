@@ -78,10 +78,8 @@ def evaluate(
         rows = [_one_to_one(overlap[:, :count])[real] for count in used]
         covered = np.concatenate([covered, np.stack(rows)], axis=1)
 
-    if not objects:
-        recall = np.full((len(used), len(THRESHOLDS)), np.nan)
-    else:
-        recall = (covered[:, :, None] >= THRESHOLDS).mean(axis=1)
+    reached = (covered[:, :, None] >= THRESHOLDS).sum(axis=1)
+    recall = reached / objects if objects else np.full(reached.shape, np.nan)
     return RecallResult(
         counts=used,
         thresholds=THRESHOLDS,

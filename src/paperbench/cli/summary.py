@@ -1,0 +1,150 @@
+"""What a person is told when a run ends: a few of its numbers, the paper's beside them, and what to type next.
+
+Only what deserves a line; every number is in `results.json`. Imports no torch.
+"""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Mapping
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from paperbench.catalog import PAPERS, TASKS
+from paperbench.cli.plain import duration
+from paperbench.config.paths import short
+from paperbench.report import published
+from paperbench.report.published import Published
+
+HEADLINES: tuple[tuple[str, str], ...] = (
+    ("voc07/mAP", "{:.1f} %"),
+    ("voc/mAP", "{:.1f} %"),
+    ("coco/AP", "{:.1f} %"),
+    ("coco/AP50", "{:.1f} %"),
+    ("coco/AP75", "{:.1f} %"),
+    ("proposals/recall50@300", "{:.1f} %"),
+    ("proposals/AR@300", "{:.1f} %"),
+    ("test/error", "{:.2f} %"),
+    ("test/errors", "{:.0f}"),
+    ("test/bound", "{:.2f} nats"),
+    ("test/nll", "{:.2f} nats"),
+    ("rca/*", "{:.3f}"),
+    ("seconds_per_image", "{:.4f} s"),
+    ("train/samples_per_second", "{:.1f} /s"),
+)
+"""Metrics worth a line, in this order, and how they are written. Anything else is written with four digits."""
+
+MOST_ROWS = 10
+_UNITS = {"percent": " %", "ms": " ms", "s": " s", "fps": " /s", "nats": " nats"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Line:
+    """One metric. `paper` and `where` are empty without a published number; `agrees` is None without a tolerance."""
+
+    metric: str
+    result: str
+    paper: str = ""
+    where: str = ""
+    agrees: bool | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Summary:
+    """`facts` and `commands` are (what, text) pairs; `remarks` are sentences about the comparison with the paper."""
+
+    title: str
+    lines: tuple[Line, ...]
+    remarks: tuple[str, ...]
+    facts: tuple[tuple[str, str], ...]
+    commands: tuple[tuple[str, str], ...]
+
+
+def summarise(results: Mapping[str, Any], directory: str) -> Summary:
+    """`results` is the content of `results.json`, `directory` the run's, whose `config.yaml` decides what applies."""
+    metrics = {name: value for name, value in (results.get("metrics") or {}).items() if isinstance(value, int | float)}
+    applying = {entry.metric: entry for entry in published.matching(_config(directory)) if entry.metric in metrics}
+    shown = _chosen(metrics, applying)
+    lines = tuple(_line(name, metrics[name], applying.get(name)) for name in shown)
+    done = results.get("status", "done") == "done"
+    experiment = str(results.get("experiment") or results.get("task") or "run")
+    return Summary(
+        title=f"{experiment}: {results.get('status', 'done')}",
+        lines=lines,
+        remarks=_remarks(results, applying),
+        facts=_facts(results, directory),
+        commands=_commands(results, directory)
+        if done
+        else (("continue it", f"paperbench resume {_shell(directory)}"),),
+    )
+
+
+def _config(directory: str) -> Mapping[str, Any]:
+    try:
+        config = yaml.safe_load((Path(directory) / "config.yaml").read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError):
+        return {}  # the end of a finished run is no moment to fail over a comparison
+    return config if isinstance(config, Mapping) else {}
+
+
+def _chosen(metrics: Mapping[str, float], applying: Mapping[str | None, Published]) -> list[str]:
+    ordered = [name for pattern, _ in HEADLINES for name in metrics if fnmatchcase(name, pattern)] or list(metrics)
+    ordered = list(dict.fromkeys(ordered))
+    ordered.sort(key=lambda name: name not in applying)  # stable: what the paper printed comes first
+    return ordered[:MOST_ROWS]
+
+
+def _line(name: str, value: float, entry: Published | None) -> Line:
+    result = _format(name).format(value)
+    if entry is None:
+        return Line(metric=name, result=result)
+    band = "" if entry.tolerance is None else f" +-{entry.tolerance:g}"
+    paper = f"{entry.value:g}{band}{_UNITS.get(entry.unit, '')}"
+    return Line(metric=name, result=result, paper=paper, where=entry.table, agrees=entry.agrees(value))
+
+
+def _format(name: str) -> str:
+    return next((text for pattern, text in HEADLINES if fnmatchcase(name, pattern)), "{:.4g}")
+
+
+def _remarks(results: Mapping[str, Any], applying: Mapping[str | None, Published]) -> tuple[str, ...]:
+    data = results.get("data") or "these data"
+    if not applying:
+        return (f"no published number applies to this run (data: {data}, scale: {results.get('scale') or 'unknown'})",)
+    sources = dict.fromkeys(f"paper: {entry.source}" for entry in applying.values())
+    notes = dict.fromkeys(entry.note for entry in applying.values() if entry.note)
+    return (*sources, *notes)
+
+
+def _facts(results: Mapping[str, Any], directory: str) -> tuple[tuple[str, str], ...]:
+    facts = []
+    if results.get("data"):
+        facts.append(("data", str(results["data"])))
+    if isinstance(results.get("seconds"), int | float):
+        facts.append(("time", duration(results["seconds"])))
+    facts.append(("all numbers", short(Path(directory) / "results.json")))
+    figures = Path(directory) / "figures"
+    if figures.is_dir():
+        facts.append(("figures", short(figures)))
+    return tuple(facts)
+
+
+def _commands(results: Mapping[str, Any], directory: str) -> tuple[tuple[str, str], ...]:
+    task = TASKS.get(str(results.get("task")))
+    if task is None:
+        return ()
+    commands = []
+    if task.predicts:
+        commands.append(("see it work", f"paperbench predict {_shell(directory)} IMAGE.jpg"))
+    if task.evaluated_by:
+        experiment = results.get("experiment") or next(iter(PAPERS))
+        commands.append(("evaluate it again", f"paperbench eval {experiment} checkpoint={_shell(directory)}"))
+    return tuple(commands)
+
+
+def _shell(directory: str) -> str:
+    return shlex.quote(short(Path(directory)))

@@ -1,0 +1,155 @@
+"""Detections on disk: the VOC devkit's `comp4_det_<split>_<class>.txt` and COCO's results JSON.
+
+The devkit's line is `image score x1 y1 x2 y2` with corners in pixels that count from 1 and belong to the box. Boxes
+here are continuous and count from 0, so x1 and y1 move by one and x2 and y2 stay: pixels 1..W are the interval 0..W.
+With that, plain overlaps of what is read equal the devkit's overlaps with its widths of x2 - x1 + 1.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Sequence
+from difflib import get_close_matches
+from pathlib import Path
+
+import numpy as np
+
+from paperbench.detection.evaluation.detections import Detections
+from paperbench.errors import DataError
+
+_MOST_FAULTS = 20
+_TO_PIXELS = np.array([1.0, 1.0, 0.0, 0.0])
+
+
+def voc_file(directory: Path, split: str, name: str) -> Path:
+    """Where the devkit keeps one class's detections (competition 4: detection with any training data)."""
+    return directory / f"comp4_det_{split}_{name}.txt"
+
+
+def write_voc(
+    directory: Path, split: str, image_ids: Sequence[str], detections: Sequence[Detections], classes: Sequence[str]
+) -> list[Path]:
+    """One file per class, also for a class without detections; `detections[i]` belongs to `image_ids[i]`.
+
+    Scores are written to nine digits, which single precision survives; corners to a millionth of a pixel.
+    """
+    directory.mkdir(parents=True, exist_ok=True)
+    lines: list[list[str]] = [[] for _ in classes]
+    for image, found in zip(image_ids, detections, strict=True):
+        corners = found.boxes.astype(np.float64) + _TO_PIXELS
+        for label, score, box in zip(found.labels.tolist(), found.scores.tolist(), corners.tolist(), strict=True):
+            numbers = " ".join(f"{value:.6f}" for value in box)
+            lines[label - 1].append(f"{image} {score:.9g} {numbers}\n")
+    paths = [voc_file(directory, split, name) for name in classes]
+    for path, text in zip(paths, lines, strict=True):
+        path.write_text("".join(text), encoding="utf-8")
+    return paths
+
+
+def read_voc(directory: Path, split: str, image_ids: Sequence[str], classes: Sequence[str]) -> list[Detections]:
+    """The detections of every image of the split, in the order of `image_ids`, within one image in the order of files
+    and lines. An empty file is a class that was never detected.
+
+    Raises `DataError` naming file and line for every fault: a class without its file, a line without six fields, a
+    number that is none, an image that is not in the split.
+    """
+    if not directory.is_dir():
+        raise DataError(f"{directory}: no such folder; dt=DIR is the folder of comp4_det_{split}_<class>.txt")
+    paths = [voc_file(directory, split, name) for name in classes]
+    missing = [path for path in paths if not path.is_file()]
+    if missing:
+        raise DataError(_name_missing(directory, missing, len(paths)))
+
+    index = {image: row for row, image in enumerate(image_ids)}
+    rows: list[int] = []
+    labels: list[int] = []
+    numbers: list[list[float]] = []
+    faults: list[str] = []
+    for label, path in enumerate(paths, start=1):
+        for line_number, line in enumerate(_lines(path), start=1):
+            fields = line.split()
+            if not fields:
+                continue
+            try:
+                values = _parse(fields, index)
+            except ValueError as fault:
+                faults.append(f"{path}:{line_number}: {fault}")
+                continue
+            rows.append(index[fields[0]])
+            labels.append(label)
+            numbers.append(values)
+    if faults:
+        more = [f"... and {len(faults) - _MOST_FAULTS} more"] if len(faults) > _MOST_FAULTS else []
+        raise DataError("\n".join(faults[:_MOST_FAULTS] + more))
+    return _group(rows, labels, numbers, images=len(image_ids))
+
+
+def write_coco(
+    path: Path,
+    image_ids: Sequence[int | str],
+    category_ids: Sequence[int],
+    detections: Sequence[Detections],
+) -> None:
+    """COCO's results format; label k becomes `category_ids[k - 1]` and boxes x, y, width, height, to four decimals."""
+    entries = []
+    for image, found in zip(image_ids, detections, strict=True):
+        boxes = found.boxes.astype(np.float64)
+        boxes[:, 2:] -= boxes[:, :2]
+        for label, score, box in zip(found.labels.tolist(), found.scores.tolist(), boxes.tolist(), strict=True):
+            rounded = [round(value, 4) for value in box]
+            entries.append({"image_id": image, "category_id": category_ids[label - 1], "bbox": rounded, "score": score})
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(entries), encoding="utf-8")
+
+
+def _lines(path: Path) -> list[str]:
+    try:
+        return path.read_text(encoding="utf-8").splitlines()
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({error.strerror})") from error
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path}: not a text file (byte {error.start} is no UTF-8)") from error
+
+
+def _parse(fields: list[str], index: dict[str, int]) -> list[float]:
+    """Score and corners of one line, as written; `ValueError` says what is wrong with it."""
+    if len(fields) != 6:
+        raise ValueError(f"{len(fields)} fields, expected 6: image score x1 y1 x2 y2")
+    if fields[0] not in index:
+        near = get_close_matches(fields[0], index, n=1)
+        raise ValueError(f"image {fields[0]!r} is not in the split" + (f"; did you mean {near[0]!r}?" if near else ""))
+    values = []
+    for name, field in zip(("score", "x1", "y1", "x2", "y2"), fields[1:], strict=True):
+        try:
+            value = float(field)
+        except ValueError:
+            value = math.nan
+        if not math.isfinite(value):
+            raise ValueError(f"{name} is {field!r}, not a finite number")
+        values.append(value)
+    _, x1, y1, x2, y2 = values
+    if x2 < x1 or y2 < y1:
+        raise ValueError(f"corners ({x1:g}, {y1:g}) and ({x2:g}, {y2:g}) are inverted")
+    return values
+
+
+def _group(rows: list[int], labels: list[int], numbers: list[list[float]], *, images: int) -> list[Detections]:
+    image = np.array(rows, np.int64)
+    values = np.array(numbers, np.float64).reshape(-1, 5)
+    order = np.argsort(image, kind="stable")
+    bounds = np.searchsorted(image[order], np.arange(images + 1))
+    boxes = (values[order, 1:] - _TO_PIXELS).astype(np.float32)
+    scores, label = values[order, 0].astype(np.float32), np.array(labels, np.int64)[order]
+    spans = [slice(bounds[row], bounds[row + 1]) for row in range(images)]
+    return [Detections(boxes=boxes[span], scores=scores[span], labels=label[span]) for span in spans]
+
+
+def _name_missing(directory: Path, missing: list[Path], expected: int) -> str:
+    if len(missing) == expected:
+        present = sorted(path.name for path in directory.glob("*_det_*.txt"))
+        shown = ", ".join(present[:3]) + (", ..." if len(present) > 3 else "")
+        seen = f"it holds {shown}" if present else "it holds no *_det_*.txt"
+        return f"{directory}: none of the {expected} files such as {missing[0].name}; {seen}. Check dt= and split="
+    names = ", ".join(path.name for path in missing)
+    return f"{directory}: no {names}. A class that was never detected needs an empty file; classes=[...] scores fewer"
