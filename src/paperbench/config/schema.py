@@ -42,7 +42,9 @@ class RunConfig:
     recipe: str | None = None
     """Family of schedules in `conf/schedule/` that `scale` chooses from."""
     seed: NonNegativeInt = 0
-    device: Annotated[str, Field(pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$")] = "auto"
+    device: Annotated[
+        str, Field(pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$", description="one of auto, cpu, mps, cuda, cuda:N")
+    ] = "auto"
     nproc: PositiveInt = 1
     """Processes on this machine; more than one runs under torchrun."""
     threads: NonNegativeInt = 0

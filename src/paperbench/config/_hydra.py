@@ -1,0 +1,141 @@
+"""The one module that imports Hydra: its override grammar and its composition of files, nothing else of it.
+
+`hydra.main` is not used (it re-reads `sys.argv`), nor is Hydra's merging of values: Hydra stops at the first mistake, and
+`compose` reports all of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+from hydra import compose as hydra_compose
+from hydra import version
+from hydra._internal.hydra import Hydra
+from hydra._internal.utils import create_config_search_path
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import OverrideType, QuotedString
+from hydra.errors import HydraException
+from hydra.types import RunMode
+from omegaconf import DictConfig, open_dict
+from omegaconf.errors import OmegaConfBaseException
+
+from paperbench.errors import ConfigError
+
+PRIMARY = "config"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Override:
+    """One override as written: `key=value`, `+key=value`, `++key=value` or `~key`."""
+
+    text: str
+    key: str
+    value: Any
+    raw: str
+    """What stands after the `=`, unparsed."""
+    package: str | None = None
+    deletes: bool = False
+    sweeps: bool = False
+    quoted: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Merged:
+    """What Hydra made of the files: values, group choices, and the files read as (package, path), weakest first."""
+
+    config: DictConfig
+    choices: dict[str, str | None]
+    files: tuple[tuple[str, str], ...]
+
+
+def parse(text: str) -> Override:
+    """Reads one override with Hydra's grammar; `ConfigError` with the remedy if it is none."""
+    key, equals, raw = text.partition("=")
+    if not text.startswith("~"):
+        if not equals:
+            raise ConfigError(f"{text}: not an override; write KEY=VALUE, such as {text}=…")
+        if not key.strip("+ "):
+            raise ConfigError(f"{text}: no key before the =; write KEY=VALUE")
+    try:
+        parsed = OverridesParser.create().parse_override(text)
+        sweeps = parsed.is_sweep_override()
+        value = None if sweeps else parsed.value()
+    except HydraException:
+        quoted = raw.replace("'", "").replace('"', "")
+        raise ConfigError(
+            f"{text}: cannot be read. A value with spaces, commas, brackets or quotes is quoted twice: '{key}=\"{quoted}\"'"
+        ) from None
+    return Override(
+        text=text,
+        key=parsed.key_or_group,
+        value=value,
+        raw=raw.strip(),
+        package=parsed.package,
+        deletes=parsed.type is OverrideType.DEL,
+        sweeps=sweeps,
+        quoted=isinstance(parsed._value, QuotedString),
+    )
+
+
+@contextmanager
+def _folders(folders: Sequence[Path]) -> Iterator[None]:
+    """Hydra set up to look in `folders`, the first one first; whatever Hydra held before is put back."""
+    before = GlobalHydra.instance().hydra
+    version.setbase("1.3")
+    path = create_config_search_path(str(folders[0]))
+    for folder in folders[1:]:
+        # Hydra's own last entry, of structured configs, must stay last. `hydra.searchpath` will not do here: with it
+        # the primary config is looked for in the first folder alone.
+        path.prepend(provider="paperbench", path=f"file://{folder}", anchor="schema")
+    GlobalHydra.instance().clear()
+    try:
+        Hydra.create_main_hydra2(task_name="paperbench", config_search_path=path)
+        yield
+    except yaml.YAMLError as error:
+        raise ConfigError(f"not YAML: {' '.join(str(error).split())}") from None
+    except (HydraException, OmegaConfBaseException) as error:
+        cause = error.__cause__ or error
+        raise ConfigError(f"the configuration cannot be composed: {_first_paragraph(cause)}") from error
+    finally:
+        GlobalHydra.instance().clear()
+        if before is not None:
+            GlobalHydra.instance().initialize(before)
+
+
+def _first_paragraph(error: BaseException) -> str:
+    return " ".join(str(error).partition("\n\n")[0].split())
+
+
+def merge(folders: Sequence[Path], choices: Mapping[str, str]) -> Merged:
+    """Composes the primary config with these group choices (`experiment` is one)."""
+    overrides = [f"{group}={_quote(name)}" for group, name in choices.items()]
+    with _folders(folders):
+        config = hydra_compose(PRIMARY, overrides=overrides, return_hydra_config=True)
+        known = dict(config.hydra.runtime.choices)
+        loader = GlobalHydra.instance().config_loader()
+        listed = loader.compute_defaults_list(PRIMARY, overrides=overrides, run_mode=RunMode.RUN).defaults
+        with open_dict(config):
+            del config["hydra"]
+    return Merged(
+        config=config,
+        choices={str(group): name for group, name in known.items() if "@" not in str(group) and "/" not in str(group)},
+        files=tuple(
+            (d.package or "", d.config_path) for d in listed if d.config_path and not d.config_path.startswith("hydra")
+        ),
+    )
+
+
+def load(folders: Sequence[Path], config_path: str) -> DictConfig:
+    """One file of a group, such as `data/voc`, at its place: `{data: {…}}`."""
+    with _folders(folders):
+        return hydra_compose(config_path)
+
+
+def _quote(name: str) -> str:
+    return name if name.replace("-", "").replace("_", "").replace("/", "").isalnum() else f'"{name}"'

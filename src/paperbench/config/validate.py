@@ -1,0 +1,162 @@
+"""A configuration against the schema of its task, and back to plain data. Imports neither Hydra nor torch: workers use it."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import json
+from collections.abc import Mapping
+from copy import deepcopy
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, get_args
+
+import yaml
+from pydantic import TypeAdapter, ValidationError
+
+from paperbench.catalog import DATASETS, TASKS, TaskSpec
+from paperbench.config.explain import Explainer, Origin, explain, look_up
+from paperbench.config.fields import hints, members, plain, strip, walk
+from paperbench.config.suggest import nearest
+from paperbench.errors import ConfigError, DataError
+
+IRRELEVANT_KEYS = (
+    "output",
+    "tensorboard",
+    "train.log_every",
+    "train.checkpoint_every",
+    "train.prefetch",
+    "data.cache_mb",
+)
+"""Keys that change no weight and no metric, left out of `config_hash`.
+
+`device`, `nproc`, `threads` and `precision` do count: sums taken in another order are other numbers. So does `data.root`,
+for nobody can promise that two folders hold the same images.
+"""
+
+
+@lru_cache(maxsize=32)
+def schema_of(task: TaskSpec) -> type:
+    """The dataclass that describes configurations of `task`."""
+    module, _, name = task.schema.partition(":")
+    return getattr(importlib.import_module(module), name)
+
+
+@lru_cache(maxsize=32)
+def _adapter(schema: type) -> TypeAdapter[Any]:
+    return TypeAdapter(schema)
+
+
+def task_named(name: object) -> TaskSpec:
+    """The task of that name, or `ConfigError` with the nearest ones."""
+    if isinstance(name, str) and name in TASKS:
+        return TASKS[name]
+    if not name:
+        raise ConfigError(f"task: says no task. Tasks: {', '.join(TASKS)}")
+    near = nearest(str(name), TASKS)
+    raise ConfigError(f"task: no task {name}. {'Nearest' if near else 'Tasks'}: {', '.join(near or TASKS)}")
+
+
+def validate(
+    task: TaskSpec,
+    mapping: Mapping[str, Any],
+    *,
+    now: Mapping[str, Any] | None = None,
+    origin: Origin | None = None,
+) -> Any:
+    """The configuration as an instance of the task's schema.
+
+    Raises `ConfigError` naming every mistake in `mapping`: keys that do not exist and values that do not fit. `now` is what
+    messages call the present values (default: the schema's own), `origin` knows which override or file set a key.
+    """
+    schema = schema_of(task)
+    explainer = Explainer(task, schema, now or {}, origin or Origin())
+    mistakes = _unsupported_data(task, mapping, explainer)
+    config = None
+    try:
+        config = _adapter(schema).validate_python(dict(mapping))
+    except ValidationError as error:
+        said = {text.partition(":")[0] for text in mistakes}
+        mistakes += [text for text in explain(error, explainer, mapping) if text.partition(":")[0] not in said]
+    mistakes += _truth_values(schema, mapping, explainer)
+    if mistakes:
+        raise ConfigError(*mistakes)
+    return config
+
+
+def _unsupported_data(task: TaskSpec, mapping: Mapping[str, Any], explainer: Explainer) -> list[str]:
+    """A data set that exists, for another task."""
+    name = look_up(mapping, "data.name")
+    if "data" not in hints(explainer.schema) or name not in DATASETS or task.name in DATASETS[name].tasks:
+        return []
+    able = [spec.name for spec in DATASETS.values() if task.name in spec.tasks]
+    return [
+        f"data.name: task {task.name} cannot use {name}{explainer.origin.of('data.name')}."
+        f" It takes {', '.join(able) or 'no data set'}"
+    ]
+
+
+def _truth_values(schema: type, mapping: Mapping[str, Any], explainer: Explainer) -> list[str]:
+    """`seed=true`: Python, and so pydantic, takes it for 1."""
+    mistakes = []
+    for key, known in walk(schema, mapping):
+        value = look_up(mapping, key)
+        types = {strip(member)[0] for member in members(known.annotation)}
+        if isinstance(value, bool) and types & {int, float} and bool not in types:
+            mistakes.append(explainer.wrong(key, value, known.annotation))
+        items = get_args(strip(known.annotation)[0])
+        if (
+            isinstance(value, list | tuple)
+            and any(isinstance(item, bool) for item in value)
+            and strip(items[0])[0] is not bool
+        ):
+            mistakes.append(explainer.wrong(key, value, known.annotation))
+    return mistakes
+
+
+def dump(config: Any) -> dict[str, Any]:
+    """The complete configuration as plain data for YAML and JSON; `validate` takes it back unchanged."""
+    return plain(config)
+
+
+def load_file(path: Path) -> tuple[TaskSpec, Any, dict[str, Any]]:
+    """Task, configuration and its plain form, from the `config.yaml` of a run.
+
+    Raises `DataError` if the file is absent or not YAML, `ConfigError` if this version of the program cannot run what it says.
+    """
+    try:
+        mapping = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise DataError(f"{path}: no such file. A run directory holds its configuration there") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"{path}: cannot be read: {error}") from None
+    except yaml.YAMLError as error:
+        raise DataError(f"{path}: damaged, not YAML: {one_line(error)}") from None
+    if not isinstance(mapping, dict):
+        raise DataError(f"{path}: damaged, expected keys and values but found {type(mapping).__name__}")
+    origin = Origin(file=lambda key: str(path))
+    try:
+        task = task_named(mapping.get("task"))
+    except ConfigError as error:
+        raise ConfigError(*(f"{path}: {text}" for text in error.mistakes)) from None
+    config = validate(task, mapping, origin=origin)
+    return task, config, dump(config)
+
+
+def one_line(error: Exception) -> str:
+    """The text of an exception without its line breaks."""
+    return " ".join(str(error).split())
+
+
+def config_hash(resolved: Mapping[str, Any]) -> str:
+    """SHA-256 of what decides the results of a run: canonical JSON of the configuration without `IRRELEVANT_KEYS`."""
+    relevant = deepcopy(dict(resolved))
+    for key in IRRELEVANT_KEYS:
+        *parents, last = key.split(".")
+        section: Any = relevant
+        for name in parents:
+            section = section.get(name, {}) if isinstance(section, dict) else {}
+        if isinstance(section, dict):
+            section.pop(last, None)
+    text = json.dumps(relevant, sort_keys=True, separators=(",", ":"), allow_nan=False, ensure_ascii=True)
+    return hashlib.sha256(text.encode()).hexdigest()
