@@ -1,0 +1,95 @@
+"""Which device computes, and in which precision."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+
+from paperbench.errors import ConfigError, EnvironmentError_
+
+
+def resolve(name: str, *, local_rank: int = 0, nproc: int = 1) -> torch.device:
+    """The device called `auto`, `cpu`, `cuda`, `cuda:<k>` or `mps`; with several processes, that of `local_rank`.
+
+    `auto` is CUDA, else MPS, else the CPU. Raises `EnvironmentError_` when the machine lacks the device and `ConfigError`
+    when several processes are told to share one.
+    """
+    if name == "auto":
+        if torch.cuda.is_available():
+            name = "cuda"
+        elif nproc == 1 and torch.backends.mps.is_available():
+            name = "mps"
+        else:
+            name = "cpu"
+    kind, _, index = name.partition(":")
+    if kind == "cpu":
+        return torch.device("cpu")
+    if kind == "mps":
+        if not torch.backends.mps.is_available():
+            raise EnvironmentError_("device=mps: this machine has no Apple GPU that torch can use; take device=cpu")
+        if nproc > 1:
+            raise ConfigError(f"nproc={nproc}: device=mps is one device; use nproc=1 or device=cpu")
+        return torch.device("mps")
+    if kind != "cuda":
+        raise ConfigError(f"device={name} is unknown; choose auto, cpu, cuda, cuda:<k> or mps")
+    if not torch.cuda.is_available():
+        raise EnvironmentError_(
+            f"device={name}: torch finds no CUDA GPU here; take device=cpu, or install torch with CUDA"
+        )
+    if nproc > 1 and index:
+        raise ConfigError(f"device={name} names one GPU for nproc={nproc} processes; say device=cuda")
+    chosen = int(index) if index else local_rank
+    count = torch.cuda.device_count()
+    if chosen >= count:
+        what = f"nproc={nproc} needs {nproc} GPUs" if nproc > 1 else f"device={name} does not exist"
+        raise EnvironmentError_(f"{what}: this machine has {count} (cuda:0 to cuda:{count - 1})")
+    device = torch.device("cuda", chosen)
+    torch.cuda.set_device(device)
+    return device
+
+
+def resolve_precision(name: str, device: torch.device) -> str:
+    """`float32` or `bfloat16`; `auto` is bfloat16 where the device has instructions for it, else float32."""
+    if name == "auto":
+        return "bfloat16" if has_bfloat16(device) else "float32"
+    if name == "bfloat16" and device.type == "cuda" and not torch.cuda.is_bf16_supported():
+        raise EnvironmentError_(
+            f"precision=bfloat16: {torch.cuda.get_device_name(device)} lacks it; take precision=float32"
+        )
+    return name
+
+
+def has_bfloat16(device: torch.device) -> bool:
+    """Whether `device` multiplies bfloat16 in hardware; emulation, which is slower than float32, does not count."""
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    if device.type != "cpu":
+        return False
+    flags = _cpu_flags()
+    return bool(flags & {"avx512_bf16", "amx_bf16", "bf16"})
+
+
+def _cpu_flags() -> frozenset[str]:
+    """Instruction sets that Linux lists for the first processor (`bf16` is 64-bit ARM's name); empty elsewhere."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        return frozenset()
+    for line in lines:
+        key, _, value = line.partition(":")
+        if key.strip() in ("flags", "Features"):
+            return frozenset(value.split())
+    return frozenset()
+
+
+def autocast(device: torch.device, precision: str) -> torch.autocast:
+    """Context in which operations that gain from it run in `precision`."""
+    return torch.autocast(device.type, dtype=torch.bfloat16, enabled=precision == "bfloat16")
+
+
+def describe(device: torch.device) -> str:
+    """The device as a person would call it, for the opening panel and results.json."""
+    if device.type == "cuda":
+        return f"{device} ({torch.cuda.get_device_name(device)})"
+    return str(device)

@@ -1,0 +1,77 @@
+"""What a run was made with: versions, machine, and the state of the source it was started from. Imports no torch."""
+
+from __future__ import annotations
+
+import os
+import platform
+import socket
+import subprocess
+import sys
+from collections.abc import Sequence
+from datetime import datetime
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from paperbench import __version__
+
+_PACKAGES = ("torch", "torchvision", "numpy", "scipy", "pycocotools", "pillow", "hydra-core", "pydantic")
+_LONGEST_DIFF = 1 << 20
+
+
+def describe_environment(*, device: str, threads: int, world: int) -> dict[str, Any]:
+    """The content of env.json, for a process about to work on `device` as one of `world`."""
+    return {
+        "started": datetime.now().astimezone().isoformat(timespec="seconds"),
+        "paperbench": __version__,
+        "python": platform.python_version(),
+        "packages": {name: version for name in _PACKAGES if (version := _version(name))},
+        "platform": platform.platform(),
+        "host": socket.gethostname(),
+        "cpu": cpu_name(),
+        "cores": os.cpu_count(),
+        "threads": threads,
+        "processes": world,
+        "device": device,
+        "argv": list(sys.argv),
+        "directory": str(Path.cwd()),
+        "git": git_state(Path.cwd()),
+    }
+
+
+def cpu_name() -> str:
+    """The processor's model, as its maker calls it where the system tells."""
+    try:
+        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    except OSError:
+        pass
+    return platform.processor() or platform.machine()
+
+
+def git_state(directory: Path) -> dict[str, str] | None:
+    """Commit and uncommitted changes of the checkout around `directory`; None where there is none, or no git.
+
+    A diff of more than a mebibyte is cut.
+    """
+    commit = _git(directory, "rev-parse", "HEAD")
+    if commit is None:
+        return None
+    return {"commit": commit.strip(), "diff": (_git(directory, "diff", "HEAD") or "")[:_LONGEST_DIFF]}
+
+
+def _git(directory: Path, *arguments: str) -> str | None:
+    command: Sequence[str] = ("git", "--no-optional-locks", "-C", str(directory), *arguments)
+    try:
+        done = subprocess.run(command, capture_output=True, timeout=10, check=True)
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return done.stdout.decode(errors="replace")
+
+
+def _version(name: str) -> str | None:
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return None

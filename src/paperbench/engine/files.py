@@ -1,0 +1,108 @@
+"""Writing small files so that a reader never sees half of one, and saying plainly what a disk refused.
+
+No torch here: the command line reads run directories through this module.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import math
+import os
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+from paperbench.errors import DiskFullError, EnvironmentError_
+
+NO_SPACE = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+"""Disk full, quota used up, file-size limit reached: three names of the same trouble."""
+
+TMP_SUFFIX = ".tmp"
+"""Ends the name of every file that is still being written; one that outlives its process is rubbish."""
+
+
+def temporary_name(path: Path) -> Path:
+    """Where `path` is written before it is renamed: hidden, beside it, and this process's own."""
+    return path.with_name(f".{path.name}.{os.getpid()}{TMP_SUFFIX}")
+
+
+def sync_directory(directory: Path) -> None:
+    """Makes renames in `directory` survive a power cut. File systems that cannot sync a directory are left alone."""
+    with suppress(OSError):
+        descriptor = os.open(directory, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+def write_atomic(path: Path, content: bytes | str) -> None:
+    """Replaces `path` by `content`, entirely or not at all.
+
+    Raises `DiskFullError` or `EnvironmentError_`; whatever stood there before is then untouched.
+    """
+    data = content.encode() if isinstance(content, str) else content
+    temporary = temporary_name(path)
+    with explained(path, needed=len(data)):
+        try:
+            with temporary.open("wb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            temporary.replace(path)
+        except BaseException:
+            with suppress(OSError):
+                temporary.unlink()
+            raise
+    sync_directory(path.parent)
+
+
+def write_json(path: Path, value: Any) -> None:
+    """`write_atomic` of indented JSON; numbers that JSON lacks (NaN, infinity) become null."""
+    write_atomic(path, json.dumps(finite(value), indent=2, allow_nan=False) + "\n")
+
+
+def finite(value: Any) -> Any:
+    """`value` with every float that JSON cannot hold replaced by None."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {key: finite(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [finite(item) for item in value]
+    return value
+
+
+@contextmanager
+def explained(path: Path, *, needed: int | None = None) -> Iterator[None]:
+    """Turns an `OSError` about `path` into an error that names the path, the cause and the remedy."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in NO_SPACE:
+            raise disk_full(path, error, needed=needed) from error
+        cause = error.strerror or str(error)
+        raise EnvironmentError_(
+            f"cannot write {path}: {cause}; choose a folder that can be written with --run-dir or output.root"
+        ) from error
+
+
+def disk_full(path: Path, error: OSError, *, needed: int | None) -> DiskFullError:
+    """The error for a write to `path` that ran out of space; `needed` is the size of the file in bytes, if known."""
+    wanted = "" if needed is None else f": {needed:,} bytes needed, {_free(path.parent)} free in {path.parent}"
+    cause = error.strerror or str(error)
+    remedy = {
+        errno.EDQUOT: "make room within the quota",
+        errno.EFBIG: "raise the limit on file sizes (ulimit -f)",
+    }.get(error.errno or 0, "make room on the disk")
+    return DiskFullError(f"cannot write {path} ({cause}){wanted}; {remedy}, then `paperbench resume` the run")
+
+
+def _free(directory: Path) -> str:
+    try:
+        return f"{shutil.disk_usage(directory).free:,} bytes"
+    except OSError:
+        return "an unknown number of bytes"

@@ -1,0 +1,84 @@
+"""Stopping before an optimizer step that would write NaN or infinity into the weights."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+
+from paperbench.engine.order import EpochOrder
+from paperbench.engine.ranks import Ranks
+from paperbench.errors import TrainingError
+
+
+@dataclass(frozen=True)
+class NotFinite:
+    """A step whose losses or gradient were not finite on some rank: its number and this rank's values."""
+
+    step: int
+    losses: dict[str, float]
+    grad_norm: float
+
+
+class ImmediateCheck:
+    """Looks at the values in every step: right on a CPU, where looking costs nothing."""
+
+    def allows(self, losses: dict[str, torch.Tensor], norm: torch.Tensor) -> bool:
+        """Whether the losses and the norm of the gradient of this rank are finite."""
+        values = torch.stack([*(loss.detach().float() for loss in losses.values()), norm.float()])
+        return bool(torch.isfinite(values).all())
+
+
+class DeferredCheck:
+    """Keeps the answer on the device and lets the optimizer's kernel act on it, so that a step never waits for the GPU.
+
+    From the first step that is not finite on, `found_inf` is 1 and fused optimizers leave weights and state alone;
+    `first_bad` reads the flag, which waits for the GPU, and is therefore asked only when numbers are read anyway.
+    """
+
+    def __init__(self, optimizer: torch.optim.Optimizer, device: torch.device, ranks: Ranks) -> None:
+        self._ranks = ranks
+        self._found = torch.zeros((), device=device)
+        self._step = torch.full((), -1, dtype=torch.int64, device=device)
+        self._values: torch.Tensor | None = None
+        self._names: tuple[str, ...] = ()
+        optimizer.found_inf = self._found  # type: ignore[attr-defined]  # what GradScaler sets for fused optimizers
+
+    def watch(self, step: int, losses: dict[str, torch.Tensor], norm: torch.Tensor) -> None:
+        """Takes the values of a step in, before its optimizer step."""
+        values = torch.stack([*(loss.detach().float() for loss in losses.values()), norm.float()])
+        if self._values is None:
+            self._values = torch.zeros_like(values)
+            self._names = tuple(losses)
+        bad = self._ranks.max_((~torch.isfinite(values).all()).float())
+        first = bad * (1.0 - self._found) > 0
+        self._step.copy_(torch.where(first, step, self._step))
+        self._values.copy_(torch.where(first, values, self._values))
+        self._found.copy_(torch.maximum(self._found, bad))
+
+    def first_bad(self) -> NotFinite | None:
+        """The first step that was not finite, or None. Waits for the device."""
+        step = int(self._step.item())
+        if step < 0 or self._values is None:
+            return None
+        *losses, norm = self._values.tolist()
+        return NotFinite(step, dict(zip(self._names, losses, strict=True)), norm)
+
+
+def not_finite_error(found: NotFinite, order: EpochOrder, ranks: Ranks) -> TrainingError:
+    """The error that names the step, the values and the samples. All ranks must call it together."""
+    key = order.batch(found.step)
+    values = [f"{name}={value}" for name, value in found.losses.items() if not math.isfinite(value)]
+    told = ranks.all_gather((values, found.grad_norm, key.indices.tolist()))
+    # A gradient is shared by all ranks and a loss is not: where a loss is at fault, only its rank's samples are.
+    guilty = [(rank, part) for rank, part in enumerate(told) if part[0]] or list(enumerate(told))
+    where = "; ".join(
+        f"{f'rank {rank}: ' if ranks.world > 1 else ''}{', '.join(part[0]) or f'norm of the gradient={part[1]}'}, "
+        f"samples {part[2]}"
+        for rank, part in guilty
+    )
+    return TrainingError(
+        f"not finite at step {found.step} (epoch {int(key.epochs[0])}): {where}. Stopped before the optimizer step, "
+        "the last checkpoint is intact; lower optim.lr, set train.clip_norm, take precision=float32, or look at these samples"
+    )

@@ -1,0 +1,169 @@
+"""Starting and resuming runs: in this process, or in several under torchrun. Imports torch only when a run begins."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+from types import FrameType, TracebackType
+from typing import Any
+
+from paperbench import errors
+from paperbench.config.validate import task_named, validate
+from paperbench.engine.outcome import Outcome
+from paperbench.engine.reporter import Reporter
+from paperbench.engine.rundir import DONE, RUNNING, STOPPED, RunDirectory
+from paperbench.engine.signals import HANDLED, StopFlag
+from paperbench.errors import EXIT_DONE, EXIT_INTERRUPTED, EXIT_STOPPED, PaperbenchError, TrainingError
+
+WorkerReporter = tuple[str, Mapping[str, Any]]
+"""How rank 0 of several processes makes its own reporter: `module:callable` and keyword arguments that JSON can hold."""
+
+ENV_REPORTER = "PAPERBENCH_WORKER_REPORTER"
+ENV_PID_FILE = "PAPERBENCH_WORKER_PID_FILE"
+ENV_LAUNCHER = "PAPERBENCH_LAUNCHER_PID"
+
+
+def start(
+    resolved: Mapping[str, Any],
+    *,
+    run_dir: Path | None,
+    reporter: Reporter,
+    worker_reporter: WorkerReporter | None = None,
+) -> Outcome:
+    """Makes a run directory for the resolved configuration and does the run.
+
+    With `nproc` > 1 the display is in rank 0, which inherits this process's streams and makes it from `worker_reporter`;
+    without that, only the end is reported here. A failed run raises its error after recording it in the directory.
+    """
+    validate(task_named(resolved.get("task")), resolved)  # a mistake must not leave a directory behind
+    root = str(resolved.get("output", {}).get("root", "outputs"))
+    with StopFlag(on_abort=reporter.close) as stop:
+        directory = RunDirectory.create(root, str(resolved.get("experiment", "")), resolved, run_dir)
+        return _do(directory, reporter, stop, worker_reporter)
+
+
+def resume(run_dir: Path, reporter: Reporter, *, worker_reporter: WorkerReporter | None = None) -> Outcome:
+    """Continues a run from its last checkpoint, or from the start where none was saved.
+
+    Of a run that is done the results are given again. Raises `ConfigError` when `run_dir` is no run and `RunLockedError`
+    when another process is at work there.
+    """
+    directory = RunDirectory.open(run_dir)
+    results = directory.results()
+    if directory.status().get("state") == DONE and results is not None:
+        reporter.message(f"{run_dir} is done already; these are its results")
+        reporter.finish(results, str(run_dir))
+        reporter.close()
+        return Outcome(Path(run_dir), results, DONE, EXIT_DONE, "done already")
+    with StopFlag(on_abort=reporter.close) as stop:
+        directory.acquire()
+        return _do(directory, reporter, stop, worker_reporter)
+
+
+def _do(directory: RunDirectory, reporter: Reporter, stop: StopFlag, worker_reporter: WorkerReporter | None) -> Outcome:
+    nproc = int(directory.config().get("nproc", 1))
+    if nproc == 1:
+        from paperbench.engine.session import execute
+
+        return execute(directory, reporter, stop)
+    directory.update_status(state=RUNNING, message="", error="", exit_code=None)
+    directory.release()  # rank 0 takes it
+    outcome = _under_torchrun(directory, nproc, worker_reporter)
+    if worker_reporter is None and outcome.results is not None:
+        reporter.finish(outcome.results, str(directory.path))
+    reporter.close()
+    return outcome
+
+
+# --- several processes ------------------------------------------------------------------------------------------------
+
+
+def _under_torchrun(directory: RunDirectory, nproc: int, worker_reporter: WorkerReporter | None) -> Outcome:
+    threads = int(directory.config().get("threads", 0)) or max(1, (os.cpu_count() or 1) // nproc)
+    with tempfile.TemporaryDirectory(prefix="paperbench-") as scratch:
+        pid_file = Path(scratch) / "rank0.pid"
+        environment = {
+            **os.environ,
+            "OMP_NUM_THREADS": str(threads),
+            ENV_PID_FILE: str(pid_file),
+            ENV_LAUNCHER: str(os.getpid()),
+            ENV_REPORTER: json.dumps(worker_reporter) if worker_reporter else "",
+        }
+        command = [sys.executable, "-m", "paperbench.engine.agent", str(nproc), str(directory.path.resolve())]
+        # A session of its own: Ctrl-C at the terminal reaches this process alone, which passes it on once.
+        with (
+            subprocess.Popen(command, env=environment, start_new_session=True) as agent,
+            _Forwarding(agent, pid_file) as way,
+        ):
+            while agent.poll() is None:
+                way.deliver()
+                with suppress(subprocess.TimeoutExpired):
+                    agent.wait(timeout=0.2)
+    return _outcome(directory, agent.returncode)
+
+
+def _outcome(directory: RunDirectory, returncode: int) -> Outcome:
+    """What the workers left in the directory, raised if it is a failure."""
+    status = RunDirectory.open(directory.path).status()
+    state, message = status.get("state"), str(status.get("message", ""))
+    if state == DONE:
+        return Outcome(directory.path, directory.results(), DONE, EXIT_DONE)
+    if state == STOPPED:
+        return Outcome(directory.path, None, STOPPED, EXIT_STOPPED, message)
+    if state == RUNNING:
+        message = (
+            f"the processes of the run ended without a word (torchrun's exit code {returncode}), as when memory runs out; "
+            f"see {directory.log_file}, then `paperbench resume {directory.path}`"
+        )
+        directory.update_status(state="failed", message=message, error="TrainingError", exit_code=1)
+    kind = getattr(errors, str(status.get("error", "")), TrainingError)
+    if not (isinstance(kind, type) and issubclass(kind, PaperbenchError)):
+        kind = TrainingError
+    raise kind(message)
+
+
+class _Forwarding:
+    """Passes signals on to rank 0, which tells the other ranks; a second SIGINT ends all of them and this process."""
+
+    def __init__(self, agent: subprocess.Popen[bytes], pid_file: Path) -> None:
+        self._agent = agent
+        self._pid_file = pid_file
+        self._waiting: list[int] = []
+        self._interrupts = 0
+        self._before: dict[int, Any] = {}
+
+    def __enter__(self) -> _Forwarding:
+        for number in HANDLED:
+            self._before[number] = signal.signal(number, self._handle)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def deliver(self) -> None:
+        """Sends what has arrived, once rank 0 has said that it is ready for signals."""
+        if not self._waiting:
+            return
+        with suppress(OSError, ValueError):
+            pid = int(self._pid_file.read_text(encoding="ascii"))
+            while self._waiting:
+                os.kill(pid, self._waiting.pop(0))
+
+    def _handle(self, number: int, frame: FrameType | None) -> None:
+        if number == signal.SIGINT:
+            self._interrupts += 1
+            if self._interrupts > 1:
+                with suppress(OSError):
+                    os.killpg(self._agent.pid, signal.SIGKILL)
+                os._exit(EXIT_INTERRUPTED)
+        self._waiting.append(number)

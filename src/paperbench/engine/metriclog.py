@@ -1,0 +1,110 @@
+"""The record of a run's numbers: JSON lines always, TensorBoard where asked for, anything else with two methods."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+from paperbench.engine.files import explained, finite
+from paperbench.errors import EnvironmentError_
+
+
+class MetricSink(Protocol):
+    """Anything that keeps numbers."""
+
+    def write(self, step: int, values: Mapping[str, float]) -> None:
+        """Keeps `values`, measured after `step` steps."""
+        ...
+
+    def close(self) -> None:
+        """Called once, at the end."""
+        ...
+
+
+class JsonLines:
+    """Appends one JSON object a record to a file: `{"step", "time", <name>: number}`, nothing ever rewritten."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        with explained(path):
+            self._file = path.open("ab")
+            if self._file.tell() and not _ends_with_newline(path):
+                self._file.write(b"\n")  # a killed writer left half a line: keep it from spoiling the next one
+                self._file.flush()
+
+    def write(self, step: int, values: Mapping[str, float]) -> None:
+        record = {"step": step, "time": round(time.time(), 3), **finite(values)}
+        line = (json.dumps(record, allow_nan=False) + "\n").encode()
+        with explained(self.path, needed=len(line)):
+            self._file.write(line)
+            self._file.flush()
+
+    def close(self) -> None:
+        with explained(self.path):
+            self._file.close()
+
+
+class TensorBoard:
+    """Event files for TensorBoard, an optional extra. Raises `EnvironmentError_` where it is not installed."""
+
+    def __init__(self, directory: Path) -> None:
+        try:
+            from torch.utils.tensorboard.writer import SummaryWriter
+        except ImportError as error:
+            raise EnvironmentError_(
+                "tensorboard=true needs TensorBoard: pip install 'paperbench[tensorboard]', or leave it out"
+            ) from error
+        with explained(directory):
+            self._writer = SummaryWriter(str(directory))
+
+    def write(self, step: int, values: Mapping[str, float]) -> None:
+        for name, value in values.items():
+            self._writer.add_scalar(name, value, step)
+
+    def close(self) -> None:
+        self._writer.close()
+
+
+class MetricLog:
+    """Hands every record to each of several sinks."""
+
+    def __init__(self, sinks: Sequence[MetricSink] = ()) -> None:
+        self._sinks = tuple(sinks)
+
+    def write(self, step: int, values: Mapping[str, float]) -> None:
+        for sink in self._sinks:
+            sink.write(step, values)
+
+    def close(self) -> None:
+        for sink in self._sinks:
+            sink.close()
+
+
+def read(path: Path) -> list[dict[str, Any]]:
+    """The records of a metrics file, one a step, in the order of the steps, each with its `step` and its values.
+
+    Where a step was written more than once, as after a resume, the later value of a name wins. A line that a killed writer
+    left half written is passed over. A file that is not there holds no records.
+    """
+    try:
+        lines = path.read_bytes().splitlines()
+    except FileNotFoundError:
+        return []
+    steps: dict[int, dict[str, Any]] = {}
+    for line in lines:
+        try:
+            record = json.loads(line)
+            step = int(record["step"])
+        except (ValueError, KeyError, TypeError):
+            continue
+        steps.setdefault(step, {}).update(record)
+    return [steps[step] for step in sorted(steps)]
+
+
+def _ends_with_newline(path: Path) -> bool:
+    with path.open("rb") as file:
+        file.seek(-1, 2)
+        return file.read(1) == b"\n"

@@ -1,0 +1,127 @@
+"""The processes of one run: who this one is, and how they agree. With a single process every call is trivial."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, TypeVar, cast
+
+import torch
+import torch.distributed as dist
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Ranks:
+    """This process's number among `world`. All ranks must make the same calls in the same order."""
+
+    rank: int = 0
+    world: int = 1
+    local_rank: int = 0
+    control: Any = None
+    """A gloo group for objects and flags that live on the host; None where the default group is one."""
+
+    @property
+    def is_main(self) -> bool:
+        """Whether this process writes files and talks to people."""
+        return self.rank == 0
+
+    def barrier(self) -> None:
+        """Waits for every rank."""
+        if self.world > 1:
+            self.all_gather(None)  # gloo, whatever the device: nccl's own barrier would wait for the GPU
+
+    def all_gather(self, value: T) -> list[T]:
+        """Every rank's value, in the order of the ranks. Values are pickled; they come from this run's own processes."""
+        if self.world == 1:
+            return [value]
+        gathered: list[Any] = [None] * self.world
+        dist.all_gather_object(gathered, value, group=self.control)
+        return cast("list[T]", gathered)
+
+    def any(self, flag: bool) -> bool:
+        """Whether `flag` is true on any rank."""
+        return self.any_of((flag,))[0]
+
+    def any_of(self, flags: Sequence[bool]) -> tuple[bool, ...]:
+        """`any` for several flags in one exchange, which never waits for a GPU."""
+        if self.world == 1:
+            return tuple(flags)
+        votes = torch.tensor([int(flag) for flag in flags], dtype=torch.int32)
+        dist.all_reduce(votes, op=dist.ReduceOp.MAX, group=self.control)
+        return tuple(bool(vote) for vote in votes.tolist())
+
+    def mean_(self, value: torch.Tensor) -> torch.Tensor:
+        """Replaces `value` by its mean over the ranks."""
+        if self.world > 1:
+            dist.all_reduce(value)
+            value /= self.world
+        return value
+
+    def max_(self, value: torch.Tensor) -> torch.Tensor:
+        """Replaces `value` by its largest over the ranks, on its own device."""
+        if self.world > 1:
+            dist.all_reduce(value, op=dist.ReduceOp.MAX)
+        return value
+
+    def broadcast_(self, tensors: Sequence[torch.Tensor]) -> None:
+        """Replaces every tensor by that of rank 0."""
+        if self.world > 1:
+            for tensor in tensors:
+                dist.broadcast(tensor, src=0)
+
+    def on_main(self, work: Callable[[], T]) -> T:
+        """Runs `work` on rank 0 and gives every rank its result. An error there is raised on every rank."""
+        if self.world == 1:
+            return work()
+        outcome: list[Any] = [None, None]
+        if self.is_main:
+            try:
+                outcome[0] = work()
+            except Exception as error:
+                outcome[1] = error
+        dist.broadcast_object_list(outcome, src=0, group=self.control)
+        if outcome[1] is not None:
+            raise outcome[1]
+        return outcome[0]
+
+
+def under_torchrun() -> bool:
+    """Whether torchrun started this process."""
+    return "TORCHELASTIC_RUN_ID" in os.environ and "RANK" in os.environ
+
+
+def rank() -> int:
+    """This process's number in the run; 0 outside torchrun."""
+    return int(os.environ["RANK"]) if under_torchrun() else 0
+
+
+def local_rank() -> int:
+    """This process's number on its machine; 0 outside torchrun."""
+    return int(os.environ.get("LOCAL_RANK", "0")) if under_torchrun() else 0
+
+
+def world_size() -> int:
+    """Number of processes of the run; 1 outside torchrun."""
+    return int(os.environ.get("WORLD_SIZE", "1")) if under_torchrun() else 1
+
+
+@contextmanager
+def connected(device: torch.device) -> Iterator[Ranks]:
+    """Joins the process group that torchrun's environment describes: gloo on a CPU, nccl beside it on CUDA."""
+    if world_size() == 1:
+        yield Ranks()
+        return
+    if device.type == "cuda":
+        dist.init_process_group("cpu:gloo,cuda:nccl", device_id=device)
+        control = dist.new_group(backend="gloo")
+    else:
+        dist.init_process_group("gloo")
+        control = None
+    try:
+        yield Ranks(rank(), world_size(), local_rank(), control)
+    finally:
+        dist.destroy_process_group()

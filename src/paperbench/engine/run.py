@@ -1,0 +1,52 @@
+"""What the engine hands to a task."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+from paperbench.engine.checkpoints import CheckpointStore
+from paperbench.engine.device import autocast
+from paperbench.engine.metriclog import MetricLog
+from paperbench.engine.ranks import Ranks
+from paperbench.engine.reporter import Reporter
+from paperbench.engine.rundir import RunDirectory
+from paperbench.engine.signals import StopFlag
+from paperbench.errors import Stopped
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """One process's view of a run in progress.
+
+    `precision` is resolved (`float32` or `bfloat16`). On ranks above 0 the reporter and the log say nothing.
+    """
+
+    directory: RunDirectory
+    device: torch.device
+    precision: str
+    ranks: Ranks
+    reporter: Reporter
+    stop: StopFlag
+    log: MetricLog
+    checkpoints: CheckpointStore
+    seed: int
+    config_hash: str
+
+    def autocast(self) -> torch.autocast:
+        """Context for forward passes in the run's precision."""
+        return autocast(self.device, self.precision)
+
+    def raise_if_stopped(self) -> None:
+        """Raises `Stopped` on every rank when any was asked to stop. All ranks must call it at the same place.
+
+        For work outside the trainer, such as a long evaluation: nothing is saved here, the last checkpoint stands.
+        """
+        if self.ranks.any(bool(self.stop)):
+            raise self.stopped("between two steps")
+
+    def stopped(self, where: str) -> Stopped:
+        """The error that ends a run which was asked to stop."""
+        reason = f" on {self.stop.reason}" if self.stop.reason else ""
+        return Stopped(f"stopped{reason} {where}; `paperbench resume {self.directory.path}` continues")

@@ -1,0 +1,306 @@
+"""A run's directory: what is in it, who holds it, and how each file is written. Imports no torch.
+
+Files: `config.yaml` (resolved; workers read only this), `status.json`, `metrics.jsonl`, `results.json`, `env.json`,
+`log.txt`, `checkpoints/`, `figures/`, and `lock`.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import secrets
+import shutil
+import socket
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from datetime import datetime
+from pathlib import Path
+from typing import IO, Any
+
+import yaml
+
+from paperbench.engine.files import explained, write_atomic, write_json
+from paperbench.errors import ConfigError, EnvironmentError_, RunLockedError
+
+SCHEMA_VERSION = 1
+RUNNING, DONE, FAILED, STOPPED = "running", "done", "failed", "stopped"
+KILLED = "killed"
+"""What `current_state` calls a run that says it is running while nobody holds its lock; never written to disk."""
+
+
+class RunDirectory:
+    """One run on disk. `create` makes a new one and holds its lock; `open` reads an existing one without locking it."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._lock: IO[str] | None = None
+        self._status: dict[str, Any] = {}
+        self._session_began = time.monotonic()
+        self._seconds_before = 0.0
+
+    # --- where things are ---------------------------------------------------------------------------------------------
+
+    @property
+    def config_file(self) -> Path:
+        return self.path / "config.yaml"
+
+    @property
+    def status_file(self) -> Path:
+        return self.path / "status.json"
+
+    @property
+    def metrics_file(self) -> Path:
+        return self.path / "metrics.jsonl"
+
+    @property
+    def results_file(self) -> Path:
+        return self.path / "results.json"
+
+    @property
+    def env_file(self) -> Path:
+        return self.path / "env.json"
+
+    @property
+    def log_file(self) -> Path:
+        return self.path / "log.txt"
+
+    @property
+    def lock_file(self) -> Path:
+        return self.path / "lock"
+
+    @property
+    def checkpoints(self) -> Path:
+        return self.path / "checkpoints"
+
+    @property
+    def figures(self) -> Path:
+        return self.path / "figures"
+
+    # --- making and opening -------------------------------------------------------------------------------------------
+
+    @classmethod
+    def create(
+        cls, root: Path | str, experiment: str, resolved_config: Mapping[str, Any], run_dir: Path | str | None = None
+    ) -> RunDirectory:
+        """Makes `root/<experiment>/<YYYYmmdd-HHMMSS>-<4 hex>/`, or `run_dir`, and returns it locked.
+
+        Raises `ConfigError` when `run_dir` holds something, `RunLockedError` when another process is at work there, and
+        `EnvironmentError_` when the place cannot be written; what was made until then is removed again.
+        """
+        if run_dir is None:
+            stamp = datetime.now().strftime("%Y%m%d-%H%M%S")
+            path = Path(root) / (experiment or "run") / f"{stamp}-{secrets.token_hex(2)}"
+        else:
+            path = Path(run_dir)
+            if path.exists() and not path.is_dir():
+                raise EnvironmentError_(f"the run directory {path} is a file; choose another --run-dir")
+        with _removed_on_failure(path):
+            with explained(path):
+                path.mkdir(parents=True, exist_ok=run_dir is not None)
+            directory = cls(path)
+            directory._refuse_content()
+            directory.acquire()
+            try:
+                # Looked at again under the lock: two processes may have found the same folder empty.
+                directory._refuse_content()
+                directory._write_first(resolved_config)
+            except BaseException:
+                directory.release()
+                raise
+        return directory
+
+    @classmethod
+    def open(cls, path: Path | str) -> RunDirectory:
+        """An existing run. Raises `ConfigError` when there is none at `path`."""
+        path = Path(path)
+        if not path.is_dir():
+            raise ConfigError(f"there is no run directory {path}; `paperbench runs` lists the runs there are")
+        directory = cls(path)
+        if not directory.config_file.is_file():
+            raise ConfigError(
+                f"{path} is not a run directory: it has no config.yaml; `paperbench runs` lists the runs there are"
+            )
+        directory._status = directory.status()
+        directory._seconds_before = float(directory._status.get("seconds") or 0.0)
+        return directory
+
+    def _write_first(self, resolved_config: Mapping[str, Any]) -> None:
+        try:
+            text = yaml.safe_dump(dict(resolved_config), sort_keys=False, allow_unicode=True)
+            write_atomic(self.config_file, text)
+            self.update_status(state=RUNNING, step=0, steps=0, best=None, message="")
+        except BaseException:
+            for file in (self.status_file, self.config_file, self.lock_file):
+                with suppress(OSError):
+                    file.unlink()
+            raise
+
+    def _refuse_content(self) -> None:
+        with explained(self.path):
+            held = sorted(entry.name for entry in self.path.iterdir() if entry.name != "lock")
+        if not held:
+            return
+        if "config.yaml" in held:
+            raise ConfigError(
+                f"{self.path} already holds a run; `paperbench resume {self.path}` continues it, "
+                "another --run-dir starts a new one"
+            )
+        raise ConfigError(f"{self.path} is not empty (it holds {held[0]}); choose an empty or new --run-dir")
+
+    # --- the lock -----------------------------------------------------------------------------------------------------
+
+    def acquire(self) -> None:
+        """Holds the run for this process until `release` or its death. Raises `RunLockedError` naming the holder."""
+        if self._lock is not None:
+            return
+        with explained(self.lock_file):
+            file = self.lock_file.open("a+", encoding="utf-8")
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            file.seek(0)
+            holder = file.read().strip() or "another process"
+            file.close()
+            raise RunLockedError(
+                f"{self.path} is in use by {holder}; wait for it, stop it, or choose another --run-dir"
+            ) from None
+        except OSError as error:
+            file.close()
+            raise EnvironmentError_(
+                f"cannot lock {self.lock_file}: {error.strerror}; use a file system with locks"
+            ) from error
+        file.truncate(0)
+        file.write(f"pid {os.getpid()} on {socket.gethostname()}\n")
+        file.flush()
+        self._lock = file
+
+    def release(self) -> None:
+        """Lets go of the lock, if held."""
+        if self._lock is not None:
+            self._lock.close()  # closing the only descriptor drops the lock
+            self._lock = None
+
+    def is_locked(self) -> bool:
+        """Whether some process, this one included, is at work here."""
+        if self._lock is not None:
+            return True
+        try:
+            file = self.lock_file.open("r", encoding="utf-8")
+        except OSError:
+            return False
+        with file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            except BlockingIOError:
+                return True
+            except OSError:
+                return False
+        return False
+
+    # --- what is in it ------------------------------------------------------------------------------------------------
+
+    def config(self) -> dict[str, Any]:
+        """The resolved configuration as written. Raises `ConfigError` when the file is damaged."""
+        try:
+            value = yaml.safe_load(self.config_file.read_text(encoding="utf-8"))
+        except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+            raise ConfigError(f"cannot read {self.config_file}: {error}") from error
+        if not isinstance(value, dict):
+            raise ConfigError(f"{self.config_file} holds no configuration; start the run anew")
+        return value
+
+    def status(self) -> dict[str, Any]:
+        """The content of status.json; empty when there is none that can be read."""
+        return _read_json(self.status_file)
+
+    def current_state(self) -> str:
+        """`running`, `done`, `failed` or `stopped`; `killed` when it says running but no process holds it."""
+        state = str(self.status().get("state", KILLED))
+        return KILLED if state == RUNNING and not self.is_locked() else state
+
+    def results(self) -> dict[str, Any] | None:
+        """The content of results.json, or None before the run is done."""
+        return _read_json(self.results_file) or None
+
+    def update_status(self, **changes: Any) -> None:
+        """Writes status.json with `changes` on top of what it held: state, step, steps, best, message, error, exit_code."""
+        self._status.update(changes)
+        self._status.update(
+            pid=os.getpid(),
+            host=socket.gethostname(),
+            updated=datetime.now().astimezone().isoformat(timespec="seconds"),
+            seconds=round(self.seconds(), 3),
+        )
+        write_json(self.status_file, self._status)
+
+    def seconds(self) -> float:
+        """Wall time of the run until now, sessions before a resume included."""
+        return self._seconds_before + time.monotonic() - self._session_began
+
+    def write_results(
+        self,
+        *,
+        config: Mapping[str, Any],
+        metrics: Mapping[str, float],
+        data: str,
+        device: str,
+        precision: str,
+        status: str = DONE,
+    ) -> dict[str, Any]:
+        """Writes results.json and returns its content. Metrics are flat; one that is not finite becomes null."""
+        results = {
+            "schema_version": SCHEMA_VERSION,
+            "experiment": config.get("experiment", ""),
+            "task": config.get("task", ""),
+            "scale": config.get("scale", ""),
+            "seed": config.get("seed", 0),
+            "status": status,
+            "data": data,
+            "metrics": {name: value if isinstance(value, int) else float(value) for name, value in metrics.items()},
+            "seconds": round(self.seconds(), 3),
+            "device": device,
+            "precision": precision,
+        }
+        write_json(self.results_file, results)
+        return _read_json(self.results_file)
+
+    def write_environment(self, facts: Mapping[str, Any]) -> None:
+        """Writes env.json; those of later sessions are appended to its list `resumed`."""
+        earlier = _read_json(self.env_file)
+        if earlier:
+            earlier.setdefault("resumed", []).append(dict(facts))
+        write_json(self.env_file, earlier or dict(facts))
+
+    def write_log(self, text: str) -> None:
+        """Appends to log.txt, each call stamped with the time. Never fails a run: a log is not worth that."""
+        stamp = datetime.now().strftime("%Y-%m-%d %H:%M:%S")
+        with suppress(OSError), self.log_file.open("a", encoding="utf-8") as file:
+            file.write(f"{stamp} {text.rstrip()}\n")
+
+
+@contextmanager
+def _removed_on_failure(path: Path) -> Iterator[None]:
+    """Removes `path` and the parents made for it when the body fails, unless they stood there before."""
+    existed = path.exists()
+    made = [parent for parent in path.parents if not parent.exists()]
+    try:
+        yield
+    except (ConfigError, RunLockedError):
+        raise  # somebody else's work is in there
+    except BaseException:
+        if not existed:
+            shutil.rmtree(path, ignore_errors=True)
+            for parent in made:
+                with suppress(OSError):
+                    parent.rmdir()
+        raise
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return value if isinstance(value, dict) else {}

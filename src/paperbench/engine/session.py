@@ -1,0 +1,195 @@
+"""One process's part of a run, from its config.yaml to its results: alone, or as one rank under torchrun."""
+
+from __future__ import annotations
+
+import importlib
+import traceback
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from typing import Any, cast
+
+import torch
+
+from paperbench.catalog import TaskSpec
+from paperbench.config.validate import config_hash, load_file
+from paperbench.engine import device as devices
+from paperbench.engine import ranks as processes
+from paperbench.engine.checkpoints import CheckpointStore
+from paperbench.engine.environment import describe_environment
+from paperbench.engine.metriclog import JsonLines, MetricLog, MetricSink, TensorBoard
+from paperbench.engine.outcome import Outcome
+from paperbench.engine.ranks import Ranks
+from paperbench.engine.reporter import Reporter, SilentReporter
+from paperbench.engine.run import Run
+from paperbench.engine.rundir import DONE, FAILED, RUNNING, STOPPED, RunDirectory
+from paperbench.engine.seeding import MODEL_INIT, seed_everything
+from paperbench.engine.signals import StopFlag
+from paperbench.engine.task import Task
+from paperbench.errors import EXIT_DONE, EXIT_FAILED, EXIT_STOPPED, PaperbenchError, Stopped
+
+
+def execute(directory: RunDirectory, reporter: Reporter, stop: StopFlag) -> Outcome:
+    """Does the run that `directory` describes and returns how it ended; a failure is recorded there and raised again.
+
+    Under torchrun every rank calls it; rank 0 alone holds the lock, writes and reports. The reporter is closed at the end.
+    """
+    main = processes.rank() == 0
+    if main:
+        directory.acquire()
+    reporter = _Logged(reporter, directory) if main else SilentReporter()
+    try:
+        if main:
+            directory.update_status(state=RUNNING, message="", error="", exit_code=None)
+        results = _work(directory, reporter, stop)
+    except Stopped as stopped:
+        if main:
+            directory.update_status(state=STOPPED, message=str(stopped), exit_code=EXIT_STOPPED)
+            directory.write_log(str(stopped))
+        return Outcome(directory.path, None, STOPPED, EXIT_STOPPED, str(stopped))
+    except BaseException as error:
+        _record_failure(directory, error, main=main)
+        raise
+    finally:
+        reporter.close()
+        if main:
+            directory.release()
+    return Outcome(directory.path, results, DONE, EXIT_DONE)
+
+
+def _work(directory: RunDirectory, reporter: Reporter, stop: StopFlag) -> dict[str, Any]:
+    spec, config, resolved = load_file(directory.config_file)
+    device = devices.resolve(config.device, local_rank=processes.local_rank(), nproc=processes.world_size())
+    precision = devices.resolve_precision(config.precision, device)
+    with _settings(device, config.threads), processes.connected(device) as ranks:
+        return _run_task(spec, config, resolved, directory, device, precision, ranks, reporter, stop)
+
+
+def _run_task(
+    spec: TaskSpec,
+    config: Any,
+    resolved: Mapping[str, Any],
+    directory: RunDirectory,
+    device: torch.device,
+    precision: str,
+    ranks: Ranks,
+    reporter: Reporter,
+    stop: StopFlag,
+) -> dict[str, Any]:
+    task = cast(Task, importlib.import_module(spec.module))
+    facts: dict[str, str] = {}
+    if ranks.is_main:
+        facts = dict(task.plan(config))
+        processes_note = f", {ranks.world} processes" if ranks.world > 1 else ""
+        reporter.start(
+            f"{config.experiment or spec.name} · {spec.name}",
+            {
+                **facts,
+                "device": f"{devices.describe(device)}, {precision}{processes_note}",
+                "run directory": str(directory.path),
+            },
+        )
+        directory.write_environment(
+            describe_environment(device=devices.describe(device), threads=torch.get_num_threads(), world=ranks.world)
+        )
+    log = MetricLog(_sinks(directory, tensorboard=config.tensorboard) if ranks.is_main else ())
+    try:
+        run = Run(
+            directory=directory,
+            device=device,
+            precision=precision,
+            ranks=ranks,
+            reporter=reporter,
+            stop=stop,
+            log=log,
+            checkpoints=CheckpointStore(directory.checkpoints, reporter, sweep=ranks.is_main),
+            seed=config.seed,
+            config_hash=config_hash(resolved),
+        )
+        seed_everything(config.seed, MODEL_INIT)
+        metrics = task.run(config, run)
+    finally:
+        log.close()
+    results: dict[str, Any] = {}
+    if ranks.is_main:
+        results = directory.write_results(
+            config=resolved,
+            metrics=metrics,
+            data=facts.get("data", ""),
+            device=devices.describe(device),
+            precision=precision,
+        )
+        directory.update_status(state=DONE, exit_code=EXIT_DONE)
+        reporter.finish(results, str(directory.path))
+    return results
+
+
+def _sinks(directory: RunDirectory, *, tensorboard: bool) -> list[MetricSink]:
+    sinks: list[MetricSink] = [JsonLines(directory.metrics_file)]
+    if tensorboard:
+        sinks.append(TensorBoard(directory.path / "tensorboard"))
+    return sinks
+
+
+@contextmanager
+def _settings(device: torch.device, threads: int) -> Iterator[None]:
+    """Torch's process-wide settings for the length of a run."""
+    threads_before = torch.get_num_threads()
+    deterministic_before = torch.are_deterministic_algorithms_enabled()
+    warn_before = torch.is_deterministic_algorithms_warn_only_enabled()
+    filling: Any = torch.utils.deterministic  # its one attribute appears at run time only
+    fill_before = filling.fill_uninitialized_memory
+    try:
+        if threads > 0:
+            torch.set_num_threads(threads)
+        if device.type == "cpu":
+            # Without it, accumulating index_put adds from several threads in whatever order they come, and two runs
+            # differ. Filling memory that is about to be written anyway would only cost time.
+            torch.use_deterministic_algorithms(True, warn_only=True)
+            filling.fill_uninitialized_memory = False
+        yield
+    finally:
+        torch.set_num_threads(threads_before)
+        torch.use_deterministic_algorithms(deterministic_before, warn_only=warn_before)
+        filling.fill_uninitialized_memory = fill_before
+
+
+def _record_failure(directory: RunDirectory, error: BaseException, *, main: bool) -> None:
+    """Leaves the reason in status.json and the traceback in log.txt. Never hides the error itself."""
+    rank = processes.rank()
+    directory.write_log((f"rank {rank}: " if processes.world_size() > 1 else "") + traceback.format_exc())
+    name = type(error).__name__
+    message = str(error) or name
+    if not isinstance(error, PaperbenchError):
+        if main and processes.world_size() > 1 and directory.status().get("state") == FAILED:
+            return  # another rank failed first and said why; this one merely lost its connection
+        message = f"{name}: {message} (the traceback is in {directory.log_file})"
+    exit_code = error.exit_code if isinstance(error, PaperbenchError) else EXIT_FAILED
+    with suppress(Exception):  # a disk that is full refuses this as well
+        directory.update_status(state=FAILED, message=message, error=name, exit_code=exit_code)
+
+
+class _Logged:
+    """Passes everything on to another reporter and keeps what is worth keeping in log.txt."""
+
+    def __init__(self, reporter: Reporter, directory: RunDirectory) -> None:
+        self._reporter = reporter
+        self._directory = directory
+
+    def start(self, title: str, facts: Mapping[str, str]) -> None:
+        self._directory.write_log("\n".join([title, *(f"  {name}: {value}" for name, value in facts.items())]))
+        self._reporter.start(title, facts)
+
+    def message(self, text: str) -> None:
+        self._directory.write_log(text)
+        self._reporter.message(text)
+
+    def progress(self, phase: str, done: int, total: int, values: Mapping[str, float]) -> None:
+        self._reporter.progress(phase, done, total, values)
+
+    def finish(self, results: Mapping[str, Any], directory: str) -> None:
+        metrics = results.get("metrics", {})
+        self._directory.write_log("\n".join(["done", *(f"  {name}: {value}" for name, value in metrics.items())]))
+        self._reporter.finish(results, directory)
+
+    def close(self) -> None:
+        self._reporter.close()

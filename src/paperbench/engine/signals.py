@@ -1,0 +1,70 @@
+"""Being asked to stop: a flag that the trainer looks at between two steps."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import threading
+from collections.abc import Callable
+from contextlib import suppress
+from types import FrameType
+from typing import Any
+
+from paperbench.errors import EXIT_INTERRUPTED
+
+HANDLED = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
+
+
+class StopFlag:
+    """Set by SIGTERM, SIGINT and SIGUSR1 while the context is open; a second SIGINT ends the process at once.
+
+    With `watch_parent`, the death of the parent process sets it as well: a worker whose launcher was killed must not
+    train on unattended. `on_abort` is called before the process is ended, to put the terminal right.
+    Handlers are those of before once the context is left. Outside the main thread no signals arrive and none are handled.
+    """
+
+    def __init__(self, *, watch_parent: bool = False, on_abort: Callable[[], None] | None = None) -> None:
+        self.reason = ""
+        """Name of the signal, or `loss of the launcher`; empty while not set."""
+        self._interrupts = 0
+        self._parent = os.getppid() if watch_parent else None
+        self._on_abort = on_abort
+        self._before: dict[int, Any] = {}
+
+    def __enter__(self) -> StopFlag:
+        if threading.current_thread() is threading.main_thread():
+            for number in HANDLED:
+                self._before[number] = signal.signal(number, self._handle)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler if handler is not None else signal.SIG_DFL)
+        self._before.clear()
+
+    def __bool__(self) -> bool:
+        if self._parent is not None and not self.reason and os.getppid() != self._parent:
+            self.reason = "loss of the launcher"
+        return bool(self.reason)
+
+    def set(self, reason: str) -> None:
+        """Asks for a stop from inside the program."""
+        self.reason = self.reason or reason
+
+    def _handle(self, number: int, frame: FrameType | None) -> None:
+        if number == signal.SIGINT:
+            self._interrupts += 1
+            if self._interrupts > 1:
+                self._abort()
+        self.set(signal.Signals(number).name)
+
+    def _abort(self) -> None:
+        # os._exit: a person who presses Ctrl-C twice does not want to wait for threads, files or other processes.
+        if self._on_abort is not None:
+            with suppress(Exception):
+                self._on_abort()
+        with suppress(Exception):
+            sys.stderr.write("interrupted; the last checkpoint is kept\n")
+            sys.stderr.flush()
+        os._exit(EXIT_INTERRUPTED)

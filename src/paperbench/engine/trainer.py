@@ -1,0 +1,397 @@
+"""The training loop: explicit, resumable at any step, and on a GPU free of reads back to the host between two log points."""
+
+from __future__ import annotations
+
+import contextlib
+import random
+import time
+from collections.abc import Callable
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from paperbench.engine.finite import DeferredCheck, ImmediateCheck, NotFinite, not_finite_error
+from paperbench.engine.order import BatchKey, EpochOrder
+from paperbench.engine.prefetch import Prefetcher
+from paperbench.engine.run import Run
+from paperbench.engine.seeding import GLOBAL, STEP, generator, seed_everything
+from paperbench.errors import CheckpointError
+
+STATE_VERSION = 1
+_STATUS_EVERY_SECONDS = 2.0
+
+
+class Trainer:
+    """Trains `module` for `steps` optimizer steps and leaves it with the final weights.
+
+    `module(batch, generator)` returns a dict of scalar losses; their sum is minimised. `batch` is what `fetch` made of this
+    rank's `BatchKey`, called in a background thread, and `generator` is a stream on the run's device that belongs to
+    (seed, step, rank). Randomness drawn from it, or from torch's global generators in the module, is a function of the step
+    alone; `fetch` must draw from (seed, epoch, index) alone. `module` is on `run.device`; every group of `optimizer` has
+    `base_lr` (`optim.build_optimizer`), multiplied by `lr_factor(step)`.
+
+    `evaluate()` is called on every rank, with `module` in evaluation mode, every `evaluate_every` steps (0: never) and after
+    the last one. Of its values, that called `watch` decides which checkpoint is the best.
+
+    With several ranks gradients are averaged, `fetch` gives each its share, and rank 0's buffers count.
+    """
+
+    def __init__(
+        self,
+        *,
+        run: Run,
+        module: nn.Module,
+        optimizer: torch.optim.Optimizer,
+        lr_factor: Callable[[int], float],
+        order: EpochOrder,
+        fetch: Callable[[BatchKey], Any],
+        steps: int,
+        clip_norm: float = 0.0,
+        log_every: int = 20,
+        checkpoint_every: int = 200,
+        evaluate_every: int = 0,
+        prefetch: int = 2,
+        evaluate: Callable[[], dict[str, float]] | None = None,
+        watch: str | None = None,
+        watch_mode: Literal["max", "min"] = "max",
+    ) -> None:
+        self.run = run
+        self.module = module
+        self.optimizer = optimizer
+        self.lr_factor = lr_factor
+        self.order = order
+        self.fetch = fetch
+        self.steps = steps
+        self.clip_norm = clip_norm
+        self.log_every = log_every
+        self.checkpoint_every = checkpoint_every
+        self.evaluate_every = evaluate_every
+        self.prefetch = prefetch
+        self.evaluate = evaluate
+        self.watch = watch
+        self.watch_mode = watch_mode
+
+        self._parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+        # Fused kernels can skip an update by themselves; elsewhere the host has to look before it steps.
+        self._deferred = (
+            DeferredCheck(optimizer, run.device, run.ranks)
+            if run.device.type == "cuda" and optimizer.defaults.get("fused")
+            else None
+        )
+        self._immediate = ImmediateCheck()
+        self._model: nn.Module = module
+        self._best: float | None = None
+        self._names: tuple[str, ...] = ()
+        self._sums: Tensor | None = None
+        """Sum of each loss, and of the norm of the gradient, since the last log point. Checkpoints hold it: a resumed run logs
+        what the uninterrupted one would."""
+        self._summed = 0
+        self._logged: dict[str, float] = {}
+        self._clock = _Clock(run.device)
+        self._status_written = 0.0
+
+    # --- the loop -----------------------------------------------------------------------------------------------------
+
+    def fit(self) -> dict[str, float]:
+        """Trains to the last step and returns the last losses, `train/samples_per_second` and the last evaluation.
+
+        Starts from the run's last checkpoint where there is one. Raises `Stopped` after saving when asked to stop,
+        `TrainingError` before a step that is not finite, and `CheckpointError` when no checkpoint can be used.
+        """
+        run = self.run
+        start = self._restore()
+        self._model = self._distributed()
+        self._model.train()
+        if run.ranks.any(bool(run.stop)):
+            self._stop(start)
+        run.reporter.progress("train", start, self.steps, self._shown(start))
+        with Prefetcher(
+            lambda step: self.fetch(self.order.batch(step)), start, self.steps, depth=self.prefetch, device=run.device
+        ) as batches:
+            self._clock.start()
+            for step, batch in enumerate(batches, start):
+                stop = self._step(step, batch)
+                del batch
+                if step == start:
+                    self._clock.start()  # the first step builds kernels and caches: it says nothing about speed
+                else:
+                    self._clock.count(self.order.batch_size)
+                self._after(step + 1, stop)
+        evaluated = self._finish()
+        return {**self._logged, "train/samples_per_second": self._clock.rate(), **evaluated}
+
+    def _step(self, step: int, batch: Any) -> bool:
+        """One optimizer step; whether any rank was asked to stop."""
+        run = self.run
+        factor = self.lr_factor(step)
+        for group in self.optimizer.param_groups:
+            group["lr"] = group["base_lr"] * factor
+        seed_everything(run.seed, GLOBAL, step, run.ranks.rank)  # dropout and the like draw from the global generators
+        stream = generator(run.device, run.seed, STEP, step, run.ranks.rank)
+        with run.autocast():
+            losses: dict[str, Tensor] = self._model(batch, stream)
+        torch.stack([loss.float() for loss in losses.values()]).sum().backward()
+        gradients = [parameter.grad for parameter in self._parameters if parameter.grad is not None]
+        norm = nn.utils.get_total_norm(gradients)
+        if self._deferred is None:
+            bad, stop = run.ranks.any_of((not self._immediate.allows(losses, norm), bool(run.stop)))
+            if bad:
+                values = {name: float(loss.detach()) for name, loss in losses.items()}
+                raise not_finite_error(NotFinite(step, values, float(norm)), self.order, run.ranks)
+        else:
+            self._deferred.watch(step, losses, norm)
+            stop = run.ranks.any(bool(run.stop))
+        if self.clip_norm > 0:
+            nn.utils.clip_grads_with_norm_(self._parameters, self.clip_norm, norm)
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        self._sum(losses, norm)
+        return stop
+
+    def _after(self, done: int, stop: bool) -> None:
+        """What happens between two steps."""
+        last = done == self.steps
+        evaluating = self._evaluates_at(done) and not last
+        saving = last or done % self.checkpoint_every == 0 or evaluating or stop
+        logging = last or done % self.log_every == 0
+        if not (saving or logging):
+            return
+        with self._clock.paused():
+            self._raise_if_not_finite()
+            if logging:
+                self._log(done)
+            if stop:
+                self._stop(done)
+            if evaluating:
+                _, best = self._evaluate(done)
+                self._save(done, best=best)
+            elif saving:
+                self._save(done)
+
+    def _evaluates_at(self, done: int) -> bool:
+        if self.evaluate is None:
+            return False
+        return done == self.steps or (self.evaluate_every > 0 and done % self.evaluate_every == 0)
+
+    def _finish(self) -> dict[str, float]:
+        """The evaluation of the final weights. They are saved already: a kill during it costs nothing but itself."""
+        self._share_buffers()
+        if not self._evaluates_at(self.steps):
+            return {}
+        values, best = self._evaluate(self.steps)
+        if best:
+            self._save(self.steps, best=True)
+        return values
+
+    def _stop(self, done: int) -> None:
+        self._save(done)
+        raise self.run.stopped(f"at step {done} of {self.steps}, saved")
+
+    def _raise_if_not_finite(self) -> None:
+        if self._deferred is not None:
+            found = self._deferred.first_bad()
+            if found is not None:
+                raise not_finite_error(found, self.order, self.run.ranks)
+
+    # --- several ranks ------------------------------------------------------------------------------------------------
+
+    def _distributed(self) -> nn.Module:
+        if self.run.ranks.world == 1:
+            return self.module
+        if self.run.device.type == "cuda":
+            return DistributedDataParallel(self.module)
+        # DDP regroups gradients after the first step unless it may meet unused parameters. Regrouped sums round
+        # differently, and a resumed run would differ from an uninterrupted one.
+        return DistributedDataParallel(self.module, find_unused_parameters=True)
+
+    def _share_buffers(self) -> None:
+        """Gives every rank rank 0's buffers, as the next training step would: running means differ after a step."""
+        self.run.ranks.broadcast_(list(self.module.buffers()))
+
+    # --- numbers ------------------------------------------------------------------------------------------------------
+
+    def _sum(self, losses: dict[str, Tensor], norm: Tensor) -> None:
+        values = torch.stack([*(loss.detach().float() for loss in losses.values()), norm.detach().float()])
+        if self._sums is None:
+            self._sums, self._names = torch.zeros_like(values), tuple(losses)
+        if tuple(losses) != self._names:
+            raise ValueError(f"the module returned the losses {tuple(losses)}, and {self._names} in an earlier step")
+        self._sums += values
+        self._summed += 1
+
+    def _log(self, done: int) -> None:
+        """Writes the mean over the steps since the last log point, and over the ranks."""
+        if self._sums is None or self._summed == 0:
+            return
+        *means, norm = (self.run.ranks.mean_(self._sums.clone()) / self._summed).tolist()
+        self._sums.zero_()
+        self._summed = 0
+        losses = dict(zip(self._names, means, strict=True))
+        self._logged = {"train/loss": sum(means), **{f"train/{name}": value for name, value in losses.items()}}
+        self.run.log.write(
+            done,
+            {
+                **self._logged,
+                "train/lr": self.optimizer.param_groups[0]["lr"],
+                "train/grad_norm": norm,
+                "train/samples_per_second": self._clock.rate(),
+            },
+        )
+        self.run.reporter.progress("train", done, self.steps, self._shown(done))
+        if time.monotonic() - self._status_written > _STATUS_EVERY_SECONDS:
+            self._write_status(done)
+
+    def _shown(self, done: int) -> dict[str, float]:
+        shown = {name.removeprefix("train/"): value for name, value in self._logged.items()}
+        if self._logged:
+            shown["lr"] = self.optimizer.param_groups[0]["lr"]
+        if self._clock.rate() > 0:
+            shown["samples/s"] = self._clock.rate()
+        if self._best is not None:
+            shown["best"] = self._best
+        return shown
+
+    def _write_status(self, done: int) -> None:
+        if self.run.ranks.is_main:
+            self.run.directory.update_status(step=done, steps=self.steps, best=self._best)
+            self._status_written = time.monotonic()
+
+    def _evaluate(self, done: int) -> tuple[dict[str, float], bool]:
+        """The values of an evaluation, and whether they are the best so far."""
+        assert self.evaluate is not None
+        self._share_buffers()
+        self.module.eval()
+        try:
+            values = self.run.ranks.all_gather(self.evaluate())[0]
+        finally:
+            self.module.train()
+        self.run.log.write(done, values)
+        if self.watch is None:
+            return values, False
+        if self.watch not in values:
+            raise ValueError(f"the evaluation has no {self.watch!r} to watch; it has {', '.join(values)}")
+        value = values[self.watch]
+        best = self._best is None or (value > self._best if self.watch_mode == "max" else value < self._best)
+        if best:
+            self._best = value
+        return values, best
+
+    # --- checkpoints --------------------------------------------------------------------------------------------------
+
+    def _save(self, done: int, *, best: bool = False) -> None:
+        self.run.ranks.on_main(lambda: self.run.checkpoints.save(self._state(done), step=done, best=best))
+        self._write_status(done)
+
+    def _state(self, done: int) -> dict[str, Any]:
+        kind, keys, *rest = np.random.get_state(legacy=True)
+        return {
+            "schema_version": STATE_VERSION,
+            "config_hash": self.run.config_hash,
+            "step": done,
+            "steps": self.steps,
+            "best": self._best,
+            "module": self.module.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "rng": {
+                "torch": torch.get_rng_state(),
+                "cuda": torch.cuda.get_rng_state_all() if self.run.device.type == "cuda" else [],
+                "python": random.getstate(),
+                "numpy": (str(kind), torch.from_numpy(np.asarray(keys).astype(np.int64)), *rest),
+            },
+            "log": {"names": self._names, "sums": self._sums, "summed": self._summed, "logged": self._logged},
+            "clock": self._clock.state(),
+        }
+
+    def _restore(self) -> int:
+        """Continues from the last checkpoint, if any; the number of steps done."""
+        run = self.run
+        loaded = run.ranks.on_main(lambda: run.checkpoints.load("last"))
+        if loaded is None:
+            return 0
+        state, done = loaded
+        self._refuse_foreign(state)
+        self.module.load_state_dict(state["module"])
+        kernels = [{name: group.get(name) for name in ("fused", "foreach")} for group in self.optimizer.param_groups]
+        self.optimizer.load_state_dict(state["optimizer"])
+        for group, kernel in zip(self.optimizer.param_groups, kernels, strict=True):
+            group.update(kernel)  # which kernel is right depends on this machine, not on the one that saved
+        self._restore_random(state["rng"])
+        log = state["log"]
+        self._names = tuple(log["names"])
+        self._sums = None if log["sums"] is None else log["sums"].to(run.device)
+        self._summed = int(log["summed"])
+        self._logged = dict(log["logged"])
+        self._best = state["best"]
+        self._clock.load(state["clock"])
+        run.reporter.message(f"resumed at step {done} of {self.steps}")
+        return done
+
+    def _refuse_foreign(self, state: dict[str, Any]) -> None:
+        path = self.run.checkpoints.directory
+        if state.get("schema_version") != STATE_VERSION:
+            raise CheckpointError(
+                f"the checkpoints in {path} have format {state.get('schema_version')}, this version reads {STATE_VERSION}; "
+                "resume with the version that env.json names, or start the run anew"
+            )
+        if state.get("config_hash") != self.run.config_hash:
+            raise CheckpointError(
+                f"the checkpoints in {path} belong to another configuration ({state.get('config_hash')}, "
+                f"not {self.run.config_hash}): config.yaml was changed since; undo the change, or start a new run with it"
+            )
+
+    def _restore_random(self, rng: dict[str, Any]) -> None:
+        torch.set_rng_state(rng["torch"])
+        if self.run.device.type == "cuda" and len(rng["cuda"]) == torch.cuda.device_count():
+            torch.cuda.set_rng_state_all(rng["cuda"])
+        version, internal, gauss = rng["python"]
+        random.setstate((version, tuple(internal), gauss))
+        kind, keys, *rest = rng["numpy"]
+        np.random.set_state((kind, keys.numpy().astype(np.uint32), *rest))
+
+
+class _Clock:
+    """Samples and seconds of training alone: not the first step, not what happens between steps."""
+
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
+        self._samples = 0
+        self._seconds = 0.0
+        self._pending = 0
+        self._since = time.perf_counter()
+
+    def start(self) -> None:
+        """From now on steps are timed."""
+        self._synchronize()
+        self._since = time.perf_counter()
+
+    def count(self, samples: int) -> None:
+        """A step over `samples` was issued."""
+        self._pending += samples
+
+    @contextlib.contextmanager
+    def paused(self) -> Any:
+        """Adds up what was counted since the start, and starts anew when the body is done."""
+        self._synchronize()
+        if self._pending:
+            self._seconds += time.perf_counter() - self._since
+            self._samples += self._pending
+            self._pending = 0
+        yield
+        self._since = time.perf_counter()
+
+    def rate(self) -> float:
+        """Samples a second; 0 before the first timed step."""
+        return self._samples / self._seconds if self._seconds > 0 else 0.0
+
+    def state(self) -> dict[str, float]:
+        return {"samples": self._samples, "seconds": self._seconds}
+
+    def load(self, state: dict[str, float]) -> None:
+        self._samples, self._seconds = int(state["samples"]), float(state["seconds"])
+
+    def _synchronize(self) -> None:
+        if self._device.type == "cuda":
+            torch.cuda.synchronize(self._device)
