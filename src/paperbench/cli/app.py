@@ -1,0 +1,305 @@
+"""The command line. Parsing only: each command imports what it needs when it runs, so that `--help` is quick.
+
+Neither torch, Hydra, pydantic nor numpy may be imported from here at module level; a test holds it so.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from paperbench import __version__
+from paperbench.cli import options as o
+from paperbench.cli.guard import guarded
+from paperbench.cli.options import RunOptions
+
+EPILOG = (
+    "Exit codes: 0 done, 1 failed, 2 usage or configuration, 3 stopped and resumable, 4 environment (disk, device, data), "
+    "130 interrupted."
+)
+
+app = typer.Typer(
+    help="Run landmark deep-learning papers: one command per published table, the paper's number and yours side by side.",
+    epilog=EPILOG,
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+data_app = typer.Typer(help="Data sets: what there is, where it lies, whether it is sound.", no_args_is_help=True)
+app.add_typer(data_app, name="data", rich_help_panel="The house")
+
+EXPERIMENTS, RUNS, HOUSE = "Experiments", "Runs", "The house"
+
+
+class Listing(StrEnum):
+    """What `ls` can list."""
+
+    experiments = "experiments"
+    tasks = "tasks"
+    models = "models"
+    datasets = "datasets"
+    papers = "papers"
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"paperbench {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    pass
+
+
+@app.command(rich_help_panel=EXPERIMENTS)
+def ls(
+    what: Annotated[Listing, typer.Argument(help="What to list.")] = Listing.experiments,
+    json_output: o.Json = False,
+    conf_dir: o.ConfDir = None,
+    debug: o.Debug = False,
+) -> None:
+    """List experiments, tasks, models, data sets or papers."""
+    with guarded(json_output=json_output, debug=debug):
+        from paperbench.cli import listing
+
+        listing.ls(what.value, json_output=json_output, conf_dir=conf_dir)
+
+
+@app.command(rich_help_panel=EXPERIMENTS)
+def show(
+    experiment: o.Experiment,
+    overrides: o.Overrides = None,
+    diff: Annotated[
+        bool, typer.Option("--diff", help="Only what differs from the experiment's default.", rich_help_panel=o.LOOKING)
+    ] = False,
+    run_dir: o.RunDir = None,
+    seed: o.Seed = None,
+    device: o.Device = None,
+    nproc: o.Nproc = None,
+    smoke: o.Smoke = False,
+    dry_run: o.DryRun = False,
+    json_output: o.Json = False,
+    conf_dir: o.ConfDir = None,
+    debug: o.Debug = False,
+) -> None:
+    """Show the complete configuration of an experiment, as YAML.
+
+    Takes the options of the other verbs, so that changing one word explains a command; nothing runs.
+    """
+    given = RunOptions(seed=seed, device=device, nproc=nproc, smoke=smoke, json_output=json_output, conf_dir=conf_dir)
+    with guarded(json_output=json_output, debug=debug):
+        from paperbench.cli import listing
+
+        listing.show(experiment, overrides, given, diff=diff)
+
+
+@app.command(rich_help_panel=EXPERIMENTS)
+def train(
+    experiment: o.Experiment,
+    overrides: o.Overrides = None,
+    run_dir: o.RunDir = None,
+    seed: o.Seed = None,
+    device: o.Device = None,
+    nproc: o.Nproc = None,
+    smoke: o.Smoke = False,
+    dry_run: o.DryRun = False,
+    json_output: o.Json = False,
+    conf_dir: o.ConfDir = None,
+    debug: o.Debug = False,
+) -> None:
+    """Train, then evaluate. Stopped at any moment, `paperbench resume` continues."""
+    given = RunOptions(
+        run_dir=run_dir,
+        seed=seed,
+        device=device,
+        nproc=nproc,
+        smoke=smoke,
+        dry_run=dry_run,
+        json_output=json_output,
+        conf_dir=conf_dir,
+    )
+    _start("train", experiment, overrides, given, debug)
+
+
+@app.command("eval", rich_help_panel=EXPERIMENTS)
+def evaluate(
+    experiment: o.Experiment,
+    overrides: o.Overrides = None,
+    run_dir: o.RunDir = None,
+    seed: o.Seed = None,
+    device: o.Device = None,
+    nproc: o.Nproc = None,
+    smoke: o.Smoke = False,
+    dry_run: o.DryRun = False,
+    json_output: o.Json = False,
+    conf_dir: o.ConfDir = None,
+    debug: o.Debug = False,
+) -> None:
+    """Evaluate a trained run (checkpoint=RUN_DIR), with its own configuration unless overridden, or files alone."""
+    given = RunOptions(
+        run_dir=run_dir,
+        seed=seed,
+        device=device,
+        nproc=nproc,
+        smoke=smoke,
+        dry_run=dry_run,
+        json_output=json_output,
+        conf_dir=conf_dir,
+    )
+    _start("eval", experiment, overrides, given, debug)
+
+
+@app.command(rich_help_panel=EXPERIMENTS)
+def estimate(
+    experiment: o.Experiment,
+    overrides: o.Overrides = None,
+    run_dir: o.RunDir = None,
+    seed: o.Seed = None,
+    device: o.Device = None,
+    nproc: o.Nproc = None,
+    smoke: o.Smoke = False,
+    dry_run: o.DryRun = False,
+    json_output: o.Json = False,
+    conf_dir: o.ConfDir = None,
+    debug: o.Debug = False,
+) -> None:
+    """Estimate a quality that no ground truth is at hand for."""
+    given = RunOptions(
+        run_dir=run_dir,
+        seed=seed,
+        device=device,
+        nproc=nproc,
+        smoke=smoke,
+        dry_run=dry_run,
+        json_output=json_output,
+        conf_dir=conf_dir,
+    )
+    _start("estimate", experiment, overrides, given, debug)
+
+
+def _start(verb: str, experiment: str, overrides: list[str] | None, given: RunOptions, debug: bool) -> None:
+    with guarded(json_output=given.json_output, debug=debug):
+        from paperbench.cli import running
+
+        running.start(verb, experiment, overrides, given)
+
+
+@app.command(rich_help_panel=RUNS)
+def resume(
+    run: Annotated[Path, typer.Argument(metavar="RUN_DIR", help="Folder of the run.", show_default=False)],
+    json_output: o.Json = False,
+    debug: o.Debug = False,
+) -> None:
+    """Continue a run that was stopped, killed or failed, from its last checkpoint."""
+    with guarded(json_output=json_output, debug=debug):
+        from paperbench.cli import running
+
+        running.resume(run, json_output=json_output)
+
+
+@app.command(rich_help_panel=RUNS)
+def runs(
+    root: Annotated[Path, typer.Argument(metavar="FOLDER", help="Where runs were written.")] = Path("outputs"),
+    json_output: o.Json = False,
+    debug: o.Debug = False,
+) -> None:
+    """List runs, the newest first: state, step, best, age, folder."""
+    with guarded(json_output=json_output, debug=debug):
+        from paperbench.cli import history
+
+        history.print_runs(root, json_output=json_output)
+
+
+@app.command(rich_help_panel=RUNS)
+def predict(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a trained run.", show_default=False)],
+    images: Annotated[list[Path], typer.Argument(metavar="IMAGE", help="Pictures to look at.", show_default=False)],
+    output: Annotated[
+        Path | None, typer.Option("--output", metavar="DIR", help="Where to draw; default RUN/figures/predictions.")
+    ] = None,
+    score_threshold: Annotated[
+        float | None,
+        typer.Option("--score-threshold", metavar="P", min=0, max=1, help="Draw what scores at least this."),
+    ] = None,
+    device: o.Device = None,
+    json_output: o.Json = False,
+    debug: o.Debug = False,
+) -> None:
+    """Draw what a trained model sees in pictures."""
+    with guarded(json_output=json_output, debug=debug):
+        from paperbench.cli import pictures
+
+        pictures.predict(
+            run, images, output=output, score_threshold=score_threshold, device=device, json_output=json_output
+        )
+
+
+@app.command(rich_help_panel=HOUSE)
+def doctor(json_output: o.Json = False, debug: o.Debug = False) -> None:
+    """Look at this machine: versions, devices, memory, disk, data. Leaves with 4 if something essential is broken."""
+    with guarded(json_output=json_output, debug=debug):
+        from paperbench.cli import doctor as examination
+
+        examination.examine(json_output=json_output)
+
+
+# --- paperbench data --------------------------------------------------------------------------------------------------
+
+DataRoot = Annotated[
+    Path | None,
+    typer.Option("--root", metavar="DIR", help="Where data sets lie; default $PAPERBENCH_DATA, else ./data."),
+]
+
+
+@data_app.command("ls")
+def data_ls(root: DataRoot = None, json_output: o.Json = False, debug: o.Debug = False) -> None:
+    """List data sets, the layout that each needs, and whether it is there."""
+    with guarded(json_output=json_output, debug=debug):
+        from paperbench.cli import datasets
+
+        datasets.ls(root, json_output=json_output)
+
+
+@data_app.command("get")
+def data_get(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="A data set.", show_default=False)],
+    root: DataRoot = None,
+    json_output: o.Json = False,
+    debug: o.Debug = False,
+) -> None:
+    """Download a data set, verify and unpack it."""
+    with guarded(json_output=json_output, debug=debug):
+        from paperbench.cli import datasets
+
+        datasets.get(name, root, json_output=json_output)
+
+
+@data_app.command("check")
+def data_check(
+    name: Annotated[
+        str, typer.Argument(metavar="NAME|EXPERIMENT", help="A data set or an experiment.", show_default=False)
+    ],
+    overrides: o.Overrides = None,
+    json_output: o.Json = False,
+    conf_dir: o.ConfDir = None,
+    debug: o.Debug = False,
+) -> None:
+    """Read all annotations and images, count them, and name every fault."""
+    with guarded(json_output=json_output, debug=debug):
+        from paperbench.cli import datasets
+
+        datasets.check(name, overrides, json_output=json_output, conf_dir=conf_dir)
+
+
+def main() -> None:
+    """Entry point of the `paperbench` command."""
+    app()

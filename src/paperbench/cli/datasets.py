@@ -1,0 +1,136 @@
+"""`paperbench data`: what data sets there are, fetching them, looking for faults in them."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from paperbench.catalog import DATASETS, DatasetSpec
+from paperbench.cli.guard import emit_json
+from paperbench.cli.output import line, table
+from paperbench.config.paths import data_root, options, search_path
+from paperbench.config.suggest import nearest
+from paperbench.errors import ConfigError
+
+
+def found_under(spec: DatasetSpec, root: Path) -> list[Path]:
+    """Folders below `root` that look like the data set: its layout up to where names begin to vary."""
+    fixed: list[str] = []
+    for part in spec.layout.split("/"):
+        if "{" in part:
+            break
+        fixed.append(f"{part.partition('<')[0]}*" if "<" in part else part)
+    if not spec.layout or not root.is_dir():
+        return []
+    return sorted(path for path in root.glob("/".join(fixed)) if path.is_dir())
+
+
+def ls(root: Path | None, *, json_output: bool) -> None:
+    """The catalogue's data sets, with what stands below the root."""
+    base = root.expanduser().absolute() if root else data_root()
+    found = {spec.name: found_under(spec, base) for spec in DATASETS.values()}
+    if json_output:
+        emit_json(
+            {
+                "root": str(base),
+                "datasets": [
+                    {
+                        "name": spec.name,
+                        "summary": spec.summary,
+                        "layout": spec.layout,
+                        "homepage": spec.homepage,
+                        "generated": not spec.layout,
+                        "found": [str(path) for path in found[spec.name]],
+                        "downloads": list(spec.archives),
+                    }
+                    for spec in DATASETS.values()
+                ],
+            }
+        )
+        return
+    line(f"data root: {base}")
+    table(
+        ("name", "found", "what", "layout below the root"),
+        ((spec.name, _state(spec, found[spec.name], base), spec.summary, spec.layout) for spec in DATASETS.values()),
+    )
+
+
+def _state(spec: DatasetSpec, found: list[Path], base: Path) -> str:
+    if not spec.layout:
+        return "generated"
+    return ", ".join(path.relative_to(base).as_posix() for path in found) or "no"
+
+
+def dataset_named(name: str) -> DatasetSpec:
+    """The data set of that name, or `ConfigError` with the nearest ones."""
+    if name in DATASETS:
+        return DATASETS[name]
+    near = nearest(name, DATASETS)
+    raise ConfigError(f"{name}: no such data set. {'Nearest' if near else 'Data sets'}: {', '.join(near or DATASETS)}")
+
+
+def get(name: str, root: Path | None, *, json_output: bool) -> None:
+    """Downloads what the data set consists of."""
+    spec = dataset_named(name)
+    if not spec.layout:
+        raise ConfigError(f"{name}: is generated, there is nothing to download")
+    if not spec.archives:
+        raise ConfigError(f"{name}: cannot be downloaded from here; see {spec.homepage}")
+    from paperbench.cli.display import make_reporter
+    from paperbench.data import downloads
+
+    base = root.expanduser().absolute() if root else data_root()
+    reporter = make_reporter(json_output=json_output)
+    try:
+        placed = [downloads.get(archive, base, reporter) for archive in spec.archives]
+    finally:
+        reporter.close()
+    if json_output:
+        emit_json({"name": name, "root": str(base), "paths": [str(path) for path in placed]})
+    else:
+        line(f"{name}: {', '.join(dict.fromkeys(map(str, placed)))}")
+        line(f"use it with data={name} data.root={base}")
+
+
+def check(name: str, overrides: list[str] | None, *, json_output: bool, conf_dir: Path | None) -> None:
+    """Composes a configuration whose data are the named ones, and has all of them read."""
+    from paperbench.config.compose import compose
+
+    given = list(overrides or ())
+    experiments = options("experiment", search_path(conf_dir))
+    if name in DATASETS:
+        composed = compose(_experiment_for(DATASETS[name], conf_dir), [f"data={name}", *given], conf_dir=conf_dir)
+    elif name not in experiments:
+        known = [*DATASETS, *experiments]
+        near = nearest(name, known)
+        raise ConfigError(
+            f"{name}: no such data set or experiment. {'Nearest' if near else 'There are'}: {', '.join(near or known)}"
+        )
+    else:
+        composed = compose(name, given, conf_dir=conf_dir)
+    data = getattr(composed.config, "data", None)
+    if data is None:
+        raise ConfigError(f"{name}: task {composed.task.name} reads no data set")
+    module, _, function = DATASETS[data.name].checker.partition(":")
+    counts: Mapping[str, Any] = getattr(importlib.import_module(module), function)(data)
+    if json_output:
+        emit_json(dict(counts))
+        return
+    line(f"{data.name}: no faults")
+    width = max((len(str(key)) for key in counts), default=0)
+    for key, value in counts.items():
+        shown = ", ".join(f"{k} {v}" for k, v in value.items()) if isinstance(value, Mapping) else str(value)
+        line(f"  {str(key).ljust(width)}  {shown}")
+
+
+def _experiment_for(spec: DatasetSpec, conf_dir: Path | None) -> str:
+    """An experiment that can use the data set: its configuration says how the data are read."""
+    from paperbench.config.experiments import list_experiments
+
+    able = [e for e in list_experiments(search_path(conf_dir)) if e.task in spec.tasks]
+    if not able:
+        raise ConfigError(f"{spec.name}: no experiment uses this data set")
+    # The program's own before a user's: theirs may set keys of another data set.
+    return sorted(able, key=lambda e: not e.shipped)[0].name

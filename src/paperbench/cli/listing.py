@@ -1,0 +1,95 @@
+"""`paperbench ls` and `paperbench show`."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from paperbench.catalog import DATASETS, MODELS, PAPERS, TASKS
+from paperbench.cli.guard import emit_json
+from paperbench.cli.options import RunOptions
+from paperbench.cli.output import line, scalar, table, yaml_text
+from paperbench.config.difference import ABSENT, difference
+from paperbench.config.experiments import Experiment, list_experiments
+from paperbench.config.paths import search_path, short
+
+
+def ls(what: str, *, json_output: bool, conf_dir: Path | None) -> None:
+    """Prints one of the catalogue's lists."""
+    if what == "experiments":
+        _experiments(list_experiments(search_path(conf_dir)), json_output=json_output)
+        return
+    catalogue: dict[str, Any] = {"tasks": TASKS, "models": MODELS, "datasets": DATASETS, "papers": PAPERS}[what]
+    entries = [asdict(spec) for spec in catalogue.values()]
+    if json_output:
+        emit_json(entries)
+        return
+    columns = {
+        "tasks": ("name", "verb", "summary"),
+        "models": ("name", "summary", "source"),
+        "datasets": ("name", "summary", "layout"),
+        "papers": ("name", "title", "authors", "venue", "url"),
+    }[what]
+    table(columns, ([str(entry[column]) for column in columns] for entry in entries))
+
+
+def _experiments(experiments: list[Experiment], *, json_output: bool) -> None:
+    if json_output:
+        emit_json([{**asdict(e), "file": str(e.file), "verb": verb_of(e.task)} for e in experiments])
+        return
+    table(
+        ("command", "paper", "expected", "time", "file"),
+        (
+            (
+                f"paperbench {verb_of(e.task) or 'train'} {e.name}",
+                e.paper,
+                e.expected,
+                e.time,
+                "" if e.shipped else short(e.file),
+            )
+            for e in experiments
+        ),
+    )
+
+
+def verb_of(task: str) -> str:
+    """The command that runs a task; empty for an unknown one."""
+    return TASKS[task].verb if task in TASKS else ""
+
+
+def show(experiment: str, overrides: list[str] | None, options: RunOptions, *, diff: bool) -> None:
+    """Prints the resolved configuration, or what sets it apart from the experiment's own."""
+    from paperbench.cli.running import compose_for
+    from paperbench.config.compose import compose
+
+    composed = compose_for(None, experiment, overrides, options)
+    if not diff:
+        if options.json_output:
+            emit_json(composed.resolved)
+        else:
+            yaml_text(yaml.safe_dump(composed.resolved, sort_keys=False, allow_unicode=True))
+        return
+    default = compose(experiment, conf_dir=options.conf_dir).resolved
+    changes = difference(default, composed.resolved)
+    if options.json_output:
+        emit_json({key: {k: v for k, v in (("default", a), ("now", b)) if v is not ABSENT} for key, a, b in changes})
+    elif not changes:
+        line(f"# nothing differs from {experiment}'s default")
+    else:
+        yaml_text("".join(f"{text}\n" for text in describe_changes(changes)))
+
+
+def describe_changes(changes: list[tuple[str, Any, Any]]) -> list[str]:
+    """One line of YAML for each change, the default in a comment."""
+    lines = []
+    for key, before, after in changes:
+        if after is ABSENT:
+            lines.append(f"# {key}: {scalar(before)}  (by default; no such key here)")
+        elif before is ABSENT:
+            lines.append(f"{key}: {scalar(after)}  # no such key by default")
+        else:
+            lines.append(f"{key}: {scalar(after)}  # {scalar(before)} by default")
+    return lines

@@ -1,0 +1,87 @@
+"""The options that every experiment takes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+RUNNING, LOOKING = "Where and how it runs", "Output"
+
+Experiment = Annotated[
+    str, typer.Argument(metavar="EXPERIMENT", help="Name of an experiment (see `paperbench ls`).", show_default=False)
+]
+Overrides = Annotated[
+    list[str] | None,
+    typer.Argument(
+        metavar="OVERRIDE",
+        help="KEY=VALUE or GROUP=NAME, such as optim.lr=0.01 or data=voc; before or after options.",
+        show_default=False,
+    ),
+]
+RunDir = Annotated[
+    Path | None,
+    typer.Option(
+        "--run-dir", metavar="D", help="Folder of this run; default outputs/EXPERIMENT/TIME.", rich_help_panel=RUNNING
+    ),
+]
+Seed = Annotated[int | None, typer.Option("--seed", metavar="N", help="The same as seed=N.", rich_help_panel=RUNNING)]
+Device = Annotated[
+    str | None,
+    typer.Option("--device", metavar="auto|cpu|cuda|mps", help="The same as device=NAME.", rich_help_panel=RUNNING),
+]
+Nproc = Annotated[
+    int | None,
+    typer.Option(
+        "--nproc", metavar="N", help="Processes on this machine; the same as nproc=N.", rich_help_panel=RUNNING
+    ),
+]
+Smoke = Annotated[
+    bool,
+    typer.Option(
+        "--smoke", help="The same as scale=smoke: seconds, to see whether all works.", rich_help_panel=RUNNING
+    ),
+]
+DryRun = Annotated[
+    bool,
+    typer.Option("--dry-run", help="Check everything, say what would run, write nothing.", rich_help_panel=LOOKING),
+]
+Json = Annotated[
+    bool,
+    typer.Option(
+        "--json",
+        help="One JSON document on stdout, all else on stderr. An error is a document too: error, mistakes, exit_code.",
+        rich_help_panel=LOOKING,
+    ),
+]
+ConfDir = Annotated[
+    Path | None,
+    typer.Option(
+        "--conf-dir",
+        metavar="DIR",
+        help="Your own configurations, before the shipped ones; default ./conf if it holds any.",
+        rich_help_panel=RUNNING,
+    ),
+]
+Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.", rich_help_panel=LOOKING)]
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunOptions:
+    """What the options of a run said."""
+
+    run_dir: Path | None = None
+    seed: int | None = None
+    device: str | None = None
+    nproc: int | None = None
+    smoke: bool = False
+    dry_run: bool = False
+    json_output: bool = False
+    conf_dir: Path | None = None
+
+    def overrides(self, given: list[str] | None) -> list[str]:
+        """The overrides with those that the options stand for; a contradiction between them is found by `compose`."""
+        own = [f"{key}={value}" for key in ("seed", "device", "nproc") if (value := getattr(self, key)) is not None]
+        return [*(given or ()), *own, *(["scale=smoke"] if self.smoke else [])]
