@@ -59,6 +59,8 @@ def describe(values: Mapping[str, float]) -> list[str]:
 
 
 def _describe(name: str, value: float) -> str:
+    if name.endswith("/s"):
+        return f"{value:.1f} {name}"
     if name.endswith("_per_second"):
         return f"{value:.1f} {name.rpartition('/')[2].removesuffix('_per_second')}/s"
     if name.startswith("best"):
