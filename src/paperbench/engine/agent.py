@@ -53,4 +53,9 @@ def _end_with_launcher() -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    code = main(sys.argv[1:])
+    sys.stdout.flush()
+    sys.stderr.flush()
+    # Everything is written and closed. torch.distributed's own threads may outlive the interpreter's teardown and would
+    # then abort the process, which torchrun takes for a failure.
+    os._exit(code)

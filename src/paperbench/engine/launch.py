@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import tempfile
+import threading
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
-from types import FrameType, TracebackType
+from types import FrameType
 from typing import Any
 
 from paperbench import errors
@@ -26,7 +28,8 @@ WorkerReporter = tuple[str, Mapping[str, Any]]
 """How rank 0 of several processes makes its own reporter: `module:callable` and keyword arguments that JSON can hold."""
 
 ENV_REPORTER = "PAPERBENCH_WORKER_REPORTER"
-ENV_PID_FILE = "PAPERBENCH_WORKER_PID_FILE"
+ENV_PIDS = "PAPERBENCH_WORKER_PIDS"
+"""A folder in which each rank writes its process id to a file named by its rank, once it is ready for signals."""
 ENV_LAUNCHER = "PAPERBENCH_LAUNCHER_PID"
 
 
@@ -75,7 +78,7 @@ def _do(directory: RunDirectory, reporter: Reporter, stop: StopFlag, worker_repo
         return execute(directory, reporter, stop)
     directory.update_status(state=RUNNING, message="", error="", exit_code=None)
     directory.release()  # rank 0 takes it
-    outcome = _under_torchrun(directory, nproc, worker_reporter)
+    outcome = _under_torchrun(directory, nproc, worker_reporter, stop)
     if worker_reporter is None and outcome.results is not None:
         reporter.finish(outcome.results, str(directory.path))
     reporter.close()
@@ -85,14 +88,17 @@ def _do(directory: RunDirectory, reporter: Reporter, stop: StopFlag, worker_repo
 # --- several processes ------------------------------------------------------------------------------------------------
 
 
-def _under_torchrun(directory: RunDirectory, nproc: int, worker_reporter: WorkerReporter | None) -> Outcome:
+def _under_torchrun(
+    directory: RunDirectory, nproc: int, worker_reporter: WorkerReporter | None, stop: StopFlag
+) -> Outcome:
     threads = int(directory.config().get("threads", 0)) or max(1, (os.cpu_count() or 1) // nproc)
     with tempfile.TemporaryDirectory(prefix="paperbench-") as scratch:
-        pid_file = Path(scratch) / "rank0.pid"
         environment = {
+            # DDP on a CPU is told to expect unused parameters (see `trainer`) and would remark that there are none.
+            "TORCH_CPP_LOG_LEVEL": "ERROR",
             **os.environ,
             "OMP_NUM_THREADS": str(threads),
-            ENV_PID_FILE: str(pid_file),
+            ENV_PIDS: scratch,
             ENV_LAUNCHER: str(os.getpid()),
             ENV_REPORTER: json.dumps(worker_reporter) if worker_reporter else "",
         }
@@ -100,10 +106,12 @@ def _under_torchrun(directory: RunDirectory, nproc: int, worker_reporter: Worker
         # A session of its own: Ctrl-C at the terminal reaches this process alone, which passes it on once.
         with (
             subprocess.Popen(command, env=environment, start_new_session=True) as agent,
-            _Forwarding(agent, pid_file) as way,
+            _Forwarding(agent, Path(scratch)) as forwarding,
         ):
+            if stop:  # a signal that came before there was anybody to pass it on to
+                forwarding.waiting.append(signal.SIGTERM)
             while agent.poll() is None:
-                way.deliver()
+                forwarding.deliver()
                 with suppress(subprocess.TimeoutExpired):
                     agent.wait(timeout=0.2)
     return _outcome(directory, agent.returncode)
@@ -132,38 +140,44 @@ def _outcome(directory: RunDirectory, returncode: int) -> Outcome:
 class _Forwarding:
     """Passes signals on to rank 0, which tells the other ranks; a second SIGINT ends all of them and this process."""
 
-    def __init__(self, agent: subprocess.Popen[bytes], pid_file: Path) -> None:
+    def __init__(self, agent: subprocess.Popen[bytes], pids: Path) -> None:
+        self.waiting: list[int] = []
         self._agent = agent
-        self._pid_file = pid_file
-        self._waiting: list[int] = []
+        self._pids = pids
         self._interrupts = 0
         self._before: dict[int, Any] = {}
 
     def __enter__(self) -> _Forwarding:
-        for number in HANDLED:
-            self._before[number] = signal.signal(number, self._handle)
+        if threading.current_thread() is threading.main_thread():
+            for number in HANDLED:
+                self._before[number] = signal.signal(number, self._handle)
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         for number, handler in self._before.items():
             signal.signal(number, handler)
 
     def deliver(self) -> None:
         """Sends what has arrived, once rank 0 has said that it is ready for signals."""
-        if not self._waiting:
+        if not self.waiting:
             return
         with suppress(OSError, ValueError):
-            pid = int(self._pid_file.read_text(encoding="ascii"))
-            while self._waiting:
-                os.kill(pid, self._waiting.pop(0))
+            pid = int((self._pids / "0").read_text(encoding="ascii"))
+            while self.waiting:
+                os.kill(pid, self.waiting.pop(0))
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
         if number == signal.SIGINT:
             self._interrupts += 1
             if self._interrupts > 1:
-                with suppress(OSError):
-                    os.killpg(self._agent.pid, signal.SIGKILL)
-                os._exit(EXIT_INTERRUPTED)
-        self._waiting.append(number)
+                self._abort()
+        self.waiting.append(number)
+
+    def _abort(self) -> None:
+        with suppress(OSError):
+            self._agent.kill()
+        for file in self._pids.iterdir():
+            with suppress(OSError, ValueError):
+                os.kill(int(file.read_text(encoding="ascii")), signal.SIGKILL)
+        shutil.rmtree(self._pids, ignore_errors=True)
+        os._exit(EXIT_INTERRUPTED)

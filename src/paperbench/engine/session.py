@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import traceback
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from typing import Any, cast
 
 import torch
@@ -37,30 +37,33 @@ def execute(directory: RunDirectory, reporter: Reporter, stop: StopFlag) -> Outc
     if main:
         directory.acquire()
     reporter = _Logged(reporter, directory) if main else SilentReporter()
-    try:
-        if main:
-            directory.update_status(state=RUNNING, message="", error="", exit_code=None)
-        results = _work(directory, reporter, stop)
-    except Stopped as stopped:
-        if main:
-            directory.update_status(state=STOPPED, message=str(stopped), exit_code=EXIT_STOPPED)
-            directory.write_log(str(stopped))
-        return Outcome(directory.path, None, STOPPED, EXIT_STOPPED, str(stopped))
-    except BaseException as error:
-        _record_failure(directory, error, main=main)
-        raise
-    finally:
-        reporter.close()
-        if main:
-            directory.release()
+    # The process group is left last of all: ranks that lose their connection fail too, and must find the reason recorded.
+    with ExitStack() as group:
+        try:
+            if main:
+                directory.update_status(state=RUNNING, message="", error="", exit_code=None)
+            results = _work(directory, reporter, stop, group)
+        except Stopped as stopped:
+            if main:
+                directory.update_status(state=STOPPED, message=str(stopped), exit_code=EXIT_STOPPED)
+                directory.write_log(str(stopped))
+            return Outcome(directory.path, None, STOPPED, EXIT_STOPPED, str(stopped))
+        except BaseException as error:
+            _record_failure(directory, error, main=main)
+            raise
+        finally:
+            reporter.close()
+            if main:
+                directory.release()
     return Outcome(directory.path, results, DONE, EXIT_DONE)
 
 
-def _work(directory: RunDirectory, reporter: Reporter, stop: StopFlag) -> dict[str, Any]:
+def _work(directory: RunDirectory, reporter: Reporter, stop: StopFlag, group: ExitStack) -> dict[str, Any]:
     spec, config, resolved = load_file(directory.config_file)
     device = devices.resolve(config.device, local_rank=processes.local_rank(), nproc=processes.world_size())
     precision = devices.resolve_precision(config.precision, device)
-    with _settings(device, config.threads), processes.connected(device) as ranks:
+    ranks = group.enter_context(processes.connected(device))
+    with _settings(device, config.threads):
         return _run_task(spec, config, resolved, directory, device, precision, ranks, reporter, stop)
 
 

@@ -13,7 +13,8 @@ import sys
 from pathlib import Path
 
 from paperbench.engine import ranks
-from paperbench.engine.launch import ENV_PID_FILE, ENV_REPORTER
+from paperbench.engine.files import write_atomic
+from paperbench.engine.launch import ENV_PIDS, ENV_REPORTER
 from paperbench.engine.reporter import Reporter, SilentReporter
 from paperbench.engine.rundir import RunDirectory
 from paperbench.engine.session import execute
@@ -25,9 +26,9 @@ def main(arguments: list[str]) -> int:
     """Does this rank's part; the exit code of the run."""
     (run_dir,) = arguments
     with StopFlag(watch_parent=ranks.under_torchrun()) as stop:
-        launched = os.environ.get(ENV_PID_FILE)
-        if launched and ranks.rank() == 0:
-            Path(launched).write_text(str(os.getpid()), encoding="ascii")  # from here on signals are welcome
+        launched = os.environ.get(ENV_PIDS)
+        if launched:
+            write_atomic(Path(launched) / str(ranks.rank()), str(os.getpid()))  # from here on signals are welcome
         try:
             outcome = execute(RunDirectory.open(run_dir), _reporter(), stop)
         except PaperbenchError as error:
@@ -53,4 +54,9 @@ def _reporter() -> Reporter:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    code = main(sys.argv[1:])
+    sys.stdout.flush()
+    sys.stderr.flush()
+    # Everything is written and closed. torch.distributed's own threads may outlive the interpreter's teardown and would
+    # then abort the process, which torchrun takes for a failure.
+    os._exit(code)
