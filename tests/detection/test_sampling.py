@@ -16,7 +16,7 @@ def generator(seed: int) -> torch.Generator:
 
 def drawn(labels: torch.Tensor, count: int, fraction: float, seed: int = 0) -> tuple[int, int, int]:
     found = sample(labels[None], count=count, positive_fraction=fraction, generator=generator(seed))
-    index = found.index[found.valid]
+    index = found.chosen[found.valid]
     assert len(index.unique()) == len(index)
     picked = labels[index]
     return int((picked == 1).sum()), int((picked == 0).sum()), int((picked == -1).sum())
@@ -37,7 +37,7 @@ def test_too_few_to_fill_the_minibatch() -> None:
 def test_images_are_sampled_independently_of_each_other() -> None:
     labels = torch.stack([labels_of(50, 400, 50), labels_of(2, 498, 0)])
     found = sample(labels, count=64, positive_fraction=0.25, generator=generator(1))
-    picked = labels.gather(1, found.index)
+    picked = labels.gather(1, found.chosen)
     assert (picked == 1).sum(1).tolist() == [16, 2]
     assert found.valid.all()
 
@@ -45,7 +45,7 @@ def test_images_are_sampled_independently_of_each_other() -> None:
 def test_equal_generators_draw_equal_minibatches_and_others_do_not() -> None:
     labels = labels_of(100, 900, 0)[None]
     first, again, other = (
-        sample(labels, count=64, positive_fraction=0.5, generator=generator(seed)).index for seed in (1, 1, 2)
+        sample(labels, count=64, positive_fraction=0.5, generator=generator(seed)).chosen for seed in (1, 1, 2)
     )
     assert torch.equal(first, again)
     assert not torch.equal(first, other)
@@ -56,7 +56,7 @@ def test_every_positive_is_as_likely_as_any_other() -> None:
     counts = torch.zeros(len(labels))
     for seed in range(400):
         found = sample(labels[None], count=8, positive_fraction=0.5, generator=generator(seed))
-        counts[found.index[0]] += 1
+        counts[found.chosen[0]] += 1
     share = counts[labels == 1] / 400
     assert share.min() > 0.38
     assert share.max() < 0.62

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from torch import nn
@@ -15,8 +16,8 @@ from paperbench.detection.rpn import RPNHead, RPNLoss
 from paperbench.errors import ConfigError
 
 
-def build(model: FasterRCNNModel, *, classes: int, pretrained: bool = True) -> FasterRCNN:
-    """A detector for `classes` classes. `pretrained=False` skips the backbone's weights: a checkpoint will replace them."""
+def build(model: FasterRCNNModel, *, classes: Sequence[str], pretrained: bool = True) -> FasterRCNN:
+    """A detector for the named classes. `pretrained=False` skips the backbone's weights: a checkpoint will replace them."""
     backbone = BACKBONES[model.backbone](model.weights if pretrained else None)
     freeze(backbone, model.frozen_layers)
     channels, neck = backbone.channels, None
@@ -58,7 +59,7 @@ def build(model: FasterRCNNModel, *, classes: int, pretrained: bool = True) -> F
         backbone=backbone.features,
         neck=neck,
         head=head,
-        predictor=BoxPredictor(in_channels=hidden, classes=classes),
+        predictor=BoxPredictor(in_channels=hidden, classes=len(classes)),
         rpn=RPNHead(
             in_channels=channels,
             channels=rpn.channels or backbone.rpn_channels,
@@ -93,6 +94,7 @@ def build(model: FasterRCNNModel, *, classes: int, pretrained: bool = True) -> F
         score_threshold=model.head.score_threshold,
         nms_iou=model.head.nms_iou,
         detections_per_image=model.head.detections,
+        classes=classes,
     )
 
 

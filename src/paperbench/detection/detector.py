@@ -5,6 +5,7 @@ B images, A anchors, P proposals, R sampled regions, C classes, F channels of th
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Protocol
 
 import torch
@@ -18,6 +19,7 @@ from paperbench.detection.proposals import Proposals, propose
 from paperbench.detection.roi_head import BoxPredictor, BoxStd, Regions, sample_regions
 from paperbench.detection.roi_pooling import Pooling, pool_regions
 from paperbench.detection.rpn import RPNHead, RPNLoss, objectness_score
+from paperbench.errors import CheckpointError
 
 
 class ImageBatch(Protocol):
@@ -66,6 +68,7 @@ class FasterRCNN(nn.Module):
         score_threshold: float = 0.05,
         nms_iou: float = 0.3,
         detections_per_image: int = 100,
+        classes: Sequence[str] = (),
     ) -> None:
         super().__init__()
         self.backbone = backbone
@@ -92,6 +95,7 @@ class FasterRCNN(nn.Module):
         self.score_threshold = score_threshold
         self.nms_iou = nms_iou
         self.detections_per_image = detections_per_image
+        self.class_names = tuple(classes)
         self.register_buffer("mean", torch.tensor(IMAGENET_MEAN).view(1, 3, 1, 1) * 255, persistent=False)
         self.register_buffer("std", torch.tensor(IMAGENET_STD).view(1, 3, 1, 1) * 255, persistent=False)
 
@@ -102,6 +106,20 @@ class FasterRCNN(nn.Module):
             if isinstance(module, nn.BatchNorm2d) and not module.weight.requires_grad:
                 module.eval()
         return self
+
+    def get_extra_state(self) -> dict[str, Any]:
+        """The names of the classes travel with the weights, so that a checkpoint alone can name what it finds."""
+        return {"classes": list(self.class_names)}
+
+    def set_extra_state(self, state: Any) -> None:
+        """Refuses weights of another label set: they would fit and mean something else."""
+        names = tuple(state["classes"])
+        if self.class_names and names != self.class_names:
+            raise CheckpointError(
+                f"the weights are for the classes {', '.join(names)}, the data have {', '.join(self.class_names)}; "
+                "give the data set (and data.classes) that the model was trained on"
+            )
+        self.class_names = names
 
     # --- parts --------------------------------------------------------------------------------------------------------
 
@@ -117,8 +135,9 @@ class FasterRCNN(nn.Module):
         """Images to features: (B, F, H / stride, W / stride)."""
         return self.neck(self.backbone(self.normalise(batch.images, batch.sizes)))
 
-    def regions_of_interest(self, batch: ImageBatch, logits: Tensor, deltas: Tensor, anchors: Tensor) -> Proposals:
+    def regions_of_interest(self, batch: ImageBatch, outputs: tuple[Tensor, Tensor], anchors: Tensor) -> Proposals:
         """Proposals from the region proposal network's outputs, as many as the mode (training or test) asks for."""
+        logits, deltas = outputs
         return propose(
             objectness_score(logits.detach()),
             deltas.detach(),
@@ -152,7 +171,7 @@ class FasterRCNN(nn.Module):
             stride=self.anchors.stride,
             generator=generator,
         )
-        proposals = self.regions_of_interest(batch, logits, deltas, anchors)
+        proposals = self.regions_of_interest(batch, (logits, deltas), anchors)
         regions = self.sample_regions(batch, proposals, generator)
         class_logits, box_deltas = self.classify(features, regions.boxes)
         classification, box = fast_rcnn_loss(
@@ -164,10 +183,10 @@ class FasterRCNN(nn.Module):
             sigma=self.sigma,
         )
         return {
-            "loss/rpn_objectness": rpn_objectness,
-            "loss/rpn_box": rpn_box,
-            "loss/classification": classification,
-            "loss/box": box,
+            "loss_rpn_objectness": rpn_objectness,
+            "loss_rpn_box": rpn_box,
+            "loss_classification": classification,
+            "loss_box": box,
         }
 
     def sample_regions(self, batch: ImageBatch, proposals: Proposals, generator: torch.Generator | None) -> Regions:
@@ -191,14 +210,14 @@ class FasterRCNN(nn.Module):
         """Proposals alone, in pixels of the resized images."""
         features = self.extract(batch)
         anchors = self.anchors(*features.shape[-2:])
-        return self.regions_of_interest(batch, *self.rpn(features), anchors)
+        return self.regions_of_interest(batch, self.rpn(features), anchors)
 
     @torch.no_grad()
     def detect(self, batch: ImageBatch) -> tuple[DetectionBatch, Proposals]:
         """Detections, and the proposals they came from, in pixels of the resized images."""
         features = self.extract(batch)
         anchors = self.anchors(*features.shape[-2:])
-        proposals = self.regions_of_interest(batch, *self.rpn(features), anchors)
+        proposals = self.regions_of_interest(batch, self.rpn(features), anchors)
         logits, deltas = self.classify(features, proposals.boxes)
         images = len(proposals.boxes)
         found = detections(

@@ -54,9 +54,9 @@ def sample_regions(
         eligible=present,
     )
     drawn = sample(matches.labels, count=rois, positive_fraction=positive_fraction, generator=generator)
-    chosen = boxes.gather(1, drawn.index[..., None].expand(-1, -1, 4))
-    own = matches.matched.gather(1, drawn.index)
-    positive = matches.labels.gather(1, drawn.index) == POSITIVE
+    chosen = boxes.gather(1, drawn.chosen[..., None].expand(-1, -1, 4))
+    own = matches.matched.gather(1, drawn.chosen)
+    positive = matches.labels.gather(1, drawn.chosen) == POSITIVE
     labels = torch.where(positive, gt_labels.gather(1, own), 0)
     target_boxes = gt_boxes.gather(1, own[..., None].expand(-1, -1, 4))
     reference = torch.where(positive[..., None], chosen, chosen.new_tensor([0.0, 0.0, 1.0, 1.0]))

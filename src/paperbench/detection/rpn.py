@@ -95,17 +95,17 @@ class RPNLoss(nn.Module):
             drawn = sample(
                 matches.labels, count=self.sampled, positive_fraction=self.positive_fraction, generator=generator
             )
-            positive = matches.labels.gather(1, drawn.index) == POSITIVE
-            own = matches.matched.gather(1, drawn.index)
-            reference = anchors[drawn.index]
+            positive = matches.labels.gather(1, drawn.chosen) == POSITIVE
+            own = matches.matched.gather(1, drawn.chosen)
+            reference = anchors[drawn.chosen]
             target_boxes = gt_boxes.gather(1, own[..., None].expand(-1, -1, 4))
             # Only positives are regressed; the others get their own anchor as target, which keeps padding free of log(0).
             target_boxes = torch.where(positive[..., None], target_boxes, reference)
             targets = box_ops.encode(reference, target_boxes)
             locations = (sizes.double() / stride).ceil().prod(1).to(deltas.dtype)
         return rpn_loss(
-            logits.gather(1, drawn.index[..., None].expand(-1, -1, logits.shape[-1])),
-            deltas.gather(1, drawn.index[..., None].expand(-1, -1, 4)),
+            logits.gather(1, drawn.chosen[..., None].expand(-1, -1, logits.shape[-1])),
+            deltas.gather(1, drawn.chosen[..., None].expand(-1, -1, 4)),
             targets,
             positive,
             drawn.valid,

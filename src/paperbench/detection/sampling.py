@@ -11,9 +11,9 @@ from paperbench.detection.matching import NEGATIVE, POSITIVE
 
 
 class Sample(NamedTuple):
-    """`index` (B, S) int64 into the references of each image; `valid` (B, S) bool, False where an image had too few."""
+    """`chosen` (B, S) int64 into the references of each image; `valid` (B, S) bool, False where an image had too few."""
 
-    index: Tensor
+    chosen: Tensor
     valid: Tensor
 
 

@@ -1,0 +1,56 @@
+"""What every benchmark shares: the machine it ran on, and a CSV that says so."""
+
+from __future__ import annotations
+
+import csv
+import os
+import platform
+import subprocess
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import torch
+import torchvision
+
+RESULTS = Path(__file__).parent / "results"
+
+
+def machine(device: str) -> dict[str, str]:
+    """Processor or GPU, cores, threads, versions and the day: the columns every row carries."""
+    processor = platform.processor() or "unknown"
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.exists():
+        names = [
+            line.split(":", 1)[1].strip() for line in cpuinfo.read_text().splitlines() if line.startswith("model name")
+        ]
+        processor = names[0] if names else processor
+    if device.startswith("cuda"):
+        processor = torch.cuda.get_device_name()
+    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False)
+    return {
+        "machine": f"{processor}, {os.cpu_count()} cores",
+        "threads": str(torch.get_num_threads()),
+        "torch": torch.__version__,
+        "torchvision": torchvision.__version__,
+        "commit": commit.stdout.strip() or "none",
+        "date": datetime.now(UTC).strftime("%Y-%m-%d"),
+    }
+
+
+def write(name: str, rows: Sequence[dict[str, Any]]) -> Path:
+    """Replaces `results/<name>.csv` by `rows`, all with the same keys."""
+    RESULTS.mkdir(exist_ok=True)
+    path = RESULTS / f"{name}.csv"
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, fieldnames=list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)
+    return path
+
+
+def spread(values: Sequence[float]) -> tuple[float, float, float]:
+    """Minimum, median and maximum."""
+    return min(values), median(values), max(values)

@@ -1,0 +1,50 @@
+"""What a configuration means, in a line each: for the opening panel, `--dry-run` and `results.json`."""
+
+from __future__ import annotations
+
+from paperbench.detection.config import (
+    CocoData,
+    DetectTrain,
+    FasterRCNNModel,
+    PennFudanData,
+    ShapesData,
+    VocData,
+)
+
+
+def describe_data(data: ShapesData | VocData | CocoData | PennFudanData) -> str:
+    """Which data, and how much of them where the configuration alone decides it."""
+    if isinstance(data, ShapesData):
+        train, test = (
+            min(count, limit) if limit else count
+            for count, limit in ((data.train_images, data.max_train_images), (data.test_images, data.max_test_images))
+        )
+        what = f"shapes: generated scenes of {data.size} px, {train} train, {test} test, data seed {data.data_seed}"
+        return f"{what}, short side {data.short_side}" if data.short_side != data.size else what
+    limits = [
+        f"first {limit} {split}"
+        for split, limit in (("train", data.max_train_images), ("test", data.max_test_images))
+        if limit
+    ]
+    if isinstance(data, VocData):
+        what = f"voc: VOC{data.year} {data.train_split} and {data.test_split}"
+        limits += [f"{len(data.classes)} classes of one's own"] if data.classes else []
+    elif isinstance(data, CocoData):
+        what = f"coco: {data.train_split} and {data.test_split}"
+    else:
+        what = f"pennfudan: {data.test_images} images held back"
+    return ", ".join([f"{what} in {data.root}", *limits, f"short side {data.short_side}"])
+
+
+def describe_model(model: FasterRCNNModel) -> str:
+    """Backbone, weights, anchors, and how regions are pooled."""
+    weights = f"weights {model.weights}" if model.weights else "random weights"
+    anchors = f"{len(model.anchors.sizes)} x {len(model.anchors.ratios)} anchors"
+    return f"{model.name}, {model.backbone} ({weights}), {anchors}, {model.head.pool}"
+
+
+def describe_schedule(config: DetectTrain) -> str:
+    """How many images at which rate."""
+    train, optim = config.train, config.optim
+    steps = -(-train.samples // train.batch_size)
+    return f"{train.samples:,} images in {steps:,} steps of {train.batch_size}, {optim.name} {optim.lr:g}, {optim.schedule}"

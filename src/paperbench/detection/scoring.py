@@ -1,0 +1,68 @@
+"""Detections on the test split, their scores, and the pictures of both."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from paperbench.data.detection import DetectionSet
+from paperbench.detection import datasets
+from paperbench.detection.batches import BatchMaker
+from paperbench.detection.config import DetectTrain
+from paperbench.detection.detector import FasterRCNN
+from paperbench.detection.drawing import precision_recall_curves, recall_curves, sheet
+from paperbench.detection.evaluation.metrics import Evaluation, measure
+from paperbench.detection.inference import Found, detect_all
+from paperbench.engine.run import Run
+
+
+class Scorer:
+    """Called, it runs the detector over the test split and returns the metrics; it keeps what it found for `draw`."""
+
+    def __init__(self, config: DetectTrain, dataset: DetectionSet, model: FasterRCNN, run: Run) -> None:
+        self.config = config
+        self.dataset = dataset
+        self.model = model
+        self.run = run
+        self.make = BatchMaker(
+            dataset,
+            datasets.store(config.data, dataset, run.device),
+            flip=0.0,
+            seed=run.seed,
+            multiple=model.anchors.stride,
+            training=False,
+        )
+        self.found: Found | None = None
+        self.evaluation: Evaluation | None = None
+
+    def __call__(self) -> dict[str, float]:
+        """The metrics of `evaluation.metrics.measure`, the same on every rank."""
+        self.found = detect_all(
+            self.model,
+            self.make,
+            len(self.dataset),
+            batch_size=self.config.evaluation.batch_size,
+            run=self.run,
+            progress=lambda done, total: self.run.reporter.progress("evaluate", done, total, {}),
+        )
+        proposals = self.found.proposals if self.config.evaluation.proposals else None
+        found = self.found
+        self.evaluation = self.run.ranks.on_main(lambda: measure(self.dataset, found.detections, proposals))
+        return self.evaluation.metrics
+
+    @property
+    def seconds_per_image(self) -> float:
+        """Of the last evaluation: the detector alone, on one process."""
+        assert self.found is not None
+        return self.found.seconds_per_image
+
+    def draw(self, folder: Path) -> None:
+        """Writes precision-recall curves, the recall of the proposals, and a sheet of test images into `folder`."""
+        assert self.found is not None
+        assert self.evaluation is not None
+        folder.mkdir(exist_ok=True)
+        precision_recall_curves(self.evaluation.voc, folder / "precision_recall.png")
+        if self.evaluation.recall is not None:
+            recall_curves(self.evaluation.recall, folder / "proposal_recall.png")
+        page = sheet(self.dataset, self.found.detections, images=self.config.evaluation.sheet_images)
+        if page is not None:
+            page.save(folder / "detections.png")

@@ -1,0 +1,85 @@
+"""Task `detect-train`: a data set, a detector from its configuration, the trainer, the evaluation, and pictures."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from paperbench.detection import datasets
+from paperbench.detection.batches import BatchMaker
+from paperbench.detection.build import build, parameter_groups
+from paperbench.detection.config import DetectTrain
+from paperbench.detection.describe import describe_data, describe_model, describe_schedule
+from paperbench.detection.detector import FasterRCNN
+from paperbench.detection.predict import predict
+from paperbench.detection.scoring import Scorer
+from paperbench.engine.figures import loss_curves
+from paperbench.engine.optim import build_optimizer, lr_factor
+from paperbench.engine.order import EpochOrder
+from paperbench.engine.run import Run
+from paperbench.engine.seeding import MODEL_INIT, seed_everything
+from paperbench.engine.trainer import Trainer
+
+__all__ = ["plan", "predict", "run"]
+
+WATCHED = "coco/AP50"
+
+
+def plan(config: DetectTrain) -> Mapping[str, str]:
+    """What would be trained on what, in words."""
+    return {
+        "data": describe_data(config.data),
+        "model": describe_model(config.model),
+        "schedule": describe_schedule(config),
+    }
+
+
+def run(config: DetectTrain, run: Run) -> dict[str, float]:
+    """Trains, evaluates on the test split, draws; see `engine.task.Task`."""
+    train_set = datasets.load(config.data, "train")
+    test_set = datasets.load(config.data, "test")
+    for dataset in (train_set, test_set):
+        run.reporter.message(datasets.describe(dataset))
+
+    seed_everything(run.seed, MODEL_INIT)
+    resuming = run.checkpoints.exists()
+    model = build(config.model, classes=train_set.classes, pretrained=not resuming).to(run.device)
+    scorer = Scorer(config, test_set, model, run)
+    metrics = trainer(config, model, train_set, run, scorer).fit()
+
+    if run.ranks.is_main:
+        loss_curves(run.directory.metrics_file, run.directory.figures / "losses.png")
+        scorer.draw(run.directory.figures)
+    return {**metrics, "seconds_per_image": scorer.seconds_per_image}
+
+
+def trainer(
+    config: DetectTrain, model: FasterRCNN, train_set: datasets.DetectionSet, run: Run, scorer: Scorer | None
+) -> Trainer:
+    """The trainer of `model`, on the run's device, for the schedule of `config`."""
+    steps = -(-config.train.samples // config.train.batch_size)
+    make = BatchMaker(
+        train_set,
+        datasets.store(config.data, train_set, run.device),
+        flip=config.data.flip,
+        seed=run.seed,
+        multiple=model.anchors.stride,
+        training=True,
+    )
+    return Trainer(
+        run=run,
+        module=model,
+        optimizer=build_optimizer(
+            config.optim, parameter_groups(model, backbone_lr_scale=config.optim.backbone_lr_scale)
+        ),
+        lr_factor=lr_factor(config.optim, steps),
+        order=EpochOrder(len(train_set), config.train.batch_size, run.seed, run.ranks.rank, run.ranks.world),
+        fetch=lambda key: make(key.indices, key.epochs),
+        steps=steps,
+        clip_norm=config.train.clip_norm,
+        log_every=config.train.log_every,
+        checkpoint_every=config.train.checkpoint_every,
+        evaluate_every=config.train.evaluate_every,
+        prefetch=config.train.prefetch,
+        evaluate=scorer,
+        watch=WATCHED if scorer is not None else None,
+    )

@@ -1,0 +1,60 @@
+"""Every experiment file runs, from composition to results, at the scale that is meant for that."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from paperbench.catalog import TASKS
+from paperbench.cli.app import app
+from paperbench.config.compose import compose
+from paperbench.config.paths import shipped_conf
+
+EXPERIMENTS = sorted(file.stem for file in (shipped_conf() / "experiment").glob("*.yaml"))
+RESULT_KEYS = {
+    "schema_version", "experiment", "task", "scale", "seed", "status", "data", "metrics", "seconds", "device", "precision",
+}  # fmt: skip
+
+
+def voc_files(folder: Path) -> list[str]:
+    """A devkit of one image and the detections of its one object, as overrides of the experiment `detections`."""
+    devkit = folder / "VOCdevkit" / "VOC2012"
+    for part in ("Annotations", "ImageSets/Main", "JPEGImages"):
+        (devkit / part).mkdir(parents=True)
+    (devkit / "ImageSets/Main/val.txt").write_text("one\n")
+    (devkit / "Annotations/one.xml").write_text(
+        "<annotation><filename>one.jpg</filename><size><width>40</width><height>30</height><depth>3</depth></size>"
+        "<object><name>cat</name><difficult>0</difficult>"
+        "<bndbox><xmin>5</xmin><ymin>5</ymin><xmax>20</xmax><ymax>25</ymax></bndbox></object></annotation>"
+    )
+    from PIL import Image
+
+    Image.new("RGB", (40, 30)).save(devkit / "JPEGImages/one.jpg")
+    (folder / "comp4_det_val_cat.txt").write_text("one 0.9 5 5 20 25\n")
+    return ["format=voc", f"gt={devkit}", f"dt={folder}", "split=val", "classes=[cat]"]
+
+
+@pytest.mark.parametrize("experiment", EXPERIMENTS)
+def test_the_experiment_runs_at_smoke_scale(experiment: str, tmp_path: Path) -> None:
+    needs = {"detections": voc_files}
+    overrides = needs[experiment](tmp_path) if experiment in needs else []
+    verb = TASKS[compose(experiment, overrides).task.name].verb
+    directory = tmp_path / "run"
+    result = CliRunner().invoke(app, [verb, experiment, *overrides, "--smoke", "--json", "--run-dir", str(directory)])
+    assert result.exit_code == 0, result.output
+    results = json.loads(result.stdout)
+    assert results.keys() >= RESULT_KEYS
+    assert results["status"] == "done"
+    assert results["scale"] == "smoke"
+    assert results["experiment"] == experiment
+    assert results["metrics"]
+    assert all(isinstance(value, int | float) for value in results["metrics"].values())
+    assert (
+        json.loads((directory / "results.json").read_text()).items()
+        >= {"status": "done", "experiment": experiment}.items()
+    )
+    assert (directory / "config.yaml").is_file()
+    assert (directory / "env.json").is_file()
