@@ -122,7 +122,7 @@ DATASETS: dict[str, DatasetSpec] = {
             summary="generated scenes: textured backgrounds, occlusion, five classes",
             layout="",
             homepage="",
-            checker="paperbench.data.checks:check",
+            checker="paperbench.detection.datasets:check",
         ),
         DatasetSpec(
             name="voc",
@@ -130,7 +130,7 @@ DATASETS: dict[str, DatasetSpec] = {
             summary="PASCAL VOC 2007 and 2012, 20 classes, or a label set of one's own",
             layout="VOCdevkit/VOC<year>/{Annotations,ImageSets/Main,JPEGImages}",
             homepage="http://host.robots.ox.ac.uk/pascal/VOC/",
-            checker="paperbench.data.checks:check",
+            checker="paperbench.detection.datasets:check",
             archives=("voc2007-trainval", "voc2007-test", "voc2012-trainval"),
         ),
         DatasetSpec(
@@ -139,7 +139,7 @@ DATASETS: dict[str, DatasetSpec] = {
             summary="COCO 2017, 80 classes",
             layout="coco/{annotations/instances_<split>.json,<split>/}",
             homepage="https://cocodataset.org/#download",
-            checker="paperbench.data.checks:check",
+            checker="paperbench.detection.datasets:check",
             archives=("coco-train2017", "coco-val2017", "coco-annotations2017"),
         ),
         DatasetSpec(
@@ -148,7 +148,7 @@ DATASETS: dict[str, DatasetSpec] = {
             summary="Penn-Fudan pedestrians, 170 images, one class",
             layout="PennFudanPed/{PNGImages,PedMasks,Annotation}",
             homepage="https://www.cis.upenn.edu/~jshi/ped_html/",
-            checker="paperbench.data.checks:check",
+            checker="paperbench.detection.datasets:check",
             archives=("pennfudan",),
         ),
     )

@@ -7,7 +7,7 @@ Boxes are continuous, 0-based, `xyxy` in pixels of the image as it is stored: a 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
@@ -37,7 +37,8 @@ class DetectionSet:
     """An indexed, fully checked detection data set; `decode(i)` gives the pixels of `records[i]`.
 
     `classes[k - 1]` is the name of label k. `decode` returns (H, W, 3) uint8 RGB, is safe to call from several threads, and
-    raises `DataError` naming the file. `dropped` counts annotations left out because of `data.on_bad_box=drop`, by reason.
+    raises `DataError` naming the file. `dropped` counts what was left out because of `data.on_bad_box=drop`, `repaired` the
+    boxes that were clipped to their image, both by reason.
     """
 
     name: str
@@ -46,6 +47,9 @@ class DetectionSet:
     records: Sequence[Record]
     decode: Callable[[int], NDArray[np.uint8]]
     dropped: dict[str, int]
+    repaired: dict[str, int] = field(default_factory=dict)
+    category_ids: tuple[int, ...] = ()
+    """`category_ids[k - 1]` is COCO's id of label k; empty for data sets that have no ids of their own."""
 
     def __len__(self) -> int:
         return len(self.records)

@@ -1,0 +1,112 @@
+"""Faults of annotations and images: all of them are found before training, each named by file and object.
+
+With `on_bad_box="error"` they end in one `DataError`; with `"drop"` the faulty box, or the image that cannot be used, is
+left out and counted by reason. A box that reaches at most `SLACK` pixels beyond its image is a difference of convention
+(0- or 1-based, rounded or not): it is clipped and counted as repaired, never refused.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import Final, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from paperbench.errors import DataError
+
+OnBadBox = Literal["error", "drop"]
+
+SLACK: Final = 1.0
+REPAIRED: Final = "reached up to a pixel beyond the image"
+_SHOWN: Final = 20
+
+NOT_FINITE: Final = "coordinates that are not finite"
+INVERTED: Final = "inverted corners"
+ZERO_AREA: Final = "zero area"
+OUTSIDE: Final = "outside the image"
+UNKNOWN_CLASS: Final = "unknown class"
+_BOX_REASONS: Final = (NOT_FINITE, INVERTED, ZERO_AREA, OUTSIDE)
+
+
+class Faults:
+    """Collects what is wrong with one split of a data set."""
+
+    def __init__(self, title: str, on_bad_box: OnBadBox) -> None:
+        if on_bad_box not in ("error", "drop"):
+            raise ValueError(f"on_bad_box is {on_bad_box!r}; it takes 'error' or 'drop'")
+        self._title = title
+        self._raises = on_bad_box == "error"
+        self._shown: list[str] = []
+        self.counts: Counter[str] = Counter()
+
+    def add(self, reason: str, where: str, detail: str) -> None:
+        """`where` names file and object, `detail` the value; `reason` is what `DetectionSet.dropped` counts."""
+        self.counts[reason] += 1
+        if len(self._shown) < _SHOWN:
+            self._shown.append(f"{where}: {reason}: {detail}" if detail else f"{where}: {reason}")
+
+    def finish(self, images_left: int) -> dict[str, int]:
+        """The counts, in order of first appearance. Raises DataError for faults not to be dropped, or if no image is left."""
+        if self.counts and (self._raises or images_left == 0):
+            raise DataError(self._message(images_left))
+        return dict(self.counts)
+
+    def _message(self, images_left: int) -> str:
+        total = self.counts.total()
+        lines = [
+            f"{self._title}: {total} {'fault' if total == 1 else 'faults'} in the data",
+            *(f"  {s}" for s in self._shown),
+        ]
+        if total > len(self._shown):
+            lines.append(f"  and {total - len(self._shown)} more")
+        if len(self.counts) > 1:
+            lines.append("In all: " + ", ".join(f"{count} x {reason}" for reason, count in self.counts.most_common()))
+        lines.append(
+            "Correct the files, or leave out and count what is faulty: data.on_bad_box=drop"
+            if images_left
+            else "No usable image is left: correct the files or data.root"
+        )
+        return "\n".join(lines)
+
+
+def examine_boxes(
+    corners: NDArray[np.float64], sizes: NDArray[np.int64], *, first_pixel: int | None
+) -> tuple[NDArray[np.float32], list[str | None], NDArray[np.bool_]]:
+    """Converts boxes as files hold them to continuous 0-based `xyxy`, clipped to the image, and finds the faulty ones.
+
+    corners: (N, 4) x1, y1, x2, y2 as written; sizes: (N, 2) height and width of each box's image.
+    first_pixel: what the file calls the first pixel (1 for VOC), both corners included; None for corners that are
+    continuous and 0-based already. A box whose corners coincide counts as zero area in every convention.
+    Returns boxes (N, 4); the reason for each faulty box, else None; and (N,) whether a sound box had to be clipped.
+    """
+    corners = np.asarray(corners, np.float64).reshape(-1, 4)
+    sizes = np.asarray(sizes, np.int64).reshape(-1, 2)
+    finite = np.isfinite(corners).all(axis=1)
+    raw = np.where(finite[:, None], corners, 0.0)
+    boxes = (
+        raw if first_pixel is None else raw + np.array([-first_pixel, -first_pixel, 1 - first_pixel, 1 - first_pixel])
+    )
+    limits = sizes[:, [1, 0, 1, 0]].astype(np.float64)
+    clipped = np.clip(boxes, 0, limits)
+    moved = (clipped != boxes).any(axis=1)
+    faults = np.stack(
+        [
+            ~finite,
+            (raw[:, 2:] < raw[:, :2]).any(axis=1),
+            (raw[:, 2:] == raw[:, :2]).any(axis=1),
+            (np.abs(clipped - boxes) > SLACK).any(axis=1) | (clipped[:, 2:] <= clipped[:, :2]).any(axis=1),
+        ],
+        axis=1,
+    )
+    bad = faults.any(axis=1)
+    first = faults.argmax(axis=1)
+    reasons = [
+        _BOX_REASONS[kind] if is_bad else None for kind, is_bad in zip(first.tolist(), bad.tolist(), strict=True)
+    ]
+    return clipped.astype(np.float32), reasons, moved & ~bad
+
+
+def show_box(corners: NDArray[np.float64]) -> str:
+    """The four numbers of a box, short."""
+    return "(" + ", ".join(f"{value:g}" for value in corners) + ")"

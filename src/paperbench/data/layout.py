@@ -1,0 +1,56 @@
+"""Where a data set lies below `data.root`, and what to say when it does not."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from paperbench.catalog import DATASETS
+from paperbench.errors import DataError
+
+
+def data_root(root: str | Path | None) -> Path:
+    """`root`, else `$PAPERBENCH_DATA`, else `./data`."""
+    return Path(root or os.environ.get("PAPERBENCH_DATA") or "data").expanduser()
+
+
+def missing(name: str, root: Path, wanted: str) -> DataError:
+    """The error for a data set that is not below `root`: layout expected, what is there, how to get it.
+
+    `wanted` says what was looked for in vain.
+    """
+    spec = DATASETS[name]
+    lines = [
+        f"{root}: no data set '{name}' here: {wanted}",
+        f"  expected below data.root: {spec.layout}",
+        f"  found: {_contents(root)}",
+    ]
+    if spec.archives:
+        lines.append(f"  to download it: paperbench data get {name} --root {root}")
+    lines.append(f"  to get it by hand: {spec.homepage}")
+    lines.append("  kept elsewhere: data.root=DIR, or set PAPERBENCH_DATA")
+    return DataError("\n".join(lines))
+
+
+def _contents(folder: Path) -> str:
+    if not folder.exists():
+        return "no such folder"
+    if not folder.is_dir():
+        return "a file, not a folder"
+    try:
+        names = sorted(entry.name + ("/" if entry.is_dir() else "") for entry in folder.iterdir())
+    except OSError as error:
+        return f"a folder that cannot be read ({error.strerror})"
+    if not names:
+        return "an empty folder"
+    return ", ".join(names[:12]) + (f" and {len(names) - 12} more" if len(names) > 12 else "")
+
+
+def read_text(path: Path) -> str:
+    """A small text file. Raises DataError for one that cannot be read or is no text."""
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path}: not a text file in UTF-8: {error.reason} at byte {error.start}") from error
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read: {error.strerror}") from error

@@ -1,0 +1,147 @@
+"""Batches of images and ground truth on the device.
+
+B images, G objects of the image that has most, padded with zeros; H, W the common size of the batch.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from paperbench.data.detection import DetectionSet
+from paperbench.data.images import ImageStore
+from paperbench.engine.seeding import hashed
+
+FLIP = 100
+"""First key of the stream that decides about flips."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Batch:
+    """images: (B, 3, H, W) uint8, zero beyond each image; sizes: (B, 2) int64 height and width within it; scales: (B,)
+    float32 resized over stored; boxes: (B, G, 4) float32 xyxy in resized pixels; labels: (B, G) int64, 0 where there is no
+    object; indices: (B,) int64 into the data set. G is at least 1.
+    """
+
+    images: Tensor
+    sizes: Tensor
+    scales: Tensor
+    boxes: Tensor
+    labels: Tensor
+    indices: Tensor
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def to(self, device: torch.device | str) -> Batch:
+        """The same batch on another device."""
+        return Batch(**{f.name: getattr(self, f.name).to(device, non_blocking=True) for f in fields(self)})
+
+
+def coin(seed: int, epochs: NDArray[np.int64], indices: NDArray[np.int64]) -> NDArray[np.float64]:
+    """A uniform number in [0, 1) for each (seed, epoch, index): the same whatever batch, process or run it is asked in.
+
+    epochs, indices: (B,). The mixing function is that of SplitMix64 (Steele, Lea, Flood, OOPSLA 2014), applied per key.
+    """
+
+    def mix(z: NDArray[np.uint64]) -> NDArray[np.uint64]:
+        z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+        z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+        return z ^ (z >> np.uint64(31))
+
+    step = np.uint64(0x9E3779B97F4A7C15)
+    state = mix(np.full(len(indices), hashed(seed, FLIP), np.uint64))
+    for key in (epochs, indices):
+        state = mix((state ^ key.astype(np.uint64)) + step)
+    return (state >> np.uint64(11)).astype(np.float64) * 2.0**-53
+
+
+class BatchMaker:
+    """Makes a batch from indices and the epochs in which they are seen; a pure function of these and of `seed`.
+
+    flip: probability of a horizontal flip; multiple: what H and W are padded up to a multiple of; training: leaves
+    `difficult` and crowd objects out of the ground truth, as the paper's code does, and flips. Otherwise every object is
+    there and nothing is flipped.
+    """
+
+    def __init__(
+        self, dataset: DetectionSet, store: ImageStore, *, flip: float, seed: int, multiple: int, training: bool
+    ) -> None:
+        if len(store) != len(dataset):
+            raise ValueError(f"the store holds {len(store)} images, the data set {len(dataset)}")
+        self.dataset = dataset
+        self.store = store
+        self.flip = flip if training else 0.0
+        self.seed = seed
+        self.multiple = multiple
+        boxes, labels, counts = [np.zeros((0, 4), np.float32)], [np.zeros(0, np.int64)], []
+        for record, scale in zip(dataset.records, store.scales, strict=True):
+            keep = ~(record.difficult | record.crowd) if training else np.ones(len(record.labels), bool)
+            boxes.append(record.boxes[keep] * scale)
+            labels.append(record.labels[keep])
+            counts.append(len(labels[-1]))
+        # All objects in one row, those of image i from _first[i]; a last one stands for padding.
+        self._boxes = np.concatenate([*boxes, np.zeros((1, 4), np.float32)]).astype(np.float32)
+        self._labels = np.concatenate([*labels, np.zeros(1, np.int64)])
+        self._counts = np.array(counts, np.int64)
+        self._first = np.cumsum(self._counts) - self._counts
+
+    def __call__(self, indices: NDArray[np.int64], epochs: NDArray[np.int64]) -> Batch:
+        """indices, epochs: (B,). Raises DataError naming a file that cannot be decoded."""
+        indices, epochs = np.asarray(indices, np.int64), np.asarray(epochs, np.int64)
+        sizes = self.store.sizes[indices]
+        flipped = coin(self.seed, epochs, indices) < self.flip
+        boxes, labels = self._ground_truth(indices, flipped, sizes)
+        device = self.store.device
+
+        def move(array: NDArray) -> Tensor:
+            return torch.from_numpy(array).to(device, non_blocking=True)
+
+        return Batch(
+            images=self._uniform_images(indices, flipped)
+            if self.store.uniform
+            else self._images(indices, flipped, sizes),
+            sizes=move(sizes),
+            scales=move(self.store.scales[indices]),
+            boxes=move(boxes),
+            labels=move(labels),
+            indices=move(indices.copy()),
+        )
+
+    def _ground_truth(
+        self, indices: NDArray[np.int64], flipped: NDArray[np.bool_], sizes: NDArray[np.int64]
+    ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+        counts = self._counts[indices]
+        column = np.arange(max(1, int(counts.max(initial=0))))
+        present = column < counts[:, None]
+        place = np.where(present, self._first[indices, None] + column, len(self._labels) - 1)
+        boxes = self._boxes[place]
+        # Mirrored within the image's own width; padding stays zero.
+        widths = sizes[:, 1, None].astype(np.float32)
+        mirrored = boxes.copy()
+        mirrored[..., 0], mirrored[..., 2] = widths - boxes[..., 2], widths - boxes[..., 0]
+        return np.where((flipped[:, None] & present)[..., None], mirrored, boxes), self._labels[place]
+
+    def _padded(self, side: int) -> int:
+        return -(-side // self.multiple) * self.multiple
+
+    def _uniform_images(self, indices: NDArray[np.int64], flipped: NDArray[np.bool_]) -> Tensor:
+        images = self.store.stack(indices)
+        if flipped.any():
+            chosen = torch.from_numpy(flipped).to(images.device, non_blocking=True)
+            images = torch.where(chosen[:, None, None, None], images.flip(-1), images)
+        height, width = images.shape[2:]
+        right, below = self._padded(width) - width, self._padded(height) - height
+        return torch.nn.functional.pad(images, (0, right, 0, below)) if right or below else images
+
+    def _images(self, indices: NDArray[np.int64], flipped: NDArray[np.bool_], sizes: NDArray[np.int64]) -> Tensor:
+        height, width = (self._padded(int(side)) for side in sizes.max(axis=0))
+        images = torch.zeros((len(indices), 3, height, width), dtype=torch.uint8, device=self.store.device)
+        # Sizes differ, so each image is copied into its corner on its own, mirrored on the way where the coin says so.
+        for target, image, mirror in zip(images, self.store.get_many(indices.tolist()), flipped.tolist(), strict=True):
+            target[:, : image.shape[1], : image.shape[2]].copy_(image.flip(-1) if mirror else image)
+        return images
