@@ -192,6 +192,8 @@ def _check_entry(where: str, entry: Any, images: set[Any], categories: set[Any])
     box = entry.get("bbox")
     if not isinstance(box, list) or len(box) != 4 or not all(_is_number(value) for value in box):
         raise DataError(f"{where}: bbox is {box!r}, not [x, y, width, height]")
+    if box[2] < 0 or box[3] < 0:
+        raise DataError(f"{where}: bbox is {box!r}, with width {box[2]} and height {box[3]}")
 
 
 def _owner(key: str) -> str:
