@@ -70,6 +70,10 @@ class CheckpointStore:
 
     # --- saving -------------------------------------------------------------------------------------------------------
 
+    def exists(self) -> bool:
+        """Whether anything was ever saved here, sound or not."""
+        return any(self._path(name).exists() for name in (LAST, PREVIOUS, BEST))
+
     def save(self, state: State, *, step: int, best: bool = False) -> None:
         """Makes `state` the last checkpoint, and the best one if so told.
 
