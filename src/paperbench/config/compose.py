@@ -20,7 +20,7 @@ from paperbench.config import _hydra
 from paperbench.config._hydra import Merged, Override
 from paperbench.config.explain import Explainer, Origin, look_up, show
 from paperbench.config.fields import complete, hints, members, section_of, strip, union_of
-from paperbench.config.paths import options, search_path, settle_paths
+from paperbench.config.paths import options, search_path, settle_paths, short
 from paperbench.config.sources import KeyFinder
 from paperbench.config.suggest import nearest
 from paperbench.config.validate import dump, schema_of, task_named, validate
@@ -72,17 +72,17 @@ def compose(
         listed = f"{'Nearest' if near else 'Experiments'}: {', '.join(near or experiments)}"
         raise ConfigError(f"{experiment}: no such experiment. {listed} (paperbench ls experiments)", *mistakes)
     source = experiments[experiment]
-    merged = _hydra.merge(folders, {"experiment": experiment})
+    merged = _merge(folders, experiment, source, {})
     values, chosen, doubtful = _choose(parsed, merged, folders, mistakes)
     if chosen:
-        merged = _hydra.merge(folders, {"experiment": experiment, **chosen})
+        merged = _merge(folders, experiment, source, chosen)
     origin = Origin(given=_given(parsed, merged.choices), file=KeyFinder(merged.files, folders))
     plain = _resolve(merged.config, source)
     try:
         task = task_named(plain.get("task"))
     except ConfigError as error:
         raise ConfigError(
-            *mistakes, *(f"{text} (experiment {experiment}, {source})" for text in error.mistakes)
+            *mistakes, *(f"{text} (experiment file {short(source)})" for text in error.mistakes)
         ) from None
     resolved = _apply(task, {**plain, "experiment": experiment}, merged.config, values, origin, mistakes, doubtful)
     config = _check(task, resolved, {**plain, "experiment": experiment}, origin, mistakes, doubtful)
@@ -95,6 +95,15 @@ def compose(
         choices=merged.choices,
         source=source,
     )
+
+
+def _merge(folders: Sequence[Path], experiment: str, source: Path, chosen: Mapping[str, str]) -> Merged:
+    try:
+        return _hydra.merge(folders, {"experiment": experiment, **chosen})
+    except ConfigError as error:
+        # A parser names the file by itself, and it need not be the experiment's.
+        where = "" if ".yaml" in str(error) else f" (experiment file {short(source)})"
+        raise ConfigError(f"{error}{where}") from error.__cause__
 
 
 def _parse(overrides: Sequence[str], mistakes: list[str]) -> list[Override]:
@@ -181,7 +190,7 @@ def _resolve(config: DictConfig, source: Path) -> dict[str, Any]:
         plain = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
     except OmegaConfBaseException as error:
         first = str(error).partition("\n")[0]
-        raise ConfigError(f"{error.full_key or source}: {first} (experiment file {source})") from None
+        raise ConfigError(f"{error.full_key or source}: {first} (experiment file {short(source)})") from None
     assert isinstance(plain, dict)
     return {str(key): value for key, value in plain.items()}
 

@@ -132,15 +132,16 @@ class Explainer:
         assert variants is not None
         tag = look_up(value, variants.discriminator) if isinstance(value, Mapping) else value
         named = f"{key}.{variants.discriminator}"
+        source = self.origin.of(named) or self.origin.of(key)
         supported = [
             name for name in variants.classes if name not in DATASETS or self.task.name in DATASETS[name].tasks
         ]
         if tag is None:
-            return f"{named}: nothing chosen{self.origin.of(named)}. Choose with {key}=…: {', '.join(supported)}"
+            return f"{named}: nothing chosen{source}. Choose with {key}=…: {', '.join(supported)}"
         near = nearest(str(tag), supported)
         guess = f". Nearest: {', '.join(near)}" if near else ""
         verb = "takes" if tag in DATASETS else "knows"
-        return f"{named}: task {self.task.name} {verb} {', '.join(supported)}, not {tag}{self.origin.of(named)}{guess}"
+        return f"{named}: task {self.task.name} {verb} {', '.join(supported)}, not {tag}{source}{guess}"
 
 
 def _choices(annotation: Any) -> tuple[Any, ...]:

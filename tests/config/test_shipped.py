@@ -1,0 +1,66 @@
+"""Every configuration that is shipped."""
+
+from __future__ import annotations
+
+import itertools
+
+import pytest
+
+from paperbench.catalog import DATASETS, TASKS
+from paperbench.config.compose import compose
+from paperbench.config.experiments import HEADER, list_experiments, read_header
+from paperbench.config.paths import options, shipped_conf
+from paperbench.config.validate import validate
+
+SHIPPED = list_experiments((shipped_conf(),))
+SCALES = ("smoke", "short", "paper")
+
+
+def _cases() -> list[tuple[str, str, str | None]]:
+    cases: list[tuple[str, str, str | None]] = []
+    for experiment, scale in itertools.product(SHIPPED, SCALES):
+        datasets = [spec.name for spec in DATASETS.values() if experiment.task in spec.tasks] or [None]
+        cases.extend((experiment.name, scale, name) for name in datasets)
+    return cases
+
+
+def test_there_are_experiments() -> None:
+    assert {"faster-rcnn", "detections"} <= {experiment.name for experiment in SHIPPED}
+
+
+@pytest.mark.parametrize(("experiment", "scale", "data"), _cases())
+def test_every_experiment_composes_at_every_scale_with_every_data_set(
+    experiment: str, scale: str, data: str | None
+) -> None:
+    composed = compose(experiment, [f"scale={scale}", *([f"data={data}"] if data else [])])
+
+    assert composed.resolved["scale"] == scale
+    assert composed.resolved["experiment"] == experiment
+    assert composed.resolved["task"] == composed.task.name
+    if data:
+        assert composed.resolved["data"]["name"] == data
+    assert validate(composed.task, composed.resolved) == composed.config
+
+
+@pytest.mark.parametrize("experiment", [e.name for e in SHIPPED])
+def test_every_experiment_file_opens_with_paper_command_expected_time(experiment: str) -> None:
+    file = options("experiment", (shipped_conf(),))[experiment]
+    header = read_header(file)
+
+    assert tuple(header) == HEADER
+    assert all(header.values())
+    task = next(e.task for e in SHIPPED if e.name == experiment)
+    for line in header["command"].splitlines():
+        assert line.startswith(f"paperbench {TASKS[task].verb} {experiment}")
+
+
+def test_every_data_set_has_its_group_file_and_back() -> None:
+    assert set(options("data", (shipped_conf(),))) == set(DATASETS)
+
+
+def test_every_recipe_has_a_schedule_for_every_scale() -> None:
+    folders = (shipped_conf(),)
+    recipes = options("recipe", folders)
+    assert recipes
+    for recipe in recipes:
+        assert {f"{recipe}/{scale}" for scale in SCALES} <= set(options("schedule", folders))
