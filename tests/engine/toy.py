@@ -16,13 +16,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 from torch import Tensor, nn
 
 from paperbench import catalog
 from paperbench.catalog import TaskSpec
 from paperbench.config.schema import STRICT, NonNegativeInt, PositiveInt, TrainConfig
-from paperbench.engine import checkpoints
+from paperbench.engine import checkpoints, metriclog
 from paperbench.engine.optim import build_optimizer, lr_factor
 from paperbench.engine.order import BatchKey, EpochOrder
 from paperbench.engine.run import Run
@@ -54,8 +55,12 @@ class ToyConfig(TrainConfig):
     evaluate: bool = True
 
 
-def register() -> None:
-    catalog.TASKS["toy"] = SPEC
+def register(monkeypatch: pytest.MonkeyPatch | None = None) -> None:
+    """Makes the task known: for the length of a test, or for good in a process that runs nothing else."""
+    if monkeypatch is None:
+        catalog.TASKS["toy"] = SPEC
+    else:
+        monkeypatch.setitem(catalog.TASKS, "toy", SPEC)
 
 
 def config(**changes: Any) -> dict[str, Any]:
@@ -208,3 +213,12 @@ def weights(run_dir: Path) -> dict[str, Tensor]:
     loaded = checkpoints.CheckpointStore(run_dir / "checkpoints", sweep=False).load()
     assert loaded is not None
     return loaded[0]["module"]
+
+
+def record(run_dir: Path) -> list[dict[str, Any]]:
+    """The metrics of a run without those that depend on the clock."""
+    clock = {"time", "train/samples_per_second"}
+    return [
+        {name: value for name, value in entry.items() if name not in clock}
+        for entry in metriclog.read(run_dir / "metrics.jsonl")
+    ]

@@ -136,24 +136,22 @@ def _sinks(directory: RunDirectory, *, tensorboard: bool) -> list[MetricSink]:
 @contextmanager
 def _settings(device: torch.device, threads: int) -> Iterator[None]:
     """Torch's process-wide settings for the length of a run."""
-    threads_before = torch.get_num_threads()
-    deterministic_before = torch.are_deterministic_algorithms_enabled()
-    warn_before = torch.is_deterministic_algorithms_warn_only_enabled()
     filling: Any = torch.utils.deterministic  # its one attribute appears at run time only
-    fill_before = filling.fill_uninitialized_memory
+    before = torch.get_num_threads(), torch.get_deterministic_debug_mode(), filling.fill_uninitialized_memory
     try:
         if threads > 0:
             torch.set_num_threads(threads)
         if device.type == "cpu":
             # Without it, accumulating index_put adds from several threads in whatever order they come, and two runs
             # differ. Filling memory that is about to be written anyway would only cost time.
-            torch.use_deterministic_algorithms(True, warn_only=True)
+            # (`use_deterministic_algorithms` does the same and first imports torch's compiler, which takes seconds.)
+            torch.set_deterministic_debug_mode("warn")
             filling.fill_uninitialized_memory = False
         yield
     finally:
-        torch.set_num_threads(threads_before)
-        torch.use_deterministic_algorithms(deterministic_before, warn_only=warn_before)
-        filling.fill_uninitialized_memory = fill_before
+        torch.set_num_threads(before[0])
+        torch.set_deterministic_debug_mode(before[1])
+        filling.fill_uninitialized_memory = before[2]
 
 
 def _record_failure(directory: RunDirectory, error: BaseException, *, main: bool) -> None:

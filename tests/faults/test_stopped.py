@@ -1,0 +1,45 @@
+"""Signals that ask for a stop: the run saves, leaves with exit code 3, and continues as if nothing had happened."""
+
+from __future__ import annotations
+
+import os
+import signal
+from pathlib import Path
+
+import pytest
+import torch
+
+from paperbench.engine.rundir import RunDirectory
+from tests.engine import processes, toy
+
+
+@pytest.mark.parametrize("name", ["term", "int", "usr1"])
+def test_signal_saves_and_exits_3(tmp_path: Path, name: str) -> None:
+    run_dir, undisturbed = tmp_path / "run", tmp_path / "undisturbed"
+    assert processes.start(toy.config(), undisturbed) == 0
+    assert processes.start(toy.config(fault=f"{name}@4"), run_dir) == 3
+    status = processes.status(run_dir)
+    assert (status["state"], status["step"], status["exit_code"]) == ("stopped", 5, 3)
+    assert toy.SIGNALS[name].name in status["message"]
+    assert f"paperbench resume {run_dir}" in status["message"]
+    assert not (run_dir / "results.json").exists()
+
+    assert processes.resume(run_dir) == 0
+    weights, expected = toy.weights(run_dir), toy.weights(undisturbed)
+    for key in expected:
+        assert torch.equal(weights[key], expected[key]), key
+    assert toy.record(run_dir) == toy.record(undisturbed)
+
+
+def test_second_interrupt_ends_the_process_at_once(tmp_path: Path) -> None:
+    run_dir = tmp_path / "run"
+    process = processes.spawn(processes.start_here, toy.config(fault="hang@5"), run_dir)
+    processes.wait_for(lambda: (run_dir / "fault-struck").exists())
+    assert process.pid is not None
+    os.kill(process.pid, signal.SIGINT)
+    process.join(0.5)
+    assert process.exitcode is None, "the first interrupt waits for the step, which hangs"
+    os.kill(process.pid, signal.SIGINT)
+    assert processes.join(process) == 130
+    assert RunDirectory.open(run_dir).current_state() == "killed"
+    assert processes.resume(run_dir) == 0
