@@ -30,12 +30,19 @@ _BOX_REASONS: Final = (NOT_FINITE, INVERTED, ZERO_AREA, OUTSIDE)
 
 
 class Faults:
-    """Collects what is wrong with one split of a data set."""
+    """Collects what is wrong with one split of a data set. `remedy` closes the message where images are left."""
 
-    def __init__(self, title: str, on_bad_box: OnBadBox) -> None:
+    def __init__(
+        self,
+        title: str,
+        on_bad_box: OnBadBox,
+        *,
+        remedy: str = "Correct the files, or leave out and count what is faulty: data.on_bad_box=drop",
+    ) -> None:
         if on_bad_box not in ("error", "drop"):
             raise ValueError(f"on_bad_box is {on_bad_box!r}; it takes 'error' or 'drop'")
         self._title = title
+        self._remedy = remedy
         self._raises = on_bad_box == "error"
         self._shown: list[str] = []
         self.counts: Counter[str] = Counter()
@@ -62,11 +69,7 @@ class Faults:
             lines.append(f"  and {total - len(self._shown)} more")
         if len(self.counts) > 1:
             lines.append("In all: " + ", ".join(f"{count} x {reason}" for reason, count in self.counts.most_common()))
-        lines.append(
-            "Correct the files, or leave out and count what is faulty: data.on_bad_box=drop"
-            if images_left
-            else "No usable image is left: correct the files or data.root"
-        )
+        lines.append(self._remedy if images_left else "No usable image is left: correct the files or data.root")
         return "\n".join(lines)
 
 
@@ -89,13 +92,13 @@ def examine_boxes(
     )
     limits = sizes[:, [1, 0, 1, 0]].astype(np.float64)
     clipped = np.clip(boxes, 0, limits)
-    moved = (clipped != boxes).any(axis=1)
+    shift = np.abs(clipped - boxes).max(axis=1, initial=0)
     faults = np.stack(
         [
             ~finite,
             (raw[:, 2:] < raw[:, :2]).any(axis=1),
             (raw[:, 2:] == raw[:, :2]).any(axis=1),
-            (np.abs(clipped - boxes) > SLACK).any(axis=1) | (clipped[:, 2:] <= clipped[:, :2]).any(axis=1),
+            (shift > SLACK) | (clipped[:, 2:] <= clipped[:, :2]).any(axis=1),
         ],
         axis=1,
     )
@@ -104,7 +107,7 @@ def examine_boxes(
     reasons = [
         _BOX_REASONS[kind] if is_bad else None for kind, is_bad in zip(first.tolist(), bad.tolist(), strict=True)
     ]
-    return clipped.astype(np.float32), reasons, moved & ~bad
+    return clipped.astype(np.float32), reasons, (shift > 0) & ~bad
 
 
 def show_box(corners: NDArray[np.float64]) -> str:
