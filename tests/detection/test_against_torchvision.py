@@ -6,8 +6,6 @@ the two random generators do not matter.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import pytest
 import torch
 from torch import Tensor, nn
@@ -16,6 +14,7 @@ from torchvision.models.detection.anchor_utils import AnchorGenerator
 from torchvision.ops import MultiScaleRoIAlign
 
 from paperbench.detection.anchors import AnchorGrid
+from paperbench.detection.batches import Batch
 from paperbench.detection.detector import FasterRCNN
 from paperbench.detection.roi_head import BoxPredictor, two_layer_head
 from paperbench.detection.rpn import RPNHead, RPNLoss
@@ -24,15 +23,6 @@ STRIDE, CHANNELS, HIDDEN, CLASSES = 16, 8, 24, 3
 SIZES, RATIOS = (16.0, 32.0, 64.0), (0.5, 1.0, 2.0)
 BETA_SIGMA = 3.0  # torchvision's beta of 1 / 9
 EVERYTHING = 100_000
-
-
-@dataclass
-class Images:
-    images: Tensor
-    sizes: Tensor
-    scales: Tensor
-    boxes: Tensor
-    labels: Tensor
 
 
 def backbone() -> nn.Module:
@@ -129,23 +119,24 @@ def ours(reference: TorchvisionFasterRCNN) -> FasterRCNN:
 
 
 @pytest.fixture
-def images() -> Images:
+def images() -> Batch:
     generator = torch.Generator().manual_seed(5)
     pixels = torch.randint(0, 256, (2, 3, 96, 160), generator=generator, dtype=torch.uint8)
     pixels[1, :, :, 128:] = 0
     boxes = torch.tensor(
         [[[10, 12, 60, 70], [50, 5, 150, 90], [3, 50, 33, 94]], [[20, 20, 100, 60], [0, 0, 0, 0], [0, 0, 0, 0]]]
     )
-    return Images(
+    return Batch(
         images=pixels,
         sizes=torch.tensor([[96, 160], [96, 128]]),
         scales=torch.ones(2),
         boxes=boxes.float(),
         labels=torch.tensor([[1, 3, 2], [2, 0, 0]]),
+        indices=torch.arange(2),
     )
 
 
-def as_torchvision(batch: Images) -> tuple[list[Tensor], list[dict[str, Tensor]]]:
+def as_torchvision(batch: Batch) -> tuple[list[Tensor], list[dict[str, Tensor]]]:
     pixels = [image[:, :h, :w].float() / 255 for image, (h, w) in zip(batch.images, batch.sizes.tolist(), strict=True)]
     targets = [
         {"boxes": boxes[labels > 0], "labels": labels[labels > 0]}
@@ -154,7 +145,7 @@ def as_torchvision(batch: Images) -> tuple[list[Tensor], list[dict[str, Tensor]]
     return pixels, targets
 
 
-def test_losses_and_gradients_equal_torchvisions(images: Images) -> None:
+def test_losses_and_gradients_equal_torchvisions(images: Batch) -> None:
     reference = theirs().train()
     model = ours(reference).train()
     expected = reference(*as_torchvision(images))
@@ -177,7 +168,7 @@ def test_losses_and_gradients_equal_torchvisions(images: Images) -> None:
 
 
 @pytest.mark.parametrize("mode", ["train", "test"])
-def test_proposals_equal_torchvisions(images: Images, mode: str) -> None:
+def test_proposals_equal_torchvisions(images: Batch, mode: str) -> None:
     reference = theirs().train(mode == "train")
     model = ours(reference).train(mode == "train")
     pixels, targets = as_torchvision(images)
@@ -191,7 +182,7 @@ def test_proposals_equal_torchvisions(images: Images, mode: str) -> None:
         torch.testing.assert_close(found, boxes, atol=1e-3, rtol=1e-4)
 
 
-def test_detections_equal_torchvisions(images: Images) -> None:
+def test_detections_equal_torchvisions(images: Batch) -> None:
     reference = theirs().eval()
     model = ours(reference).eval()
     with torch.no_grad():

@@ -181,7 +181,7 @@ def vgg16(weights: str | None = None) -> Backbone:
     net = torchvision.models.vgg16(init_weights=weights is None)
     if weights is not None:
         load_weights(net, weights, names=torchvision.models.VGG16_Weights)
-    features = nn.Sequential(*list(net.features)[:-1])
+    features = nn.Sequential(*list(net.features.children())[:-1])
     return Backbone(
         name="vgg16",
         features=features,

@@ -6,13 +6,14 @@ B images, A anchors, P proposals, R sampled regions, C classes, F channels of th
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from paperbench.detection.anchors import AnchorGrid
 from paperbench.detection.backbones import IMAGENET_MEAN, IMAGENET_STD
+from paperbench.detection.batches import Batch
 from paperbench.detection.losses import fast_rcnn_loss
 from paperbench.detection.postprocess import DetectionBatch, detections
 from paperbench.detection.proposals import Proposals, propose
@@ -20,16 +21,6 @@ from paperbench.detection.roi_head import BoxPredictor, BoxStd, Regions, sample_
 from paperbench.detection.roi_pooling import Pooling, pool_regions
 from paperbench.detection.rpn import RPNHead, RPNLoss, objectness_score
 from paperbench.errors import CheckpointError
-
-
-class ImageBatch(Protocol):
-    """What the detector reads of a batch: see `batches.Batch` for shapes."""
-
-    images: Tensor
-    sizes: Tensor
-    scales: Tensor
-    boxes: Tensor
-    labels: Tensor
 
 
 class FasterRCNN(nn.Module):
@@ -131,11 +122,11 @@ class FasterRCNN(nn.Module):
         columns = torch.arange(width, device=images.device) < sizes[:, 1:]
         return x * (rows[:, None, :, None] & columns[:, None, None, :])
 
-    def extract(self, batch: ImageBatch) -> Tensor:
+    def extract(self, batch: Batch) -> Tensor:
         """Images to features: (B, F, H / stride, W / stride)."""
         return self.neck(self.backbone(self.normalise(batch.images, batch.sizes)))
 
-    def regions_of_interest(self, batch: ImageBatch, outputs: tuple[Tensor, Tensor], anchors: Tensor) -> Proposals:
+    def regions_of_interest(self, batch: Batch, outputs: tuple[Tensor, Tensor], anchors: Tensor) -> Proposals:
         """Proposals from the region proposal network's outputs, as many as the mode (training or test) asks for."""
         logits, deltas = outputs
         return propose(
@@ -156,7 +147,7 @@ class FasterRCNN(nn.Module):
 
     # --- training -----------------------------------------------------------------------------------------------------
 
-    def forward(self, batch: ImageBatch, generator: torch.Generator | None = None) -> dict[str, Tensor]:
+    def forward(self, batch: Batch, generator: torch.Generator | None = None) -> dict[str, Tensor]:
         """The losses of a batch, scalars whose sum is minimised; `generator` decides which anchors and regions are sampled."""
         features = self.extract(batch)
         anchors = self.anchors(*features.shape[-2:])
@@ -189,7 +180,7 @@ class FasterRCNN(nn.Module):
             "loss_box": box,
         }
 
-    def sample_regions(self, batch: ImageBatch, proposals: Proposals, generator: torch.Generator | None) -> Regions:
+    def sample_regions(self, batch: Batch, proposals: Proposals, generator: torch.Generator | None) -> Regions:
         """The minibatch of regions that the head is trained on."""
         return sample_regions(
             proposals,
@@ -206,14 +197,14 @@ class FasterRCNN(nn.Module):
     # --- test ---------------------------------------------------------------------------------------------------------
 
     @torch.no_grad()
-    def propose(self, batch: ImageBatch) -> Proposals:
+    def propose(self, batch: Batch) -> Proposals:
         """Proposals alone, in pixels of the resized images."""
         features = self.extract(batch)
         anchors = self.anchors(*features.shape[-2:])
         return self.regions_of_interest(batch, self.rpn(features), anchors)
 
     @torch.no_grad()
-    def detect(self, batch: ImageBatch) -> tuple[DetectionBatch, Proposals]:
+    def detect(self, batch: Batch) -> tuple[DetectionBatch, Proposals]:
         """Detections, and the proposals they came from, in pixels of the resized images."""
         features = self.extract(batch)
         anchors = self.anchors(*features.shape[-2:])

@@ -32,6 +32,6 @@ def run(config: DetectEval, run: Run) -> dict[str, float]:
     scorer = Scorer(config, test_set, model, run)
     metrics = scorer()
     if run.ranks.is_main:
-        assert scorer.found is not None
         scorer.draw(run.directory.figures)
+        scorer.write(run.directory.path / "detections")
     return {**metrics, "seconds_per_image": scorer.seconds_per_image}

@@ -14,7 +14,7 @@ from paperbench.data.pictures import decode_rgb, inspect
 from paperbench.detection import datasets
 from paperbench.detection.batches import BatchMaker
 from paperbench.detection.build import build
-from paperbench.detection.config import DetectTrain
+from paperbench.detection.config import DetectEval, DetectTrain
 from paperbench.detection.detector import FasterRCNN
 from paperbench.detection.drawing import draw
 from paperbench.detection.inference import per_image
@@ -100,7 +100,9 @@ def predict(
     """
     where = devices.resolve(device or config.device)
     precision = devices.resolve_precision(config.precision, where)
-    model, _ = load_detector(config, run_dir, where, reporter)
+    # An evaluation has no weights of its own: it names those it looked at.
+    weights = config.checkpoint if isinstance(config, DetectEval) else run_dir
+    model, _ = load_detector(config, weights, where, reporter)
     dataset = pictures(images, model.class_names)
     make = BatchMaker(
         dataset,

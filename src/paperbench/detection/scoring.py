@@ -10,6 +10,7 @@ from paperbench.detection.batches import BatchMaker
 from paperbench.detection.config import DetectTrain
 from paperbench.detection.detector import FasterRCNN
 from paperbench.detection.drawing import precision_recall_curves, recall_curves, sheet
+from paperbench.detection.evaluation.files import write_coco, write_voc
 from paperbench.detection.evaluation.metrics import Evaluation, measure
 from paperbench.detection.inference import Found, detect_all
 from paperbench.engine.run import Run
@@ -54,6 +55,19 @@ class Scorer:
         """Of the last evaluation: the detector alone, on one process."""
         assert self.found is not None
         return self.found.seconds_per_image
+
+    def write(self, folder: Path) -> None:
+        """Writes the detections as `paperbench eval detections` and the official tools read them.
+
+        COCO's results JSON for data with COCO's category ids, else one `comp4_det_<split>_<class>.txt` a class.
+        """
+        assert self.found is not None
+        images = [record.image_id for record in self.dataset.records]
+        if self.dataset.category_ids:
+            write_coco(folder / "results.json", images, self.dataset.category_ids, self.found.detections)
+        else:
+            names = [str(image) for image in images]
+            write_voc(folder, self.dataset.split, names, self.found.detections, self.dataset.classes)
 
     def draw(self, folder: Path) -> None:
         """Writes precision-recall curves, the recall of the proposals, and a sheet of test images into `folder`."""
