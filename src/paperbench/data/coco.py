@@ -127,8 +127,8 @@ def _load(path: Path) -> dict[str, list[dict[str, Any]]]:
 
 def _categories(path: Path, entries: list[dict[str, Any]]) -> tuple[tuple[str, ...], dict[int, int]]:
     """Names by label, and the label of each category id, in the order of the ids."""
-    named = {entry["id"]: entry.get("name") for entry in entries}
-    if not named or not all(isinstance(key, int) and isinstance(name, str) for key, name in named.items()):
+    named = {entry["id"]: entry["name"] for entry in entries if isinstance(entry.get("name"), str)}
+    if not named or not all(isinstance(entry["id"], int) and "name" in entry for entry in entries):
         raise DataError(f"{path}: not COCO's format: 'categories' must have a number as 'id' and a 'name' each")
     if len(named) < len(entries) or len(set(named.values())) < len(entries):
         raise DataError(f"{path}: two categories share an id or a name")

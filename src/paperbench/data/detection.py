@@ -58,3 +58,8 @@ class DetectionSet:
     def objects(self) -> int:
         """Number of annotated objects, `difficult` and crowd regions included."""
         return sum(len(record.labels) for record in self.records)
+
+
+def box_areas(boxes: NDArray[np.float32]) -> NDArray[np.float32]:
+    """(N, 4) xyxy to (N,) square pixels."""
+    return ((boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])).astype(np.float32)

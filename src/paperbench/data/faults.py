@@ -26,7 +26,6 @@ INVERTED: Final = "inverted corners"
 ZERO_AREA: Final = "zero area"
 OUTSIDE: Final = "outside the image"
 UNKNOWN_CLASS: Final = "unknown class"
-_BOX_REASONS: Final = (NOT_FINITE, INVERTED, ZERO_AREA, OUTSIDE)
 
 
 class Faults:
@@ -85,7 +84,7 @@ def examine_boxes(
     """
     corners = np.asarray(corners, np.float64).reshape(-1, 4)
     sizes = np.asarray(sizes, np.int64).reshape(-1, 2)
-    finite = np.isfinite(corners).all(axis=1)
+    finite: NDArray[np.bool_] = np.all(np.isfinite(corners), axis=1)
     raw = np.where(finite[:, None], corners, 0.0)
     boxes = (
         raw if first_pixel is None else raw + np.array([-first_pixel, -first_pixel, 1 - first_pixel, 1 - first_pixel])
@@ -93,21 +92,17 @@ def examine_boxes(
     limits = sizes[:, [1, 0, 1, 0]].astype(np.float64)
     clipped = np.clip(boxes, 0, limits)
     shift = np.abs(clipped - boxes).max(axis=1, initial=0)
-    faults = np.stack(
-        [
-            ~finite,
-            (raw[:, 2:] < raw[:, :2]).any(axis=1),
-            (raw[:, 2:] == raw[:, :2]).any(axis=1),
-            (shift > SLACK) | (clipped[:, 2:] <= clipped[:, :2]).any(axis=1),
-        ],
-        axis=1,
+    x1, y1, x2, y2 = raw.T
+    left, top, right, bottom = clipped.T
+    conditions = (
+        (NOT_FINITE, ~finite),
+        (INVERTED, (x2 < x1) | (y2 < y1)),
+        (ZERO_AREA, (x2 == x1) | (y2 == y1)),
+        (OUTSIDE, (shift > SLACK) | (right <= left) | (bottom <= top)),
     )
-    bad = faults.any(axis=1)
-    first = faults.argmax(axis=1)
-    reasons = [
-        _BOX_REASONS[kind] if is_bad else None for kind, is_bad in zip(first.tolist(), bad.tolist(), strict=True)
-    ]
-    return clipped.astype(np.float32), reasons, (shift > 0) & ~bad
+    kind = np.select([fault for _, fault in conditions], range(len(conditions)), default=-1)
+    reasons = [conditions[k][0] if k >= 0 else None for k in kind.tolist()]
+    return clipped.astype(np.float32), reasons, (shift > 0) & (kind < 0)
 
 
 def show_box(corners: NDArray[np.float64]) -> str:

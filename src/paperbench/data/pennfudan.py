@@ -13,7 +13,7 @@ from typing import Final
 
 import numpy as np
 
-from paperbench.data.detection import DetectionSet, Record
+from paperbench.data.detection import DetectionSet, Record, box_areas
 from paperbench.data.faults import REPAIRED, Faults, OnBadBox, examine_boxes, show_box
 from paperbench.data.layout import data_root, missing, read_text
 from paperbench.data.pictures import BadImageError, decode_rgb, inspect_all
@@ -121,6 +121,6 @@ def _record(annotation: Path, header: tuple[int, int], faults: Faults) -> tuple[
         labels=np.ones(len(boxes), np.int64),
         difficult=np.zeros(len(boxes), bool),
         crowd=np.zeros(len(boxes), bool),
-        area=(boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1]),
+        area=box_areas(boxes),
     )
     return record, int(clipped.sum())

@@ -16,7 +16,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from paperbench.data.detection import DetectionSet, Record
+from paperbench.data.detection import DetectionSet, Record, box_areas
 from paperbench.data.textures import background, fill, stroke
 
 CLASSES: Final = ("disc", "square", "triangle", "star", "ring")
@@ -196,7 +196,7 @@ def read(
             labels=np.array([item.label for item in items], np.int64),
             difficult=np.zeros(len(items), bool),
             crowd=np.zeros(len(items), bool),
-            area=(boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1]),
+            area=box_areas(boxes),
         )
 
     def decode(index: int) -> NDArray[np.uint8]:

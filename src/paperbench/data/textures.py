@@ -21,7 +21,7 @@ def _enlarge(grid: Array, height: int, width: int) -> Array:
     row, down = weights(grid.shape[0], height)
     column, right = weights(grid.shape[1], width)
     across = grid[:, column] + right[:, None] * (grid[:, column + 1] - grid[:, column])
-    return across[row] + down[:, None, None] * (across[row + 1] - across[row])
+    return (across[row] + down[:, None, None] * (across[row + 1] - across[row])).astype(np.float32, copy=False)
 
 
 def _stripes(rng: np.random.Generator, height: int, width: int) -> Array:
@@ -36,7 +36,7 @@ def _stripes(rng: np.random.Generator, height: int, width: int) -> Array:
 
 def _centred(rng: np.random.Generator, *shape: int) -> Array:
     """Uniform in -1..1."""
-    return 2 * rng.random(shape, dtype=np.float32) - 1
+    return (2 * rng.random(shape, dtype=np.float32) - 1).astype(np.float32, copy=False)
 
 
 def background(rng: np.random.Generator, side: int) -> tuple[Array, Array]:

@@ -16,7 +16,7 @@ import numpy as np
 from defusedxml.common import DefusedXmlException
 from defusedxml.ElementTree import fromstring
 
-from paperbench.data.detection import DetectionSet, Record
+from paperbench.data.detection import DetectionSet, Record, box_areas
 from paperbench.data.faults import REPAIRED, UNKNOWN_CLASS, Faults, OnBadBox, examine_boxes, show_box
 from paperbench.data.layout import data_root, missing, read_text
 from paperbench.data.pictures import BadImageError, decode_rgb, inspect_all
@@ -203,7 +203,7 @@ def _record(
         labels=np.array([kept[index][0] for index in sound], np.int64),
         difficult=np.array([kept[index][1] for index in sound], bool),
         crowd=np.zeros(len(sound), bool),
-        area=(boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1]),
+        area=box_areas(boxes),
     )
     return record, int(clipped.sum())
 

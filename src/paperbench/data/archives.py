@@ -1,0 +1,125 @@
+"""The published archives of the data sets: where they are, how large, what proves that they are whole, what they hold.
+
+MD5 sums of VOC and COCO are those that torchvision and the COCO community publish; Penn-Fudan publishes none, so its archive
+is judged by its size, by the check sums inside the zip and by what it must hold.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+_VOC: Final = "https://thor.robots.ox.ac.uk/pascal/VOC"
+_COCO: Final = "http://images.cocodataset.org"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Archive:
+    """size: bytes; md5: of the file, None if nobody publishes one; unpacked: bytes on disk, roughly.
+
+    into: folder below `data.root` that it is unpacked in. folder: what a user looks for, below `data.root`.
+    last: path below `data.root` that is put in place after everything else, so that its presence means all is there.
+    holds: patterns below `data.root`, and how many files of each there are at least.
+    """
+
+    url: str
+    size: int
+    md5: str | None
+    unpacked: int
+    into: str = "."
+    folder: str
+    last: str
+    holds: tuple[tuple[str, int], ...]
+
+    @property
+    def filename(self) -> str:
+        return self.url.rsplit("/", 1)[1]
+
+    def present(self, root: Path) -> bool:
+        """Whether what the archive holds lies below `root`, all of it."""
+        return (root / self.last).exists() and not self.lacking(root)
+
+    def lacking(self, root: Path) -> list[str]:
+        """What should lie below `root` and does not, in words."""
+        found = {pattern: sum(1 for _ in root.glob(pattern)) for pattern, _ in self.holds}
+        return [f"{found[p]} of {count} files {p}" for p, count in self.holds if found[p] < count]
+
+
+def _voc(year: str, split: str, images: int, *, file: str, size: int, md5: str) -> Archive:
+    folder = f"VOCdevkit/VOC{year}"
+    return Archive(
+        url=f"{_VOC}/voc{year}/{file}",
+        size=size,
+        md5=md5,
+        unpacked=size,
+        folder=folder,
+        last=f"{folder}/ImageSets/Main/{split}.txt",
+        holds=((f"{folder}/JPEGImages/*.jpg", images), (f"{folder}/Annotations/*.xml", images)),
+    )
+
+
+def _coco_images(split: str, images: int, *, size: int, md5: str) -> Archive:
+    return Archive(
+        url=f"{_COCO}/zips/{split}.zip",
+        size=size,
+        md5=md5,
+        unpacked=size,
+        into="coco",
+        folder=f"coco/{split}",
+        last=f"coco/{split}",
+        holds=((f"coco/{split}/*.jpg", images),),
+    )
+
+
+ARCHIVES: dict[str, Archive] = {
+    "voc2007-trainval": _voc(
+        "2007",
+        "trainval",
+        5011,
+        file="VOCtrainval_06-Nov-2007.tar",
+        size=460_032_000,
+        md5="c52e279531787c972589f7e41ab4ae64",
+    ),
+    "voc2007-test": _voc(
+        "2007",
+        "test",
+        4952,
+        file="VOCtest_06-Nov-2007.tar",
+        size=451_020_800,
+        md5="b6e924de25625d8de591ea690078ad9f",
+    ),
+    "voc2012-trainval": _voc(
+        "2012",
+        "trainval",
+        11540,
+        file="VOCtrainval_11-May-2012.tar",
+        size=1_999_639_040,
+        md5="6cd6e144f989b92b3379bac3b3de84fd",
+    ),
+    "coco-train2017": _coco_images("train2017", 118287, size=19_336_861_798, md5="cced6f7f71b7629ddf16f17bbcfab6b2"),
+    "coco-val2017": _coco_images("val2017", 5000, size=815_585_330, md5="442b8da7639aecaf257c1dceb8ba8c80"),
+    "coco-annotations2017": Archive(
+        url=f"{_COCO}/annotations/annotations_trainval2017.zip",
+        size=252_907_541,
+        md5="f4bbac642086de4f52a3fdda2de5fa2c",
+        unpacked=830_000_000,
+        into="coco",
+        folder="coco/annotations",
+        last="coco/annotations/instances_val2017.json",
+        holds=(("coco/annotations/instances_*2017.json", 2),),
+    ),
+    "pennfudan": Archive(
+        url="https://www.cis.upenn.edu/~jshi/ped_html/PennFudanPed.zip",
+        size=53_723_336,
+        md5=None,
+        unpacked=56_000_000,
+        folder="PennFudanPed",
+        last="PennFudanPed",
+        holds=(
+            ("PennFudanPed/PNGImages/*.png", 170),
+            ("PennFudanPed/PedMasks/*.png", 170),
+            ("PennFudanPed/Annotation/*.txt", 170),
+        ),
+    ),
+}
