@@ -48,8 +48,11 @@ class RichReporter:
 
     def start(self, title: str, facts: Mapping[str, str]) -> None:
         from rich.panel import Panel
+        from rich.text import Text
 
-        self._console.print(Panel(_pairs(list(facts.items())), title=title, title_align="left", border_style="cyan"))
+        self._console.print(
+            Panel(_pairs(list(facts.items())), title=Text(title), title_align="left", border_style="cyan")
+        )
 
     def message(self, text: str) -> None:
         from rich.text import Text
@@ -88,7 +91,7 @@ class RichReporter:
         for line in summary.lines:
             style = {True: "green", False: "red", None: ""}[line.agrees]
             verdict = {True: ", agrees", False: ", differs", None: ""}[line.agrees]
-            cells = [line.metric, Text(line.result, style=style or "bold")]
+            cells = [Text(line.metric), Text(line.result, style=style or "bold")]
             table.add_row(*cells, *([line.paper, line.where + verdict] if compared else []))
         if summary.lines:
             self._console.print(table)
@@ -135,5 +138,5 @@ def _pairs(pairs: list[tuple[str, str]]) -> RenderableType:
     grid.add_column(no_wrap=True, style="cyan")
     grid.add_column(overflow="fold")
     for key, text in pairs:
-        grid.add_row(key, Text(text))
+        grid.add_row(Text(key), Text(text))
     return grid
