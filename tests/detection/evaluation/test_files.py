@@ -58,6 +58,11 @@ def test_empty_files_and_blank_lines_are_no_detections(tmp_path: Path) -> None:
     assert [len(item) for item in read_voc(tmp_path, "val", IMAGES, CLASSES)] == [0, 1]
 
 
+def test_a_box_thinner_than_a_pixel_is_no_fault(tmp_path: Path) -> None:
+    put(tmp_path, dog="000001 0.5 10 10 9.5 9.25\n")
+    np.testing.assert_allclose(read_voc(tmp_path, "val", IMAGES, CLASSES)[0].boxes, [[9, 9, 9.5, 9.25]])
+
+
 @pytest.mark.parametrize(
     ("line", "message"),
     [

@@ -129,7 +129,7 @@ def _parse(fields: list[str], index: dict[str, int]) -> list[float]:
             raise ValueError(f"{name} is {field!r}, not a finite number")
         values.append(value)
     _, x1, y1, x2, y2 = values
-    if x2 < x1 or y2 < y1:
+    if x2 < x1 - 1 or y2 < y1 - 1:  # pixels a..a are one wide, so corners may cross by less than a pixel
         raise ValueError(f"corners ({x1:g}, {y1:g}) and ({x2:g}, {y2:g}) are inverted")
     return values
 
