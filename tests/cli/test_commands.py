@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import sys
+import types
 from pathlib import Path
 from typing import Any
 
@@ -170,6 +172,24 @@ def test_data_ls_takes_the_root_from_the_environment(tmp_path: Path, monkeypatch
 def test_data_get_knows_its_limits() -> None:
     assert "nothing to download" in call("data", "get", "shapes").stderr
     assert "Nearest: voc" in call("data", "get", "vocc").stderr
+
+
+def test_data_get_fetches_every_archive(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fetched: list[tuple[str, Path]] = []
+
+    def get_one(archive: str, root: Path, reporter: Any) -> Path:
+        fetched.append((archive, root))
+        return root / "VOCdevkit"
+
+    stand_in = types.ModuleType("paperbench.data.downloads")
+    vars(stand_in)["get"] = get_one
+    monkeypatch.setitem(sys.modules, "paperbench.data.downloads", stand_in)
+    monkeypatch.setattr("paperbench.data.downloads", stand_in, raising=False)
+
+    report = document("data", "get", "voc", "--root", "sets")
+    assert fetched == [(archive, tmp_path / "sets") for archive in DATASETS["voc"].archives]
+    assert report["root"] == str(tmp_path / "sets")
+    assert f"data=voc data.root={tmp_path / 'sets'}" in call("data", "get", "voc", "--root", "sets").stdout
 
 
 def test_data_check_of_an_unknown_name() -> None:

@@ -146,6 +146,15 @@ def test_dry_run_says_what_would_happen_and_writes_nothing(
     assert list(tmp_path.iterdir()) == []
 
 
+def test_what_the_plan_refuses_leaves_no_directory(engine: Engine, tmp_path: Path) -> None:
+    result = call("eval", "detections", "format=voc")
+
+    assert result.exit_code == 2
+    assert "gt is empty" in result.stderr
+    assert engine.resolved is None
+    assert list(tmp_path.iterdir()) == []
+
+
 # --- eval -------------------------------------------------------------------------------------------------------------
 
 

@@ -40,19 +40,13 @@ def _experiments(experiments: list[Experiment], *, json_output: bool) -> None:
     if json_output:
         emit_json([{**asdict(e), "file": str(e.file), "verb": verb_of(e.task)} for e in experiments])
         return
-    table(
-        ("command", "paper", "expected", "time", "file"),
-        (
-            (
-                f"paperbench {verb_of(e.task) or 'train'} {e.name}",
-                e.paper,
-                e.expected,
-                e.time,
-                "" if e.shipped else short(e.file),
-            )
-            for e in experiments
-        ),
-    )
+    own = any(not e.shipped for e in experiments)
+    rows = [
+        (f"paperbench {verb_of(e.task) or 'train'} {e.name}", e.paper, e.expected, e.time)
+        + (("" if e.shipped else short(e.file),) if own else ())
+        for e in experiments
+    ]
+    table(("command", "paper", "expected", "time", *(("file",) if own else ())), rows)
 
 
 def verb_of(task: str) -> str:

@@ -38,7 +38,7 @@ def yaml_text(text: str) -> None:
     from rich.console import Console
     from rich.syntax import Syntax
 
-    Console().print(Syntax(text.rstrip("\n"), "yaml", background_color="default", word_wrap=True))
+    Console().print(Syntax(text.rstrip("\n"), "yaml", theme="ansi_dark", background_color="default", word_wrap=True))
 
 
 def scalar(value: object) -> str:

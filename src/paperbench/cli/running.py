@@ -131,6 +131,7 @@ def start(verb: str, experiment: str, overrides: list[str] | None, options: RunO
     from paperbench.cli.display import make_reporter
     from paperbench.engine import launch
 
+    _plan(composed)  # what the task refuses at a glance must leave no run directory behind
     reporter = make_reporter(json_output=options.json_output)
     try:
         outcome = launch.start(
@@ -184,10 +185,14 @@ def _finish(outcome: Outcome, *, json_output: bool) -> None:
         raise typer.Exit(outcome.exit_code)
 
 
+def _plan(composed: Composed) -> dict[str, str]:
+    """The task's facts about the run; raises what it finds wrong."""
+    return dict(importlib.import_module(composed.task.module).plan(composed.config))
+
+
 def _print_plan(composed: Composed, options: RunOptions) -> None:
     """`--dry-run`: what would run, what differs from the experiment's default, where it would write."""
-    module = importlib.import_module(composed.task.module)
-    facts = dict(module.plan(composed.config))
+    facts = _plan(composed)
     default = compose(composed.experiment, conf_dir=options.conf_dir).resolved if composed.source else composed.resolved
     changes = difference(default, composed.resolved)
     where = options.run_dir or Path(composed.resolved["output"]["root"]) / composed.experiment
