@@ -54,7 +54,7 @@ def test_other_data_are_said_to_have_no_published_number(run_dir: Path) -> None:
     (run_dir / "config.yaml").write_text("data: {name: shapes}\n")
     summary = summarise(RESULTS | {"data": "shapes", "scale": "short"}, str(run_dir))
     assert not any(line.paper for line in summary.lines)
-    assert summary.remarks == ("no published number applies to this run (data: shapes, scale: short)",)
+    assert summary.remarks == ("no published number applies to these data and settings at scale=short",)
 
 
 @pytest.mark.parametrize("damage", [None, "a: [", "- 1", b"\xff\xfe\x00"])

@@ -23,7 +23,7 @@ def log(path: Path, *records: dict[str, float | None]) -> Path:
 def training(*parts: str, steps: int = 30) -> list[dict[str, float | None]]:
     records: list[dict[str, float | None]] = [
         {"step": step, "train/loss": 2.0 / (step + 1), "train/lr": 0.1, "coco/AP": 3.0}
-        | {f"train/loss/{name}": 1.0 / (step + 1) for name in parts}
+        | {f"train/loss_{name}": 1.0 / (step + 1) for name in parts}
         for step in range(steps)
     ]
     return records

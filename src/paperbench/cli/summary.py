@@ -26,8 +26,8 @@ HEADLINES: tuple[tuple[str, str], ...] = (
     ("coco/AP", "{:.1f} %"),
     ("coco/AP50", "{:.1f} %"),
     ("coco/AP75", "{:.1f} %"),
+    ("proposals/recall50@100", "{:.1f} %"),
     ("proposals/recall50@300", "{:.1f} %"),
-    ("proposals/AR@300", "{:.1f} %"),
     ("test/error", "{:.2f} %"),
     ("test/errors", "{:.0f}"),
     ("test/bound", "{:.2f} nats"),
@@ -112,9 +112,9 @@ def _format(name: str) -> str:
 
 
 def _remarks(results: Mapping[str, Any], applying: Mapping[str | None, Published]) -> tuple[str, ...]:
-    data = results.get("data") or "these data"
     if not applying:
-        return (f"no published number applies to this run (data: {data}, scale: {results.get('scale') or 'unknown'})",)
+        scale = results.get("scale")
+        return ("no published number applies to these data and settings" + (f" at scale={scale}" if scale else ""),)
     sources = dict.fromkeys(f"paper: {entry.source}" for entry in applying.values())
     notes = dict.fromkeys(entry.note for entry in applying.values() if entry.note)
     return (*sources, *notes)

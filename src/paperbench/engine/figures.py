@@ -70,13 +70,13 @@ def smooth(values: NDArray[np.float64], *, share: float = 0.05) -> NDArray[np.fl
 
 
 def loss_curves(metrics: Path, output: Path) -> Path | None:
-    """Draws `train/loss`, its parts `train/loss/<name>` and the learning rate over the steps of a run.
+    """Draws `train/loss`, its parts `train/loss_<name>` and the learning rate over the steps of a run.
 
     `metrics` is a run's `metrics.jsonl`, `output` the PNG to write. Logged values are drawn faint, with their smoothed
     course over them. Returns None, and writes nothing, when no loss was logged.
     """
     records = metriclog.read(metrics)
-    parts = sorted({name for record in records for name in record if name.startswith(f"{_LOSS}/")})
+    parts = sorted({name for record in records for name in record if _is_part(name)})
     panels = [names for names in ([_LOSS], parts if len(parts) > 1 else [], [_RATE]) if _any_logged(records, names)]
     if not any(_LOSS in names or names is parts for names in panels):
         return None
@@ -101,7 +101,7 @@ def _draw_losses(axes: Axes, records: Sequence[Mapping[str, Any]], names: Sequen
         course = smooth(values)
         axes.plot(steps, values, color=colour, alpha=0.25, linewidth=1)
         axes.plot(steps, course, color=colour, linewidth=1.8, marker="o" if len(values) == 1 else "",
-                  label=name.removeprefix(f"{_LOSS}/"))  # fmt: skip
+                  label=_part_name(name))  # fmt: skip
         lowest, highest = min(lowest, course.min()), max(highest, course.max())
     if lowest > 0 and highest > 20 * lowest:
         axes.set_yscale("log")
@@ -113,6 +113,15 @@ def _series(records: Sequence[Mapping[str, Any]], name: str) -> tuple[NDArray[np
     """Steps and values at which `name` was logged as a finite number; null stands for one that was not finite."""
     found = [(record["step"], record[name]) for record in records if isinstance(record.get(name), int | float)]
     return np.array([step for step, _ in found], np.int64), np.array([value for _, value in found], np.float64)
+
+
+def _is_part(name: str) -> bool:
+    return name.startswith((f"{_LOSS}_", f"{_LOSS}/"))
+
+
+def _part_name(name: str) -> str:
+    """`train/loss_rpn_box` -> `rpn box`."""
+    return name[len(_LOSS) + 1 :].replace("_", " ")
 
 
 def _any_logged(records: Sequence[Mapping[str, Any]], names: Sequence[str]) -> bool:
