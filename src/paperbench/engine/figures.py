@@ -84,6 +84,7 @@ def loss_curves(metrics: Path, output: Path) -> Path | None:
     for column, names in enumerate(panels, start=1):
         axes = figure.add_subplot(1, len(panels), column)
         tidy(axes, title=_title(names), x="step")
+        axes.locator_params(axis="x", integer=True)
         if names == [_RATE]:
             axes.plot(*_series(records, _RATE), color=COLOURS[0], linewidth=1.5)
         else:
