@@ -27,12 +27,11 @@ app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
+    rich_markup_mode=None,  # help drawn by rich takes twice as long as all the rest of this program's start
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-data_app = typer.Typer(help="Data sets: what there is, where it lies, whether it is sound.", no_args_is_help=True)
-app.add_typer(data_app, name="data", rich_help_panel="The house")
-
-EXPERIMENTS, RUNS, HOUSE = "Experiments", "Runs", "The house"
+data_app = typer.Typer(help="List, download and check data sets.", no_args_is_help=True)
+app.add_typer(data_app, name="data")
 
 
 class Listing(StrEnum):
@@ -60,7 +59,7 @@ def _root(
     pass
 
 
-@app.command(rich_help_panel=EXPERIMENTS)
+@app.command()
 def ls(
     what: Annotated[Listing, typer.Argument(help="What to list.")] = Listing.experiments,
     json_output: o.Json = False,
@@ -74,13 +73,11 @@ def ls(
         listing.ls(what.value, json_output=json_output, conf_dir=conf_dir)
 
 
-@app.command(rich_help_panel=EXPERIMENTS)
+@app.command()
 def show(
     experiment: o.Experiment,
     overrides: o.Overrides = None,
-    diff: Annotated[
-        bool, typer.Option("--diff", help="Only what differs from the experiment's default.", rich_help_panel=o.LOOKING)
-    ] = False,
+    diff: Annotated[bool, typer.Option("--diff", help="Only what differs from the experiment's default.")] = False,
     run_dir: o.RunDir = None,
     seed: o.Seed = None,
     device: o.Device = None,
@@ -91,7 +88,7 @@ def show(
     conf_dir: o.ConfDir = None,
     debug: o.Debug = False,
 ) -> None:
-    """Show the complete configuration of an experiment, as YAML.
+    """Show the complete configuration of an experiment.
 
     Takes the options of the other verbs, so that changing one word explains a command; nothing runs.
     """
@@ -102,7 +99,7 @@ def show(
         listing.show(experiment, overrides, given, diff=diff)
 
 
-@app.command(rich_help_panel=EXPERIMENTS)
+@app.command()
 def train(
     experiment: o.Experiment,
     overrides: o.Overrides = None,
@@ -130,7 +127,7 @@ def train(
     _start("train", experiment, overrides, given, debug)
 
 
-@app.command("eval", rich_help_panel=EXPERIMENTS)
+@app.command("eval")
 def evaluate(
     experiment: o.Experiment,
     overrides: o.Overrides = None,
@@ -144,7 +141,10 @@ def evaluate(
     conf_dir: o.ConfDir = None,
     debug: o.Debug = False,
 ) -> None:
-    """Evaluate a trained run (checkpoint=RUN_DIR), with its own configuration unless overridden, or files alone."""
+    """Evaluate a trained run (checkpoint=RUN), or files alone.
+
+    A run is evaluated with its own configuration; overrides change that.
+    """
     given = RunOptions(
         run_dir=run_dir,
         seed=seed,
@@ -158,7 +158,7 @@ def evaluate(
     _start("eval", experiment, overrides, given, debug)
 
 
-@app.command(rich_help_panel=EXPERIMENTS)
+@app.command()
 def estimate(
     experiment: o.Experiment,
     overrides: o.Overrides = None,
@@ -172,7 +172,7 @@ def estimate(
     conf_dir: o.ConfDir = None,
     debug: o.Debug = False,
 ) -> None:
-    """Estimate a quality that no ground truth is at hand for."""
+    """Estimate a quality without ground truth."""
     given = RunOptions(
         run_dir=run_dir,
         seed=seed,
@@ -193,33 +193,33 @@ def _start(verb: str, experiment: str, overrides: list[str] | None, given: RunOp
         running.start(verb, experiment, overrides, given)
 
 
-@app.command(rich_help_panel=RUNS)
+@app.command()
 def resume(
     run: Annotated[Path, typer.Argument(metavar="RUN_DIR", help="Folder of the run.", show_default=False)],
     json_output: o.Json = False,
     debug: o.Debug = False,
 ) -> None:
-    """Continue a run that was stopped, killed or failed, from its last checkpoint."""
+    """Continue an unfinished run from its last checkpoint."""
     with guarded(json_output=json_output, debug=debug):
         from paperbench.cli import running
 
         running.resume(run, json_output=json_output)
 
 
-@app.command(rich_help_panel=RUNS)
+@app.command()
 def runs(
     root: Annotated[Path, typer.Argument(metavar="FOLDER", help="Where runs were written.")] = Path("outputs"),
     json_output: o.Json = False,
     debug: o.Debug = False,
 ) -> None:
-    """List runs, the newest first: state, step, best, age, folder."""
+    """List runs, the newest first: state, result, age, folder."""
     with guarded(json_output=json_output, debug=debug):
         from paperbench.cli import history
 
         history.print_runs(root, json_output=json_output)
 
 
-@app.command(rich_help_panel=RUNS)
+@app.command()
 def predict(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a trained run.", show_default=False)],
     images: Annotated[list[Path], typer.Argument(metavar="IMAGE", help="Pictures to look at.", show_default=False)],
@@ -243,9 +243,12 @@ def predict(
         )
 
 
-@app.command(rich_help_panel=HOUSE)
+@app.command()
 def doctor(json_output: o.Json = False, debug: o.Debug = False) -> None:
-    """Look at this machine: versions, devices, memory, disk, data. Leaves with 4 if something essential is broken."""
+    """Look at this machine: versions, devices, disk, data.
+
+    Leaves with exit code 4 if something essential is broken.
+    """
     with guarded(json_output=json_output, debug=debug):
         from paperbench.cli import doctor as examination
 
@@ -262,7 +265,7 @@ DataRoot = Annotated[
 
 @data_app.command("ls")
 def data_ls(root: DataRoot = None, json_output: o.Json = False, debug: o.Debug = False) -> None:
-    """List data sets, the layout that each needs, and whether it is there."""
+    """List data sets, what each needs, and whether it is there."""
     with guarded(json_output=json_output, debug=debug):
         from paperbench.cli import datasets
 
@@ -293,7 +296,7 @@ def data_check(
     conf_dir: o.ConfDir = None,
     debug: o.Debug = False,
 ) -> None:
-    """Read all annotations and images, count them, and name every fault."""
+    """Read annotations and images; count them, name all faults."""
     with guarded(json_output=json_output, debug=debug):
         from paperbench.cli import datasets
 

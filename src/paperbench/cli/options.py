@@ -8,8 +8,6 @@ from typing import Annotated
 
 import typer
 
-RUNNING, LOOKING = "Where and how it runs", "Output"
-
 Experiment = Annotated[
     str, typer.Argument(metavar="EXPERIMENT", help="Name of an experiment (see `paperbench ls`).", show_default=False)
 ]
@@ -23,37 +21,30 @@ Overrides = Annotated[
 ]
 RunDir = Annotated[
     Path | None,
-    typer.Option(
-        "--run-dir", metavar="D", help="Folder of this run; default outputs/EXPERIMENT/TIME.", rich_help_panel=RUNNING
-    ),
+    typer.Option("--run-dir", metavar="D", help="Folder of this run; default outputs/EXPERIMENT/TIME."),
 ]
-Seed = Annotated[int | None, typer.Option("--seed", metavar="N", help="The same as seed=N.", rich_help_panel=RUNNING)]
+Seed = Annotated[int | None, typer.Option("--seed", metavar="N", help="The same as seed=N.")]
 Device = Annotated[
     str | None,
-    typer.Option("--device", metavar="auto|cpu|cuda|mps", help="The same as device=NAME.", rich_help_panel=RUNNING),
+    typer.Option("--device", metavar="auto|cpu|cuda|mps", help="The same as device=NAME."),
 ]
 Nproc = Annotated[
     int | None,
-    typer.Option(
-        "--nproc", metavar="N", help="Processes on this machine; the same as nproc=N.", rich_help_panel=RUNNING
-    ),
+    typer.Option("--nproc", metavar="N", help="Processes on this machine; the same as nproc=N."),
 ]
 Smoke = Annotated[
     bool,
-    typer.Option(
-        "--smoke", help="The same as scale=smoke: seconds, to see whether all works.", rich_help_panel=RUNNING
-    ),
+    typer.Option("--smoke", help="The same as scale=smoke: seconds, to see whether all works."),
 ]
 DryRun = Annotated[
     bool,
-    typer.Option("--dry-run", help="Check everything, say what would run, write nothing.", rich_help_panel=LOOKING),
+    typer.Option("--dry-run", help="Check everything, say what would run, write nothing."),
 ]
 Json = Annotated[
     bool,
     typer.Option(
         "--json",
         help="One JSON document on stdout, all else on stderr. An error is a document too: error, mistakes, exit_code.",
-        rich_help_panel=LOOKING,
     ),
 ]
 ConfDir = Annotated[
@@ -62,10 +53,9 @@ ConfDir = Annotated[
         "--conf-dir",
         metavar="DIR",
         help="Your own configurations, before the shipped ones; default ./conf if it holds any.",
-        rich_help_panel=RUNNING,
     ),
 ]
-Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.", rich_help_panel=LOOKING)]
+Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
 
 
 @dataclass(frozen=True, kw_only=True)
