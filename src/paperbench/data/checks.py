@@ -35,7 +35,8 @@ def examine(dataset: DetectionSet) -> dict[str, Any]:
 
     with ThreadPoolExecutor(READERS) as pool:
         found = list(pool.map(fault, range(len(dataset))))
-    faults = Faults(f"{dataset.name} ({dataset.split})", "error")
+    remedy = "Replace these files, or take them out of the split"
+    faults = Faults(f"{dataset.name} ({dataset.split})", "error", remedy=remedy)
     for entry in filter(None, found):
         faults.add(*entry)
     faults.finish(len(dataset))

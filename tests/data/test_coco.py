@@ -1,0 +1,170 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from paperbench.data import coco
+from paperbench.errors import DataError
+from tests.data.files import coco_content, write_coco, write_image
+
+CAR = {"image_id": 10, "category_id": 3, "bbox": [1.5, 2, 20, 30.25], "area": 400.5, "iscrowd": 0}
+CROWD = {"image_id": 12, "category_id": 90, "bbox": [0, 0, 60, 40], "area": 2000, "iscrowd": 1}
+
+
+def read(root: Path, **options: Any) -> coco.DetectionSet:
+    return coco.read(root=str(root), split="val2017", **options)
+
+
+def test_boxes_labels_areas_and_crowds(tmp_path: Path) -> None:
+    write_coco(tmp_path, coco_content([CROWD, CAR, {**CAR, "category_id": 7, "bbox": [0, 0, 5, 5]}]))
+    dataset = read(tmp_path)
+    assert dataset.classes == ("car", "train", "toothbrush")
+    assert dataset.category_ids == (3, 7, 90)
+    assert [record.image_id for record in dataset.records] == [10, 11, 12]
+    first, empty, last = dataset.records
+    assert first.boxes.tolist() == [[1.5, 2, 21.5, 32.25], [0, 0, 5, 5]]
+    assert first.labels.tolist() == [1, 2]
+    assert first.area.tolist() == [400.5, 400.5]
+    assert empty.boxes.shape == (0, 4)
+    assert last.labels.tolist() == [3]
+    assert last.crowd.tolist() == [True]
+    assert first.crowd.tolist() == first.difficult.tolist() == [False, False]
+    assert first.source.endswith("000000000010.jpg")
+    assert dataset.decode(2).shape == (40, 60, 3)
+
+
+def test_area_and_crowd_may_be_absent(tmp_path: Path) -> None:
+    write_coco(tmp_path, coco_content([{"image_id": 10, "category_id": 3, "bbox": [1, 2, 20, 30]}]))
+    record = read(tmp_path).records[0]
+    assert record.area.tolist() == [600]
+    assert record.crowd.tolist() == [False]
+
+
+@pytest.mark.parametrize("layout", ["coco", "here", "images"])
+def test_layouts(tmp_path: Path, layout: str) -> None:
+    write_coco(tmp_path, coco_content([CAR]))
+    root = tmp_path if layout == "coco" else tmp_path / "coco"
+    if layout == "images":
+        (root / "images").mkdir()
+        (root / "val2017").rename(root / "images" / "val2017")
+    assert len(read(root)) == 3
+
+
+FAULTY = {
+    "zero area": {"bbox": [5, 5, 0, 9]},
+    "inverted corners": {"bbox": [5, 5, -3, 9]},
+    "outside the image": {"bbox": [55, 5, 9, 9]},
+    "coordinates that are not finite": {"bbox": [5, float("nan"), 9, 9]},
+    "unknown class": {"category_id": 4},
+    "unknown image": {"image_id": 999},
+    "no box": {"bbox": [5, 5, 9]},
+}
+
+
+@pytest.mark.parametrize("reason", FAULTY)
+@pytest.mark.parametrize("position", [0, 1])
+def test_faulty_annotations_are_named_or_dropped(tmp_path: Path, reason: str, position: int) -> None:
+    entries = [{**CAR, "bbox": [1, 1, 8, 8]}, {**CAR, "bbox": [2, 2, 8, 8]}]
+    entries[position] |= FAULTY[reason]
+    path = write_coco(tmp_path, coco_content(entries))
+    with pytest.raises(DataError) as error:
+        read(tmp_path)
+    assert f"{path}, annotation {100 + position}" in str(error.value)
+    assert f": {reason}: " in str(error.value)
+    dataset = read(tmp_path, on_bad_box="drop")
+    assert dataset.dropped == {reason: 1}
+    kept = 1 - position
+    assert dataset.records[0].boxes.tolist() == [[1 + kept, 1 + kept, 9 + kept, 9 + kept]]
+
+
+def test_a_missing_image_takes_its_objects_along(tmp_path: Path) -> None:
+    write_coco(tmp_path, coco_content([CAR, {**CROWD, "image_id": 11}, {**CAR, "image_id": 12}]))
+    (tmp_path / "coco" / "val2017" / "000000000011.jpg").unlink()
+    with pytest.raises(DataError, match=r"000000000011\.jpg: missing image"):
+        read(tmp_path)
+    dataset = read(tmp_path, on_bad_box="drop")
+    assert [record.image_id for record in dataset.records] == [10, 12]
+    assert [len(record.labels) for record in dataset.records] == [1, 1]
+    assert dataset.dropped == {"missing image": 1}
+
+
+def test_images_of_another_size(tmp_path: Path) -> None:
+    write_coco(tmp_path, coco_content([CAR]))
+    write_image(tmp_path / "coco" / "val2017" / "000000000010.jpg", height=60, width=40)
+    with pytest.raises(DataError, match=r"image 10: size contradicts the image: 60 x 40, .* has 40 x 60"):
+        read(tmp_path)
+
+
+def test_duplicate_images(tmp_path: Path) -> None:
+    content = coco_content([CAR])
+    content["images"].append(content["images"][0])
+    write_coco(tmp_path, content)
+    with pytest.raises(DataError, match="image 10: duplicate image id"):
+        read(tmp_path)
+    assert len(read(tmp_path, on_bad_box="drop")) == 3
+
+
+def test_limit_leaves_the_annotations_of_other_images_alone(tmp_path: Path) -> None:
+    write_coco(tmp_path, coco_content([CAR, {**CAR, "image_id": 12}]))
+    dataset = read(tmp_path, limit=1)
+    assert len(dataset) == 1
+    assert dataset.objects == 1
+    assert dataset.dropped == {}
+
+
+@pytest.mark.parametrize("share", [0.0, 0.3, 0.99])
+def test_files_cut_short(tmp_path: Path, share: float) -> None:
+    path = write_coco(tmp_path, coco_content([CAR]))
+    content = path.read_text()
+    path.write_text(content[: int(share * len(content))])
+    with pytest.raises(DataError, match=r"instances_val2017\.json: (the file is empty|half-written)"):
+        read(tmp_path, on_bad_box="drop")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda c: [c], "a list instead of an object"),
+        (lambda c: {k: v for k, v in c.items() if k != "annotations"}, "'annotations' must be a list"),
+        (lambda c: {**c, "images": [{"file_name": "a.jpg"}]}, "'images' must be a list of objects that have an 'id'"),
+        (lambda c: {**c, "images": [{"id": 10, "file_name": "a.jpg"}]}, "image 10: needs file_name, height and width"),
+        (lambda c: {**c, "categories": []}, "'categories' must have"),
+        (lambda c: {**c, "categories": [{"id": 1, "name": "a"}, {"id": 2, "name": "a"}]}, "share an id or a name"),
+        (lambda c: {**c, "categories": [{"id": 1, "name": "a"}, {"id": 1, "name": "b"}]}, "share an id or a name"),
+    ],
+)
+def test_files_in_another_format(tmp_path: Path, change: Any, message: str) -> None:
+    path = write_coco(tmp_path, coco_content([CAR]))
+    path.write_text(json.dumps(change(json.loads(path.read_text()))))
+    with pytest.raises(DataError, match=message):
+        read(tmp_path)
+
+
+def test_a_split_that_is_not_there_names_those_that_are(tmp_path: Path) -> None:
+    write_coco(tmp_path, coco_content([CAR]))
+    with pytest.raises(DataError, match=r"instances_train2017\.json was looked for; there are the splits val2017"):
+        coco.read(root=str(tmp_path), split="train2017")
+
+
+def test_annotations_without_their_images(tmp_path: Path) -> None:
+    write_coco(tmp_path, coco_content([CAR]))
+    (tmp_path / "coco" / "val2017").rename(tmp_path / "coco" / "elsewhere")
+    with pytest.raises(DataError, match="folder of images val2017"):
+        read(tmp_path)
+
+
+def test_many_objects_come_to_their_images(tmp_path: Path) -> None:
+    """The grouping is vectorised: held against one that is not."""
+    rng = np.random.default_rng(0)
+    entries = [
+        {"image_id": int(rng.integers(10, 13)), "category_id": 3, "bbox": [*rng.random(2).tolist(), 1.0 + k / 10, 2.0]}
+        for k in range(60)
+    ]
+    write_coco(tmp_path, coco_content(entries))
+    for record in read(tmp_path).records:
+        widths = [entry["bbox"][2] for entry in entries if entry["image_id"] == record.image_id]
+        np.testing.assert_allclose(record.boxes[:, 2] - record.boxes[:, 0], widths, atol=1e-5)

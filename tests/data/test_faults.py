@@ -1,0 +1,100 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from paperbench.data.faults import INVERTED, NOT_FINITE, OUTSIDE, ZERO_AREA, Faults, examine_boxes
+from paperbench.errors import DataError
+
+SIZE = np.array([[375, 500]])
+
+
+def examine(*box: float, first_pixel: int | None = 1) -> tuple[list[float], str | None, bool]:
+    boxes, reasons, clipped = examine_boxes(np.array([box]), SIZE, first_pixel=first_pixel)
+    return boxes[0].tolist(), reasons[0], bool(clipped[0])
+
+
+@pytest.mark.parametrize(
+    ("box", "first_pixel", "expected"),
+    [
+        ((1, 1, 500, 375), 1, [0, 0, 500, 375]),
+        ((48, 240, 195, 371), 1, [47, 239, 195, 371]),
+        ((0, 0, 499, 374), 0, [0, 0, 500, 375]),
+        ((0, 0, 500, 375), None, [0, 0, 500, 375]),
+        ((10.5, 20.25, 30.5, 40.25), None, [10.5, 20.25, 30.5, 40.25]),
+    ],
+)
+def test_conventions(box: tuple[float, ...], first_pixel: int | None, expected: list[float]) -> None:
+    assert examine(*box, first_pixel=first_pixel) == (expected, None, False)
+
+
+@pytest.mark.parametrize(
+    ("box", "expected"), [((0, 0, 10, 10), [0, 0, 10, 10]), ((400, 300, 501, 376), [399, 299, 500, 375])]
+)
+def test_a_pixel_beyond_the_border_is_clipped_and_counted(box: tuple[float, ...], expected: list[float]) -> None:
+    assert examine(*box) == (expected, None, True)
+
+
+@pytest.mark.parametrize(
+    ("box", "reason"),
+    [
+        ((5, 5, 5, 9), ZERO_AREA),
+        ((5, 9, 8, 9), ZERO_AREA),
+        ((9, 5, 5, 9), INVERTED),
+        ((5, 9, 9, 5), INVERTED),
+        ((-1, 5, 9, 9), OUTSIDE),
+        ((5, 5, 502, 9), OUTSIDE),
+        ((501, 5, 502, 9), OUTSIDE),
+        ((600, 400, 700, 500), OUTSIDE),
+        ((65535, 5, 65536, 9), OUTSIDE),  # what -1 becomes in 16 bits without a sign
+        ((5, 4294967295, 9, 4294967296), OUTSIDE),
+        ((65535, 5, 9, 9), INVERTED),
+        ((float("nan"), 5, 9, 9), NOT_FINITE),
+        ((5, 5, float("inf"), 9), NOT_FINITE),
+    ],
+)
+def test_each_fault_has_its_reason(box: tuple[float, ...], reason: str) -> None:
+    _, found, clipped = examine(*box)
+    assert found == reason
+    assert not clipped
+
+
+def test_no_boxes_at_all() -> None:
+    boxes, reasons, clipped = examine_boxes(np.zeros((0, 4)), np.zeros((0, 2), np.int64), first_pixel=None)
+    assert boxes.shape == (0, 4)
+    assert reasons == []
+    assert clipped.shape == (0,)
+
+
+def test_the_error_names_the_first_twenty_and_counts_all() -> None:
+    faults = Faults("devkit (train)", "error")
+    for k in range(23):
+        faults.add(ZERO_AREA, f"file {k}, object 1", "(1, 1, 1, 1)")
+    faults.add(INVERTED, "file 23, object 1", "(2, 1, 1, 1)")
+    with pytest.raises(DataError) as error:
+        faults.finish(5)
+    message = str(error.value)
+    assert "devkit (train): 24 faults" in message
+    assert "file 19, object 1: zero area: (1, 1, 1, 1)" in message
+    assert "file 20," not in message
+    assert "and 4 more" in message
+    assert "23 x zero area, 1 x inverted corners" in message
+    assert "data.on_bad_box=drop" in message
+
+
+def test_drop_counts_unless_nothing_is_left() -> None:
+    faults = Faults("devkit", "drop")
+    faults.add(ZERO_AREA, "file", "")
+    faults.add(ZERO_AREA, "file", "")
+    assert faults.finish(1) == {ZERO_AREA: 2}
+    with pytest.raises(DataError, match="No usable image is left"):
+        faults.finish(0)
+
+
+def test_without_faults_nothing_is_counted() -> None:
+    assert Faults("devkit", "error").finish(0) == {}
+
+
+def test_an_unknown_way_to_treat_faults_is_refused() -> None:
+    with pytest.raises(ValueError, match="'ignore'"):
+        Faults("devkit", "ignore")  # type: ignore[arg-type]

@@ -1,0 +1,212 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from paperbench.data import voc
+from paperbench.data.faults import REPAIRED
+from paperbench.errors import DataError
+from tests.data.files import voc_object, voc_xml, write_image, write_voc
+
+SOUND = {
+    "2008_000001": voc_xml(
+        voc_object("dog", (1, 1, 60, 40)),
+        voc_object(
+            "person",
+            ("10.5", 5, 20, 30),
+            difficult=1,
+            extra="<part><name>head</name><bndbox><xmin>0</xmin></bndbox></part>",
+        ),
+    ),
+    "2008_000007": voc_xml(),
+}
+
+
+def test_boxes_labels_and_flags(tmp_path: Path) -> None:
+    folder = write_voc(tmp_path, SOUND)
+    dataset = voc.read(root=str(tmp_path), split="trainval")
+    assert dataset.classes == voc.CLASSES
+    assert len(dataset.classes) == 20
+    first, empty = dataset.records
+    assert first.image_id == "2008_000001"
+    assert first.source == str(folder / "Annotations" / "2008_000001.xml")
+    assert first.boxes.tolist() == [[0, 0, 60, 40], [9.5, 4, 20, 30]]
+    assert [dataset.classes[label - 1] for label in first.labels] == ["dog", "person"]
+    assert first.difficult.tolist() == [False, True]
+    assert first.crowd.tolist() == [False, False]
+    assert first.area.tolist() == [2400, 273]
+    assert empty.boxes.shape == (0, 4)
+    assert dataset.objects == 2
+    assert dataset.dropped == dataset.repaired == {}
+    assert dataset.decode(1).shape == (40, 60, 3)
+
+
+@pytest.mark.parametrize("below", ["", "VOCdevkit", "VOCdevkit/VOC2007"])
+def test_root_may_be_the_devkit_or_the_folder_itself(tmp_path: Path, below: str) -> None:
+    write_voc(tmp_path, SOUND)
+    assert len(voc.read(root=str(tmp_path / below), split="trainval")) == 2
+
+
+def test_root_of_the_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_voc(tmp_path, SOUND)
+    monkeypatch.setenv("PAPERBENCH_DATA", str(tmp_path))
+    assert len(voc.read(split="trainval")) == 2
+
+
+def test_own_classes_own_suffix_and_counting_from_zero(tmp_path: Path) -> None:
+    write_voc(tmp_path, {"a": voc_xml(voc_object("gate", (0, 0, 59, 39)))}, year="Own", split="all", suffix=".png")
+    dataset = voc.read(root=str(tmp_path), year="Own", split="all", classes=("pole", "gate"), zero_based=True)
+    assert dataset.classes == ("pole", "gate")
+    assert dataset.records[0].labels.tolist() == [2]
+    assert dataset.records[0].boxes.tolist() == [[0, 0, 60, 40]]
+    assert dataset.repaired == {}
+    assert dataset.decode(0).shape == (40, 60, 3)
+
+
+def test_files_that_count_from_zero_under_the_reader_that_counts_from_one(tmp_path: Path) -> None:
+    """No underflow: the box is clipped by its one pixel, and the repair is counted."""
+    write_voc(tmp_path, {"a": voc_xml(voc_object("dog", (0, 0, 59, 39)))})
+    dataset = voc.read(root=str(tmp_path), split="trainval")
+    assert dataset.records[0].boxes.tolist() == [[0, 0, 59, 39]]
+    assert dataset.repaired == {REPAIRED: 1}
+
+
+def test_limit_reads_the_first_images_only(tmp_path: Path) -> None:
+    write_voc(tmp_path, {**SOUND, "c": "<broken"})
+    assert [r.image_id for r in voc.read(root=str(tmp_path), split="trainval", limit=2).records] == list(SOUND)
+
+
+FAULTY = {
+    "zero": (voc_object("dog", (5, 5, 5, 9)), "object 1 (dog): zero area: (5, 5, 5, 9) in an image of 60 x 40"),
+    "inverted": (voc_object("cat", (9, 5, 3, 9)), "object 1 (cat): inverted corners: (9, 5, 3, 9)"),
+    "outside": (voc_object("cow", (5, 5, 90, 9)), "object 1 (cow): outside the image: (5, 5, 90, 9)"),
+    "underflow": (voc_object("cow", (65535, 5, 65536, 9)), "object 1 (cow): outside the image: (65535, 5, 65536, 9)"),
+    "nan": (voc_object("cow", ("nan", 5, 9, 9)), "object 1 (cow): coordinates that are not finite: (nan, 5, 9, 9)"),
+    "word": (voc_object("cow", ("left", 5, 9, 9)), "object 1 (cow): no box: xmin, ymin, xmax, ymax read left, 5, 9, 9"),
+    "no-box": ("<object><name>cow</name></object>", "object 1 (cow): no box"),
+    "class": (voc_object("preson", (5, 5, 9, 9)), "object 1 (preson): unknown class: 'preson'; nearest: person"),
+    "nameless": (voc_object("", (5, 5, 9, 9)), "object 1 (without a name): unknown class"),
+}
+
+
+@pytest.mark.parametrize("fault", FAULTY)
+def test_faulty_objects_are_named_or_dropped(tmp_path: Path, fault: str) -> None:
+    xml, message = FAULTY[fault]
+    folder = write_voc(tmp_path, {"a": voc_xml(xml, voc_object("dog", (1, 1, 9, 9)))})
+    with pytest.raises(DataError) as error:
+        voc.read(root=str(tmp_path), split="trainval")
+    assert str(folder / "Annotations" / "a.xml") in str(error.value)
+    assert message in str(error.value)
+    dataset = voc.read(root=str(tmp_path), split="trainval", on_bad_box="drop")
+    assert dataset.records[0].boxes.tolist() == [[0, 0, 9, 9]]
+    assert sum(dataset.dropped.values()) == 1
+
+
+def test_all_faults_are_in_one_message(tmp_path: Path) -> None:
+    folder = write_voc(tmp_path, {name: voc_xml(xml) for name, (xml, _) in FAULTY.items()})
+    (folder / "JPEGImages" / "zero.jpg").unlink()
+    with pytest.raises(DataError) as error:
+        voc.read(root=str(tmp_path), split="trainval")
+    assert f"{len(FAULTY)} faults" in str(error.value)
+    assert "zero.jpg: missing image" in str(error.value)
+    for name, (_, message) in FAULTY.items():
+        assert name == "zero" or message in str(error.value)
+
+
+def cut(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+SPOILT = {
+    "missing image": (lambda f: (f / "JPEGImages/b.jpg").unlink(), "b.jpg"),
+    "truncated image": (lambda f: cut(f / "JPEGImages/b.jpg"), "b.jpg"),
+    "unreadable image": (lambda f: (f / "JPEGImages/b.jpg").write_bytes(b"404 not found"), "b.jpg"),
+    "missing annotation": (lambda f: (f / "Annotations/b.xml").unlink(), "b.xml"),
+    "unreadable annotation": (lambda f: cut(f / "Annotations/b.xml"), "b.xml"),
+    "size contradicts the image": (lambda f: write_image(f / "JPEGImages/b.jpg", height=60, width=40), "b.xml"),
+}
+
+
+@pytest.mark.parametrize("reason", SPOILT)
+def test_unusable_images_are_named_or_dropped(tmp_path: Path, reason: str) -> None:
+    folder = write_voc(tmp_path, dict.fromkeys("abc", voc_xml(voc_object("dog", (1, 1, 9, 9)))))
+    spoil, file = SPOILT[reason]
+    spoil(folder)
+    with pytest.raises(DataError, match=rf"{file}: {reason}"):
+        voc.read(root=str(tmp_path), split="trainval")
+    dataset = voc.read(root=str(tmp_path), split="trainval", on_bad_box="drop")
+    assert [record.image_id for record in dataset.records] == ["a", "c"]
+    assert dataset.dropped == {reason: 1}
+    assert not np.array_equal(dataset.decode(0), dataset.decode(1))
+
+
+@pytest.mark.parametrize("content", ["", "   ", "<html></html>"])
+def test_files_that_are_no_annotation(tmp_path: Path, content: str) -> None:
+    write_voc(tmp_path, {"a": voc_xml(), "b": content})
+    with pytest.raises(DataError, match=r"b\.xml: unreadable annotation"):
+        voc.read(root=str(tmp_path), split="trainval")
+
+
+def test_an_image_listed_twice(tmp_path: Path) -> None:
+    folder = write_voc(tmp_path, SOUND)
+    listing = folder / "ImageSets" / "Main" / "trainval.txt"
+    listing.write_text("2008_000001  1\n\n2008_000007 -1\n2008_000001  1\n")
+    with pytest.raises(DataError, match=r"trainval\.txt, 2008_000001: listed twice"):
+        voc.read(root=str(tmp_path), split="trainval")
+    dataset = voc.read(root=str(tmp_path), split="trainval", on_bad_box="drop")
+    assert [record.image_id for record in dataset.records] == list(SOUND)
+
+
+BOMB = """<?xml version="1.0"?><!DOCTYPE annotation [<!ENTITY a "ha"><!ENTITY b "&a;&a;&a;&a;&a;&a;&a;&a;">]>
+<annotation><object><name>&b;</name></object></annotation>"""
+OUTSIDE_FILE = """<?xml version="1.0"?><!DOCTYPE annotation [<!ENTITY a SYSTEM "file:///etc/hostname">]>
+<annotation><object><name>&a;</name></object></annotation>"""
+
+
+@pytest.mark.parametrize("xml", [BOMB, OUTSIDE_FILE])
+@pytest.mark.parametrize("on_bad_box", ["error", "drop"])
+def test_entities_are_refused_whatever_else(tmp_path: Path, xml: str, on_bad_box: str) -> None:
+    write_voc(tmp_path, {"a": voc_xml(), "b": xml})
+    with pytest.raises(DataError, match=r"b\.xml: refused"):
+        voc.read(root=str(tmp_path), split="trainval", on_bad_box=on_bad_box)  # type: ignore[arg-type]
+
+
+def test_a_split_that_is_not_there(tmp_path: Path) -> None:
+    folder = write_voc(tmp_path, SOUND)
+    (folder / "ImageSets" / "Main" / "dog_trainval.txt").touch()
+    with pytest.raises(DataError, match="there are: trainval ") as error:
+        voc.read(root=str(tmp_path), split="test")
+    assert "data.test_split" in str(error.value)
+
+
+def test_an_empty_list(tmp_path: Path) -> None:
+    folder = write_voc(tmp_path, SOUND)
+    (folder / "ImageSets" / "Main" / "trainval.txt").write_text("\n")
+    with pytest.raises(DataError, match=r"trainval\.txt: lists no image"):
+        voc.read(root=str(tmp_path), split="trainval")
+
+
+@pytest.mark.parametrize("exists", [True, False])
+def test_a_root_without_the_devkit(tmp_path: Path, exists: bool) -> None:
+    root = tmp_path if exists else tmp_path / "nowhere"
+    (tmp_path / "something.txt").touch()
+    with pytest.raises(DataError) as error:
+        voc.read(root=str(root), year="2012", split="trainval")
+    for part in (
+        "VOCdevkit/VOC2012/ImageSets/Main was looked for",
+        "VOCdevkit/VOC<year>/{Annotations,ImageSets/Main,JPEGImages}",
+        "something.txt" if exists else "no such folder",
+        f"paperbench data get voc --root {root}",
+        "http://host.robots.ox.ac.uk/pascal/VOC/",
+    ):
+        assert part in str(error.value)
+
+
+def test_an_image_that_vanishes_after_reading_is_named(tmp_path: Path) -> None:
+    folder = write_voc(tmp_path, SOUND)
+    dataset = voc.read(root=str(tmp_path), split="trainval")
+    (folder / "JPEGImages" / "2008_000007.jpg").unlink()
+    with pytest.raises(DataError, match=r"2008_000007\.jpg: missing image"):
+        dataset.decode(1)
