@@ -4,7 +4,7 @@ import pytest
 import torch
 import torchvision
 
-from paperbench.detection.nms import grouped_nms, survivors
+from paperbench.detection.nms import survivors
 from tests.detection.test_boxes import random_boxes
 
 BOXES = torch.tensor([[10.0, 10, 50, 60], [11, 12, 48, 60], [8, 9, 40, 50], [100, 100, 150, 140], [99, 110, 155, 139]])
@@ -15,19 +15,9 @@ SCORES = torch.tensor([0.5, 0.7, 0.6, 0.9, 0.8])
     ("threshold", "kept"), [(0.1, {1, 3}), (0.3, {1, 3}), (0.5, {1, 3}), (0.8, {1, 2, 3, 4}), (0.9, {0, 1, 2, 3, 4})]
 )
 def test_the_published_example(threshold: float, kept: set[int]) -> None:
-    assert set(grouped_nms(BOXES, SCORES, torch.zeros(5, dtype=torch.int64), threshold).tolist()) == kept
-
-
-def test_groups_do_not_suppress_each_other() -> None:
-    twice = torch.cat([BOXES, BOXES])
-    groups = torch.arange(2).repeat_interleave(5)
-    found = grouped_nms(twice, torch.cat([SCORES, SCORES]), groups, 0.5)
-    assert set(found.tolist()) == {1, 3, 6, 8}
-
-
-def test_nothing_in_nothing_out() -> None:
-    empty = grouped_nms(torch.zeros(0, 4), torch.zeros(0), torch.zeros(0, dtype=torch.int64), 0.5)
-    assert empty.shape == (0,)
+    order = SCORES.argsort(descending=True)
+    index, valid = survivors(BOXES[order][None], SCORES[order][None], iou=threshold, keep=5)
+    assert set(order[index[valid]].tolist()) == kept
 
 
 def test_survivors_equal_an_image_by_image_loop() -> None:

@@ -6,9 +6,9 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
+from torchvision.ops import batched_nms
 
 from paperbench.detection import boxes as box_ops
-from paperbench.detection.nms import grouped_nms
 from paperbench.detection.roi_head import BoxStd
 
 SMALLEST_SIDE = 1e-2
@@ -51,7 +51,7 @@ def detections(
     large = (boxes[:, 2:] - boxes[:, :2] >= SMALLEST_SIDE).all(-1)
     image, label, scores, boxes = image[large], label[large], scores[large], boxes[large]
 
-    kept = grouped_nms(boxes, scores, image * classes + label, nms_iou)
+    kept = batched_nms(boxes, scores, image * classes + label, nms_iou)
     # `kept` is in order of score over the whole batch; a stable sort by image leaves each image's own in that order.
     kept = kept[image[kept].argsort(stable=True)]
     image = image[kept]

@@ -18,6 +18,7 @@ from paperbench.engine.order import EpochOrder
 from paperbench.engine.run import Run
 from paperbench.engine.seeding import MODEL_INIT, seed_everything
 from paperbench.engine.trainer import Trainer
+from paperbench.errors import DataError
 
 __all__ = ["plan", "predict", "run"]
 
@@ -39,6 +40,11 @@ def run(config: DetectTrain, run: Run) -> dict[str, float]:
     test_set = datasets.load(config.data, "test")
     for dataset in (train_set, test_set):
         run.reporter.message(datasets.describe(dataset))
+    if test_set.objects == 0:
+        raise DataError(
+            f"{config.data.name} {test_set.split}: none of its {len(test_set)} images has an object, so nothing can be scored; "
+            "choose another test split"
+        )
 
     seed_everything(run.seed, MODEL_INIT)
     resuming = run.checkpoints.exists()
