@@ -62,6 +62,16 @@ def resume_here(run_dir: Path) -> None:
     _exit_with(lambda: launch.resume(run_dir, SilentReporter()).exit_code)
 
 
+def start_under_torchrun_here(resolved: Mapping[str, Any], run_dir: Path, environment: Mapping[str, str]) -> None:
+    os.environ.update(environment)  # the server was started before the test changed its own
+    start_here(resolved, run_dir)
+
+
+def resume_under_torchrun_here(run_dir: Path, environment: Mapping[str, str]) -> None:
+    os.environ.update(environment)
+    resume_here(run_dir)
+
+
 def start_ranks(resolved: Mapping[str, Any], run_dir: Path) -> list[int]:
     """Makes the run directory and does the run in `nproc` workers, as torchrun would; their exit codes."""
     from paperbench.engine.rundir import RunDirectory

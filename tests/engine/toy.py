@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from paperbench import catalog
 from paperbench.catalog import TaskSpec
-from paperbench.config.schema import STRICT, NonNegativeInt, PositiveInt, TrainConfig
+from paperbench.config.schema import STRICT, NonNegativeFloat, NonNegativeInt, PositiveInt, TrainConfig
 from paperbench.engine import checkpoints, metriclog
 from paperbench.engine.optim import build_optimizer, lr_factor
 from paperbench.engine.order import BatchKey, EpochOrder
@@ -50,6 +50,10 @@ class ToyConfig(TrainConfig):
 
     length: PositiveInt = 12
     width: PositiveInt = 8
+    plain: bool = False
+    """No noise, no dropout, no statistics of a batch: nothing that depends on how a batch is shared."""
+    pace: NonNegativeFloat = 0.0
+    """Seconds that a step takes at least."""
     fault: str = ""
     fault_rank: NonNegativeInt = 0
     evaluate: bool = True
@@ -92,19 +96,22 @@ class Toy(nn.Module):
         super().__init__()
         self.body = nn.Sequential(
             nn.Linear(5, config.width),
-            nn.BatchNorm1d(config.width),
+            nn.Identity() if config.plain else nn.BatchNorm1d(config.width),
             nn.ReLU(),
-            nn.Dropout(0.2),
+            nn.Dropout(0.0 if config.plain else 0.2),
             nn.Linear(config.width, 2),
         )
+        self._noise = 0.0 if config.plain else 0.1
+        self._pace = config.pace
         self._strike = strike
 
     def forward(self, batch: tuple[int, Tensor, Tensor], stream: torch.Generator) -> dict[str, Tensor]:
         step, x, y = batch
+        time.sleep(self._pace)
         for name, number in SIGNALS.items():
             if self._strike(name, step):
                 os.kill(os.getpid(), number)
-        out = self.body(x + 0.1 * torch.randn(x.shape, generator=stream))
+        out = self.body(x + self._noise * torch.randn(x.shape, generator=stream))
         losses = {"first": (out[:, 0] - y).square().mean(), "second": out[:, 1].abs().mean()}
         if self._strike("nan", step):
             losses["second"] = losses["second"] * float("nan")

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from paperbench.engine.checkpoints import CheckpointStore
 from paperbench.engine.rundir import RunDirectory
 from tests.engine import processes, toy
 
@@ -29,6 +30,22 @@ def test_signal_saves_and_exits_3(tmp_path: Path, name: str) -> None:
     for key in expected:
         assert torch.equal(weights[key], expected[key]), key
     assert toy.record(run_dir) == toy.record(undisturbed)
+
+
+@pytest.mark.parametrize("step", [2, 5, 8])
+def test_stopped_where_an_evaluation_is_due(tmp_path: Path, step: int) -> None:
+    """The stop does not wait for the evaluation; the resumed run makes it, and chooses the same best checkpoint."""
+    run_dir, undisturbed = tmp_path / "run", tmp_path / "undisturbed"
+    assert processes.start(toy.config(), undisturbed) == 0
+    assert processes.start(toy.config(fault=f"term@{step}"), run_dir) == 3
+    assert "test/error" not in toy.record(run_dir)[-1]
+    assert processes.resume(run_dir) == 0
+    assert toy.record(run_dir) == toy.record(undisturbed)
+    assert processes.status(run_dir)["best"] == processes.status(undisturbed)["best"]
+    best = [CheckpointStore(path / "checkpoints", sweep=False).load("best") for path in (run_dir, undisturbed)]
+    assert best[0] is not None
+    assert best[1] is not None
+    assert best[0][1] == best[1][1]
 
 
 def test_second_interrupt_ends_the_process_at_once(tmp_path: Path) -> None:

@@ -20,9 +20,9 @@ from paperbench import errors
 from paperbench.config.validate import task_named, validate
 from paperbench.engine.outcome import Outcome
 from paperbench.engine.reporter import Reporter
-from paperbench.engine.rundir import DONE, RUNNING, STOPPED, RunDirectory
+from paperbench.engine.rundir import DONE, FAILED, RUNNING, STOPPED, RunDirectory
 from paperbench.engine.signals import HANDLED, StopFlag
-from paperbench.errors import EXIT_DONE, EXIT_INTERRUPTED, EXIT_STOPPED, PaperbenchError, TrainingError
+from paperbench.errors import EXIT_DONE, EXIT_FAILED, EXIT_INTERRUPTED, EXIT_STOPPED, PaperbenchError, TrainingError
 
 WorkerReporter = tuple[str, Mapping[str, Any]]
 """How rank 0 of several processes makes its own reporter: `module:callable` and keyword arguments that JSON can hold."""
@@ -77,6 +77,7 @@ def _do(directory: RunDirectory, reporter: Reporter, stop: StopFlag, worker_repo
 
         return execute(directory, reporter, stop)
     directory.update_status(state=RUNNING, message="", error="", exit_code=None)
+    directory.forget_rank_failure()
     directory.release()  # rank 0 takes it
     outcome = _under_torchrun(directory, nproc, worker_reporter, stop)
     if worker_reporter is None and outcome.results is not None:
@@ -119,22 +120,24 @@ def _under_torchrun(
 
 def _outcome(directory: RunDirectory, returncode: int) -> Outcome:
     """What the workers left in the directory, raised if it is a failure."""
-    status = RunDirectory.open(directory.path).status()
-    state, message = status.get("state"), str(status.get("message", ""))
+    directory = RunDirectory.open(directory.path)
+    state = directory.status().get("state")
     if state == DONE:
         return Outcome(directory.path, directory.results(), DONE, EXIT_DONE)
     if state == STOPPED:
-        return Outcome(directory.path, None, STOPPED, EXIT_STOPPED, message)
+        return Outcome(directory.path, None, STOPPED, EXIT_STOPPED, str(directory.status().get("message", "")))
     if state == RUNNING:
         message = (
             f"the processes of the run ended without a word (torchrun's exit code {returncode}), as when memory runs out; "
             f"see {directory.log_file}, then `paperbench resume {directory.path}`"
         )
-        directory.update_status(state="failed", message=message, error="TrainingError", exit_code=1)
+        unheard = {"message": message, "error": "TrainingError", "exit_code": EXIT_FAILED}
+        directory.update_status(state=FAILED, **(directory.rank_failure() or unheard))
+    status = directory.status()
     kind = getattr(errors, str(status.get("error", "")), TrainingError)
     if not (isinstance(kind, type) and issubclass(kind, PaperbenchError)):
         kind = TrainingError
-    raise kind(message)
+    raise kind(str(status.get("message", "")))
 
 
 class _Forwarding:

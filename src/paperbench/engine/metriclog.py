@@ -30,21 +30,19 @@ class JsonLines:
     def __init__(self, path: Path) -> None:
         self.path = path
         with explained(path):
-            self._file = path.open("ab")
+            # Unbuffered: a line that the disk refuses must not come back when the file is closed.
+            self._file = path.open("ab", buffering=0)
             if self._file.tell() and not _ends_with_newline(path):
                 self._file.write(b"\n")  # a killed writer left half a line: keep it from spoiling the next one
-                self._file.flush()
 
     def write(self, step: int, values: Mapping[str, float]) -> None:
         record = {"step": step, "time": round(time.time(), 3), **finite(values)}
         line = (json.dumps(record, allow_nan=False) + "\n").encode()
         with explained(self.path, needed=len(line)):
             self._file.write(line)
-            self._file.flush()
 
     def close(self) -> None:
-        with explained(self.path):
-            self._file.close()
+        self._file.close()
 
 
 class TensorBoard:

@@ -235,6 +235,22 @@ class RunDirectory:
         )
         write_json(self.status_file, self._status)
 
+    def tell_rank_failure(self, **failure: Any) -> None:
+        """Leaves word why a rank above 0 failed: status.json is rank 0's alone to write."""
+        write_json(self._rank_failure_file, failure)
+
+    def rank_failure(self) -> dict[str, Any]:
+        """What a rank above 0 left word of in this session: message, error and exit_code; empty if none did."""
+        return _read_json(self._rank_failure_file)
+
+    def forget_rank_failure(self) -> None:
+        """At the start of a session."""
+        self._rank_failure_file.unlink(missing_ok=True)
+
+    @property
+    def _rank_failure_file(self) -> Path:
+        return self.path / ".rank-failure.json"
+
     def seconds(self) -> float:
         """Wall time of the run until now, sessions before a resume included."""
         return self._seconds_before + time.monotonic() - self._session_began

@@ -156,17 +156,21 @@ def _settings(device: torch.device, threads: int) -> Iterator[None]:
 
 def _record_failure(directory: RunDirectory, error: BaseException, *, main: bool) -> None:
     """Leaves the reason in status.json and the traceback in log.txt. Never hides the error itself."""
-    rank = processes.rank()
-    directory.write_log((f"rank {rank}: " if processes.world_size() > 1 else "") + traceback.format_exc())
+    several = processes.world_size() > 1
+    directory.write_log((f"rank {processes.rank()}: " if several else "") + traceback.format_exc())
     name = type(error).__name__
     message = str(error) or name
     if not isinstance(error, PaperbenchError):
-        if main and processes.world_size() > 1 and directory.status().get("state") == FAILED:
-            return  # another rank failed first and said why; this one merely lost its connection
         message = f"{name}: {message} (the traceback is in {directory.log_file})"
     exit_code = error.exit_code if isinstance(error, PaperbenchError) else EXIT_FAILED
+    failure: dict[str, Any] = {"message": message, "error": name, "exit_code": exit_code}
     with suppress(Exception):  # a disk that is full refuses this as well
-        directory.update_status(state=FAILED, message=message, error=name, exit_code=exit_code)
+        if not main:
+            directory.tell_rank_failure(**failure)
+            return
+        if several and not isinstance(error, PaperbenchError):
+            failure = directory.rank_failure() or failure  # this rank merely lost its connection to one that failed
+        directory.update_status(state=FAILED, **failure)
 
 
 class _Logged:

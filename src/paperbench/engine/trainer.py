@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import random
 import time
 from collections.abc import Callable
@@ -13,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
+from paperbench.engine.clock import Clock
 from paperbench.engine.finite import DeferredCheck, ImmediateCheck, NotFinite, not_finite_error
 from paperbench.engine.order import BatchKey, EpochOrder
 from paperbench.engine.prefetch import Prefetcher
@@ -90,7 +90,9 @@ class Trainer:
         what the uninterrupted one would."""
         self._summed = 0
         self._logged: dict[str, float] = {}
-        self._clock = _Clock(run.device)
+        self._owed = False
+        """Whether the run was stopped where an evaluation was due: a stop does not wait for it, the resumed run makes it."""
+        self._clock = Clock(run.device)
         self._status_written = 0.0
 
     # --- the loop -----------------------------------------------------------------------------------------------------
@@ -108,6 +110,8 @@ class Trainer:
         if run.ranks.any(bool(run.stop)):
             self._stop(start)
         run.reporter.progress("train", start, self.steps, self._shown(start))
+        if self._owed:
+            self._evaluate_and_save(start)
         with Prefetcher(
             lambda step: self.fetch(self.order.batch(step)), start, self.steps, depth=self.prefetch, device=run.device
         ) as batches:
@@ -164,12 +168,17 @@ class Trainer:
             if logging:
                 self._log(done)
             if stop:
+                self._owed = evaluating
                 self._stop(done)
             if evaluating:
-                _, best = self._evaluate(done)
-                self._save(done, best=best)
+                self._evaluate_and_save(done)
             elif saving:
                 self._save(done)
+
+    def _evaluate_and_save(self, done: int) -> None:
+        self._owed = False
+        _, best = self._evaluate(done)
+        self._save(done, best=best)
 
     def _evaluates_at(self, done: int) -> bool:
         if self.evaluate is None:
@@ -282,10 +291,11 @@ class Trainer:
     # --- checkpoints --------------------------------------------------------------------------------------------------
 
     def _save(self, done: int, *, best: bool = False) -> None:
-        self.run.ranks.on_main(lambda: self.run.checkpoints.save(self._state(done), step=done, best=best))
+        sums = self.run.ranks.all_gather(None if self._sums is None else self._sums.cpu())
+        self.run.ranks.on_main(lambda: self.run.checkpoints.save(self._state(done, sums), step=done, best=best))
         self._write_status(done)
 
-    def _state(self, done: int) -> dict[str, Any]:
+    def _state(self, done: int, sums: list[Tensor | None]) -> dict[str, Any]:
         kind, keys, *rest = np.random.get_state(legacy=True)
         return {
             "schema_version": STATE_VERSION,
@@ -293,6 +303,7 @@ class Trainer:
             "step": done,
             "steps": self.steps,
             "best": self._best,
+            "evaluation_owed": self._owed,
             "module": self.module.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "rng": {
@@ -301,7 +312,7 @@ class Trainer:
                 "python": random.getstate(),
                 "numpy": (str(kind), torch.from_numpy(np.asarray(keys).astype(np.int64)), *rest),
             },
-            "log": {"names": self._names, "sums": self._sums, "summed": self._summed, "logged": self._logged},
+            "log": {"names": self._names, "sums": sums, "summed": self._summed, "logged": self._logged},
             "clock": self._clock.state(),
         }
 
@@ -321,13 +332,23 @@ class Trainer:
         self._restore_random(state["rng"])
         log = state["log"]
         self._names = tuple(log["names"])
-        self._sums = None if log["sums"] is None else log["sums"].to(run.device)
+        self._sums = self._own_sums(log["sums"])
         self._summed = int(log["summed"])
         self._logged = dict(log["logged"])
         self._best = state["best"]
+        self._owed = bool(state["evaluation_owed"])
         self._clock.load(state["clock"])
         run.reporter.message(f"resumed at step {done} of {self.steps}")
         return done
+
+    def _own_sums(self, sums: list[Tensor | None]) -> Tensor | None:
+        """What this rank had summed; with another number of ranks than the run was saved with, their mean."""
+        known = [part for part in sums if part is not None]
+        if not known:
+            return None
+        ranks = self.run.ranks
+        own = known[ranks.rank] if len(known) == ranks.world else torch.stack(known).mean(0)
+        return own.to(self.run.device)
 
     def _refuse_foreign(self, state: dict[str, Any]) -> None:
         path = self.run.checkpoints.directory
@@ -350,48 +371,3 @@ class Trainer:
         random.setstate((version, tuple(internal), gauss))
         kind, keys, *rest = rng["numpy"]
         np.random.set_state((kind, keys.numpy().astype(np.uint32), *rest))
-
-
-class _Clock:
-    """Samples and seconds of training alone: not the first step, not what happens between steps."""
-
-    def __init__(self, device: torch.device) -> None:
-        self._device = device
-        self._samples = 0
-        self._seconds = 0.0
-        self._pending = 0
-        self._since = time.perf_counter()
-
-    def start(self) -> None:
-        """From now on steps are timed."""
-        self._synchronize()
-        self._since = time.perf_counter()
-
-    def count(self, samples: int) -> None:
-        """A step over `samples` was issued."""
-        self._pending += samples
-
-    @contextlib.contextmanager
-    def paused(self) -> Any:
-        """Adds up what was counted since the start, and starts anew when the body is done."""
-        self._synchronize()
-        if self._pending:
-            self._seconds += time.perf_counter() - self._since
-            self._samples += self._pending
-            self._pending = 0
-        yield
-        self._since = time.perf_counter()
-
-    def rate(self) -> float:
-        """Samples a second; 0 before the first timed step."""
-        return self._samples / self._seconds if self._seconds > 0 else 0.0
-
-    def state(self) -> dict[str, float]:
-        return {"samples": self._samples, "seconds": self._seconds}
-
-    def load(self, state: dict[str, float]) -> None:
-        self._samples, self._seconds = int(state["samples"]), float(state["seconds"])
-
-    def _synchronize(self) -> None:
-        if self._device.type == "cuda":
-            torch.cuda.synchronize(self._device)

@@ -30,7 +30,10 @@ def main(arguments: list[str]) -> int:
         if launched:
             write_atomic(Path(launched) / str(ranks.rank()), str(os.getpid()))  # from here on signals are welcome
         try:
-            outcome = execute(RunDirectory.open(run_dir), _reporter(), stop)
+            directory = RunDirectory.open(run_dir)
+            if not launched and ranks.rank() == 0:
+                directory.forget_rank_failure()
+            outcome = execute(directory, _reporter(), stop)
         except PaperbenchError as error:
             if not launched and ranks.rank() == 0:
                 sys.stderr.write(f"{error}\n")
