@@ -45,6 +45,8 @@ def test_a_killed_rank_ends_the_run_and_it_resumes(undisturbed: Path, tmp_path: 
     codes = processes.start_ranks(toy.config(nproc=2, fault=fault, fault_rank=rank), run_dir)
     assert codes[rank] == -signal.SIGKILL
     assert codes[1 - rank] == 1
+    if rank == 1:
+        assert "another process of the run ended without a word" in processes.status(run_dir)["message"]
     assert processes.resume_ranks(run_dir, 2) == [0, 0]
     assert_same_end(run_dir, undisturbed)
 

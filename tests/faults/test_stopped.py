@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 import torch
 
+from paperbench.engine import launch
 from paperbench.engine.checkpoints import CheckpointStore
 from paperbench.engine.rundir import RunDirectory
 from tests.engine import processes, toy
@@ -60,3 +63,38 @@ def test_second_interrupt_ends_the_process_at_once(tmp_path: Path) -> None:
     assert processes.join(process) == 130
     assert RunDirectory.open(run_dir).current_state() == "killed"
     assert processes.resume(run_dir) == 0
+
+
+def _launcher_here(pids: Path) -> None:
+    """Waits for two processes as the launcher of several ranks does; they stand for torchrun and a rank."""
+    sleep = [sys.executable, "-c", "import time; time.sleep(3600)"]
+    with subprocess.Popen(sleep) as agent, subprocess.Popen(sleep) as rank, launch._Forwarding(agent, pids):
+        (pids / "1").write_text(str(rank.pid))
+        (pids.parent / "agent").write_text(str(agent.pid))
+        (pids.parent / "ready").touch()
+        agent.wait()
+
+
+def test_second_interrupt_ends_every_process_of_a_run(tmp_path: Path) -> None:
+    pids = tmp_path / "pids"
+    pids.mkdir()
+    launcher = processes.spawn(_launcher_here, pids)
+    processes.wait_for((tmp_path / "ready").exists)
+    children = [int((tmp_path / "agent").read_text()), int((pids / "1").read_text())]
+    assert launcher.pid is not None
+    os.kill(launcher.pid, signal.SIGINT)
+    launcher.join(0.3)
+    assert launcher.exitcode is None, "the first interrupt waits for rank 0, which is not ready yet"
+    os.kill(launcher.pid, signal.SIGINT)
+    assert processes.join(launcher) == 130
+    for child in children:
+        processes.wait_for(lambda child=child: _gone(child))
+    assert not pids.exists()
+
+
+def _gone(pid: int) -> bool:
+    """Whether a process has ended; one that nobody has waited for yet counts as ended."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
+    except OSError:
+        return True

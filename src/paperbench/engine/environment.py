@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import platform
 import socket
@@ -18,6 +19,9 @@ from paperbench import __version__
 _PACKAGES = ("torch", "torchvision", "numpy", "scipy", "pycocotools", "pillow", "hydra-core", "pydantic")
 _LONGEST_DIFF = 1 << 20
 
+ENV_ARGV = "PAPERBENCH_ARGV"
+"""Tells the workers of a run, as JSON, the command that a person gave."""
+
 
 def describe_environment(*, device: str, threads: int, world: int) -> dict[str, Any]:
     """The content of env.json, for a process about to work on `device` as one of `world`."""
@@ -33,7 +37,7 @@ def describe_environment(*, device: str, threads: int, world: int) -> dict[str, 
         "threads": threads,
         "processes": world,
         "device": device,
-        "argv": list(sys.argv),
+        "argv": json.loads(os.environ.get(ENV_ARGV, "null")) or list(sys.argv),
         "directory": str(Path.cwd()),
         "git": git_state(Path.cwd()),
     }

@@ -18,6 +18,7 @@ from typing import Any
 
 from paperbench import errors
 from paperbench.config.validate import task_named, validate
+from paperbench.engine.environment import ENV_ARGV
 from paperbench.engine.outcome import Outcome
 from paperbench.engine.reporter import Reporter
 from paperbench.engine.rundir import DONE, FAILED, RUNNING, STOPPED, RunDirectory
@@ -101,6 +102,7 @@ def _under_torchrun(
             "OMP_NUM_THREADS": str(threads),
             ENV_PIDS: scratch,
             ENV_LAUNCHER: str(os.getpid()),
+            ENV_ARGV: json.dumps(sys.argv),
             ENV_REPORTER: json.dumps(worker_reporter) if worker_reporter else "",
         }
         command = [sys.executable, "-m", "paperbench.engine.agent", str(nproc), str(directory.path.resolve())]

@@ -168,9 +168,20 @@ def _record_failure(directory: RunDirectory, error: BaseException, *, main: bool
         if not main:
             directory.tell_rank_failure(**failure)
             return
-        if several and not isinstance(error, PaperbenchError):
-            failure = directory.rank_failure() or failure  # this rank merely lost its connection to one that failed
+        if several and isinstance(error, RuntimeError):
+            failure = directory.rank_failure() or _of_lost_rank(error, directory) or failure
         directory.update_status(state=FAILED, **failure)
+
+
+def _of_lost_rank(error: RuntimeError, directory: RunDirectory) -> dict[str, Any] | None:
+    """The failure to record when `error` says that another rank is gone, and that one left no word."""
+    if not any(backend in str(error).lower() for backend in ("gloo", "nccl")):
+        return None
+    message = (
+        "another process of the run ended without a word, as when it is killed or memory runs out; see "
+        f"{directory.log_file}, then `paperbench resume {directory.path}`"
+    )
+    return {"message": message, "error": "TrainingError", "exit_code": EXIT_FAILED}
 
 
 class _Logged:

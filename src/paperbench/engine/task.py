@@ -17,7 +17,10 @@ class Task(Protocol):
     """A module that implements one `TaskSpec`."""
 
     def plan(self, config: Any) -> Mapping[str, str]:
-        """Facts for the opening panel and `--dry-run`: data, model, schedule. Quick; may open annotations, trains nothing."""
+        """Facts for the opening panel and `--dry-run`: data, model, schedule. Quick; may open annotations, trains nothing.
+
+        The fact `data` says which data the numbers are made on; results.json keeps it. Called in rank 0 alone.
+        """
         ...
 
     def run(self, config: Any, run: Run) -> dict[str, float]:
@@ -28,6 +31,8 @@ class Task(Protocol):
 class Predicts(Protocol):
     """A task whose trained runs can be shown pictures."""
 
-    def predict(self, config: Any, run_dir: Path, images: Sequence[Path], output: Path, **options: Any) -> list[dict[str, Any]]:
+    def predict(
+        self, config: Any, run_dir: Path, images: Sequence[Path], output: Path, **options: Any
+    ) -> list[dict[str, Any]]:
         """Writes one picture per image below `output`; returns what was found, JSON-ready, with the picture's path."""
         ...
