@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Callable
+from functools import partial
 
 import numpy as np
 import pytest
 import torch
 
-from paperbench.engine.seeding import generator, hashed, seed_everything
+from paperbench.engine.seeding import generator, hashed, seed_everything, seed_step
 
 
 def draws(*key: int) -> list[float]:
@@ -35,17 +37,18 @@ def test_keys_of_any_size(key: tuple[int, ...]) -> None:
     assert draws(*key) == draws(*key)
 
 
-def test_everything_is_seeded() -> None:
+@pytest.mark.parametrize("seed", [seed_everything, partial(seed_step, torch.device("cpu"))], ids=["all", "step"])
+def test_everything_is_seeded(seed: Callable[..., None]) -> None:
     def draw() -> tuple[float, float, float]:
         return torch.rand(()).item(), float(np.random.rand()), random.random()
 
     before = torch.get_rng_state(), np.random.get_state(), random.getstate()
     try:
-        seed_everything(7, 1)
+        seed(7, 1)
         first = draw()
-        seed_everything(7, 1)
+        seed(7, 1)
         assert draw() == first
-        seed_everything(7, 2)
+        seed(7, 2)
         assert all(a != b for a, b in zip(draw(), first, strict=True))
     finally:
         torch.set_rng_state(before[0])

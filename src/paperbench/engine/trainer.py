@@ -17,7 +17,7 @@ from paperbench.engine.finite import DeferredCheck, ImmediateCheck, NotFinite, n
 from paperbench.engine.order import BatchKey, EpochOrder
 from paperbench.engine.prefetch import Prefetcher
 from paperbench.engine.run import Run
-from paperbench.engine.seeding import GLOBAL, STEP, generator, seed_everything
+from paperbench.engine.seeding import GLOBAL, STEP, generator, seed_step
 from paperbench.errors import CheckpointError
 
 STATE_VERSION = 1
@@ -133,7 +133,9 @@ class Trainer:
         factor = self.lr_factor(step)
         for group in self.optimizer.param_groups:
             group["lr"] = group["base_lr"] * factor
-        seed_everything(run.seed, GLOBAL, step, run.ranks.rank)  # dropout and the like draw from the global generators
+        seed_step(
+            run.device, run.seed, GLOBAL, step, run.ranks.rank
+        )  # dropout and the like draw from the global generators
         stream = generator(run.device, run.seed, STEP, step, run.ranks.rank)
         with run.autocast():
             losses: dict[str, Tensor] = self._model(batch, stream)
