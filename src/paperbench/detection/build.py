@@ -105,6 +105,6 @@ def parameter_groups(model: FasterRCNN, *, backbone_lr_scale: float) -> list[dic
         if parameter.requires_grad:
             (pretrained if name.startswith("backbone.") else new).append((name, parameter))
     return [
+        {"params": new, "lr_scale": 1.0},  # first: its rate is the one that is shown
         {"params": pretrained, "lr_scale": backbone_lr_scale},
-        {"params": new, "lr_scale": 1.0},
     ]
