@@ -14,7 +14,6 @@ of neighbouring rounds.
 from __future__ import annotations
 
 import argparse
-import resource
 import subprocess
 import sys
 import tempfile
@@ -278,6 +277,7 @@ class OurSide:
         clock = Parts(self.device)
         config, model = self.config, self.model
         make = self._maker(self.train_set, training=True)
+        make(np.arange(len(self.train_set)), np.zeros(len(self.train_set), np.int64))  # decoded once, as in training
         optimizer = build_optimizer(config.optim, parameter_groups(model, backbone_lr_scale=1.0))
         stream = torch.Generator(device=self.device).manual_seed(0)
         rng = np.random.default_rng(0)
@@ -424,7 +424,9 @@ def alone(arguments: argparse.Namespace, device: torch.device) -> None:
         contestant = side(arguments.only, workload, device, arguments.workers, Path(scratch))
         contestant.train(arguments.steps)
         contestant.infer()
-    host = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    # Not ru_maxrss: that starts from what the parent process used.
+    status = Path("/proc/self/status").read_text()
+    host = int(status.split("VmHWM:")[1].split()[0]) / 1024
     print(torch.cuda.max_memory_allocated() / 2**20 if device.type == "cuda" else host)
 
 
@@ -490,6 +492,8 @@ def main() -> None:
     parser.add_argument("--workload", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     device = torch.device(arguments.device)
+    if device.type == "cpu":
+        devices.keep_freed_memory()  # what the program does for itself; here it serves both sides
     if arguments.only:
         alone(arguments, device)
         return

@@ -82,7 +82,7 @@ def test_two_processes_evaluate_as_one_does(trained: Path, tmp_path: Path) -> No
 @pytest.mark.slow
 def test_two_processes_train(tmp_path: Path) -> None:
     directory = tmp_path / "run"
-    results = paperbench("train", "faster-rcnn", *OVERRIDES, "train.samples=8", "nproc=2", "--run-dir", str(directory))
+    results = paperbench("train", "faster-rcnn", *OVERRIDES, "nproc=2", "--run-dir", str(directory))
     assert results["status"] == "done"
     assert all(torch.isfinite(value.float()).all() for value in weights(directory).values())
 
@@ -100,7 +100,8 @@ def test_predict_draws_and_names_what_it_finds(trained: Path, tmp_path: Path) ->
         "--score-threshold",
         "0.05",
     )
-    assert Image.open(tmp_path / "out" / "scene.png").size == (96, 96)
+    with Image.open(tmp_path / "out" / "scene.png") as picture:
+        assert min(picture.size) >= 96
     assert len(answers) == 1
     for found in answers[0]["detections"]:
         assert found["class"] in scenes.classes

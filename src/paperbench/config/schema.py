@@ -92,8 +92,8 @@ class LoopConfig:
     evaluate_every: NonNegativeInt = 0
     """Steps between evaluations; 0 evaluates at the end only."""
     checkpoint_every: PositiveInt = 200
-    prefetch: NonNegativeInt = 2
-    """Batches prepared ahead of the step in a background thread; changes no result."""
+    prefetch: NonNegativeInt | None = None
+    """Batches prepared ahead of the step in a background thread; changes no result. Null is 2 on a GPU and 0 on a CPU."""
 
 
 @dataclass(kw_only=True)

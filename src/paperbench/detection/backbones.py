@@ -64,13 +64,20 @@ def load_weights(net: nn.Module, weights: str, *, names: Any = None) -> None:
             f"model.weights={weights}: no such file{known}. model.weights=null starts from random weights."
         )
     state = {key: value.float() if value.is_floating_point() else value for key, value in state.items()}
-    missing, unexpected = net.load_state_dict(state, strict=False)
-    wrong = [f"missing {key}" for key in missing] + [f"unknown {key}" for key in unexpected]
+    own = net.state_dict()
+    wrong = [f"missing {key}" for key in own.keys() - state.keys()]
+    wrong += [f"unknown {key}" for key in state.keys() - own.keys()]
+    wrong += [
+        f"{key} has the shape {tuple(state[key].shape)} instead of {tuple(own[key].shape)}"
+        for key in own.keys() & state.keys()
+        if state[key].shape != own[key].shape
+    ]
     if wrong:
         raise DataError(
-            f"model.weights={weights}: not the weights of this backbone: {'; '.join(wrong[:6])}"
+            f"model.weights={weights}: not the weights of this backbone: {'; '.join(sorted(wrong)[:6])}"
             f"{f' and {len(wrong) - 6} more' if len(wrong) > 6 else ''}. Choose the backbone they belong to (model.backbone=…)."
         )
+    net.load_state_dict(state)
 
 
 def _read_state(path: Path) -> Mapping[str, Tensor]:

@@ -15,7 +15,7 @@ from paperbench.detection.detector import FasterRCNN
 from paperbench.detection.evaluation.detections import Detections
 from paperbench.detection.postprocess import DetectionBatch
 from paperbench.detection.proposals import Proposals
-from paperbench.engine.prefetch import Prefetcher
+from paperbench.engine.prefetch import Prefetcher, depth_for
 from paperbench.engine.run import Run
 
 
@@ -52,7 +52,9 @@ def detect_all(
     model.eval()
     answers: dict[int, tuple[Detections, NDArray[np.float32]]] = {}
     seconds, timed = 0.0, 0
-    with Prefetcher(lambda k: make(own[k], np.zeros_like(own[k])), 0, len(own), depth=2, device=run.device) as batches:
+    with Prefetcher(
+        lambda k: make(own[k], np.zeros_like(own[k])), 0, len(own), depth=depth_for(run.device), device=run.device
+    ) as batches:
         stream = iter(batches)
         for turn in range(-(-len(chunks) // run.ranks.world)):
             run.raise_if_stopped()  # every rank asks in every turn, also one that has no batch left in the last

@@ -56,7 +56,7 @@ def roi_align_separable(features: Tensor, boxes: Tensor, *, size: int, scale: fl
     return pooled.permute(0, 3, 1, 2)
 
 
-def _as_rois(boxes: Tensor) -> Tensor:
+def as_rois(boxes: Tensor) -> Tensor:
     """(B, R, 4) -> (B * R, 5) with the image's number first, as torchvision's operators take them."""
     batch, regions, _ = boxes.shape
     image = torch.arange(batch, device=boxes.device, dtype=boxes.dtype).repeat_interleave(regions)
@@ -70,14 +70,14 @@ def roi_align(features: Tensor, boxes: Tensor, *, size: int, scale: float, sampl
         return roi_align_separable(features, boxes, size=size, scale=scale, samples=samples)
     # torchvision's operators run in float32: bfloat16 coordinates would be off by pixels.
     pooled = torchvision.ops.roi_align(
-        features.float(), _as_rois(boxes.detach().float()), size, scale, sampling_ratio=samples, aligned=False
+        features.float(), as_rois(boxes.detach().float()), size, scale, sampling_ratio=samples, aligned=False
     )
     return pooled.to(features.dtype)
 
 
 def roi_pool(features: Tensor, boxes: Tensor, *, size: int, scale: float) -> Tensor:
     """RoIPool, the paper's: the maximum over each bin of a grid of whole feature pixels. Arguments as in `roi_align`."""
-    pooled = torchvision.ops.roi_pool(features.float(), _as_rois(boxes.detach().float()), size, scale)
+    pooled = torchvision.ops.roi_pool(features.float(), as_rois(boxes.detach().float()), size, scale)
     return pooled.to(features.dtype)
 
 

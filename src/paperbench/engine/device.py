@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 from pathlib import Path
 
 import torch
@@ -93,3 +94,18 @@ def describe(device: torch.device) -> str:
     if device.type == "cuda":
         return f"{device} ({torch.cuda.get_device_name(device)})"
     return str(device)
+
+
+def keep_freed_memory() -> None:
+    """Asks glibc to keep what is freed instead of giving it back to the kernel after every step; elsewhere does nothing.
+
+    The activations of a step are freed and asked for again in the next one. By default blocks of some hundred KiB and more
+    come fresh from the kernel each time, which has to clear every page: a tenth of a training step on a CPU.
+    """
+    trim_threshold, mmap_threshold = -1, -3  # names in malloc.h
+    try:
+        mallopt = ctypes.CDLL(None).mallopt
+    except (OSError, AttributeError, TypeError):
+        return
+    mallopt(mmap_threshold, 32 << 20)
+    mallopt(trim_threshold, 1 << 30)

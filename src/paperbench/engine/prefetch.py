@@ -12,6 +12,17 @@ import torch
 T = TypeVar("T")
 
 
+def depth_for(device: torch.device, wanted: int | None = None) -> int:
+    """Batches to make ahead: `wanted`, else 2 beside a GPU and 0 on a CPU.
+
+    On a CPU there is nothing to hide behind: a second thread that calls torch gets a second team of OpenMP threads, and the two
+    teams take the cores from each other (Faster R-CNN on two cores trained at 116 images/s with it and at 140 without).
+    """
+    if wanted is not None:
+        return wanted
+    return 2 if device.type == "cuda" else 0
+
+
 class Prefetcher(Generic[T]):
     """Iterates over `produce(start)`, …, `produce(stop - 1)`, at most `depth` of them made ahead.
 

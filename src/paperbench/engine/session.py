@@ -142,6 +142,7 @@ def _settings(device: torch.device, threads: int) -> Iterator[None]:
         if threads > 0:
             torch.set_num_threads(threads)
         if device.type == "cpu":
+            devices.keep_freed_memory()
             # Without it, accumulating index_put adds from several threads in whatever order they come, and two runs
             # differ. Filling memory that is about to be written anyway would only cost time.
             # (`use_deterministic_algorithms` does the same and first imports torch's compiler, which takes seconds.)

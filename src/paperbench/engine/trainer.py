@@ -15,7 +15,7 @@ from torch.nn.parallel import DistributedDataParallel
 from paperbench.engine.clock import Clock
 from paperbench.engine.finite import DeferredCheck, ImmediateCheck, NotFinite, not_finite_error
 from paperbench.engine.order import BatchKey, EpochOrder
-from paperbench.engine.prefetch import Prefetcher
+from paperbench.engine.prefetch import Prefetcher, depth_for
 from paperbench.engine.run import Run
 from paperbench.engine.seeding import GLOBAL, STEP, generator, seed_step
 from paperbench.errors import CheckpointError
@@ -53,7 +53,7 @@ class Trainer:
         log_every: int = 20,
         checkpoint_every: int = 200,
         evaluate_every: int = 0,
-        prefetch: int = 2,
+        prefetch: int | None = None,
         evaluate: Callable[[], dict[str, float]] | None = None,
         watch: str | None = None,
         watch_mode: Literal["max", "min"] = "max",
@@ -69,7 +69,7 @@ class Trainer:
         self.log_every = log_every
         self.checkpoint_every = checkpoint_every
         self.evaluate_every = evaluate_every
-        self.prefetch = prefetch
+        self.prefetch = depth_for(run.device, prefetch)
         self.evaluate = evaluate
         self.watch = watch
         self.watch_mode = watch_mode

@@ -1,0 +1,85 @@
+from __future__ import annotations
+
+import torch
+
+from paperbench.detection.anchors import AnchorGrid
+from paperbench.detection.proposals import propose
+from paperbench.detection.rpn import RPNHead, RPNLoss, objectness_score
+
+
+def test_the_head_on_vgg16_has_the_papers_number_of_weights() -> None:
+    head = RPNHead(in_channels=512, channels=512, anchors=9)
+    weights = {name: value.numel() for name, value in head.named_parameters() if name.endswith("weight")}
+    assert weights["objectness.weight"] + weights["deltas.weight"] == 27_648  # 512 x (4 + 2) x 9
+    assert sum(weights.values()) == 2_386_944  # "2.4 x 10^6" with the 3x3 convolution
+
+
+def test_outputs_are_in_the_order_of_the_anchor_grid() -> None:
+    head = RPNHead(in_channels=4, channels=4, anchors=3, softmax=False)
+    with torch.no_grad():
+        for layer in (head.conv, head.objectness, head.deltas):
+            layer.weight.zero_()
+        head.objectness.bias.copy_(torch.arange(3.0))  # pyright: ignore[reportOptionalMemberAccess]
+        head.deltas.bias.copy_(torch.arange(12.0))  # pyright: ignore[reportOptionalMemberAccess]
+    logits, deltas = head(torch.randn(2, 4, 5, 6))
+    assert logits.shape == (2, 5 * 6 * 3, 1)
+    assert objectness_score(logits)[0, :6].tolist() == [0, 1, 2, 0, 1, 2]
+    assert deltas[1, 4].tolist() == [4, 5, 6, 7]
+
+
+def test_the_score_of_a_softmax_is_its_log_odds() -> None:
+    logits = torch.tensor([[[0.5, 2.0]]])
+    assert torch.allclose(objectness_score(logits).sigmoid(), logits.softmax(-1)[..., 1])
+
+
+def test_loss_falls_to_nothing_for_perfect_outputs_and_counts_only_anchors_inside() -> None:
+    grid = AnchorGrid(sizes=(16,), ratios=(1,), stride=16)
+    anchors = grid(4, 4)
+    boxes, labels = anchors[5].view(1, 1, 4), torch.ones(1, 1, dtype=torch.int64)
+    logits = torch.full((1, 16, 1), -30.0)
+    logits[0, 5] = 30.0
+    loss = RPNLoss(positive_iou=0.7, sampled=16)
+    common = {"sizes": torch.tensor([[64, 64]]), "gt_boxes": boxes, "gt_labels": labels, "stride": 16}
+    objectness, box = loss(logits, torch.zeros(1, 16, 4), anchors, **common)
+    assert objectness < 1e-6
+    assert box == 0
+    wrong, _ = loss(-logits, torch.zeros(1, 16, 4), anchors, **common)
+    assert wrong > 20
+    # The image is one cell smaller: the anchors of its last column and row cross the border and are never sampled.
+    common["sizes"] = torch.tensor([[56, 56]])
+    outside = logits.clone()
+    outside.view(4, 4)[3, :] = 30.0
+    outside.view(4, 4)[:, 3] = 30.0
+    assert loss(outside, torch.zeros(1, 16, 4), anchors, **common)[0] < 1e-6
+
+
+def test_proposals_are_ranked_clipped_filtered_and_suppressed() -> None:
+    anchors = torch.tensor([[0.0, 0, 20, 20], [1, 1, 21, 21], [40, 40, 80, 80], [10, 10, 13, 40]])
+    scores = torch.tensor([[0.1, 0.9, 0.5, 0.8]])
+    found = propose(
+        scores,
+        torch.zeros(1, 4, 4),
+        anchors,
+        torch.tensor([[60, 60]]),
+        pre_nms=4,
+        post_nms=3,
+        nms_iou=0.7,
+        min_size=4.0,
+    )
+    assert found.valid.tolist() == [[True, True, False]]
+    assert found.boxes[0, :2].tolist() == [[1, 1, 21, 21], [40, 40, 60, 60]]
+    assert torch.allclose(found.scores[0, :2], torch.tensor([0.9, 0.5]))
+
+
+def test_the_smallest_side_is_a_number_of_each_image() -> None:
+    anchors = torch.tensor([[0.0, 0, 10, 10]]).expand(2, 4) + torch.tensor([[0.0], [30.0]])
+    found = propose(
+        torch.rand(2, 2),
+        torch.zeros(2, 2, 4),
+        anchors,
+        torch.tensor([[60, 60], [60, 60]]),
+        pre_nms=2,
+        post_nms=2,
+        min_size=torch.tensor([8.0, 16.0]),
+    )
+    assert found.valid.any(1).tolist() == [True, False]
