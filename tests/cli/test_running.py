@@ -137,11 +137,11 @@ def test_dry_run_says_what_would_happen_and_writes_nothing(
 
     result = call("train", "faster-rcnn", "optim.lr=0.5", "--dry-run")
     assert result.exit_code == 0, result.output
-    assert "1000 scenes" in result.stdout
+    assert "2000 scenes" in result.stdout
     assert "outputs/faster-rcnn/<time>" in result.stdout
     assert "optim.lr: 0.5  # 0.001 by default" in result.stdout
     plan = json.loads(call("train", "faster-rcnn", "--dry-run", "--json", "--run-dir", "r").stdout)
-    assert (plan["plan"], plan["directory"], plan["dry_run"]) == ({"data": "1000 scenes"}, "r", True)
+    assert (plan["plan"], plan["directory"], plan["dry_run"]) == ({"data": "2000 scenes"}, "r", True)
     assert engine.resolved is None
     assert list(tmp_path.iterdir()) == []
 

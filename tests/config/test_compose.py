@@ -109,7 +109,7 @@ def test_a_users_folder_shadows_shipped_files(conf: Path) -> None:
 
     data = compose("faster-rcnn").config.data
     assert data.size == 64
-    assert data.train_images == 1000  # the schema's, for the shipped file is not read
+    assert data.train_images == 2000  # the schema's, for the shipped file is not read
 
 
 def test_a_users_folder_shadows_an_experiment(conf: Path) -> None:

@@ -25,6 +25,7 @@ OVERRIDES = [
     "train.samples=40",
     "train.log_every=1",
     "train.checkpoint_every=100",
+    "optim.lr=1e-4",
 ]
 
 

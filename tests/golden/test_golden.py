@@ -14,9 +14,8 @@ def test_twenty_steps_give_the_pinned_losses(tmp_path: Path) -> None:
     assert len(found) == len(expected) == 20
     for step, (losses, pinned) in enumerate(zip(found, expected, strict=True)):
         assert losses.keys() == pinned.keys()
-        # Rounding differs between processors and grows from step to step; a change of the mathematics is far larger.
-        tolerance = 1e-4 * 1.5**step
+        # Other instruction sets round differently: up to 1e-4 was seen. A change of the mathematics is far larger.
         for name, value in losses.items():
-            assert value == pytest.approx(pinned[name], rel=min(tolerance, 0.05), abs=1e-4), (
+            assert value == pytest.approx(pinned[name], rel=2e-3, abs=1e-5), (
                 f"step {step + 1}, {name}: {value}"
             )

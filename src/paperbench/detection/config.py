@@ -57,7 +57,7 @@ class ShapesData(ImageConfig):
     name: Literal["shapes"] = "shapes"
     size: Annotated[int, Field(ge=32)] = 160
     """Side of a scene in pixels."""
-    train_images: PositiveInt = 1000
+    train_images: PositiveInt = 2000
     test_images: PositiveInt = 200
     data_seed: NonNegativeInt = 0
     """Seed of the scenes: the data stay the same when the run's seed changes."""
