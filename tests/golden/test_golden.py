@@ -16,6 +16,4 @@ def test_twenty_steps_give_the_pinned_losses(tmp_path: Path) -> None:
         assert losses.keys() == pinned.keys()
         # Other instruction sets round differently: up to 1e-4 was seen. A change of the mathematics is far larger.
         for name, value in losses.items():
-            assert value == pytest.approx(pinned[name], rel=2e-3, abs=1e-5), (
-                f"step {step + 1}, {name}: {value}"
-            )
+            assert value == pytest.approx(pinned[name], rel=2e-3, abs=1e-5), f"step {step + 1}, {name}: {value}"
