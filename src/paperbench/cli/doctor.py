@@ -133,7 +133,7 @@ def _torchvision() -> Iterator[Finding]:
 
 
 def _libraries() -> Iterator[Finding]:
-    names = ("hydra-core", "omegaconf", "pydantic", "pycocotools", "numpy", "scipy", "pillow", "matplotlib")
+    names = ("hydra-core", "omegaconf", "pydantic", "pycocotools", "numpy", "pillow", "matplotlib")
     missing = [name for name in names if not _version(name)]
     found = ", ".join(f"{name} {_version(name)}" for name in names if name not in missing)
     yield Finding(

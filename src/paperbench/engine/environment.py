@@ -16,7 +16,7 @@ from typing import Any
 
 from paperbench import __version__
 
-_PACKAGES = ("torch", "torchvision", "numpy", "scipy", "pycocotools", "pillow", "hydra-core", "pydantic")
+_PACKAGES = ("torch", "torchvision", "numpy", "pycocotools", "pillow", "hydra-core", "pydantic")
 _LONGEST_DIFF = 1 << 20
 
 ENV_ARGV = "PAPERBENCH_ARGV"
