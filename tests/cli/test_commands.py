@@ -15,7 +15,7 @@ from typer.testing import CliRunner, Result
 from paperbench.catalog import DATASETS, MODELS, PAPERS, TASKS
 from paperbench.cli.app import app
 from paperbench.config.compose import compose
-from tests.cli.conftest import write
+from tests.user_folder import write
 
 
 def call(*arguments: str) -> Result:

@@ -8,7 +8,8 @@ import math
 
 import pytest
 
-from paperbench.cli.plain import PlainReporter, describe, duration
+from paperbench.cli.output import duration
+from paperbench.cli.plain import PlainReporter, describe
 
 VALUES = {"loss": 1.23456, "loss/box": 0.1, "lr": 0.001, "samples/s": 12.34, "best": 83.456}
 

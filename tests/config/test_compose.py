@@ -10,7 +10,7 @@ import pytest
 import paperbench
 from paperbench.config.compose import compose
 from paperbench.errors import ConfigError
-from tests.config.conftest import write
+from tests.user_folder import write
 
 
 def test_values_and_groups_are_applied_over_the_schedule() -> None:

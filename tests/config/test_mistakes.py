@@ -8,7 +8,7 @@ import pytest
 
 from paperbench.config.compose import compose
 from paperbench.errors import EXIT_USAGE, ConfigError
-from tests.config.conftest import write
+from tests.user_folder import write
 
 
 def mistakes(*overrides: str, experiment: str = "faster-rcnn") -> list[str]:

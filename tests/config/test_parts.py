@@ -14,7 +14,7 @@ from paperbench.config.experiments import list_experiments, read_header
 from paperbench.config.fields import complete, describe, walk
 from paperbench.config.sources import line_of
 from paperbench.config.suggest import nearest, nearest_keys
-from tests.config.conftest import write
+from tests.user_folder import write
 
 KEYS = ["optim.lr", "optim.lr_scale", "data.short_side", "model.rpn.sigma", "model.head.sigma", "seed"]
 

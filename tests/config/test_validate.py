@@ -13,7 +13,7 @@ from paperbench.catalog import TASKS
 from paperbench.config.compose import compose
 from paperbench.config.validate import config_hash, dump, load_file, task_named, validate
 from paperbench.errors import ConfigError, DataError
-from tests.config.conftest import write
+from tests.user_folder import write
 
 TRAIN = TASKS["detect-train"]
 

@@ -12,7 +12,8 @@ import time
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from paperbench.cli.plain import Phase, Phases, PlainReporter, describe, duration
+from paperbench.cli.output import duration
+from paperbench.cli.plain import Phase, Phases, PlainReporter, describe
 from paperbench.engine.reporter import Reporter
 
 if TYPE_CHECKING:

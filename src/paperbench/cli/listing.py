@@ -11,7 +11,7 @@ import yaml
 from paperbench.catalog import DATASETS, MODELS, PAPERS, TASKS
 from paperbench.cli.guard import emit_json
 from paperbench.cli.options import RunOptions
-from paperbench.cli.output import line, scalar, table, yaml_text
+from paperbench.cli.output import describe_changes, line, table, yaml_text
 from paperbench.config.difference import ABSENT, difference
 from paperbench.config.experiments import Experiment, list_experiments
 from paperbench.config.paths import search_path, short
@@ -74,16 +74,3 @@ def show(experiment: str, overrides: list[str] | None, options: RunOptions, *, d
         line(f"# nothing differs from {experiment}'s default")
     else:
         yaml_text("".join(f"{text}\n" for text in describe_changes(changes)))
-
-
-def describe_changes(changes: list[tuple[str, Any, Any]]) -> list[str]:
-    """One line of YAML for each change, the default in a comment."""
-    lines = []
-    for key, before, after in changes:
-        if after is ABSENT:
-            lines.append(f"# {key}: {scalar(before)}  (by default; no such key here)")
-        elif before is ABSENT:
-            lines.append(f"{key}: {scalar(after)}  # no such key by default")
-        else:
-            lines.append(f"{key}: {scalar(after)}  # {scalar(before)} by default")
-    return lines

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from collections.abc import Iterable, Sequence
+from typing import Any
+
+from paperbench.config.difference import ABSENT
 
 
 def line(text: str = "") -> None:
@@ -48,3 +52,25 @@ def scalar(value: object) -> str:
     return (
         yaml.safe_dump(value, default_flow_style=True, width=10_000, allow_unicode=True).removesuffix("...\n").strip()
     )
+
+
+def duration(seconds: float) -> str:
+    """75 -> `1:15`, 3675 -> `1:01:15`; `-` for a time that is not known."""
+    if not math.isfinite(seconds) or seconds < 0:
+        return "-"
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
+
+
+def describe_changes(changes: list[tuple[str, Any, Any]]) -> list[str]:
+    """One line of YAML for each change (key, default, value), the default in a comment."""
+    lines = []
+    for key, before, after in changes:
+        if after is ABSENT:
+            lines.append(f"# {key}: {scalar(before)}  (by default; no such key here)")
+        elif before is ABSENT:
+            lines.append(f"{key}: {scalar(after)}  # no such key by default")
+        else:
+            lines.append(f"{key}: {scalar(after)}  # {scalar(before)} by default")
+    return lines

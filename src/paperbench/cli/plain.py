@@ -8,6 +8,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TextIO
 
+from paperbench.cli.output import duration
+
 if TYPE_CHECKING:
     from paperbench.cli.summary import Line
 
@@ -66,15 +68,6 @@ def _describe(name: str, value: float) -> str:
     if name.startswith("best"):
         return f"{name.replace('_', ' ')} {value:.2f}"
     return f"{name} {value:.4g}"
-
-
-def duration(seconds: float) -> str:
-    """75 -> `1:15`, 3675 -> `1:01:15`; `-` for a time that is not known."""
-    if not math.isfinite(seconds) or seconds < 0:
-        return "-"
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
 
 
 # --- the reporter -----------------------------------------------------------------------------------------------------

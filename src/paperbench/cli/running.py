@@ -11,9 +11,8 @@ import typer
 
 from paperbench.cli.guard import emit_json, print_error
 from paperbench.cli.history import find_runs
-from paperbench.cli.listing import describe_changes
 from paperbench.cli.options import RunOptions
-from paperbench.cli.output import line
+from paperbench.cli.output import describe_changes, line
 from paperbench.config import _hydra
 from paperbench.config.compose import Composed, compose
 from paperbench.config.difference import difference

@@ -15,7 +15,7 @@ from typing import Any
 import yaml
 
 from paperbench.catalog import PAPERS, TASKS
-from paperbench.cli.plain import duration
+from paperbench.cli.output import duration
 from paperbench.config.paths import short
 from paperbench.report import published
 from paperbench.report.published import Published
