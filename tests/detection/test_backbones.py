@@ -8,6 +8,7 @@ import torch
 from paperbench.config.compose import compose
 from paperbench.detection.backbones import BACKBONES, freeze, small
 from paperbench.detection.build import build, parameter_groups
+from paperbench.detection.task import plan
 from paperbench.errors import ConfigError, DataError
 
 
@@ -86,3 +87,17 @@ def test_weights_that_cannot_be_used_are_named(tmp_path: Path) -> None:
         small("DEFAULT")
     with pytest.raises(ConfigError, match=r"IMAGENET1K_V1"):
         BACKBONES["squeezenet1_1"]("IMAGENET1K")
+
+
+def test_what_cannot_be_trained_is_refused_before_anything_is_written(tmp_path: Path) -> None:
+    for overrides, message in {
+        ("model.weights=nowhere.pth",): r"nowhere\.pth: no such file",
+        ("model.backbone=vgg16", "model.head.hidden=0", "model.projection=64"): r"model\.projection=64",
+        ("model.frozen_layers=9",): r"small has 5 layers",
+        ("data=voc", f"data.root={tmp_path}"): r"no data set 'voc' here",
+        ("data=coco", f"data.root={tmp_path}"): r"no data set 'coco' here",
+        ("data=pennfudan", f"data.root={tmp_path}"): r"no data set 'pennfudan' here",
+    }.items():
+        with pytest.raises((ConfigError, DataError), match=message):
+            plan(compose("faster-rcnn", ["scale=smoke", *overrides]).config)
+    assert list(tmp_path.iterdir()) == []

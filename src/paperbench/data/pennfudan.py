@@ -34,7 +34,8 @@ def _shuffled(names: list[str]) -> list[str]:
     return sorted(names, key=lambda name: hashlib.sha256(name.encode()).digest())
 
 
-def _folder(root: str | None) -> Path:
+def find(root: str | None) -> Path:
+    """The folder with PNGImages and Annotation: `root/PennFudanPed` or `root` itself. Raises DataError."""
     base = data_root(root)
     for folder in (base / "PennFudanPed", base):
         if (folder / "PNGImages").is_dir() and (folder / "Annotation").is_dir():
@@ -53,7 +54,7 @@ def read(
     """
     if split not in ("train", "test"):
         raise ValueError(f"split is {split!r}; it takes 'train' or 'test'")
-    folder = _folder(root)
+    folder = find(root)
     names = _shuffled([path.stem for path in (folder / "Annotation").glob("*.txt")])
     if not names:
         raise missing("pennfudan", data_root(root), f"{folder / 'Annotation'} holds no .txt")

@@ -41,28 +41,46 @@ class Backbone:
 # --- weights ----------------------------------------------------------------------------------------------------------
 
 
-def load_weights(net: nn.Module, weights: str, *, names: Any = None) -> None:
+NAMED_WEIGHTS: dict[str, Any] = {
+    "vgg16": torchvision.models.VGG16_Weights,
+    "resnet50": torchvision.models.ResNet50_Weights,
+    "squeezenet1_1": torchvision.models.SqueezeNet1_1_Weights,
+}
+"""torchvision's weights of each backbone, by their names there."""
+
+
+def check_weights(backbone: str, weights: str) -> None:
+    """Raises `ConfigError` when `weights` is neither a file nor a name that torchvision has for `backbone`."""
+    names = _weight_names(backbone)
+    if not Path(weights).expanduser().is_file() and weights not in names:
+        known = f", or one of {', '.join(names)}" if names else ""
+        raise ConfigError(
+            f"model.weights={weights}: no such file{known}. model.weights=null starts from random weights."
+        )
+
+
+def _weight_names(backbone: str) -> list[str]:
+    return ["DEFAULT", *NAMED_WEIGHTS[backbone].__members__] if backbone in NAMED_WEIGHTS else []
+
+
+def load_weights(net: nn.Module, weights: str, *, backbone: str) -> None:
     """Loads a state dict from a file, or torchvision's weights by name, into `net`, strictly and in float32.
 
     Raises `DataError` for a file that is no state dict or does not fit, naming what differs; `ConfigError` for a name that
     torchvision does not have; `EnvironmentError_` when the weights cannot be downloaded.
     """
+    check_weights(backbone, weights)
     path = Path(weights).expanduser()
     if path.is_file():
         state = _read_state(path)
-    elif names is not None and weights in {"DEFAULT", *names.__members__}:
+    else:
         try:
-            state = names[weights].get_state_dict(progress=False, check_hash=True)
+            state = NAMED_WEIGHTS[backbone][weights].get_state_dict(progress=False, check_hash=True)
         except (OSError, RuntimeError) as error:
             raise EnvironmentError_(
                 f"model.weights={weights}: torchvision's weights could not be downloaded ({error}). "
                 "Give a local file (model.weights=FILE.pth), or none (model.weights=null)."
             ) from error
-    else:
-        known = f", or one of {', '.join(['DEFAULT', *names.__members__])}" if names is not None else ""
-        raise ConfigError(
-            f"model.weights={weights}: no such file{known}. model.weights=null starts from random weights."
-        )
     state = {key: value.float() if value.is_floating_point() else value for key, value in state.items()}
     own = net.state_dict()
     wrong = [f"missing {key}" for key in own.keys() - state.keys()]
@@ -111,7 +129,7 @@ def small(weights: str | None = None) -> Backbone:
     layers = (_conv_bn(3, 24, 2), _conv_bn(24, 48, 2), _conv_bn(48, 96, 2), _conv_bn(96, 128, 1), _conv_bn(128, 128, 1))
     net = nn.Sequential(*layers)
     if weights is not None:
-        load_weights(net, weights)
+        load_weights(net, weights, backbone="small")
     return Backbone(
         name="small",
         features=net,
@@ -168,7 +186,7 @@ def zf(weights: str | None = None) -> Backbone:
     """ZF: 5 convolutions, stride 16, fc6 and fc7 of 4096 on 6x6 regions."""
     net = ZFNet()
     if weights is not None:
-        load_weights(net, weights)
+        load_weights(net, weights, backbone="zf")
     return Backbone(
         name="zf",
         features=net.features,
@@ -187,7 +205,7 @@ def vgg16(weights: str | None = None) -> Backbone:
     """VGG-16 up to conv5_3, stride 16; fc6 and fc7 are its head. The paper freezes the four layers before conv3_1."""
     net = torchvision.models.vgg16(init_weights=weights is None)
     if weights is not None:
-        load_weights(net, weights, names=torchvision.models.VGG16_Weights)
+        load_weights(net, weights, backbone="vgg16")
     features = nn.Sequential(*list(net.features.children())[:-1])
     return Backbone(
         name="vgg16",
@@ -208,7 +226,7 @@ def resnet50(weights: str | None = None) -> Backbone:
     frozen_norm: Callable[..., nn.Module] = torchvision.ops.FrozenBatchNorm2d
     net = torchvision.models.resnet50(norm_layer=frozen_norm)
     if weights is not None:
-        load_weights(net, weights, names=torchvision.models.ResNet50_Weights)
+        load_weights(net, weights, backbone="resnet50")
     stem = nn.Sequential(net.conv1, net.bn1, net.relu, net.maxpool)
     features = nn.Sequential(stem, net.layer1, net.layer2, net.layer3)
     return Backbone(
@@ -229,7 +247,7 @@ def squeezenet1_1(weights: str | None = None) -> Backbone:
     """SqueezeNet 1.1's features, stride 16, 512 channels; it has no fully connected layers of its own."""
     net = torchvision.models.squeezenet1_1()
     if weights is not None:
-        load_weights(net, weights, names=torchvision.models.SqueezeNet1_1_Weights)
+        load_weights(net, weights, backbone="squeezenet1_1")
     return Backbone(
         name="squeezenet1_1",
         features=net.features,

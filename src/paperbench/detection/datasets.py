@@ -62,6 +62,22 @@ def load(config: DataConfig, split: Split) -> DetectionSet:
             )
 
 
+def locate(config: DataConfig) -> None:
+    """Raises DataError when the data set, or one of its splits, is not where the configuration says; reads no annotation."""
+    match config:
+        case VocData():
+            folder = voc.find(config.root, config.year)
+            for split in (config.train_split, config.test_split):
+                voc.read_ids(folder, split)
+        case CocoData():
+            for split in (config.train_split, config.test_split):
+                coco.find(config.root, split)
+        case PennFudanData():
+            pennfudan.find(config.root)
+        case ShapesData():
+            pass
+
+
 def store(config: ImageConfig, dataset: DetectionSet, device: torch.device) -> ImageStore:
     """The images of `dataset` on `device`, resized and kept as `config` says."""
     return ImageStore(

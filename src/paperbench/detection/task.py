@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+import torch
+
 from paperbench.detection import datasets
+from paperbench.detection.backbones import check_weights
 from paperbench.detection.batches import BatchMaker
 from paperbench.detection.build import build, parameter_groups
 from paperbench.detection.config import DetectTrain
@@ -26,12 +29,23 @@ WATCHED = "coco/AP50"
 
 
 def plan(config: DetectTrain) -> Mapping[str, str]:
-    """What would be trained on what, in words."""
+    """What would be trained on what, in words; refuses what could not be, before anything is written."""
+    check(config)
     return {
         "data": describe_data(config.data),
         "model": describe_model(config.model),
         "schedule": describe_schedule(config),
     }
+
+
+def check(config: DetectTrain) -> None:
+    """Raises the error that the data's place, the weights or the model of `config` would end in; quick, computes nothing."""
+    datasets.locate(config.data)
+    EpochOrder(1, config.train.batch_size, config.seed, world=config.nproc)
+    if config.model.weights is not None:
+        check_weights(config.model.backbone, config.model.weights)
+    with torch.device("meta"):
+        build(config.model, classes=["object"], pretrained=False)
 
 
 def run(config: DetectTrain, run: Run) -> dict[str, float]:
