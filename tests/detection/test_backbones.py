@@ -43,7 +43,7 @@ def test_a_detector_is_built_on_every_backbone(name: str) -> None:
 def test_vgg16_freezes_the_layers_before_conv3_1() -> None:
     with torch.device("meta"):
         backbone = BACKBONES["vgg16"](None)
-    freeze(backbone, 4)
+    freeze(backbone)
     channels = [layer.weight.shape[0] for layer in backbone.layers if layer.weight.requires_grad]  # pyright: ignore
     assert channels == [256] * 3 + [512] * 6
 

@@ -22,7 +22,7 @@ class Backbone:
     """Layers up to the feature map, and what the detector must know about them.
 
     `features` maps (B, 3, H, W) normalised images to (B, channels, ~H / stride, ~W / stride). `layers` are its parts from the
-    input on, the units that `frozen_layers` counts. `head` maps pooled (N, channels, pool_size, pool_size) features to
+    input on, the units that `frozen_layers` counts: as many of them are left untrained unless told otherwise. `head` maps pooled (N, channels, pool_size, pool_size) features to
     (N, head_channels) and is None where the backbone has none of its own. `pretrained` says whether weights were loaded.
     """
 
@@ -33,6 +33,7 @@ class Backbone:
     stride: int
     rpn_channels: int
     pool_size: int
+    frozen_layers: int = 0
     head: nn.Module | None = None
     head_channels: int = 0
     pretrained: bool = False
@@ -215,6 +216,7 @@ def vgg16(weights: str | None = None) -> Backbone:
         stride=16,
         rpn_channels=512,
         pool_size=7,
+        frozen_layers=4,
         head=nn.Sequential(nn.Flatten(), *list(net.classifier)[:-1]),
         head_channels=4096,
         pretrained=weights is not None,
@@ -237,6 +239,7 @@ def resnet50(weights: str | None = None) -> Backbone:
         stride=16,
         rpn_channels=1024,
         pool_size=14,
+        frozen_layers=2,
         head=nn.Sequential(net.layer4, nn.AdaptiveAvgPool2d(1), nn.Flatten()),
         head_channels=2048,
         pretrained=weights is not None,
@@ -269,8 +272,12 @@ BACKBONES: dict[str, Callable[[str | None], Backbone]] = {
 }
 
 
-def freeze(backbone: Backbone, layers: int) -> None:
-    """Takes the first `layers` layers out of training; the detector leaves their batch statistics alone as well."""
+def freeze(backbone: Backbone, layers: int | None = None) -> None:
+    """Takes the first `layers` layers (None: the backbone's own number) out of training.
+
+    The detector leaves the batch statistics of frozen layers alone as well.
+    """
+    layers = backbone.frozen_layers if layers is None else layers
     if layers > len(backbone.layers):
         raise ConfigError(
             f"model.frozen_layers={layers}: {backbone.name} has {len(backbone.layers)} layers; "

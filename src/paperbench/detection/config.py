@@ -190,8 +190,9 @@ class FasterRCNNModel:
     """None, a file with a state dict, or the name of torchvision's weights (`DEFAULT`, `IMAGENET1K_V1`)."""
     projection: NonNegativeInt = 0
     """Channels of a 1x1 convolution after the backbone; 0 leaves its features as they are."""
-    frozen_layers: NonNegativeInt = 0
-    """Leading layers (for ResNet: stages) of the backbone that are not trained."""
+    frozen_layers: NonNegativeInt | None = None
+    """Leading layers (for ResNet: stages) of the backbone that are not trained; null is the backbone's own number: 4 of VGG-16
+    (the paper tunes conv3_1 and up), 2 of ResNet-50, none of the others."""
     anchors: AnchorConfig = field(default_factory=AnchorConfig)
     rpn: RpnConfig = field(default_factory=RpnConfig)
     head: HeadConfig = field(default_factory=HeadConfig)
