@@ -22,8 +22,9 @@ class Backbone:
     """Layers up to the feature map, and what the detector must know about them.
 
     `features` maps (B, 3, H, W) normalised images to (B, channels, ~H / stride, ~W / stride). `layers` are its parts from the
-    input on, the units that `frozen_layers` counts: as many of them are left untrained unless told otherwise. `head` maps pooled (N, channels, pool_size, pool_size) features to
-    (N, head_channels) and is None where the backbone has none of its own. `pretrained` says whether weights were loaded.
+    input on, the units that `frozen_layers` counts: as many of them are left untrained unless told otherwise. `head` maps
+    pooled (N, channels, pool_size, pool_size) features to (N, head_channels) and is None where the backbone has none of its
+    own. `pretrained` says whether weights were loaded.
     """
 
     name: str
