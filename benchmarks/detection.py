@@ -7,8 +7,9 @@ Both sides get the same backbone, anchors, minibatches of anchors and regions, s
 the same process, in turns. torchvision's side is fed as its references feed it: a DataLoader over PIL images (already decoded,
 in memory), its own transform to tensors, random flips, `GeneralizedRCNNTransform`, the losses read back for logging after
 every step. Ours is the trainer that `paperbench train` runs. `like for like` is float32 on both sides, `as shipped` is what the
-program chooses (bfloat16 where the processor has it). Each number is the median over rounds; a ratio is the median of the ratios
-of neighbouring rounds.
+program chooses (bfloat16 where the processor has it). Neither side's first step is counted; ours is timed by the trainer's own
+clock, which leaves out the log lines (every 20 steps) and the checkpoint at the end. Each number is the median over rounds; a
+ratio is the median of the ratios of neighbouring rounds.
 """
 
 from __future__ import annotations

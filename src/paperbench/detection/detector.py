@@ -204,16 +204,17 @@ class FasterRCNN(nn.Module):
     @torch.no_grad()
     def propose(self, batch: Batch) -> Proposals:
         """Proposals alone, in pixels of the resized images."""
+        return self._features_and_proposals(batch)[1]
+
+    def _features_and_proposals(self, batch: Batch) -> tuple[Tensor, Proposals]:
         features = self.extract(batch)
         anchors = self.anchors(*features.shape[-2:])
-        return self.regions_of_interest(batch, self.rpn(features), anchors)
+        return features, self.regions_of_interest(batch, self.rpn(features), anchors)
 
     @torch.no_grad()
     def detect(self, batch: Batch) -> tuple[DetectionBatch, Proposals]:
         """Detections, and the proposals they came from, in pixels of the resized images."""
-        features = self.extract(batch)
-        anchors = self.anchors(*features.shape[-2:])
-        proposals = self.regions_of_interest(batch, self.rpn(features), anchors)
+        features, proposals = self._features_and_proposals(batch)
         logits, deltas = self.classify(features, proposals.boxes)
         images = len(proposals.boxes)
         found = detections(
@@ -228,9 +229,3 @@ class FasterRCNN(nn.Module):
             limit=self.detections_per_image,
         )
         return found, proposals
-
-
-def summary(module: nn.Module) -> dict[str, Any]:
-    """Numbers of parameters, all and trained."""
-    counts = [(parameter.numel(), parameter.requires_grad) for parameter in module.parameters()]
-    return {"parameters": sum(n for n, _ in counts), "trained": sum(n for n, trained in counts if trained)}

@@ -100,7 +100,7 @@ def keep_freed_memory() -> None:
     """Asks glibc to keep what is freed instead of giving it back to the kernel after every step; elsewhere does nothing.
 
     The activations of a step are freed and asked for again in the next one. By default blocks of some hundred KiB and more
-    come fresh from the kernel each time, which has to clear every page: a tenth of a training step on a CPU.
+    come fresh from the kernel each time, which has to clear every page.
     """
     trim_threshold, mmap_threshold = -1, -3  # names in malloc.h
     try:

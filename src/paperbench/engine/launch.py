@@ -9,7 +9,6 @@ import signal
 import subprocess
 import sys
 import tempfile
-import threading
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -22,7 +21,7 @@ from paperbench.engine.environment import ENV_ARGV
 from paperbench.engine.outcome import Outcome
 from paperbench.engine.reporter import Reporter
 from paperbench.engine.rundir import DONE, FAILED, RUNNING, STOPPED, RunDirectory
-from paperbench.engine.signals import HANDLED, StopFlag
+from paperbench.engine.signals import SignalHandlers, StopFlag
 from paperbench.errors import EXIT_DONE, EXIT_FAILED, EXIT_INTERRUPTED, EXIT_STOPPED, PaperbenchError, TrainingError
 
 WorkerReporter = tuple[str, Mapping[str, Any]]
@@ -142,25 +141,15 @@ def _outcome(directory: RunDirectory, returncode: int) -> Outcome:
     raise kind(str(status.get("message", "")))
 
 
-class _Forwarding:
+class _Forwarding(SignalHandlers):
     """Passes signals on to rank 0, which tells the other ranks; a second SIGINT ends all of them and this process."""
 
     def __init__(self, agent: subprocess.Popen[bytes], pids: Path) -> None:
+        super().__init__()
         self.waiting: list[int] = []
         self._agent = agent
         self._pids = pids
         self._interrupts = 0
-        self._before: dict[int, Any] = {}
-
-    def __enter__(self) -> _Forwarding:
-        if threading.current_thread() is threading.main_thread():
-            for number in HANDLED:
-                self._before[number] = signal.signal(number, self._handle)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        for number, handler in self._before.items():
-            signal.signal(number, handler)
 
     def deliver(self) -> None:
         """Sends what has arrived, once rank 0 has said that it is ready for signals."""

@@ -16,7 +16,7 @@ def depth_for(device: torch.device, wanted: int | None = None) -> int:
     """Batches to make ahead: `wanted`, else 2 beside a GPU and 0 on a CPU.
 
     On a CPU there is nothing to hide behind: a second thread that calls torch gets a second team of OpenMP threads, and the two
-    teams take the cores from each other (Faster R-CNN on two cores trained at 116 images/s with it and at 140 without).
+    teams take the cores from each other. `train.prefetch=2` against `train.prefetch=0` shows it in the samples per second.
     """
     if wanted is not None:
         return wanted

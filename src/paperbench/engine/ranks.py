@@ -29,11 +29,6 @@ class Ranks:
         """Whether this process writes files and talks to people."""
         return self.rank == 0
 
-    def barrier(self) -> None:
-        """Waits for every rank."""
-        if self.world > 1:
-            self.all_gather(None)  # gloo, whatever the device: nccl's own barrier would wait for the GPU
-
     def all_gather(self, value: T) -> list[T]:
         """Every rank's value, in the order of the ranks. Values are pickled; they come from this run's own processes."""
         if self.world == 1:

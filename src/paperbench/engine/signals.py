@@ -6,33 +6,27 @@ import os
 import signal
 import sys
 import threading
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from contextlib import suppress
 from types import FrameType
-from typing import Any
+from typing import Any, Self
 
 from paperbench.errors import EXIT_INTERRUPTED
 
 HANDLED = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
 
 
-class StopFlag:
-    """Set by SIGTERM, SIGINT and SIGUSR1 while the context is open; a second SIGINT ends the process at once.
+class SignalHandlers(ABC):
+    """Hands SIGTERM, SIGINT and SIGUSR1 to `_handle` while the context is open; afterwards the handlers are those of before.
 
-    With `watch_parent`, the death of the parent process sets it as well: a worker whose launcher was killed must not
-    train on unattended. `on_abort` is called before the process is ended, to put the terminal right.
-    Handlers are those of before once the context is left. Outside the main thread no signals arrive and none are handled.
+    Outside the main thread no signals arrive and none are handled.
     """
 
-    def __init__(self, *, watch_parent: bool = False, on_abort: Callable[[], None] | None = None) -> None:
-        self.reason = ""
-        """Name of the signal, or `loss of the launcher`; empty while not set."""
-        self._interrupts = 0
-        self._parent = os.getppid() if watch_parent else None
-        self._on_abort = on_abort
+    def __init__(self) -> None:
         self._before: dict[int, Any] = {}
 
-    def __enter__(self) -> StopFlag:
+    def __enter__(self) -> Self:
         if threading.current_thread() is threading.main_thread():
             for number in HANDLED:
                 self._before[number] = signal.signal(number, self._handle)
@@ -42,6 +36,26 @@ class StopFlag:
         for number, handler in self._before.items():
             signal.signal(number, handler if handler is not None else signal.SIG_DFL)
         self._before.clear()
+
+    @abstractmethod
+    def _handle(self, number: int, frame: FrameType | None) -> None:
+        """Called in the main thread between two instructions: sets flags, waits for nothing."""
+
+
+class StopFlag(SignalHandlers):
+    """Set by SIGTERM, SIGINT and SIGUSR1 while the context is open; a second SIGINT ends the process at once.
+
+    With `watch_parent`, the death of the parent process sets it as well: a worker whose launcher was killed must not
+    train on unattended. `on_abort` is called before the process is ended, to put the terminal right.
+    """
+
+    def __init__(self, *, watch_parent: bool = False, on_abort: Callable[[], None] | None = None) -> None:
+        super().__init__()
+        self.reason = ""
+        """Name of the signal, or `loss of the launcher`; empty while not set."""
+        self._interrupts = 0
+        self._parent = os.getppid() if watch_parent else None
+        self._on_abort = on_abort
 
     def __bool__(self) -> bool:
         if self._parent is not None and not self.reason and os.getppid() != self._parent:
