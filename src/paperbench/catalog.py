@@ -112,6 +112,7 @@ MODELS: dict[str, ModelSpec] = {
 }
 
 _DETECTION = ("detect-train", "detect-eval")
+_DIGITS = ("stn-mnist", "stn-addition", "stn-colocalise", "vae-train", "distill")
 
 DATASETS: dict[str, DatasetSpec] = {
     spec.name: spec
@@ -150,6 +151,23 @@ DATASETS: dict[str, DatasetSpec] = {
             homepage="https://www.cis.upenn.edu/~jshi/ped_html/",
             checker="paperbench.detection.datasets:check",
             archives=("pennfudan",),
+        ),
+        DatasetSpec(
+            name="digits",
+            tasks=_DIGITS,
+            summary="scikit-learn's 1,797 handwritten digits, enlarged to 28x28",
+            layout="",
+            homepage="",
+            checker="paperbench.data.labelled:check",
+        ),
+        DatasetSpec(
+            name="mnist",
+            tasks=_DIGITS,
+            summary="MNIST, 70,000 handwritten digits",
+            layout="MNIST/raw/{train,t10k}-{images-idx3,labels-idx1}-ubyte[.gz]",
+            homepage="http://yann.lecun.com/exdb/mnist/",
+            checker="paperbench.data.labelled:check",
+            archives=("mnist-train-images", "mnist-train-labels", "mnist-test-images", "mnist-test-labels"),
         ),
     )
 }

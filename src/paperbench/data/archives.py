@@ -1,7 +1,7 @@
 """The published archives of the data sets: where they are, how large, what proves that they are whole, what they hold.
 
-MD5 sums of VOC and COCO are those that torchvision and the COCO community publish; Penn-Fudan publishes none, so its archive
-is judged by its size, by the check sums inside the zip and by what it must hold.
+MD5 sums of VOC, COCO and MNIST are those that torchvision and the COCO community publish; Penn-Fudan publishes none, so its
+archive is judged by its size, by the check sums inside the zip and by what it must hold.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from typing import Final
 
 _VOC: Final = "https://thor.robots.ox.ac.uk/pascal/VOC"
 _COCO: Final = "http://images.cocodataset.org"
+_MNIST: Final = "https://ossci-datasets.s3.amazonaws.com/mnist"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,6 +22,7 @@ class Archive:
     into: folder below `data.root` that it is unpacked in. folder: what a user looks for, below `data.root`.
     last: path below `data.root` that is put in place after everything else, so that its presence means all is there.
     holds: patterns below `data.root`, and how many files of each there are at least.
+    plain: the file itself is what is wanted, as it is; there is nothing to unpack.
     """
 
     url: str
@@ -31,6 +33,7 @@ class Archive:
     folder: str
     last: str
     holds: tuple[tuple[str, int], ...]
+    plain: bool = False
 
     @property
     def filename(self) -> str:
@@ -38,7 +41,8 @@ class Archive:
 
     def present(self, root: Path) -> bool:
         """Whether what the archive holds lies below `root`, all of it."""
-        return (root / self.last).exists() and not self.lacking(root)
+        # A plain file may have been unpacked by hand: `holds` knows it by either name.
+        return (self.plain or (root / self.last).exists()) and not self.lacking(root)
 
     def lacking(self, root: Path) -> list[str]:
         """What should lie below `root` and does not, in words."""
@@ -69,6 +73,21 @@ def _coco_images(split: str, images: int, *, size: int, md5: str) -> Archive:
         folder=f"coco/{split}",
         last=f"coco/{split}",
         holds=((f"coco/{split}/*.jpg", images),),
+    )
+
+
+def _mnist(name: str, *, size: int, md5: str) -> Archive:
+    file = f"MNIST/raw/{name}.gz"
+    return Archive(
+        url=f"{_MNIST}/{name}.gz",
+        size=size,
+        md5=md5,
+        unpacked=size,
+        into="MNIST/raw",
+        folder="MNIST/raw",
+        last=file,
+        holds=((f"MNIST/raw/{name}*", 1),),
+        plain=True,
     )
 
 
@@ -122,4 +141,8 @@ ARCHIVES: dict[str, Archive] = {
             ("PennFudanPed/Annotation/*.txt", 170),
         ),
     ),
+    "mnist-train-images": _mnist("train-images-idx3-ubyte", size=9_912_422, md5="f68b3c2dcbeaaa9fbdd348bbdeb94873"),
+    "mnist-train-labels": _mnist("train-labels-idx1-ubyte", size=28_881, md5="d53e105ee54ea40749a09fcbcd1e9432"),
+    "mnist-test-images": _mnist("t10k-images-idx3-ubyte", size=1_648_877, md5="9fb629c4189551a2d022fa330f9573f3"),
+    "mnist-test-labels": _mnist("t10k-labels-idx1-ubyte", size=4_542, md5="ec29112dd5afa0611ce80d1b7f02629c"),
 }

@@ -62,7 +62,11 @@ def get(archive: str, root: Path, reporter: Reporter) -> Path:
     shutil.rmtree(fresh, ignore_errors=True)
     with writing(fresh):
         (fresh / spec.into).mkdir(parents=True)
-    unpack(file, fresh / spec.into, lambda done, total: reporter.progress(f"unpack {archive}", done, total, {}))
+    if spec.plain:
+        with writing(fresh):
+            shutil.copyfile(file, fresh / spec.into / spec.filename)
+    else:
+        unpack(file, fresh / spec.into, lambda done, total: reporter.progress(f"unpack {archive}", done, total, {}))
     lacking = spec.lacking(fresh)
     if lacking:
         shutil.rmtree(fresh, ignore_errors=True)
