@@ -37,7 +37,9 @@ def find(root: str | Path | None, split: Literal["train", "test"]) -> tuple[Path
         if files[0] is not None and files[1] is not None:
             return files[0], files[1]
     raise missing(
-        "mnist", base, f"{_PREFIX[split]}-{_IMAGES} and {_PREFIX[split]}-{_LABELS} were looked for, with and without .gz"
+        "mnist",
+        base,
+        f"{_PREFIX[split]}-{_IMAGES} and {_PREFIX[split]}-{_LABELS} were looked for, with and without .gz",
     )
 
 
@@ -52,7 +54,9 @@ def load(root: str | Path | None, split: Literal["train", "test"]) -> ImageSet:
     image_file, label_file = find(root, split)
     images, labels = read_idx(image_file, dimensions=3), read_idx(label_file, dimensions=1)
     if images.shape[1:] != (SIDE, SIDE):
-        raise DataError(f"{image_file}: images of {images.shape[1]} x {images.shape[2]} pixels, MNIST has {SIDE} x {SIDE}")
+        raise DataError(
+            f"{image_file}: images of {images.shape[1]} x {images.shape[2]} pixels, MNIST has {SIDE} x {SIDE}"
+        )
     if len(images) != len(labels):
         raise DataError(f"{image_file} has {len(images)} images, {label_file} has {len(labels)} labels; {_REMEDY}")
     if len(labels) == 0:
