@@ -12,7 +12,7 @@ from typing import Any
 
 from paperbench.errors import ConfigError
 
-GROUPS = ("experiment", "data", "model", "optim", "scale", "recipe", "schedule")
+GROUPS = ("experiment", "data", "model", "optim", "scale", "recipe", "schedule", "reproduce")
 """Folders that make a folder of configurations one of ours."""
 
 PATH_KEYS = ("data.root", "model.weights", "checkpoint", "gt", "dt")
