@@ -1,0 +1,129 @@
+"""What a launcher is: something that starts worker processes somewhere, tells when they ended, and can ask them to stop.
+
+A launcher knows nothing of runs. Whether a run is done is written in its own directory (state, lock, results), never in
+the launcher's word: a launcher that dies, or reports nonsense, costs time and no results. Imports no torch, and no
+launcher's own library.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar, Protocol
+
+from paperbench.config.suggest import nearest
+from paperbench.errors import ConfigError
+
+REGISTRY: Mapping[str, str] = {
+    "local": "paperbench.sweep.launchers.local:LocalLauncher",
+    "slurm": "paperbench.sweep.launchers.slurm:SlurmLauncher",
+    "ray": "paperbench.sweep.launchers.ray:RayLauncher",
+}
+"""Name to `module:Class`. The module can be imported without the library that the launcher stands on (submitit, ray); its
+constructor imports that, and raises `EnvironmentError_` saying what to install."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """Work for one process: `python -m paperbench.sweep.worker --threads THREADS DIRECTORY…` (`command`)."""
+
+    directories: tuple[Path, ...]
+    """Absolute, and prepared (`engine.prepared`). One run, or several that are trained side by side."""
+    threads: int
+    """CPU threads for each process of the job, 1 or more."""
+    name: str
+    """Short and for people: `vae-3f2a…`."""
+
+    def arguments(self) -> list[str]:
+        """What `paperbench.sweep.worker.main` takes."""
+        return ["--threads", str(self.threads), *map(str, self.directories)]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ending:
+    """How a job's process ended, as far as the launcher knows."""
+
+    exit_code: int | None
+    """The worker's own (see `paperbench.errors`); None if it was killed or nobody knows."""
+    signal: int | None
+    """The number of the signal that killed it, if one did and that is known."""
+    reason: str = ""
+    """In words, for the summary: `killed by SIGKILL`, `the node was lost`."""
+    lost: bool = False
+    """The machinery's doing and not the run's: preemption, a dead node, a restarted server. The run is submitted again."""
+
+
+class Handle(Protocol):
+    """One submitted job."""
+
+    def poll(self) -> Ending | None:
+        """None while the job waits or works. Never blocks, and once it has given an `Ending` gives the same again."""
+        ...
+
+    def stop(self) -> None:
+        """Asks the job to save and end (SIGTERM or its like); a job that has not begun is withdrawn. Returns at once."""
+        ...
+
+    def kill(self) -> None:
+        """Ends the job at once. May be called from a signal handler."""
+        ...
+
+
+class Launcher(Protocol):
+    """Made by `create`, with an instance of its `Settings` and a `Context`."""
+
+    Settings: ClassVar[type]
+    """Dataclass schema of `conf/launcher/<name>.yaml` and of `launcher.KEY=VALUE`; carries `__pydantic_config__ = STRICT`."""
+
+    def __init__(self, settings: Any, context: Context) -> None: ...
+
+    def submit(self, job: Job) -> Handle:
+        """Starts the job, or puts it where it will be started. Raises `EnvironmentError_` if that cannot be done at all."""
+        ...
+
+    def wait(self, seconds: float) -> None:
+        """Returns after `seconds`, or earlier when the answer of some handle's `poll` may have changed."""
+        ...
+
+    def close(self) -> None:
+        """Lets go of everything; called once, after the last handle ended or when the sweep gives up."""
+        ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class Context:
+    """What a launcher is told about the sweep it works for."""
+
+    name: str
+    """Of the sweep."""
+    directory: Path
+    """Absolute, exists: the sweep's folder. A launcher keeps its own logs in `directory / "launcher"`."""
+    jobs: int
+    """How many jobs the scheduler keeps submitted at most."""
+    modules: tuple[str, ...] = ()
+    """Modules of the tasks, which a process that stays warm may import beforehand."""
+    fork: bool = True
+    """Whether a warm process may fork the runs: false where one of them uses a device that forbids it."""
+
+
+def known() -> Sequence[str]:
+    """Names that `--launcher` takes."""
+    return tuple(REGISTRY)
+
+
+def launcher_class(name: str) -> type[Launcher]:
+    """The class behind a name; `ConfigError` with the nearest ones if there is none."""
+    if name not in REGISTRY:
+        near = nearest(name, REGISTRY)
+        raise ConfigError(
+            f"--launcher {name}: no such launcher. {'Nearest' if near else 'Launchers'}: {', '.join(near or REGISTRY)}"
+        )
+    module, _, attribute = REGISTRY[name].partition(":")
+    return getattr(importlib.import_module(module), attribute)
+
+
+def create(name: str, settings: Any, context: Context) -> Launcher:
+    """A launcher ready for jobs. Raises `EnvironmentError_` where its library is missing or its cluster is not reached."""
+    return launcher_class(name)(settings, context)
