@@ -6,21 +6,30 @@ holds of the run's resolved configuration, and to no other run.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, NamedTuple
 
 import yaml
 from pydantic import TypeAdapter, ValidationError
 
 from paperbench.config.paths import shipped_conf
-from paperbench.config.schema import STRICT, NonNegativeFloat
+from paperbench.config.suggest import nearest
 from paperbench.errors import DataError
-
-Direction = Literal["higher", "lower", "same"]
-Unit = Literal["percent", "ms", "s", "fps", "pixels", "nats", "count", "fraction"]
+from paperbench.report.published_form import (
+    Axis,
+    Direction,
+    PaperForm,
+    RowForm,
+    TableForm,
+    Unit,
+    faults_of,
+    metrics_of,
+    tolerance_of,
+    unreproduced_of,
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,10 +37,16 @@ class Published:
     """One printed number.
 
     `value` is in `unit`; `direction` says which way is better (`same`: neither); `sample` what was measured on how
-    much. `tolerance`, in the same unit, is how far a repetition may lie from it and still agree; it is stated with the
+    much, with `seeds` runs and `test_size` test items where the paper says so (None: it does not, or not one number).
+    `tolerance`, in the same unit, is how far a repetition may lie from it and still agree; it is stated with the
     number, before anything is measured. None: the number depends on a machine or a model that is out of reach. `metric`
     is the name in `results.json` that measures the same thing, None where nothing here does; `when` maps dotted keys of
     the configuration to the values under which it does. `note` says what differs even then.
+
+    `spread` is a standard deviation that the paper prints beside the number. On a curve `axis` is the horizontal axis
+    and `x` this point's place on it; `digitisation` is how far, in `unit`, the reading may lie from what was drawn.
+    `doubt` says why the number itself may not be what the paper printed; such a number has no tolerance.
+    `unreproduced` says why no file of `conf/reproduce` reaches the row, and is empty for those that one reaches.
     """
 
     paper: str
@@ -48,12 +63,31 @@ class Published:
     metric: str | None
     when: Mapping[str, Any]
     note: str
+    seeds: int | None = None
+    test_size: int | None = None
+    spread: float | None = None
+    axis: Axis | None = None
+    x: float | None = None
+    digitisation: float | None = None
+    doubt: str = ""
+    unreproduced: str = ""
 
     def agrees(self, measured: float) -> bool | None:
         """Whether `measured` lies within the tolerance; None where there is none."""
         # A printed 69.9 stands for 69.85 to 69.95, and floats are not decimals: a hair of slack decides ties for
         # agreement.
         return None if self.tolerance is None else abs(measured - self.value) <= self.tolerance + 1e-9
+
+
+class Curve(NamedTuple):
+    """A published curve: `xs` ascending, `ys` in the unit of its points, `error` of the reading in that unit or None."""
+
+    xs: tuple[float, ...]
+    ys: tuple[float, ...]
+    error: float | None
+
+
+# --- looking up -------------------------------------------------------------------------------------------------------
 
 
 def matching(config: Mapping[str, Any]) -> list[Published]:
@@ -69,6 +103,45 @@ def matching(config: Mapping[str, Any]) -> list[Published]:
     return list(found.values())
 
 
+def find(paper: str, table: str, row: str, column: str | float) -> Published:
+    """The number that `paper` prints there. A column of a curve may be given as a number or in any spelling of it.
+
+    Raises `DataError` with the nearest names where there is no such paper, table, row or column.
+    """
+    columns = _index(paper, table, row)
+    name = str(column)
+    if name in columns:
+        return columns[name]
+    at = _number(column)
+    for entry in columns.values():
+        if entry.x is not None and entry.x == at:
+            return entry
+    raise DataError(_absent(f"{_file(paper)}: {table}, {row}", "column", name, columns))
+
+
+def curve(paper: str, figure: str, row: str) -> Curve:
+    """A curve of a figure, ready to be drawn or interpolated. Raises `DataError` where `find` would, and for a row that
+    is no curve."""
+    points = list(_index(paper, figure, row).values())
+    xs = tuple(point.x for point in points if point.x is not None)
+    if len(xs) != len(points):
+        raise DataError(f"{_file(paper)}: {figure}, {row} is a row of a table, not a curve: its table has no axis")
+    return Curve(xs, tuple(point.value for point in points), points[0].digitisation)
+
+
+def table_of(paper: str, name: str) -> dict[str, dict[str, Published]]:
+    """Rows of a table or figure, each by its columns, in the order they are printed. Raises `DataError` as `find`."""
+    tables = _tables(paper)
+    if name not in tables:
+        raise DataError(_absent(_file(paper), "table", name, tables))
+    return tables[name]
+
+
+def tables_of(paper: str) -> list[str]:
+    """The names of a paper's tables and figures, in order. Raises `DataError` for an unknown paper."""
+    return list(_tables(paper))
+
+
 @cache
 def all_published() -> tuple[Published, ...]:
     """Every number of every file in `conf/paper`, in the order of files, tables, rows and columns."""
@@ -76,34 +149,90 @@ def all_published() -> tuple[Published, ...]:
     return tuple(entry for path in files for entry in read(path))
 
 
+def _index(paper: str, name: str, row: str) -> dict[str, Published]:
+    rows = table_of(paper, name)
+    if row not in rows:
+        raise DataError(_absent(f"{_file(paper)}: {name}", "row", row, rows))
+    return rows[row]
+
+
+@cache
+def _tables(paper: str) -> dict[str, dict[str, dict[str, Published]]]:
+    path = shipped_conf() / "paper" / f"{paper}.yaml"
+    names = sorted(file.stem for file in path.parent.glob("*.yaml"))
+    if paper not in names:
+        raise DataError(_absent(str(path.parent), "paper", paper, names))
+    found: dict[str, dict[str, dict[str, Published]]] = {}
+    for entry in read(path):
+        found.setdefault(entry.table, {}).setdefault(entry.row, {})[entry.column] = entry
+    return found
+
+
+def _file(paper: str) -> str:
+    return f"conf/paper/{paper}.yaml"
+
+
+_MOST_NAMES = 12
+
+
+def _absent(where: str, kind: str, name: str, known: Iterable[str]) -> str:
+    known = list(known)
+    near = nearest(name, known)
+    if near:
+        return f"{where} has no {kind} {name!r}; nearest: {', '.join(map(repr, near))}"
+    more = f" and {len(known) - _MOST_NAMES} more" if len(known) > _MOST_NAMES else ""
+    return f"{where} has no {kind} {name!r}; it has {', '.join(map(repr, known[:_MOST_NAMES]))}{more}"
+
+
+def _number(column: str | float) -> float | None:
+    try:
+        return float(column)
+    except ValueError:
+        return None
+
+
+# --- reading ----------------------------------------------------------------------------------------------------------
+
+_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # the C one, where PyYAML was built with it, is ten times faster
+
+
 def read(path: Path) -> list[Published]:
     """The numbers of one file. Raises `DataError` naming the file and every fault: an unknown key, a value of the wrong
-    type, the same table, row and column twice, a metric for a column that is not there or without conditions."""
+    type, the same table, row and column twice, a metric for a column that is not there or without conditions, a curve
+    whose points are no numbers or not in order."""
     try:
-        paper = TypeAdapter(_Paper).validate_python(yaml.safe_load(path.read_text(encoding="utf-8")))
+        paper = _form().validate_python(yaml.load(path.read_text(encoding="utf-8"), Loader=_LOADER))
     except yaml.YAMLError as error:
         raise DataError(f"{path}: not valid YAML: {error}") from error
     except ValidationError as error:
         faults = [f"{'.'.join(map(str, fault['loc']))}: {fault['msg']}" for fault in error.errors()]
         raise DataError("\n".join(f"{path}: {fault}" for fault in faults)) from error
-    entries = [entry for table in paper.tables for row in table.rows for entry in _expand(path, paper, table, row)]
-    seen: set[tuple[str, str, str]] = set()
-    for entry in entries:
-        place = (entry.table, entry.row, entry.column)
-        if place in seen:
-            raise DataError(f"{path}: {', '.join(place)} stands there twice")
-        seen.add(place)
+    faults = [fault for table in paper.tables for fault in faults_of(table)]
+    entries = [] if faults else [e for table in paper.tables for row in table.rows for e in _expand(paper, table, row)]
+    faults += _repeated(entries)
+    if faults:
+        raise DataError("\n".join(f"{path}: {fault}" for fault in faults))
     return entries
 
 
-def _expand(path: Path, paper: _Paper, table: _Table, row: _Row) -> list[Published]:
-    metrics = row.metrics or table.metrics
-    when = {**table.when, **row.when} if metrics else {}
-    unknown = sorted(set(metrics) - set(row.values))
-    if unknown:
-        raise DataError(f"{path}: {table.table}, {row.row}: metrics name {', '.join(unknown)}, which values lack")
-    if metrics and not when:
-        raise DataError(f"{path}: {table.table}, {row.row}: metrics without `when` would apply to every run")
+@cache
+def _form() -> TypeAdapter[PaperForm]:
+    return TypeAdapter(PaperForm)
+
+
+def _repeated(entries: Sequence[Published]) -> list[str]:
+    seen: set[tuple[str, str, str]] = set()
+    faults = []
+    for entry in entries:
+        place = (entry.table, entry.row, entry.column)
+        if place in seen:
+            faults.append(f"{', '.join(place)} stands there twice")
+        seen.add(place)
+    return faults
+
+
+def _expand(paper: PaperForm, table: TableForm, row: RowForm) -> list[Published]:
+    metrics = metrics_of(row, table)
     return [
         Published(
             paper=paper.paper,
@@ -115,14 +244,27 @@ def _expand(path: Path, paper: _Paper, table: _Table, row: _Row) -> list[Publish
             unit=table.unit,
             direction=table.direction,
             sample=table.sample,
-            tolerance=table.tolerance,
+            tolerance=tolerance_of(row, table, column),
             source=table.source or paper.source,
             metric=metrics.get(column),
-            when=when if column in metrics else {},
+            when=_when(row, table, column) if column in metrics else {},
             note=row.note,
+            seeds=table.seeds,
+            test_size=table.test_size,
+            spread=row.spread.get(column),
+            axis=table.axis,
+            x=None if table.axis is None else float(column),
+            digitisation=table.digitisation,
+            doubt=row.doubt,
+            unreproduced=unreproduced_of(row, table),
         )
         for column, value in row.values.items()
     ]
+
+
+def _when(row: RowForm, table: TableForm, column: str) -> dict[str, Any]:
+    place = {table.axis.key: float(column)} if table.axis is not None and table.axis.key else {}
+    return {**table.when, **row.when, **place}
 
 
 # --- conditions -------------------------------------------------------------------------------------------------------
@@ -151,44 +293,3 @@ def _same(expected: Any, actual: Any) -> bool:
             return False
         return len(expected) == len(actual) and all(map(_same, expected, actual))
     return isinstance(expected, bool) == isinstance(actual, bool) and expected == actual
-
-
-# --- the file's form --------------------------------------------------------------------------------------------------
-
-
-@dataclass(kw_only=True)
-class _Row:
-    __pydantic_config__ = STRICT
-
-    row: str
-    values: dict[str, float]
-    metrics: dict[str, str] = field(default_factory=dict)
-    when: dict[str, Any] = field(default_factory=dict)
-    note: str = ""
-
-
-@dataclass(kw_only=True)
-class _Table:
-    __pydantic_config__ = STRICT
-
-    table: str
-    caption: str
-    unit: Unit
-    direction: Direction
-    sample: str
-    tolerance: NonNegativeFloat | None
-    rows: list[_Row]
-    source: str = ""
-    metrics: dict[str, str] = field(default_factory=dict)
-    when: dict[str, Any] = field(default_factory=dict)
-
-
-@dataclass(kw_only=True)
-class _Paper:
-    __pydantic_config__ = STRICT
-
-    paper: str
-    source: str
-    tables: list[_Table]
-    conditions: dict[str, dict[str, Any]] = field(default_factory=dict)
-    """Mappings that the file itself refers to by YAML anchors; not read from here."""
