@@ -18,7 +18,8 @@ class TaskSpec:
     configuration, and `module` the module with its functions (`engine.task.Task`). `evaluated_by` names the task that
     `paperbench eval` runs on what this one trained; such a task takes over the trained run's configuration
     (`takes_checkpoint`). `predicts`: the module also implements `engine.task.Predicts`, so that `paperbench predict`
-    can show pictures to a trained run.
+    can show pictures to a trained run. `stacks`: it implements `engine.task.Stacks`, so that
+    `paperbench sweep --stacked` can train several runs side by side.
     """
 
     name: str
@@ -29,6 +30,7 @@ class TaskSpec:
     evaluated_by: str | None = None
     takes_checkpoint: bool = False
     predicts: bool = False
+    stacks: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)

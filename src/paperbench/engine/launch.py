@@ -19,6 +19,7 @@ from paperbench import errors
 from paperbench.config.validate import task_named, validate
 from paperbench.engine.environment import ENV_ARGV
 from paperbench.engine.outcome import Outcome
+from paperbench.engine.prepared import settle
 from paperbench.engine.reporter import Reporter
 from paperbench.engine.rundir import DONE, FAILED, RUNNING, STOPPED, RunDirectory
 from paperbench.engine.signals import SignalHandlers, StopFlag
@@ -49,7 +50,7 @@ def start(
     root = str(resolved.get("output", {}).get("root", "outputs"))
     with StopFlag(on_abort=reporter.close) as stop:
         directory = RunDirectory.create(root, str(resolved.get("experiment", "")), resolved, run_dir)
-        return _do(directory, reporter, stop, worker_reporter)
+        return proceed(directory, reporter, stop, worker_reporter=worker_reporter)
 
 
 def resume(run_dir: Path, reporter: Reporter, *, worker_reporter: WorkerReporter | None = None) -> Outcome:
@@ -59,18 +60,38 @@ def resume(run_dir: Path, reporter: Reporter, *, worker_reporter: WorkerReporter
     when another process is at work there.
     """
     directory = RunDirectory.open(run_dir)
-    results = directory.results()
-    if directory.status().get("state") == DONE and results is not None:
-        reporter.message(f"{run_dir} is done already; these are its results")
-        reporter.finish(results, str(run_dir))
-        reporter.close()
-        return Outcome(Path(run_dir), results, DONE, EXIT_DONE, "done already")
     with StopFlag(on_abort=reporter.close) as stop:
-        directory.acquire()
-        return _do(directory, reporter, stop, worker_reporter)
+        if directory.status().get("state") != DONE:
+            directory.acquire()
+            directory.begin_session()
+        # A run that was not done is looked at under its lock: whoever held that until now may have done it.
+        if settle(directory):
+            directory.release()
+            return _done_already(directory, reporter)
+        return proceed(directory, reporter, stop, worker_reporter=worker_reporter)
 
 
-def _do(directory: RunDirectory, reporter: Reporter, stop: StopFlag, worker_reporter: WorkerReporter | None) -> Outcome:
+def _done_already(directory: RunDirectory, reporter: Reporter) -> Outcome:
+    results = directory.results() or {}
+    reporter.message(f"{directory.path} is done already; these are its results")
+    reporter.finish(results, str(directory.path))
+    reporter.close()
+    return Outcome(directory.path, results, DONE, EXIT_DONE, "done already")
+
+
+def proceed(
+    directory: RunDirectory,
+    reporter: Reporter,
+    stop: StopFlag,
+    *,
+    worker_reporter: WorkerReporter | None = None,
+    threads: int = 0,
+) -> Outcome:
+    """Does or continues the run, whose lock is taken if this process does not hold it yet.
+
+    `threads` is this machine's share for a run whose configuration names no number; 0 is all of it. In this process it is the
+    caller's to set. A failed run raises its error after recording it in the directory.
+    """
     nproc = int(directory.config().get("nproc", 1))
     if nproc == 1:
         from paperbench.engine.session import execute
@@ -79,7 +100,7 @@ def _do(directory: RunDirectory, reporter: Reporter, stop: StopFlag, worker_repo
     directory.update_status(state=RUNNING, message="", error="", exit_code=None)
     directory.forget_rank_failure()
     directory.release()  # rank 0 takes it
-    outcome = _under_torchrun(directory, nproc, worker_reporter, stop)
+    outcome = _under_torchrun(directory, nproc, worker_reporter, stop, threads)
     if worker_reporter is None and outcome.results is not None:
         reporter.finish(outcome.results, str(directory.path))
     reporter.close()
@@ -90,9 +111,9 @@ def _do(directory: RunDirectory, reporter: Reporter, stop: StopFlag, worker_repo
 
 
 def _under_torchrun(
-    directory: RunDirectory, nproc: int, worker_reporter: WorkerReporter | None, stop: StopFlag
+    directory: RunDirectory, nproc: int, worker_reporter: WorkerReporter | None, stop: StopFlag, share: int
 ) -> Outcome:
-    threads = int(directory.config().get("threads", 0)) or max(1, (os.cpu_count() or 1) // nproc)
+    threads = int(directory.config().get("threads", 0)) or max(1, (share or os.cpu_count() or 1) // nproc)
     with tempfile.TemporaryDirectory(prefix="paperbench-") as scratch:
         environment = {
             # DDP on a CPU is told to expect unused parameters (see `trainer`) and would remark that there are none.
@@ -110,9 +131,11 @@ def _under_torchrun(
             subprocess.Popen(command, env=environment, start_new_session=True) as agent,
             _Forwarding(agent, Path(scratch)) as forwarding,
         ):
-            if stop:  # a signal that came before there was anybody to pass it on to
-                forwarding.waiting.append(signal.SIGTERM)
+            told = False
             while agent.poll() is None:
+                if stop and not told:  # a signal before there was anybody to pass it on to, or the parent's death
+                    forwarding.waiting.append(signal.SIGTERM)
+                    told = True
                 forwarding.deliver()
                 with suppress(subprocess.TimeoutExpired):
                     agent.wait(timeout=0.2)

@@ -6,7 +6,6 @@ Files: `config.yaml` (resolved; workers read only this), `status.json`, `metrics
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import secrets
@@ -17,15 +16,18 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import yaml
 
 from paperbench.engine.files import explained, write_atomic, write_json
+from paperbench.engine.lock import FileLock
 from paperbench.errors import ConfigError, EnvironmentError_, RunLockedError
 
 SCHEMA_VERSION = 1
 RUNNING, DONE, FAILED, STOPPED = "running", "done", "failed", "stopped"
+WAITING = "waiting"
+"""Made for a sweep, and not begun."""
 KILLED = "killed"
 """What `current_state` calls a run that says it is running while nobody holds its lock; never written to disk."""
 
@@ -35,7 +37,7 @@ class RunDirectory:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._lock: IO[str] | None = None
+        self.lock = FileLock(path / "lock")
         self._status: dict[str, Any] = {}
         self._session_began = time.monotonic()
         self._seconds_before = 0.0
@@ -65,10 +67,6 @@ class RunDirectory:
     @property
     def log_file(self) -> Path:
         return self.path / "log.txt"
-
-    @property
-    def lock_file(self) -> Path:
-        return self.path / "lock"
 
     @property
     def checkpoints(self) -> Path:
@@ -122,9 +120,14 @@ class RunDirectory:
             raise ConfigError(
                 f"{path} is not a run directory: it has no config.yaml; `paperbench runs` lists the runs there are"
             )
-        directory._status = directory.status()
-        directory._seconds_before = float(directory._status.get("seconds") or 0.0)
+        directory.begin_session()
         return directory
+
+    def begin_session(self) -> None:
+        """Reads the status anew and counts the seconds of a session from here: after waiting for another process."""
+        self._status = self.status()
+        self._seconds_before = float(self._status.get("seconds") or 0.0)
+        self._session_began = time.monotonic()
 
     def _write_first(self, resolved_config: Mapping[str, Any]) -> None:
         try:
@@ -132,7 +135,7 @@ class RunDirectory:
             write_atomic(self.config_file, text)
             self.update_status(state=RUNNING, step=0, steps=0, best=None, message="")
         except BaseException:
-            for file in (self.status_file, self.config_file, self.lock_file):
+            for file in (self.status_file, self.config_file, self.lock.path):
                 with suppress(OSError):
                     file.unlink()
             raise
@@ -153,51 +156,18 @@ class RunDirectory:
 
     def acquire(self) -> None:
         """Holds the run for this process until `release` or its death. Raises `RunLockedError` naming the holder."""
-        if self._lock is not None:
-            return
-        with explained(self.lock_file):
-            file = self.lock_file.open("a+", encoding="utf-8")
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            file.seek(0)
-            holder = file.read().strip() or "another process"
-            file.close()
+        if not self.lock.acquire():
             raise RunLockedError(
-                f"{self.path} is in use by {holder}; wait for it, stop it, or choose another --run-dir"
-            ) from None
-        except OSError as error:
-            file.close()
-            raise EnvironmentError_(
-                f"cannot lock {self.lock_file}: {error.strerror}; use a file system with locks"
-            ) from error
-        file.truncate(0)
-        file.write(f"pid {os.getpid()} on {socket.gethostname()}\n")
-        file.flush()
-        self._lock = file
+                f"{self.path} is in use by {self.lock.holder()}; wait for it, stop it, or choose another --run-dir"
+            )
 
     def release(self) -> None:
         """Lets go of the lock, if held."""
-        if self._lock is not None:
-            self._lock.close()  # closing the only descriptor drops the lock
-            self._lock = None
+        self.lock.release()
 
     def is_locked(self) -> bool:
         """Whether some process, this one included, is at work here."""
-        if self._lock is not None:
-            return True
-        try:
-            file = self.lock_file.open("r", encoding="utf-8")
-        except OSError:
-            return False
-        with file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-            except BlockingIOError:
-                return True
-            except OSError:
-                return False
-        return False
+        return self.lock.is_held()
 
     # --- what is in it ------------------------------------------------------------------------------------------------
 
@@ -216,9 +186,13 @@ class RunDirectory:
         return _read_json(self.status_file)
 
     def current_state(self) -> str:
-        """`running`, `done`, `failed` or `stopped`; `killed` when it says running but no process holds it."""
+        """`waiting`, `running`, `done`, `failed` or `stopped`; `killed` when it says running but no process holds it."""
         state = str(self.status().get("state", KILLED))
         return KILLED if state == RUNNING and not self.is_locked() else state
+
+    def environment(self) -> dict[str, Any]:
+        """The content of env.json; empty when there is none that can be read."""
+        return _read_json(self.env_file)
 
     def results(self) -> dict[str, Any] | None:
         """The content of results.json, or None before the run is done."""
@@ -264,8 +238,12 @@ class RunDirectory:
         device: str,
         precision: str,
         status: str = DONE,
+        side_by_side: int = 1,
     ) -> dict[str, Any]:
-        """Writes results.json and returns its content. Metrics are flat; one that is not finite becomes null."""
+        """Writes results.json and returns its content. Metrics are flat; one that is not finite becomes null.
+
+        Of several runs trained `side_by_side` in one process the seconds are those of all together, and the file says so.
+        """
         results = {
             "schema_version": SCHEMA_VERSION,
             "experiment": config.get("experiment", ""),
@@ -278,6 +256,7 @@ class RunDirectory:
             "seconds": round(self.seconds(), 3),
             "device": device,
             "precision": precision,
+            **({"side_by_side": side_by_side} if side_by_side > 1 else {}),
         }
         write_json(self.results_file, results)
         return _read_json(self.results_file)

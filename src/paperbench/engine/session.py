@@ -36,7 +36,7 @@ def execute(directory: RunDirectory, reporter: Reporter, stop: StopFlag) -> Outc
     main = processes.rank() == 0
     if main:
         directory.acquire()
-    reporter = _Logged(reporter, directory) if main else SilentReporter()
+    reporter = Logged(reporter, directory) if main else SilentReporter()
     # The process group is left last of all: ranks that lose their connection fail too, and must find the reason recorded.
     with ExitStack() as group:
         try:
@@ -63,7 +63,7 @@ def _work(directory: RunDirectory, reporter: Reporter, stop: StopFlag, group: Ex
     device = devices.resolve(config.device, local_rank=processes.local_rank(), nproc=processes.world_size())
     precision = devices.resolve_precision(config.precision, device)
     ranks = group.enter_context(processes.connected(device))
-    with _settings(device, config.threads):
+    with settings(device, config.threads):
         return _run_task(spec, config, resolved, directory, device, precision, ranks, reporter, stop)
 
 
@@ -79,24 +79,55 @@ def _run_task(
     stop: StopFlag,
 ) -> dict[str, Any]:
     task = cast(Task, importlib.import_module(spec.module))
-    facts: dict[str, str] = {}
-    if ranks.is_main:
-        facts = dict(task.plan(config))
-        processes_note = f", {ranks.world} processes" if ranks.world > 1 else ""
-        reporter.start(
-            f"{config.experiment or spec.name} · {spec.name}",
-            {
-                **facts,
-                "device": f"{devices.describe(device)}, {precision}{processes_note}",
-                "run directory": str(directory.path),
-            },
-        )
-        directory.write_environment(
-            describe_environment(device=devices.describe(device), threads=torch.get_num_threads(), world=ranks.world)
-        )
+    data = announce(spec, task, config, directory, device, precision, ranks, reporter) if ranks.is_main else ""
+    with opened(config, resolved, directory, device, precision, ranks, reporter, stop) as run:
+        seed_everything(config.seed, MODEL_INIT)
+        metrics = task.run(config, run)
+    return finish(run, resolved, metrics, data) if ranks.is_main else {}
+
+
+def announce(
+    spec: TaskSpec,
+    task: Task,
+    config: Any,
+    directory: RunDirectory,
+    device: torch.device,
+    precision: str,
+    ranks: Ranks,
+    reporter: Reporter,
+) -> str:
+    """Tells what begins, writes env.json, and returns which data the numbers will be made on."""
+    facts = dict(task.plan(config))
+    processes_note = f", {ranks.world} processes" if ranks.world > 1 else ""
+    reporter.start(
+        f"{config.experiment or spec.name} · {spec.name}",
+        {
+            **facts,
+            "device": f"{devices.describe(device)}, {precision}{processes_note}",
+            "run directory": str(directory.path),
+        },
+    )
+    directory.write_environment(
+        describe_environment(device=devices.describe(device), threads=torch.get_num_threads(), world=ranks.world)
+    )
+    return facts.get("data", "")
+
+
+@contextmanager
+def opened(
+    config: Any,
+    resolved: Mapping[str, Any],
+    directory: RunDirectory,
+    device: torch.device,
+    precision: str,
+    ranks: Ranks,
+    reporter: Reporter,
+    stop: StopFlag,
+) -> Iterator[Run]:
+    """The run as its task sees it, its metrics file open."""
     log = MetricLog(_sinks(directory, tensorboard=config.tensorboard) if ranks.is_main else ())
     try:
-        run = Run(
+        yield Run(
             directory=directory,
             device=device,
             precision=precision,
@@ -108,21 +139,24 @@ def _run_task(
             seed=config.seed,
             config_hash=config_hash(resolved),
         )
-        seed_everything(config.seed, MODEL_INIT)
-        metrics = task.run(config, run)
     finally:
         log.close()
-    results: dict[str, Any] = {}
-    if ranks.is_main:
-        results = directory.write_results(
-            config=resolved,
-            metrics=metrics,
-            data=facts.get("data", ""),
-            device=devices.describe(device),
-            precision=precision,
-        )
-        directory.update_status(state=DONE, exit_code=EXIT_DONE)
-        reporter.finish(results, str(directory.path))
+
+
+def finish(
+    run: Run, resolved: Mapping[str, Any], metrics: Mapping[str, float], data: str, *, side_by_side: int = 1
+) -> dict[str, Any]:
+    """Results first, then the status: with its results a run is done."""
+    results = run.directory.write_results(
+        config=resolved,
+        metrics=metrics,
+        data=data,
+        device=devices.describe(run.device),
+        precision=run.precision,
+        side_by_side=side_by_side,
+    )
+    run.directory.update_status(state=DONE, exit_code=EXIT_DONE)
+    run.reporter.finish(results, str(run.directory.path))
     return results
 
 
@@ -134,7 +168,7 @@ def _sinks(directory: RunDirectory, *, tensorboard: bool) -> list[MetricSink]:
 
 
 @contextmanager
-def _settings(device: torch.device, threads: int) -> Iterator[None]:
+def settings(device: torch.device, threads: int) -> Iterator[None]:
     """Torch's process-wide settings for the length of a run."""
     filling: Any = torch.utils.deterministic  # its one attribute appears at run time only
     before = torch.get_num_threads(), torch.get_deterministic_debug_mode(), filling.fill_uninitialized_memory
@@ -143,6 +177,7 @@ def _settings(device: torch.device, threads: int) -> Iterator[None]:
             torch.set_num_threads(threads)
         if device.type == "cpu":
             devices.keep_freed_memory()
+            devices.keep_compiled_kernels()
             # Without it, accumulating index_put adds from several threads in whatever order they come, and two runs
             # differ. Filling memory that is about to be written anyway would only cost time.
             # (`use_deterministic_algorithms` does the same and first imports torch's compiler, which takes seconds.)
@@ -185,7 +220,7 @@ def _of_lost_rank(error: RuntimeError, directory: RunDirectory) -> dict[str, Any
     return {"message": message, "error": "TrainingError", "exit_code": EXIT_FAILED}
 
 
-class _Logged:
+class Logged:
     """Passes everything on to another reporter and keeps what is worth keeping in log.txt."""
 
     def __init__(self, reporter: Reporter, directory: RunDirectory) -> None:

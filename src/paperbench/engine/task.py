@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -35,4 +35,20 @@ class Predicts(Protocol):
         self, config: Any, run_dir: Path, images: Sequence[Path], output: Path, **options: Any
     ) -> list[dict[str, Any]]:
         """Writes one picture per image below `output`; returns what was found, JSON-ready, with the picture's path."""
+        ...
+
+
+class Stacks(Protocol):
+    """A task whose runs can share a process and stacked weights (`TaskSpec.stacks`, `paperbench sweep --stacked`)."""
+
+    def stack_key(self, config: Any) -> Hashable | None:
+        """Runs with equal keys may be trained side by side; None for a run that has to be alone."""
+        ...
+
+    def run_stacked(self, configs: Sequence[Any], runs: Sequence[Run]) -> list[dict[str, float]]:
+        """Does all of the runs and returns the metrics of each, in their order.
+
+        Each model starts as `run` would start it (`seed_everything(config.seed, MODEL_INIT)`), and what is saved in
+        `run.checkpoints` is what `run` continues from. A run may have checkpoints of an earlier session already.
+        """
         ...

@@ -9,28 +9,35 @@ left as it is; one that another process works in is waited for. Several director
 from __future__ import annotations
 
 import argparse
+import ctypes
+import faulthandler
+import json
 import os
+import signal
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
+from paperbench.engine.launch import proceed
+from paperbench.engine.prepared import claim
 from paperbench.engine.reporter import Reporter
 from paperbench.engine.rundir import RunDirectory
 from paperbench.engine.signals import StopFlag
 from paperbench.errors import EXIT_DONE, EXIT_FAILED, EXIT_STOPPED, PaperbenchError
 from paperbench.sweep.progress import ProgressFile
 
-_SECONDS_BETWEEN_LOOKS = 0.2
+_PR_SET_PDEATHSIG = 1
+_THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 
 
 def main(arguments: Sequence[str], *, watch_parent: bool = True) -> int:
     """Does the job and returns its exit code; a failure is recorded in the directory it belongs to, and never raised.
 
-    Without torch in the process yet, `--threads` decides its thread pools; with torch there, it sets torch's number.
     `watch_parent`: the death of the process that started this one asks for a stop, like SIGTERM.
     """
-    parser = argparse.ArgumentParser(prog="paperbench.sweep.worker", description=__doc__)
-    parser.add_argument("--threads", type=int, default=0, help="CPU threads of each process; 0 leaves torch's choice")
+    parser = argparse.ArgumentParser(prog="paperbench.sweep.worker")
+    parser.add_argument("--threads", type=int, default=0, help="CPU threads of the job; 0 leaves torch's choice")
     parser.add_argument("directories", nargs="+", type=Path, metavar="RUN_DIR")
     given = parser.parse_args(arguments)
     with StopFlag(watch_parent=watch_parent) as stop:
@@ -45,56 +52,87 @@ def main(arguments: Sequence[str], *, watch_parent: bool = True) -> int:
 
 
 def _work(paths: Sequence[Path], threads: int, stop: StopFlag) -> int:
-    # In one order everywhere, so that two jobs with common runs never wait for each other.
     claimed: list[RunDirectory] = []
     try:
-        for path in sorted(paths):
-            directory = _claim(path, stop)
+        for path in sorted(paths):  # one order everywhere: two jobs with common runs never wait for each other
+            directory = claim(path, stop)
             if stop:
                 return EXIT_STOPPED
             if directory is not None:
                 claimed.append(directory)
-        if not claimed:
-            return EXIT_DONE
-        _share_cores(threads)
-        return _execute(claimed, threads, stop)
+        return _execute(claimed, threads, stop) if claimed else EXIT_DONE
     finally:
         for directory in claimed:
             directory.release()
 
 
-def _claim(path: Path, stop: StopFlag) -> RunDirectory | None:
-    """The run, held by this process; None if it is done, and None as well if a stop is asked for while waiting."""
-    from paperbench.engine.prepared import claim
+def _execute(claimed: Sequence[RunDirectory], threads: int, stop: StopFlag) -> int:
+    threads = _threads_before(claimed[0]) or threads
+    _share_cores(threads)
+    reporters: list[Reporter] = [ProgressFile(directory.path) for directory in claimed]
+    if len(claimed) == 1:
+        path = str(claimed[0].path)
+        of_ranks = "paperbench.sweep.progress:ProgressFile", {"directory": path}
+        return proceed(claimed[0], reporters[0], stop, worker_reporter=of_ranks, threads=threads).exit_code
+    from paperbench.engine.stacked import execute_stacked
 
-    return claim(path, stop, seconds=_SECONDS_BETWEEN_LOOKS)
+    return max(outcome.exit_code for outcome in execute_stacked(claimed, reporters, stop))
+
+
+def _threads_before(directory: RunDirectory) -> int:
+    """The threads of the session that began the run, if this machine has as many cores; 0 for a run that begins.
+
+    Sums shared out differently round differently: a run that continues with its own number ends with the same bits.
+    """
+    try:
+        facts = json.loads(directory.env_file.read_text(encoding="utf-8"))
+        threads = int(facts["threads"]) * int(facts["processes"])
+    except (OSError, ValueError, TypeError, KeyError):
+        return 0
+    return threads if threads <= (os.cpu_count() or 1) else 0
 
 
 def _share_cores(threads: int) -> None:
-    """The environment is for libraries that are loaded later and for processes that the run starts."""
+    """Before torch is there the environment decides, afterwards torch must be told; the run's own processes inherit it."""
     if threads <= 0:
         return
-    for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
+    for name in _THREAD_VARIABLES:
         os.environ[name] = str(threads)
     import torch
 
     torch.set_num_threads(threads)
 
 
-def _execute(claimed: Sequence[RunDirectory], threads: int, stop: StopFlag) -> int:
-    reporters: list[Reporter] = [ProgressFile(directory.path) for directory in claimed]
-    if len(claimed) == 1:
-        from paperbench.engine.launch import proceed
+# --- as a process of its own ------------------------------------------------------------------------------------------
 
-        return proceed(claimed[0], reporters[0], stop, threads=threads).exit_code
-    from paperbench.engine.session import execute_stacked
 
-    outcomes = execute_stacked(claimed, reporters, stop)
-    return max(outcome.exit_code for outcome in outcomes)
+def speak_to_log(directory: Path) -> None:
+    """From here on stdout and stderr, a crash of the interpreter included, go to the log of the run in `directory`."""
+    with suppress(OSError):
+        log = os.open(directory / "log.txt", os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
+        os.dup2(log, 1)
+        os.dup2(log, 2)
+        os.close(log)
+        faulthandler.enable()
+
+
+def end_with_parent(parent: int) -> None:
+    """Asks Linux for SIGTERM when the process `parent`, which started this one, dies; ends this one if it has already."""
+    if sys.platform.startswith("linux"):
+        ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
+    if os.getppid() != parent:
+        os._exit(EXIT_STOPPED)
+
+
+def leave(code: int) -> None:
+    """Ends the process at once: everything is written and closed, and tearing the interpreter down takes time."""
+    with suppress(OSError, ValueError):
+        sys.stdout.flush()
+        sys.stderr.flush()
+    os._exit(code)
 
 
 if __name__ == "__main__":
-    code = main(sys.argv[1:])
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(code)  # everything is written and closed; tearing the interpreter down would only take time
+    end_with_parent(os.getppid())
+    speak_to_log(Path(sys.argv[-1]))
+    leave(main(sys.argv[1:]))

@@ -1,0 +1,108 @@
+"""Runs that are made by one process and done by another: prepared, claimed, and done exactly once.
+
+A run directory counts as made when its `config.yaml` stands, and a run as done when its `results.json` stands: each is the
+last file of its stage, and is written entirely or not at all. A kill between any two instructions leaves a directory that
+`prepare` completes or `claim` continues. Imports no torch.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from paperbench.config.validate import config_hash, load_file
+from paperbench.engine.files import TMP_SUFFIX, explained, write_atomic
+from paperbench.engine.rundir import DONE, WAITING, RunDirectory
+from paperbench.engine.signals import StopFlag
+from paperbench.errors import ConfigError
+
+_SECONDS_BETWEEN_LOOKS = 0.2
+
+
+def prepare(path: Path, resolved: Mapping[str, Any]) -> None:
+    """Makes the directory of a run that another process is to do, in state `waiting`; one that stands is left as it is.
+
+    Raises `ConfigError` when `path` holds something else: files that are no run's, or a run of another configuration.
+    """
+    with explained(path):
+        path.mkdir(parents=True, exist_ok=True)
+    directory = RunDirectory(path)
+    while not directory.lock.acquire():
+        if directory.config_file.is_file():
+            break  # whoever is at work there works on this run
+        time.sleep(0.02)  # another process is just making it
+    try:
+        if directory.config_file.is_file():
+            refuse_other(path, resolved)
+            return
+        _clear(path)
+        # The status first: with its config.yaml a run is made, and must not look like one that was killed.
+        directory.update_status(state=WAITING, step=0, steps=0, best=None, message="")
+        write_atomic(directory.config_file, yaml.safe_dump(dict(resolved), sort_keys=False, allow_unicode=True))
+    finally:
+        directory.release()
+
+
+def refuse_other(path: Path, resolved: Mapping[str, Any]) -> None:
+    """Raises `ConfigError` if the run in `path` is of a configuration that gives other results than `resolved`."""
+    _, _, found = load_file(path / "config.yaml")
+    if config_hash(found) != config_hash(resolved):
+        raise ConfigError(
+            f"{path} holds a run of another configuration than its name says; move the folder away, and it is made anew"
+        )
+
+
+def _clear(path: Path) -> None:
+    """Removes what a killed maker left; refuses what nobody who makes a run leaves."""
+    with explained(path):
+        held = sorted(entry for entry in path.iterdir() if entry.name not in ("lock", "status.json"))
+    rubbish = [entry for entry in held if entry.name.startswith(".") and entry.name.endswith(TMP_SUFFIX)]
+    foreign = [entry.name for entry in held if entry not in rubbish]
+    if foreign:
+        raise ConfigError(f"{path} is to hold a run, and holds {foreign[0]} without a config.yaml; move it away")
+    for entry in rubbish:
+        with suppress(OSError):
+            entry.unlink()
+
+
+def claim(path: Path, stop: StopFlag) -> RunDirectory | None:
+    """The run in `path`, held by this process and with work left; None if it is done or a stop was asked for meanwhile.
+
+    While another process works there this one waits: afterwards the run is done, or continues here.
+    """
+    directory = RunDirectory.open(path)
+    with _released_on_failure(directory):
+        while not directory.lock.acquire():
+            if stop:
+                return None
+            time.sleep(_SECONDS_BETWEEN_LOOKS)
+        directory.begin_session()
+        if settle(directory):
+            directory.release()
+            return None
+    return directory
+
+
+def settle(directory: RunDirectory) -> bool:
+    """Whether the run is done. One that was killed between its results and its status gets the status. Call it locked."""
+    results = directory.results()
+    if results is None or results.get("status") != DONE:
+        return False
+    if directory.status().get("state") != DONE:
+        directory.update_status(state=DONE, message="", error="", exit_code=0)
+        directory.write_log("done: the results were complete, only the status was missing")
+    return True
+
+
+@contextmanager
+def _released_on_failure(directory: RunDirectory) -> Iterator[None]:
+    try:
+        yield
+    except BaseException:
+        directory.release()
+        raise

@@ -1,0 +1,114 @@
+"""Several runs of one task in one process, their weights stacked: what one step costs is shared by all of them."""
+
+from __future__ import annotations
+
+import importlib
+import traceback
+from collections.abc import Sequence
+from contextlib import ExitStack, suppress
+from typing import Any, cast
+
+from paperbench.catalog import TaskSpec
+from paperbench.config.validate import load_file
+from paperbench.engine import device as devices
+from paperbench.engine import ranks as processes
+from paperbench.engine.outcome import Outcome
+from paperbench.engine.reporter import Reporter
+from paperbench.engine.run import Run
+from paperbench.engine.rundir import DONE, FAILED, RUNNING, STOPPED, RunDirectory
+from paperbench.engine.session import Logged, announce, finish, opened, settings
+from paperbench.engine.signals import StopFlag
+from paperbench.engine.task import Stacks, Task
+from paperbench.errors import EXIT_DONE, EXIT_FAILED, EXIT_STOPPED, ConfigError, EnvironmentError_, Stopped
+
+
+def execute_stacked(
+    directories: Sequence[RunDirectory], reporters: Sequence[Reporter], stop: StopFlag
+) -> list[Outcome]:
+    """Does the runs side by side by their task's `run_stacked`, and returns how each ended; one reporter for each.
+
+    All are of one task and have one `stack_key` (`ConfigError` otherwise). Each gets its own results, status and log, as if it
+    were alone. When the work fails, the error is raised and the runs are left in state `stopped`: which of them is to blame
+    shows when each is continued alone. A failure of the environment is the failure of all.
+    """
+    logged = [Logged(reporter, directory) for reporter, directory in zip(reporters, directories, strict=True)]
+    try:
+        for directory in directories:
+            directory.acquire()
+            directory.update_status(state=RUNNING, message="", error="", exit_code=None)
+        with ExitStack() as stack:
+            results = _work(directories, logged, stop, stack)
+    except Stopped:
+        reason = f" on {stop.reason}" if stop.reason else ""
+        return [_stopped(directory, f"stopped{reason}") for directory in directories]
+    except BaseException as error:
+        for directory in directories:
+            _record_failure(directory, error, len(directories))
+        raise
+    finally:
+        for reporter, directory in zip(logged, directories, strict=True):
+            reporter.close()
+            directory.release()
+    return [Outcome(d.path, found, DONE, EXIT_DONE) for d, found in zip(directories, results, strict=True)]
+
+
+def _work(
+    directories: Sequence[RunDirectory], reporters: Sequence[Reporter], stop: StopFlag, stack: ExitStack
+) -> list[dict[str, Any]]:
+    loaded = [load_file(directory.config_file) for directory in directories]
+    spec, first, _ = loaded[0]
+    configs = [config for _, config, _ in loaded]
+    task = _stacking_task([spec for spec, _, _ in loaded], configs)
+    device = devices.resolve(first.device)
+    precision = devices.resolve_precision(first.precision, device)
+    ranks = stack.enter_context(processes.connected(device))
+    stack.enter_context(settings(device, first.threads))
+    data: list[str] = []
+    runs: list[Run] = []
+    for (_, config, resolved), directory, reporter in zip(loaded, directories, reporters, strict=True):
+        data.append(announce(spec, cast(Task, task), config, directory, device, precision, ranks, reporter))
+        runs.append(stack.enter_context(opened(config, resolved, directory, device, precision, ranks, reporter, stop)))
+    metrics = task.run_stacked(configs, runs)
+    if len(metrics) != len(runs):
+        raise ValueError(f"{spec.module}.run_stacked returned {len(metrics)} results for {len(runs)} runs")
+    return [
+        finish(run, resolved, values, said, side_by_side=len(runs))
+        for run, (_, _, resolved), values, said in zip(runs, loaded, metrics, data, strict=True)
+    ]
+
+
+def _stacking_task(specs: Sequence[TaskSpec], configs: Sequence[Any]) -> Stacks:
+    """The one module that does all of them."""
+    spec = specs[0]
+    if not spec.stacks or any(other.name != spec.name for other in specs):
+        names = ", ".join(dict.fromkeys(other.name for other in specs))
+        raise ConfigError(f"these runs cannot be trained side by side: task {names}")
+    task = cast(Stacks, importlib.import_module(spec.module))
+    machine = {(config.device, config.precision, config.threads, config.nproc) for config in configs}
+    keys = {task.stack_key(config) for config in configs}
+    if len(machine) > 1 or len(keys) > 1 or None in keys or configs[0].nproc != 1:
+        raise ConfigError("these runs cannot be trained side by side: more than a stack may differ in differs")
+    return task
+
+
+def _stopped(directory: RunDirectory, why: str) -> Outcome:
+    message = f"{why}; `paperbench resume {directory.path}` continues"
+    directory.update_status(state=STOPPED, message=message, exit_code=EXIT_STOPPED)
+    directory.write_log(message)
+    return Outcome(directory.path, None, STOPPED, EXIT_STOPPED, message)
+
+
+def _record_failure(directory: RunDirectory, error: BaseException, count: int) -> None:
+    """Leaves the reason with a run of the stack that is not done. Never hides the error itself."""
+    directory.write_log(traceback.format_exc())
+    said = f"{type(error).__name__}: {error}"
+    with suppress(Exception):  # a disk that is full refuses this as well
+        if directory.status().get("state") == DONE:
+            return
+        if isinstance(error, EnvironmentError_):
+            directory.update_status(
+                state=FAILED, message=str(error), error=type(error).__name__, exit_code=error.exit_code
+            )
+            return
+        message = f"side by side with {count - 1} other runs it failed ({said}); alone it may not"
+        directory.update_status(state=STOPPED, message=message, error=type(error).__name__, exit_code=EXIT_FAILED)
