@@ -3,25 +3,27 @@
     uv run python -m benchmarks.detection                                        # generated scenes
     uv run python -m benchmarks.detection --data-root DIR --weights FILE.pth     # and Penn-Fudan with SqueezeNet
 
-Both sides get the same backbone, anchors, minibatches of anchors and regions, suppression limits, images, batch and optimizer, in
-the same process, in turns. torchvision's side is fed as its references feed it: a DataLoader over PIL images (already decoded,
-in memory), its own transform to tensors, random flips, `GeneralizedRCNNTransform`, the losses read back for logging after
-every step. Ours is the trainer that `paperbench train` runs. `like for like` is float32 on both sides, `as shipped` is what the
-program chooses (bfloat16 where the processor has it). Neither side's first step is counted; ours is timed by the trainer's own
-clock, which leaves out the log lines (every 20 steps) and the checkpoint at the end. Each number is the median over rounds; a
-ratio is the median of the ratios of neighbouring rounds.
+Both sides get the same backbone, anchors, minibatches of anchors and regions, suppression limits, images (decoded before the
+clock starts), batch and optimizer. Each side is a process of its own, set up as whoever uses it would find it, and they take
+turns: while one works the others wait. torchvision's side is fed as its references feed it: a DataLoader over PIL images, its own
+transform to tensors, random flips, `GeneralizedRCNNTransform`, the losses read back for logging after every step. Ours is the
+trainer that `paperbench train` runs. `torchvision, our settings` is the same loop in a process with the settings that ours makes
+for itself (`engine.device`: freed memory and compiled kernels are kept), to show what they contribute. `like for like` is float32
+on both sides, `as shipped` is what the program chooses (bfloat16 where the processor has it). Neither side's first step is
+counted; ours is timed by the trainer's own clock, which leaves out the log lines (every 20 steps) and the checkpoint at the end.
+Each number is the median over rounds; a ratio is the median of the ratios of neighbouring rounds. Peak memory is that of the
+process after all rounds of training and inference.
 """
 
 from __future__ import annotations
 
 import argparse
-import subprocess
-import sys
+import multiprocessing
 import tempfile
 import time
 from collections import defaultdict
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -42,7 +44,7 @@ from paperbench.config.compose import compose
 from paperbench.data.detection import DetectionSet
 from paperbench.detection import datasets
 from paperbench.detection.backbones import BACKBONES, freeze
-from paperbench.detection.batches import BatchMaker
+from paperbench.detection.batches import BatchMaker, side_multiple
 from paperbench.detection.build import build, parameter_groups
 from paperbench.detection.config import DetectTrain
 from paperbench.detection.inference import per_image
@@ -59,6 +61,13 @@ from paperbench.engine.reporter import SilentReporter
 from paperbench.engine.run import Run
 from paperbench.engine.rundir import RunDirectory
 from paperbench.engine.signals import StopFlag
+
+
+def in_memory(dataset: DetectionSet) -> DetectionSet:
+    """The same data set with all its images decoded already."""
+    images = [dataset.decode(index) for index in range(len(dataset))]
+    return replace(dataset, decode=images.__getitem__)
+
 
 # --- torchvision's side -----------------------------------------------------------------------------------------------
 
@@ -230,7 +239,7 @@ class OurSide:
             datasets.store(self.config.data, dataset, self.device),
             flip=self.config.data.flip if training else 0.0,
             seed=0,
-            multiple=self.model.anchors.stride,
+            multiple=side_multiple(self.model.anchors.stride),
             training=training,
         )
 
@@ -397,38 +406,66 @@ def workloads(data_root: Path | None, weights: Path | None) -> list[Workload]:
     return found
 
 
-VARIANTS = ("torchvision", "ours", "ours as shipped")
+VARIANTS = ("torchvision", "torchvision, our settings", "ours", "ours as shipped")
 
 
 def side(variant: str, workload: Workload, device: torch.device, workers: int, scratch: Path) -> Any:
-    """One of the three contestants, with a configuration of its own."""
+    """One of the contestants, with a configuration of its own."""
     config = compose("faster-rcnn", [*workload.overrides, f"device={device.type}"]).config
-    train, test = datasets.load(config.data, "train"), datasets.load(config.data, "test")
-    if variant == "torchvision":
+    train, test = (in_memory(datasets.load(config.data, split)) for split in ("train", "test"))
+    if variant.startswith("torchvision"):
         return TorchvisionSide(config, train, test, device, workers)
     return OurSide(config, train, test, device, "float32" if variant == "ours" else "auto", scratch)
 
 
-def peak_memory(variant: str, arguments: argparse.Namespace, workload: str) -> float:
-    """Peak memory in MiB of a process that trains and infers with one contestant alone."""
-    command = [sys.executable, "-m", "benchmarks.detection", "--only", variant, "--workload", workload, "--steps", "10"]
-    command += ["--device", arguments.device, "--workers", str(arguments.workers)]
-    command += ["--data-root", str(arguments.data_root)] if arguments.data_root else []
-    command += ["--weights", str(arguments.weights)] if arguments.weights else []
-    return float(subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()[-1])
-
-
-def alone(arguments: argparse.Namespace, device: torch.device) -> None:
-    """A few steps of one contestant; prints the peak memory of this process (of the GPU, on one) in MiB."""
-    workload = next(w for w in workloads(arguments.data_root, arguments.weights) if w.name == arguments.workload)
-    with tempfile.TemporaryDirectory() as scratch:
-        contestant = side(arguments.only, workload, device, arguments.workers, Path(scratch))
-        contestant.train(arguments.steps)
-        contestant.infer()
+def peak_memory(device: torch.device) -> float:
+    """Most memory in MiB that this process has held: of the GPU, on one, else of the host."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated() / 2**20
     # Not ru_maxrss: that starts from what the parent process used.
     status = Path("/proc/self/status").read_text()
-    host = int(status.split("VmHWM:")[1].split()[0]) / 1024
-    print(torch.cuda.max_memory_allocated() / 2**20 if device.type == "cuda" else host)
+    return int(status.split("VmHWM:")[1].split()[0]) / 1024
+
+
+class Contestant:
+    """A side in a process of its own, which does what it is asked and waits in between."""
+
+    def __init__(self, variant: str, workload: Workload, arguments: argparse.Namespace, scratch: Path) -> None:
+        context = multiprocessing.get_context("spawn")
+        self._pipe, theirs = context.Pipe()
+        options = (theirs, variant, workload, arguments.device, arguments.workers, scratch)
+        self._process = context.Process(target=serve, args=options, daemon=True)
+        self._process.start()
+        self.precision: str = self._answer()
+
+    def ask(self, method: str, *arguments: Any) -> Any:
+        """The value of a method of the side, or of `peak_memory`."""
+        self._pipe.send((method, arguments))
+        return self._answer()
+
+    def _answer(self) -> Any:
+        try:
+            return self._pipe.recv()
+        except EOFError:
+            raise SystemExit("a contestant's process ended; its error stands above") from None
+
+    def close(self) -> None:
+        """Ends the process."""
+        self._pipe.send(None)
+        self._process.join()
+
+
+def serve(pipe: Any, variant: str, workload: Workload, device_name: str, workers: int, scratch: Path) -> None:
+    """The loop of a contestant's process."""
+    device = torch.device(device_name)
+    if device.type == "cpu" and variant != "torchvision":
+        devices.keep_freed_memory()
+        devices.keep_compiled_kernels()
+    contestant = side(variant, workload, device, workers, scratch)
+    pipe.send(getattr(contestant, "precision", "float32"))
+    while (request := pipe.recv()) is not None:
+        method, arguments = request
+        pipe.send(peak_memory(device) if method == "peak_memory" else getattr(contestant, method)(*arguments))
 
 
 def compare(workload: Workload, arguments: argparse.Namespace, device: torch.device) -> list[dict[str, Any]]:
@@ -452,29 +489,29 @@ def compare(workload: Workload, arguments: argparse.Namespace, device: torch.dev
                 **machine(device.type),
             }
         )
-        print(f"{workload.name:34} {phase:28} {variant:16} {middle:10.4g} {unit:9} {ratio}", flush=True)
+        print(f"{workload.name:34} {phase:28} {variant:26} {middle:10.4g} {unit:9} {ratio}", flush=True)
 
     with tempfile.TemporaryDirectory() as scratch:
-        sides = {name: side(name, workload, device, arguments.workers, Path(scratch)) for name in VARIANTS}
-        precisions = {name: getattr(contestant, "precision", "float32") for name, contestant in sides.items()}
-        for phase in ("train", "inference"):
+        sides = {name: Contestant(name, workload, arguments, Path(scratch)) for name in VARIANTS}
+        precisions = {name: contestant.precision for name, contestant in sides.items()}
+        for phase, question in (("train", ("train", arguments.steps)), ("inference", ("infer",))):
             rates: dict[str, list[float]] = defaultdict(list)
             for turn in range(arguments.rounds + 1):
                 for name, contestant in sides.items():
-                    rate = contestant.train(arguments.steps) if phase == "train" else contestant.infer()
+                    rate = contestant.ask(*question)
                     if turn:  # the first round warms up
                         rates[name].append(rate)
             for name in VARIANTS:
                 ratios = [ours / theirs for ours, theirs in zip(rates[name], rates["torchvision"], strict=True)]
                 row(phase, name, "images/s", rates[name], ratios)
-        for name in VARIANTS[1:]:
-            for part, milliseconds in sides[name].parts(arguments.steps).items():
+        used = {name: contestant.ask("peak_memory") for name, contestant in sides.items()}
+        for name in VARIANTS[2:]:
+            for part, milliseconds in sides[name].ask("parts", arguments.steps).items():
                 row(part, name, "ms/batch", [milliseconds])
-    base = 0.0
-    for name in VARIANTS:
-        used = peak_memory(name, arguments, workload.name)
-        base = base or used
-        row("peak memory", name, "MiB", [used], [used / base])
+        for name in VARIANTS:
+            row("peak memory", name, "MiB", [used[name]], [used[name] / used["torchvision"]])
+        for contestant in sides.values():
+            contestant.close()
     return rows
 
 
@@ -489,15 +526,8 @@ def main() -> None:
     parser.add_argument(
         "--workers", type=int, default=0, help="of torchvision's DataLoader; the references' default is 4"
     )
-    parser.add_argument("--only", choices=VARIANTS, help=argparse.SUPPRESS)
-    parser.add_argument("--workload", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     device = torch.device(arguments.device)
-    if device.type == "cpu":
-        devices.keep_freed_memory()  # what the program does for itself; here it serves both sides
-    if arguments.only:
-        alone(arguments, device)
-        return
     rows = [
         row for work in workloads(arguments.data_root, arguments.weights) for row in compare(work, arguments, device)
     ]

@@ -6,6 +6,7 @@ B images, G objects of the image that has most, padded with zeros; H, W the comm
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
+from math import lcm
 
 import numpy as np
 import torch
@@ -18,6 +19,15 @@ from paperbench.engine.seeding import hashed
 
 FLIP = 100
 """First key of the stream that decides about flips."""
+
+COARSE = 32
+"""Batches are padded up to multiples of this many pixels: photographs then give few distinct shapes, and what libraries compile
+or choose for a shape serves again."""
+
+
+def side_multiple(stride: int) -> int:
+    """What the sides of a batch are padded up to a multiple of: whole cells of the feature map, and `COARSE`."""
+    return lcm(stride, COARSE)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -12,7 +12,7 @@ import torch
 from paperbench.data.detection import DetectionSet, Record
 from paperbench.data.pictures import decode_rgb, inspect
 from paperbench.detection import datasets
-from paperbench.detection.batches import BatchMaker
+from paperbench.detection.batches import BatchMaker, side_multiple
 from paperbench.detection.build import build
 from paperbench.detection.config import DetectEval, DetectTrain
 from paperbench.detection.detector import FasterRCNN
@@ -109,7 +109,7 @@ def predict(
         datasets.store(config.data, dataset, where),
         flip=0.0,
         seed=0,
-        multiple=model.anchors.stride,
+        multiple=side_multiple(model.anchors.stride),
         training=False,
     )
     output.mkdir(parents=True, exist_ok=True)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from paperbench.data.detection import DetectionSet
 from paperbench.detection import datasets
-from paperbench.detection.batches import BatchMaker
+from paperbench.detection.batches import BatchMaker, side_multiple
 from paperbench.detection.config import DetectTrain
 from paperbench.detection.detector import FasterRCNN
 from paperbench.detection.drawing import precision_recall_curves, recall_curves, sheet
@@ -29,7 +29,7 @@ class Scorer:
             datasets.store(config.data, dataset, run.device),
             flip=0.0,
             seed=run.seed,
-            multiple=model.anchors.stride,
+            multiple=side_multiple(model.anchors.stride),
             training=False,
         )
         self.found: Found | None = None

@@ -8,7 +8,7 @@ import torch
 
 from paperbench.detection import datasets
 from paperbench.detection.backbones import check_weights
-from paperbench.detection.batches import BatchMaker
+from paperbench.detection.batches import BatchMaker, side_multiple
 from paperbench.detection.build import build, parameter_groups
 from paperbench.detection.config import DetectTrain
 from paperbench.detection.describe import describe_data, describe_model, describe_schedule
@@ -82,7 +82,7 @@ def trainer(
         datasets.store(config.data, train_set, run.device),
         flip=config.data.flip,
         seed=run.seed,
-        multiple=model.anchors.stride,
+        multiple=side_multiple(model.anchors.stride),
         training=True,
     )
     return Trainer(
