@@ -9,6 +9,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from paperbench.papers import PAPERS as PAPERS
+from paperbench.papers import PaperSpec as PaperSpec
+
 
 @dataclass(frozen=True, kw_only=True)
 class TaskSpec:
@@ -58,17 +61,6 @@ class DatasetSpec:
     homepage: str
     checker: str
     archives: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True, kw_only=True)
-class PaperSpec:
-    """A paper whose numbers stand in `conf/paper/<name>.yaml`."""
-
-    name: str
-    title: str
-    authors: str
-    venue: str
-    url: str
 
 
 TASKS: dict[str, TaskSpec] = {
@@ -170,19 +162,6 @@ DATASETS: dict[str, DatasetSpec] = {
             homepage="http://yann.lecun.com/exdb/mnist/",
             checker="paperbench.data.labelled:check",
             archives=("mnist-train-images", "mnist-train-labels", "mnist-test-images", "mnist-test-labels"),
-        ),
-    )
-}
-
-PAPERS: dict[str, PaperSpec] = {
-    spec.name: spec
-    for spec in (
-        PaperSpec(
-            name="faster-rcnn",
-            title="Faster R-CNN: Towards Real-Time Object Detection with Region Proposal Networks",
-            authors="Ren, He, Girshick, Sun",
-            venue="TPAMI 2016",
-            url="https://arxiv.org/abs/1506.01497",
         ),
     )
 }

@@ -129,7 +129,7 @@ def curve(paper: str, figure: str, row: str) -> Curve:
     return Curve(xs, tuple(point.value for point in points), points[0].digitisation)
 
 
-def table_of(paper: str, name: str) -> dict[str, dict[str, Published]]:
+def table(paper: str, name: str) -> dict[str, dict[str, Published]]:
     """Rows of a table or figure, each by its columns, in the order they are printed. Raises `DataError` as `find`."""
     tables = _tables(paper)
     if name not in tables:
@@ -137,7 +137,7 @@ def table_of(paper: str, name: str) -> dict[str, dict[str, Published]]:
     return tables[name]
 
 
-def tables_of(paper: str) -> list[str]:
+def tables(paper: str) -> list[str]:
     """The names of a paper's tables and figures, in order. Raises `DataError` for an unknown paper."""
     return list(_tables(paper))
 
@@ -150,7 +150,7 @@ def all_published() -> tuple[Published, ...]:
 
 
 def _index(paper: str, name: str, row: str) -> dict[str, Published]:
-    rows = table_of(paper, name)
+    rows = table(paper, name)
     if row not in rows:
         raise DataError(_absent(f"{_file(paper)}: {name}", "row", row, rows))
     return rows[row]
@@ -193,7 +193,8 @@ def _number(column: str | float) -> float | None:
 
 # --- reading ----------------------------------------------------------------------------------------------------------
 
-_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # the C one, where PyYAML was built with it, is ten times faster
+# The C one, where PyYAML was built with it, is ten times as fast.
+_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
 def read(path: Path) -> list[Published]:
@@ -207,8 +208,8 @@ def read(path: Path) -> list[Published]:
     except ValidationError as error:
         faults = [f"{'.'.join(map(str, fault['loc']))}: {fault['msg']}" for fault in error.errors()]
         raise DataError("\n".join(f"{path}: {fault}" for fault in faults)) from error
-    faults = [fault for table in paper.tables for fault in faults_of(table)]
-    entries = [] if faults else [e for table in paper.tables for row in table.rows for e in _expand(paper, table, row)]
+    faults = [fault for part in paper.tables for fault in faults_of(part)]
+    entries = [] if faults else [e for part in paper.tables for row in part.rows for e in _expand(paper, part, row)]
     faults += _repeated(entries)
     if faults:
         raise DataError("\n".join(f"{path}: {fault}" for fault in faults))

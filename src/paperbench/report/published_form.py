@@ -7,6 +7,7 @@ What a row states for itself replaces what its table states.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Annotated, Any, Literal
 
 from pydantic import Field
@@ -156,4 +157,4 @@ def _curve_faults(columns: list[str]) -> list[str]:
         xs = [float(column) for column in columns]
     except ValueError:
         return [f"columns of a table with an axis are numbers, not {', '.join(columns)}"]
-    return [] if all(a < b for a, b in zip(xs, xs[1:], strict=False)) else ["points are not in the order of the axis"]
+    return [] if all(a < b for a, b in pairwise(xs)) else ["points are not in the order of the axis"]
