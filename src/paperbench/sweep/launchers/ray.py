@@ -1,0 +1,196 @@
+"""`--launcher ray`: runs as tasks of a Ray cluster that is running already.
+
+One task a run. Ray starts a task again elsewhere when its node dies, and the run continues there from its checkpoint, which
+lies on a file system that all nodes share. When the sweep dies, Ray ends its tasks; their runs save, and the same command
+given again continues them.
+"""
+
+from __future__ import annotations
+
+import logging
+import signal
+import socket
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import ModuleType
+from typing import Annotated, Any
+
+from pydantic import Field
+
+from paperbench.config.schema import STRICT, NonNegativeFloat, NonNegativeInt, PositiveFloat
+from paperbench.errors import EXIT_STOPPED, EnvironmentError_
+from paperbench.sweep.launchers.base import Context, Ending, Job
+from paperbench.sweep.launchers.child import ending
+from paperbench.sweep.launchers.ray_task import work
+from paperbench.sweep.launchers.resources import library, processes_of
+
+_START_ONE = (
+    "start one with `ray start --head` on this machine and `ray start --address=THIS_MACHINE:6379` on the others, or name it "
+    "with launcher.address=HOST:PORT"
+)
+
+
+@dataclass(kw_only=True)
+class RaySettings:
+    """Which cluster, and what each run asks of it."""
+
+    __pydantic_config__ = STRICT
+
+    address: Annotated[str, Field(pattern=r"^(auto|[^:/\s]+:\d+)$", description="auto or HOST:PORT")] = "auto"
+    cpus: NonNegativeFloat | None = None
+    """Of a run; null is threads times processes of the run."""
+    gpus: NonNegativeFloat = 0.0
+    """For each process of a run; a fraction lets runs share a GPU."""
+    resources: dict[str, PositiveFloat] = field(default_factory=dict)
+    retries: NonNegativeInt = 20
+    """Times that Ray starts a run again after its node was lost."""
+    autoscaling: bool = False
+    """The cluster starts nodes when a run needs one: wait, where no node is large enough yet."""
+    environment: dict[str, str] = field(default_factory=dict)
+
+
+class RayLauncher:
+    """Submits one task a job; see `base.Launcher`."""
+
+    Settings = RaySettings
+
+    def __init__(self, settings: RaySettings, context: Context) -> None:
+        self._ray = library("ray", _load)
+        self._settings = settings
+        _connect(self._ray, settings.address, f"paperbench-{context.name}")
+        self._task = self._ray.remote(work)
+        self._handles: list[RayHandle] = []
+
+    def submit(self, job: Job) -> RayHandle:
+        """Hands the job to Ray. Raises `EnvironmentError_` if no node of the cluster could ever hold it."""
+        processes = processes_of(job)
+        needs = {
+            "CPU": float(job.threads * processes) if self._settings.cpus is None else self._settings.cpus,
+            "GPU": self._settings.gpus * processes,
+            **self._settings.resources,
+        }
+        self._refuse_what_fits_nowhere(needs)
+        reference = self._task.options(
+            name=job.name,
+            num_cpus=needs["CPU"],
+            num_gpus=needs["GPU"],
+            resources=self._settings.resources,
+            max_retries=self._settings.retries,
+            retry_exceptions=False,
+        ).remote(tuple(job.arguments()), str(Path.cwd()), dict(self._settings.environment))
+        handle = RayHandle(self._ray, reference)
+        self._handles.append(handle)
+        return handle
+
+    def wait(self, seconds: float) -> None:
+        """Returns when a task ended, or after `seconds`."""
+        self._handles = [handle for handle in self._handles if not handle.ended]
+        if not self._handles:
+            time.sleep(seconds)
+            return
+        self._ray.wait([handle.reference for handle in self._handles], num_returns=1, timeout=seconds)
+
+    def close(self) -> None:
+        """Leaves the cluster, which ends what still runs there."""
+        self._ray.shutdown()
+
+    def _refuse_what_fits_nowhere(self, needs: Mapping[str, float]) -> None:
+        nodes = [node["Resources"] for node in self._ray.nodes() if node["Alive"]]
+        if self._settings.autoscaling or any(
+            all(node.get(name, 0) >= amount for name, amount in needs.items()) for node in nodes
+        ):
+            return
+        wanted = ", ".join(f"{amount:g} {name}" for name, amount in needs.items() if amount)
+        there = "; ".join(", ".join(f"{node.get(name, 0):g} {name}" for name in needs) for node in nodes)
+        raise EnvironmentError_(
+            f"--launcher ray: a run asks for {wanted}, and no node of the cluster has that (they have: {there}); give less with "
+            "launcher.cpus= and launcher.gpus=, or launcher.autoscaling=true where nodes are started on demand"
+        )
+
+
+class RayHandle:
+    """One task; see `base.Handle`."""
+
+    def __init__(self, ray: ModuleType, reference: Any) -> None:
+        self.reference = reference
+        self._ray = ray
+        self._stopping = False
+        self._ending: Ending | None = None
+
+    @property
+    def ended(self) -> bool:
+        """Whether `poll` has given an ending."""
+        return self._ending is not None
+
+    def poll(self) -> Ending | None:
+        if self._ending is None:
+            ready, _ = self._ray.wait([self.reference], timeout=0)
+            if ready:
+                self._ending = self._read()
+        return self._ending
+
+    def stop(self) -> None:
+        if not self._stopping and self._ending is None:
+            self._stopping = True
+            self._ray.cancel(self.reference)
+
+    def kill(self) -> None:
+        if self._ending is None:
+            self._stopping = True
+            self._ray.cancel(self.reference, force=True)
+
+    def _read(self) -> Ending:
+        errors = self._ray.exceptions
+        try:
+            return ending(self._ray.get(self.reference))
+        except errors.TaskCancelledError:
+            return Ending(exit_code=EXIT_STOPPED, signal=None, reason="withdrawn")
+        except errors.RayError as error:
+            if self._stopping:
+                return Ending(exit_code=None, signal=int(signal.SIGKILL), reason="killed")
+            said = str(error).strip().splitlines()
+            return Ending(exit_code=None, signal=None, reason=f"Ray: {said[-1] if said else type(error).__name__}")
+
+
+def _load() -> ModuleType:
+    import ray
+    import ray.exceptions
+
+    return ray
+
+
+def _connect(ray: ModuleType, address: str, namespace: str) -> None:
+    """Joins the cluster as a driver. Raises `EnvironmentError_` where there is none."""
+    if address != "auto":
+        host, _, port = address.rpartition(":")
+        try:
+            socket.create_connection((host, int(port)), timeout=10).close()
+        except OSError as error:
+            raise EnvironmentError_(
+                f"--launcher ray: no Ray cluster answers at {address} ({error}); {_START_ONE}"
+            ) from None
+    try:
+        with _sigterm_kept():
+            ray.init(address=address, namespace=namespace, log_to_driver=False, logging_level=logging.ERROR)
+    except ConnectionError:
+        raise EnvironmentError_(
+            f"--launcher ray: this machine is part of no running Ray cluster; {_START_ONE}"
+        ) from None
+    except (RuntimeError, ValueError, OSError) as error:
+        said = " ".join(str(error).split())
+        raise EnvironmentError_(f"--launcher ray: cannot join the cluster at {address}: {said}") from error
+
+
+@contextmanager
+def _sigterm_kept() -> Iterator[None]:
+    """`ray.init` makes SIGTERM end the process; the sweep wants to stop its runs first."""
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        yield
+    finally:
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, before if before is not None else signal.SIG_DFL)

@@ -1,0 +1,23 @@
+"""What a Ray worker does with a job: it watches over a child that does the runs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from paperbench.sweep.launchers.child import Child
+
+
+def work(arguments: Sequence[str], folder: str, environment: Mapping[str, str]) -> int:
+    """Exit code of `paperbench.sweep.worker ARGUMENTS…` started in `folder`, or minus the signal that killed it.
+
+    `ray.cancel` raises KeyboardInterrupt here: the run saves and ends. The child notices the death of this process by itself.
+    """
+    with Child(arguments, folder=folder, environment=environment) as child:
+        code = None
+        try:
+            code = child.wait()
+        except KeyboardInterrupt:
+            child.stop()
+            code = child.wait()
+    assert code is not None
+    return code

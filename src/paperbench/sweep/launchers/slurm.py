@@ -1,0 +1,277 @@
+"""`--launcher slurm`: runs as jobs of a Slurm cluster, through submitit.
+
+Jobs that want the same resources are submitted together, as one array. They outlive the sweep that submitted them: what was
+submitted is recorded below the sweep's folder, and the same command given again takes up the jobs that still wait or work.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import time
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
+
+from paperbench.config.schema import STRICT, NonNegativeInt, PositiveFloat, PositiveInt
+from paperbench.engine.files import explained, write_atomic
+from paperbench.errors import EXIT_STOPPED
+from paperbench.sweep.launchers.base import Context, Ending, Job
+from paperbench.sweep.launchers.child import ending
+from paperbench.sweep.launchers.resources import library, processes_of
+from paperbench.sweep.launchers.slurm_job import KILL, STOP, RunJob
+from paperbench.sweep.launchers.slurm_queue import GONE, LOST, LocalQueue, Queue, SlurmQueue
+
+Text = Annotated[str, Field(min_length=1)]
+
+
+@dataclass(kw_only=True)
+class SlurmSettings:
+    """What sbatch is asked for; null leaves the cluster's own default."""
+
+    __pydantic_config__ = STRICT
+
+    executor: Literal["slurm", "local"] = "slurm"
+    """`local` does the same on this machine, without Slurm."""
+    partition: Text | None = None
+    account: Text | None = None
+    qos: Text | None = None
+    constraint: Text | None = None
+    minutes: PositiveInt = 240
+    save_seconds: PositiveInt = 120
+    """How long before the end of a job its run is asked to save."""
+    max_timeouts: NonNegativeInt = 100
+    memory_gb: PositiveFloat | None = None
+    cpus: PositiveInt | None = None
+    """Of a job; null is threads times processes of its run."""
+    gpus: NonNegativeInt = 0
+    """For each process of a run."""
+    jobs_at_once: PositiveInt = 256
+    array_size: PositiveInt = 1000
+    setup: tuple[str, ...] = ()
+    sbatch: dict[str, str | int | bool] = field(default_factory=dict)
+    poll_seconds: PositiveFloat = 5.0
+
+    def __post_init__(self) -> None:
+        if self.save_seconds >= 60 * self.minutes:
+            raise ValueError(
+                f"save_seconds={self.save_seconds} leaves nothing of minutes={self.minutes}; give less of the one or more "
+                "of the other"
+            )
+
+    def parameters(self, name: str) -> dict[str, Any]:
+        """Keyword arguments of submitit's `SlurmExecutor.update_parameters`, but for CPUs and GPUs."""
+        chosen = {
+            "partition": self.partition,
+            "account": self.account,
+            "qos": self.qos,
+            "constraint": self.constraint,
+            "mem": None if self.memory_gb is None else f"{round(1024 * self.memory_gb)}M",
+            "setup": list(self.setup) or None,
+        }
+        return {
+            **{key: value for key, value in chosen.items() if value is not None},
+            "job_name": name,
+            "time": self.minutes,
+            "signal_delay_s": self.save_seconds,
+            "array_parallelism": self.jobs_at_once,
+            "stderr_to_stdout": True,
+            # A job that Slurm ends before its time goes back into the queue by itself.
+            "additional_parameters": {"requeue": True, **self.sbatch},
+        }
+
+
+class SlurmLauncher:
+    """Submits jobs in arrays; see `base.Launcher`."""
+
+    Settings = SlurmSettings
+
+    def __init__(self, settings: SlurmSettings, context: Context) -> None:
+        def load() -> Any:
+            import submitit
+
+            return submitit
+
+        library("slurm", load)
+        logging.getLogger("submitit").handlers.clear()  # it would print to stdout; warnings still reach stderr
+        self._settings = settings
+        self._folder = context.directory / "launcher"
+        with explained(self._folder):
+            self._folder.mkdir(parents=True, exist_ok=True)
+        parameters = settings.parameters(context.name)
+        self._queue: Queue
+        if settings.executor == "local":
+            self._queue = LocalQueue(self._folder, parameters, max_timeouts=settings.max_timeouts)
+        else:
+            self._queue = SlurmQueue(
+                self._folder, parameters, max_timeouts=settings.max_timeouts, poll_seconds=settings.poll_seconds
+            )
+        self._records = self._folder / "jobs.jsonl"
+        self._known = _read_records(self._records, settings.executor)
+        self._waiting: list[SlurmHandle] = []
+
+    def submit(self, job: Job) -> SlurmHandle:
+        """Takes the job up again if it is still in the queue from an earlier sweep; else puts it into the next array."""
+        name = hashlib.sha256("\0".join(map(str, job.directories)).encode()).hexdigest()[:16]
+        handle = SlurmHandle(self, self._queue, job, self._folder / f"{name}.order", self._interval)
+        handle.order.unlink(missing_ok=True)  # of an earlier sweep
+        known = self._known.get(name)
+        if known is not None and self._queue.outcome(known) is None and self._queue.state(known) is None:
+            handle.job_id = known
+        else:
+            self._waiting.append(handle)
+        return handle
+
+    def wait(self, seconds: float) -> None:
+        """Submits what is waiting, then sleeps. Raises `EnvironmentError_` if Slurm refuses it."""
+        self.flush()
+        time.sleep(seconds)
+
+    def close(self) -> None:
+        """Jobs that were submitted are Slurm's; those that were not are forgotten."""
+        self._waiting.clear()
+
+    def flush(self) -> None:
+        """Submits everything that is waiting: one array for each kind of resources, or several if they get too large."""
+        groups: dict[tuple[int, int], list[SlurmHandle]] = defaultdict(list)
+        for handle in self._waiting:
+            groups[self._resources(handle.job)].append(handle)
+        self._waiting = []
+        for (cpus, gpus), handles in groups.items():
+            size = self._settings.array_size
+            for begin in range(0, len(handles), size):
+                self._submit_array(handles[begin : begin + size], cpus, gpus)
+
+    def forget(self, handle: SlurmHandle) -> None:
+        """Does not submit what is still waiting."""
+        self._waiting = [other for other in self._waiting if other is not handle]
+
+    @property
+    def _interval(self) -> float:
+        # There is nothing to spare on one machine, and a look costs next to nothing.
+        local = self._settings.executor == "local"
+        return min(0.2, self._settings.poll_seconds) if local else self._settings.poll_seconds
+
+    def _resources(self, job: Job) -> tuple[int, int]:
+        processes = processes_of(job)
+        return self._settings.cpus or job.threads * processes, self._settings.gpus * processes
+
+    def _submit_array(self, handles: Sequence[SlurmHandle], cpus: int, gpus: int) -> None:
+        work = [
+            RunJob(
+                arguments=tuple(handle.job.arguments()),
+                folder=str(Path.cwd()),
+                order=handle.order,
+                seconds_to_save=self._settings.save_seconds,
+            )
+            for handle in handles
+        ]
+        for handle, job_id in zip(handles, self._queue.submit(work, cpus=cpus, gpus=gpus), strict=True):
+            handle.job_id = job_id
+            self._record(handle.order.stem, job_id)
+
+    def _record(self, name: str, job_id: str) -> None:
+        self._known[name] = job_id
+        line = json.dumps({"order": name, "job": job_id, "executor": self._settings.executor})
+        with explained(self._records), self._records.open("a", encoding="utf-8") as file:
+            file.write(f"{line}\n")
+
+
+class SlurmHandle:
+    """One job; see `base.Handle`."""
+
+    def __init__(self, launcher: SlurmLauncher, queue: Queue, job: Job, order: Path, interval: float) -> None:
+        self.job = job
+        self.order = order
+        self.job_id: str | None = None
+        self._launcher = launcher
+        self._queue = queue
+        self._interval = interval
+        self._next_look = 0.0
+        self._missed = 0
+        self._stopping = False
+        self._ending: Ending | None = None
+
+    def poll(self) -> Ending | None:
+        if self._ending is not None or self.job_id is None or time.monotonic() < self._next_look:
+            return self._ending
+        self._next_look = time.monotonic() + self._interval
+        outcome = self._queue.outcome(self.job_id)
+        if outcome is not None:
+            self._ending = self._of_outcome(outcome)
+            return self._ending
+        state = self._queue.state(self.job_id)
+        # One look more: on a shared file system a file may show up later than the end of its writer.
+        self._missed = self._missed + 1 if state is not None else 0
+        if state is not None and self._missed > 1:
+            self._ending = self._of_state(state)
+        return self._ending
+
+    def stop(self) -> None:
+        self._stopping = True
+        if self.job_id is None:
+            self._launcher.forget(self)
+            self._ending = self._ending or _WITHDRAWN
+            return
+        write_atomic(self.order, STOP)
+        self._queue.withdraw(self.job_id)
+
+    def kill(self) -> None:
+        self._stopping = True
+        if self.job_id is None:
+            self._launcher.forget(self)
+            self._ending = self._ending or _WITHDRAWN
+            return
+        write_atomic(self.order, KILL)
+        self._queue.cancel(self.job_id)
+
+    def _of_outcome(self, outcome: Any) -> Ending:
+        if isinstance(outcome, str):
+            last = outcome.strip().splitlines()[-1]
+            return Ending(exit_code=None, signal=None, reason=f"{self._what} failed outside the run: {last}")
+        code, refused = outcome["exit_code"], outcome["refused"]
+        if code == EXIT_STOPPED and refused:
+            return Ending(exit_code=code, signal=None, reason=f"{self._what}: {refused} (launcher.max_timeouts)")
+        if code == EXIT_STOPPED and not self._stopping:
+            return Ending(exit_code=code, signal=None, reason=f"{self._what} was stopped by Slurm", lost=True)
+        return ending(code, f"in {self._what}")
+
+    def _of_state(self, state: str) -> Ending:
+        if self._stopping:
+            return _WITHDRAWN
+        reason = state if state == GONE else f"ended as {state}"
+        return Ending(
+            exit_code=None,
+            signal=None,
+            reason=f"{self._what} {reason}, without a word; its log is {self._queue.log(str(self.job_id))}",
+            lost=state in LOST,
+        )
+
+    @property
+    def _what(self) -> str:
+        return f"Slurm job {self.job_id}"
+
+
+_WITHDRAWN = Ending(exit_code=EXIT_STOPPED, signal=None, reason="withdrawn before it began")
+
+
+def _read_records(path: Path, executor: str) -> dict[str, str]:
+    """Job ids of earlier sweeps by the name of their order; the latest counts. A torn last line is none."""
+    known: dict[str, str] = {}
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return known
+    for line in lines:
+        try:
+            record = json.loads(line)
+            if record["executor"] == executor:
+                known[str(record["order"])] = str(record["job"])
+        except (ValueError, KeyError, TypeError):
+            continue
+    return known
