@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from paperbench.data.images import ImageStore
-from paperbench.detection.batches import Batch, BatchMaker, coin
+from paperbench.detection.batches import Batch, BatchMaker, coin, side_multiple
 from tests.data.sets import in_memory, record
 
 CPU = torch.device("cpu")
@@ -137,3 +137,8 @@ def test_a_store_of_another_set_is_refused() -> None:
     dataset, _ = in_memory(*UNIFORM[:3])
     with pytest.raises(ValueError, match="8 images, the data set 3"):
         BatchMaker(dataset, store, flip=0.0, seed=0, multiple=8, training=True)
+
+
+@pytest.mark.parametrize(("stride", "multiple"), [(8, 32), (16, 32), (32, 32), (48, 96), (64, 64)])
+def test_sides_are_whole_cells_of_the_map_and_come_in_few_sizes(stride: int, multiple: int) -> None:
+    assert side_multiple(stride) == multiple

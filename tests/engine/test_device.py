@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -94,3 +97,19 @@ def test_autocast() -> None:
         assert (a @ a).dtype == torch.bfloat16
     with devices.autocast(CPU, "float32"):
         assert (a @ a).dtype == torch.float32
+
+
+CAPACITY = """
+import os, torch
+from paperbench.engine.device import keep_compiled_kernels
+keep_compiled_kernels()
+print(os.environ["ONEDNN_PRIMITIVE_CACHE_CAPACITY"])
+"""
+
+
+@pytest.mark.parametrize(("given", "kept"), [(None, 16384), ("7", 7)])
+def test_the_limit_of_compiled_kernels_is_raised_unless_the_user_has_set_one(given: str | None, kept: int) -> None:
+    environment = {key: value for key, value in os.environ.items() if key != "ONEDNN_PRIMITIVE_CACHE_CAPACITY"}
+    environment |= {"ONEDNN_PRIMITIVE_CACHE_CAPACITY": given} if given else {}
+    done = subprocess.run([sys.executable, "-c", CAPACITY], env=environment, capture_output=True, text=True, check=True)
+    assert int(done.stdout) == kept
