@@ -6,9 +6,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +21,7 @@ from hydra._internal.hydra import Hydra
 from hydra._internal.utils import create_config_search_path
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import OverrideType, QuotedString
+from hydra.core.override_parser.types import Glob, IntervalSweep, OverrideType, QuotedString
 from hydra.errors import HydraException
 from hydra.types import RunMode
 from omegaconf import DictConfig, open_dict
@@ -83,6 +85,27 @@ def parse(text: str) -> Override:
     )
 
 
+def alternatives(text: str, names: Callable[[str], Iterable[str]], *, most: int) -> list[str]:
+    """The values, each as it would be typed, that an override which `parse` calls a sweep stands for; `most` of them at most.
+
+    `names` gives the choices of a group, for `group=glob(…)`. Raises `ConfigError` if they cannot be listed, or are none.
+    """
+    parsed = OverridesParser.create().parse_override(text)
+    value = parsed.value()
+    if isinstance(value, IntervalSweep):
+        raise ConfigError(f"{text}: an interval has no steps; write range(START,STOP,STEP)")
+    try:
+        if isinstance(value, Glob):
+            found = value.filter(sorted(names(parsed.key_or_group)))
+        else:
+            found = list(islice(parsed.sweep_string_iterator(), most))
+    except (HydraException, ValueError, ArithmeticError) as error:
+        raise ConfigError(f"{text}: cannot be counted through: {_first_paragraph(error)}") from None
+    if not found:
+        raise ConfigError(f"{text}: stands for no value at all")
+    return found
+
+
 @contextmanager
 def _folders(folders: Sequence[Path]) -> Iterator[None]:
     """Hydra set up to look in `folders`, the first one first; whatever Hydra held before is put back."""
@@ -112,8 +135,31 @@ def _first_paragraph(error: BaseException) -> str:
     return " ".join(str(error).partition("\n\n")[0].split())
 
 
+_MERGED: ContextVar[dict[Any, Merged] | None] = ContextVar("merged", default=None)
+
+
+@contextmanager
+def remembered() -> Iterator[None]:
+    """While it is open, files are merged once for each set of choices: of many runs most differ in values alone."""
+    token = _MERGED.set({})
+    try:
+        yield
+    finally:
+        _MERGED.reset(token)
+
+
 def merge(folders: Sequence[Path], choices: Mapping[str, str]) -> Merged:
     """Composes the primary config with these group choices (`experiment` is one)."""
+    memory = _MERGED.get()
+    if memory is None:
+        return _merge(folders, choices)
+    asked = (*folders, *choices.items())
+    if asked not in memory:
+        memory[asked] = _merge(folders, choices)
+    return memory[asked]
+
+
+def _merge(folders: Sequence[Path], choices: Mapping[str, str]) -> Merged:
     overrides = [f"{group}={_quote(name)}" for group, name in choices.items()]
     with _folders(folders):
         config = hydra_compose(PRIMARY, overrides=overrides, return_hydra_config=True)

@@ -122,7 +122,8 @@ def _parse(overrides: Sequence[str], mistakes: list[str]) -> list[Override]:
             mistakes.append(f"{text}: packages (@) are not used here; write {override.key}=VALUE")
         elif override.sweeps:
             mistakes.append(
-                f"{text}: several values are a sweep, and this command runs one configuration: give one value."
+                f"{text}: several values are a sweep, and this command runs one configuration: give one value, or run each"
+                " of them with `paperbench sweep`."
                 f" A list is written {override.key}=[a,b], text with a comma '{override.key}=\"a,b\"'"
             )
         elif override.key in seen and seen[override.key] != text:

@@ -12,7 +12,7 @@ from typing import Any
 
 from paperbench.errors import ConfigError
 
-GROUPS = ("experiment", "data", "model", "optim", "scale", "recipe", "schedule", "reproduce")
+GROUPS = ("experiment", "data", "model", "optim", "scale", "recipe", "schedule", "reproduce", "launcher")
 """Folders that make a folder of configurations one of ours."""
 
 PATH_KEYS = ("data.root", "model.weights", "checkpoint", "gt", "dt")

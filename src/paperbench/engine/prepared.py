@@ -99,6 +99,17 @@ def settle(directory: RunDirectory) -> bool:
     return True
 
 
+def settle_free(path: Path) -> None:
+    """`settle` for a run whose results stand, if nobody works there."""
+    directory = RunDirectory.open(path)
+    if directory.status().get("state") != DONE and directory.lock.acquire():
+        try:
+            directory.begin_session()
+            settle(directory)
+        finally:
+            directory.release()
+
+
 @contextmanager
 def _released_on_failure(directory: RunDirectory) -> Iterator[None]:
     try:

@@ -55,7 +55,11 @@ class StopFlag(SignalHandlers):
         """Name of the signal, or `loss of the launcher`; empty while not set."""
         self._interrupts = 0
         self._parent = os.getppid() if watch_parent else None
-        self._on_abort = on_abort
+        self._at_abort = [on_abort] if on_abort is not None else []
+
+    def at_abort(self, action: Callable[[], None]) -> None:
+        """One more thing to do before the process is ended; what was asked for last is done first."""
+        self._at_abort.insert(0, action)
 
     def __bool__(self) -> bool:
         if self._parent is not None and not self.reason and os.getppid() != self._parent:
@@ -75,9 +79,9 @@ class StopFlag(SignalHandlers):
 
     def _abort(self) -> None:
         # os._exit: a person who presses Ctrl-C twice does not want to wait for threads, files or other processes.
-        if self._on_abort is not None:
+        for action in self._at_abort:
             with suppress(Exception):
-                self._on_abort()
+                action()
         with suppress(Exception):
             sys.stderr.write("interrupted; the last checkpoint is kept\n")
             sys.stderr.flush()

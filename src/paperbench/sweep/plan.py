@@ -6,14 +6,25 @@ Imports no torch by itself; the tasks' own checks may.
 from __future__ import annotations
 
 import hashlib
+import importlib
+import itertools
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from math import prod
 from pathlib import Path
+from typing import Any
 
-from paperbench.config.compose import Composed
+from paperbench.config import _hydra
+from paperbench.config.compose import Composed, compose
+from paperbench.config.paths import options, search_path
+from paperbench.config.validate import IRRELEVANT_KEYS, config_hash
+from paperbench.engine.prepared import refuse_other
+from paperbench.errors import ConfigError, PaperbenchError
 
 HASH_DIGITS = 12
 """Hexadecimal digits of `config_hash` that name a run's directory."""
+MOST_RUNS = 10_000
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,15 +56,56 @@ class Sweep:
     """Holds the record `sweep.json`, `events.jsonl` and the sweep's lock; made when the first run starts."""
     members: tuple[Member, ...]
     kind: str = "sweep"
+    overrides: tuple[str, ...] = ()
+    """What was typed, unexpanded."""
 
 
-def expand(experiment: str, overrides: Sequence[str]) -> list[Request]:
+# --- what is wanted ---------------------------------------------------------------------------------------------------
+
+
+def expand(experiment: str, overrides: Sequence[str], *, conf_dir: Path | None = None) -> list[Request]:
     """The requests that overrides in Hydra's choice and range syntax stand for, the last key running fastest.
 
     `key=a,b`, `key=choice(a,b)`, `key=range(0,3)` and `group=glob(*)` are expanded; everything else goes to every request as
     it is. Raises `ConfigError` with every override that cannot be expanded.
     """
-    raise NotImplementedError
+    mistakes: list[str] = []
+    choices: list[list[tuple[str, str | None]]] = []
+    """For each override the texts it stands for, each with its label; None where there is but one."""
+    for text in overrides:
+        try:
+            choices.append(_alternatives(text, conf_dir))
+        except ConfigError as error:
+            mistakes.extend(error.mistakes)
+    count = prod(map(len, choices))
+    if count > MOST_RUNS:
+        mistakes.append(f"{' '.join(overrides)}: stands for {count:,} runs, and a sweep takes {MOST_RUNS:,} at most")
+    if mistakes:
+        raise ConfigError(*mistakes)
+    requests = []
+    for combination in itertools.product(*choices):
+        texts = tuple(text for text, _ in combination)
+        labels = {_key(text): label for text, label in combination if label is not None}
+        requests.append(Request(experiment=experiment, overrides=texts, labels=labels))
+    return requests
+
+
+def _alternatives(text: str, conf_dir: Path | None) -> list[tuple[str, str | None]]:
+    override = _hydra.parse(text)
+    if not override.sweeps:
+        return [(text, None)]
+    if any(override.key == key or override.key.startswith(f"{key}.") for key in IRRELEVANT_KEYS):
+        raise ConfigError(f"{text}: {override.key} changes no result, so the runs would be one and the same")
+    values = _hydra.alternatives(text, lambda group: options(group, search_path(conf_dir)), most=MOST_RUNS + 1)
+    typed = text.partition("=")[0]
+    return [(f"{typed}={value}", value) for value in dict.fromkeys(values)]
+
+
+def _key(text: str) -> str:
+    return text.partition("=")[0].lstrip("+")
+
+
+# --- what will be run -------------------------------------------------------------------------------------------------
 
 
 def plan(
@@ -63,13 +115,106 @@ def plan(
     directory: Path | None = None,
     name: str | None = None,
     kind: str = "sweep",
+    overrides: Sequence[str] = (),
 ) -> Sweep:
     """Composes and checks every request; requests of one configuration become one member.
 
-    `directory` is the sweep's folder, by default `<output.root>/<experiment>/sweeps/<id>`. Nothing is made. Raises one
-    `ConfigError` with the mistakes of all runs, each said once.
+    `directory` is the sweep's folder, by default `<output.root>/<experiment>/sweeps/<id>`; `name` is the first request's
+    experiment unless given, and `overrides` what a person typed. Nothing is made. Raises one `ConfigError` with the mistakes
+    of all runs, each said once.
     """
-    raise NotImplementedError
+    faults: list[PaperbenchError] = []
+    members: dict[str, Member] = {}
+    with _hydra.remembered():
+        for request in requests:
+            try:
+                member = _member(request, conf_dir)
+                members.setdefault(member.hash, member)
+            except PaperbenchError as error:
+                faults.append(error)
+    if not faults:
+        faults = _refusals(list(members.values()))
+    if faults:
+        raise _joined(faults)
+    if not members:
+        raise ConfigError("a sweep of no runs")
+    first, found = next(iter(members.values())), tuple(members.values())
+    made = sweep_id(found)
+    root = Path(first.composed.resolved["output"]["root"])
+    return Sweep(
+        name=name or first.request.experiment,
+        id=made,
+        directory=directory or root / first.request.experiment / "sweeps" / made,
+        members=found,
+        kind=kind,
+        overrides=tuple(overrides),
+    )
+
+
+def _member(request: Request, conf_dir: Path | None) -> Member:
+    """Raises `ConfigError` for a request that no run can be made of."""
+    composed = compose(request.experiment, _without_checkpoint(request), conf_dir=conf_dir)
+    if composed.task.takes_checkpoint:
+        raise ConfigError(
+            f"{request.experiment}: task {composed.task.name} evaluates a trained run, one at a time: "
+            f"`paperbench eval {request.experiment} checkpoint=RUN`"
+        )
+    return member_of(request, composed)
+
+
+def member_of(request: Request, composed: Composed) -> Member:
+    """The member that a composed request is, with the directory that its hash gives it."""
+    digits = config_hash(composed.resolved)[:HASH_DIGITS]
+    root = Path(composed.resolved["output"]["root"])
+    return Member(
+        request=request, composed=composed, hash=digits, directory=root / (composed.experiment or "run") / digits
+    )
+
+
+def _without_checkpoint(request: Request) -> tuple[str, ...]:
+    """`checkpoint=` is a key of evaluations alone, whose configuration is not composed but taken from the run."""
+    for text in request.overrides:
+        if _key(text) == "checkpoint":
+            raise ConfigError(
+                f"{text}: a sweep trains, and every trained run is evaluated at its end; "
+                f"`paperbench eval {request.experiment} {text}` evaluates one again"
+            )
+    return request.overrides
+
+
+def _refusals(members: Sequence[Member]) -> list[PaperbenchError]:
+    """What is wrong beyond the configuration: what the tasks refuse at a glance, and directories that hold another run.
+
+    A task is asked once for what differs in the seed or the optimizer alone.
+    """
+    faults: list[PaperbenchError] = []
+    asked: set[str] = set()
+    for member in members:
+        about = {
+            key: value for key, value in member.composed.resolved.items() if key not in ("seed", "optim", "output")
+        }
+        question = json.dumps(about, sort_keys=True)
+        try:
+            if question not in asked:
+                asked.add(question)
+                task: Any = importlib.import_module(member.composed.task.module)
+                task.plan(member.composed.config)
+            if (member.directory / "config.yaml").is_file():
+                refuse_other(member.directory, member.composed.resolved)
+        except PaperbenchError as error:
+            faults.append(error)
+    return faults
+
+
+def _joined(faults: Sequence[PaperbenchError]) -> PaperbenchError:
+    """One error with all that is wrong, each said once; of faults of one kind, an error of that kind."""
+    said: dict[str, None] = {}
+    for fault in faults:
+        said.update(dict.fromkeys(fault.mistakes if isinstance(fault, ConfigError) else [str(fault)]))
+    kind = type(faults[0])
+    if any(type(fault) is not kind for fault in faults) or kind is ConfigError:
+        return ConfigError(*said)
+    return kind("\n".join(said))
 
 
 def sweep_id(members: Sequence[Member]) -> str:

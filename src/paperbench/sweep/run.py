@@ -1,33 +1,30 @@
-"""The scheduler: keeps `jobs` runs going until every member of a sweep has ended, and believes only the runs' own files."""
+"""Carrying a sweep out: its lock, its record, its launcher, and how it ended."""
 
 from __future__ import annotations
 
+import os
+from collections.abc import Sequence
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
+from paperbench.engine.files import explained
+from paperbench.engine.lock import FileLock
 from paperbench.engine.signals import StopFlag
-from paperbench.sweep.launchers.base import Launcher
-from paperbench.sweep.plan import Member, Sweep
+from paperbench.errors import EXIT_DONE, EXIT_ENVIRONMENT, EXIT_FAILED, EXIT_STOPPED, RunLockedError
+from paperbench.sweep import record
+from paperbench.sweep.launchers.base import Context, Launcher, create, launcher_class
+from paperbench.sweep.plan import Sweep
+from paperbench.sweep.scheduler import MemberResult, Scheduler
+from paperbench.sweep.stacks import grouped
+from paperbench.sweep.watch import Watcher
 
-MemberState = Literal["done", "failed", "stopped", "not started"]
-
-
-@dataclass(frozen=True, kw_only=True)
-class MemberResult:
-    """How a member stands at the end. `reused`: it was so before; `results`: the content of results.json if it is done."""
-
-    member: Member
-    state: MemberState
-    results: dict[str, Any] | None = None
-    message: str = ""
-    log_tail: tuple[str, ...] = ()
-    reused: bool = False
-    seconds: float = 0.0
+__all__ = ["MemberResult", "SweepOutcome", "carry_out", "cores", "run", "threads_of"]
 
 
 @dataclass(frozen=True, kw_only=True)
 class SweepOutcome:
-    """`exit_code`: 0 all done, 1 some failed, 3 stopped, 4 the environment ended it."""
+    """`members` in the sweep's order. `exit_code`: 0 all done, 1 some failed, 3 stopped, 4 the environment ended it."""
 
     members: tuple[MemberResult, ...]
     exit_code: int
@@ -38,11 +35,112 @@ def run(
     *,
     launcher: Launcher,
     jobs: int,
-    watcher: Any,
+    watcher: Watcher,
     stop: StopFlag,
     retry_failed: bool = False,
     fail_fast: bool = False,
     stacked: bool = False,
 ) -> SweepOutcome:
-    """Does what is missing of the sweep."""
-    raise NotImplementedError
+    """Does what is missing of the sweep, `jobs` jobs at a time, and returns how every member stands.
+
+    Nothing that a run does is raised: a run that fails, is killed or ends without a word is one `MemberResult`. Setting `stop`
+    asks all runs to save and end. Raises `RunLockedError` where another process carries out the same sweep, `ConfigError` for
+    `stacked` runs whose task cannot be, and `EnvironmentError_` where the sweep's own files cannot be written.
+    """
+    groups = grouped(sweep.members, stacked=stacked)
+    with explained(sweep.directory):
+        sweep.directory.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(sweep.directory / "lock")
+    if not lock.acquire():
+        raise RunLockedError(
+            f"the sweep {sweep.directory} is in use by {lock.holder()}; wait for it, or stop it and give the command again"
+        )
+    with ExitStack() as held:
+        held.callback(lock.release)
+        record.write(sweep)
+        events = held.enter_context(closing(record.Events(sweep.directory)))
+        scheduler = Scheduler(
+            sweep,
+            groups,
+            launcher=launcher,
+            jobs=jobs,
+            threads=threads_of(jobs, len(groups)),
+            watcher=watcher,
+            stop=stop,
+            events=events,
+            retry_failed=retry_failed,
+            fail_fast=fail_fast,
+        )
+        stop.at_abort(scheduler.kill)
+        results = scheduler.run()
+        outcome = SweepOutcome(members=results, exit_code=_exit_code(results, scheduler))
+        events.write("sweep ended", exit_code=outcome.exit_code)
+    return outcome
+
+
+def carry_out(
+    sweep: Sweep,
+    *,
+    launcher: str = "local",
+    settings: Any = None,
+    jobs: int | None = None,
+    watcher: Watcher,
+    retry_failed: bool = False,
+    fail_fast: bool = False,
+    stacked: bool = False,
+) -> SweepOutcome:
+    """`run` with a launcher of its own, listening to SIGINT, SIGTERM and SIGUSR1. A second SIGINT kills every run and exits.
+
+    `settings` is an instance of the launcher's `Settings` (default: the schema's own values); `jobs` None is its
+    `DEFAULT_JOBS`.
+    """
+    kind = launcher_class(launcher)
+    jobs = jobs or kind.DEFAULT_JOBS
+    context = Context(
+        name=f"{sweep.name}-{sweep.id}".replace("/", "-"),
+        directory=sweep.directory.absolute(),
+        jobs=jobs,
+        threads=threads_of(jobs, len(grouped(sweep.members, stacked=stacked))),
+        modules=tuple(dict.fromkeys(member.composed.task.module for member in sweep.members)),
+    )
+    with (
+        StopFlag(on_abort=watcher.close) as stop,
+        closing(create(launcher, settings or kind.Settings(), context)) as made,
+    ):
+        try:
+            return run(
+                sweep,
+                launcher=made,
+                jobs=jobs,
+                watcher=watcher,
+                stop=stop,
+                retry_failed=retry_failed,
+                fail_fast=fail_fast,
+                stacked=stacked,
+            )
+        finally:
+            watcher.close()
+
+
+def threads_of(jobs: int, count: int) -> int:
+    """Each job's share of the cores that this process may use. The same for a sweep that is given again, however much of it
+    is done: other threads are other sums."""
+    return max(1, cores() // max(1, min(jobs, count)))
+
+
+def cores() -> int:
+    """Cores that this process may use: in a container or under taskset fewer than the machine has."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def _exit_code(results: Sequence[MemberResult], scheduler: Scheduler) -> int:
+    if scheduler.environment:
+        return EXIT_ENVIRONMENT
+    states = {result.state for result in results}
+    if scheduler.asked_to_stop:
+        return EXIT_DONE if states == {"done"} else EXIT_STOPPED
+    if "failed" in states:
+        return EXIT_FAILED
+    return EXIT_DONE if states == {"done"} else EXIT_STOPPED

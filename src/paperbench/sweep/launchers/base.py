@@ -32,7 +32,7 @@ class Job:
     directories: tuple[Path, ...]
     """Absolute, and prepared (`engine.prepared`). One run, or several that are trained side by side."""
     threads: int
-    """CPU threads for each process of the job, 1 or more."""
+    """CPU threads of the job, 1 or more: its share of this machine. A launcher that works on others may replace it."""
     name: str
     """Short and for people: `vae-3f2a…`."""
 
@@ -76,6 +76,8 @@ class Launcher(Protocol):
 
     Settings: ClassVar[type]
     """Dataclass schema of `conf/launcher/<name>.yaml` and of `launcher.KEY=VALUE`; carries `__pydantic_config__ = STRICT`."""
+    DEFAULT_JOBS: ClassVar[int]
+    """What `--jobs` is unless it is given."""
 
     def __init__(self, settings: Any, context: Context) -> None: ...
 
@@ -99,13 +101,13 @@ class Context:
     name: str
     """Of the sweep."""
     directory: Path
-    """Absolute, exists: the sweep's folder. A launcher keeps its own logs in `directory / "launcher"`."""
+    """Absolute: the sweep's folder, made before the first job is submitted. A launcher keeps its logs in its `launcher/`."""
     jobs: int
     """How many jobs the scheduler keeps submitted at most."""
+    threads: int = 1
+    """What each job is going to have; see `Job`."""
     modules: tuple[str, ...] = ()
     """Modules of the tasks, which a process that stays warm may import beforehand."""
-    fork: bool = True
-    """Whether a warm process may fork the runs: false where one of them uses a device that forbids it."""
 
 
 def known() -> Sequence[str]:

@@ -1,0 +1,180 @@
+"""What is written about a sweep: `sweep.json` and `configs.json`, from which it can be taken up again, and `events.jsonl`.
+
+`sweep.json`: `{"schema_version": 1, "kind", "name", "id", "experiment", "overrides": […], "runs": [{"directory" (relative to
+the record's folder), "hash", "experiment", "overrides", "labels"}]}`. `configs.json` holds the resolved configuration of each
+run by its hash. Both are written whole before the first run starts, the record last: where it stands, all of it stands.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from paperbench.config.compose import Composed
+from paperbench.config.suggest import nearest
+from paperbench.config.validate import dump, task_named, validate
+from paperbench.engine.files import TMP_SUFFIX, explained, write_atomic, write_json
+from paperbench.errors import ConfigError
+from paperbench.sweep.plan import Member, Request, Sweep, member_of
+
+SCHEMA_VERSION = 1
+RECORD, CONFIGS, EVENTS = "sweep.json", "configs.json", "events.jsonl"
+
+
+# --- the record -------------------------------------------------------------------------------------------------------
+
+
+def write(sweep: Sweep) -> None:
+    """Writes the record into the sweep's folder, which exists; the same sweep gives the same files."""
+    for rubbish in sweep.directory.glob(f".*{TMP_SUFFIX}"):
+        rubbish.unlink(missing_ok=True)
+    configs = {member.hash: member.composed.resolved for member in sweep.members}
+    write_atomic(sweep.directory / CONFIGS, json.dumps(configs, allow_nan=False))
+    write_json(
+        sweep.directory / RECORD,
+        {
+            "schema_version": SCHEMA_VERSION,
+            "kind": sweep.kind,
+            "name": sweep.name,
+            "id": sweep.id,
+            "experiment": sweep.members[0].request.experiment,
+            "overrides": list(sweep.overrides),
+            "runs": [_entry(member, sweep.directory) for member in sweep.members],
+        },
+    )
+
+
+def _entry(member: Member, folder: Path) -> dict[str, Any]:
+    return {
+        "directory": os.path.relpath(member.directory, folder),
+        "hash": member.hash,
+        "experiment": member.request.experiment,
+        "overrides": list(member.request.overrides),
+        "labels": dict(member.request.labels),
+    }
+
+
+def load(folder: Path) -> Sweep:
+    """The sweep recorded in `folder`, its configurations checked against this version of the program.
+
+    Raises `ConfigError` where there is no record, or one that this version cannot continue.
+    """
+    record = _read(folder / RECORD)
+    configs = _read(folder / CONFIGS)
+    try:
+        members = tuple(_member(entry, configs, folder) for entry in record["runs"])
+        return Sweep(
+            name=str(record["name"]),
+            id=str(record["id"]),
+            directory=folder,
+            members=members,
+            kind=str(record["kind"]),
+            overrides=tuple(map(str, record["overrides"])),
+        )
+    except (KeyError, TypeError, AttributeError) as error:
+        raise ConfigError(f"{folder / RECORD}: damaged ({error}); give the sweep's command again") from None
+
+
+def _member(entry: Mapping[str, Any], configs: Mapping[str, Any], folder: Path) -> Member:
+    resolved = configs[entry["hash"]]
+    task = task_named(resolved.get("task"))
+    config = validate(task, resolved)
+    request = Request(
+        experiment=str(entry["experiment"]),
+        overrides=tuple(map(str, entry["overrides"])),
+        labels=dict(entry["labels"]),
+    )
+    composed = Composed(
+        experiment=config.experiment,
+        task=task,
+        config=config,
+        resolved=dump(config),
+        overrides=request.overrides,
+        choices={},
+        source=None,
+    )
+    made = member_of(request, composed)
+    if made.hash != entry["hash"]:
+        raise ConfigError(
+            f"{folder / RECORD}: made by another version of the program, whose configurations have other keys; "
+            "give the sweep's command again"
+        )
+    directory = Path(os.path.normpath(folder / entry["directory"]))
+    return Member(request=request, composed=composed, hash=made.hash, directory=directory)
+
+
+def _read(file: Path) -> dict[str, Any]:
+    try:
+        value = json.loads(file.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ConfigError(
+            f"{file.parent} is not a sweep: it has no {file.name}; `--resume` takes one's folder or id"
+        ) from None
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"{file}: cannot be read ({error}); give the sweep's command again") from None
+    if not isinstance(value, dict):
+        raise ConfigError(f"{file}: damaged; give the sweep's command again")
+    return value
+
+
+def find(name: str, root: Path) -> Path:
+    """The folder of the sweep called `name`: a folder, or an id, or the beginning of one, below the output root `root`."""
+    if (Path(name) / RECORD).is_file():
+        return Path(name)
+    known = {folder.name: folder for folder in _sweeps(root)}
+    matching = [known[name]] if name in known else [folder for key, folder in known.items() if key.startswith(name)]
+    if len(matching) == 1:
+        return matching[0]
+    if matching:
+        listed = ", ".join(sorted(folder.name for folder in matching))
+        raise ConfigError(f"--resume {name}: could be {listed}; give more of the id")
+    near = nearest(name, known) or sorted(known)[:5]
+    listed = f" There: {', '.join(near)}" if near else ""
+    raise ConfigError(f"--resume {name}: no such folder, and no sweep of that id below {root}.{listed}")
+
+
+def _sweeps(root: Path) -> list[Path]:
+    return sorted({file.parent for pattern in ("*", "*/*") for file in root.glob(f"{pattern}/sweeps/*/{RECORD}")})
+
+
+# --- events -----------------------------------------------------------------------------------------------------------
+
+
+class Events:
+    """Appends to `events.jsonl`: what was started and how it ended, one JSON object a line, nothing ever rewritten."""
+
+    def __init__(self, folder: Path) -> None:
+        self._path = folder / EVENTS
+        with explained(self._path):
+            self._file = self._path.open("ab", buffering=0)
+            if self._file.tell() and not self._path.read_bytes().endswith(b"\n"):
+                self._file.write(b"\n")  # a killed writer left half a line: keep it from spoiling the next one
+
+    def write(self, event: str, **values: Any) -> None:
+        now = datetime.now().astimezone().isoformat(timespec="milliseconds")
+        with explained(self._path):
+            self._file.write((json.dumps({"time": now, "event": event, **values}) + "\n").encode())
+
+    def close(self) -> None:
+        self._file.close()
+
+
+def events(folder: Path) -> list[dict[str, Any]]:
+    """All events of the sweep in `folder`, in order; half-written lines are passed over."""
+    try:
+        lines = (folder / EVENTS).read_bytes().splitlines()
+    except FileNotFoundError:
+        return []
+    found = []
+    for line in lines:
+        try:
+            event = json.loads(line)
+        except ValueError:
+            continue
+        if isinstance(event, dict):
+            found.append(event)
+    return found
