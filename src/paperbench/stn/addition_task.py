@@ -1,0 +1,7 @@
+"""Task `stn-addition`: the sum of two digits, each distorted in a channel of its own (appendix A.1, table 4)."""
+
+from __future__ import annotations
+
+from paperbench.stn.training import plan, run
+
+__all__ = ["plan", "run"]

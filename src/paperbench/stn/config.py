@@ -1,0 +1,190 @@
+"""The keys of the spatial transformer tasks. Defaults are the paper's; `conf/` says where an experiment departs from them.
+
+Section numbers are those of Jaderberg, Simonyan, Zisserman, Kavukcuoglu, "Spatial Transformer Networks", arXiv 1506.02025v3.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from paperbench.config.schema import STRICT, NonNegativeFloat, NonNegativeInt, PositiveInt, TrainConfig
+from paperbench.data.classification import DigitsData, MnistData
+
+DigitData = Annotated[DigitsData | MnistData, Field(discriminator="name")]
+Distortion = Literal["none", "r", "rts", "p", "e", "tc"]
+Transform = Literal["affine", "attention", "similarity", "projective", "tps"]
+
+
+# --- models of the digit experiments ----------------------------------------------------------------------------------
+
+
+@dataclass(kw_only=True)
+class PlainNet:
+    """What the nets without a transformer share."""
+
+    __pydantic_config__ = STRICT
+
+    side: NonNegativeInt = 0
+    """The canvas is resized to this side in front of the net; 0 leaves it as it is."""
+    parameters: NonNegativeInt = 0
+    """Weights that the whole net should have: the width is chosen to come nearest. 0 takes the width as given."""
+
+
+@dataclass(kw_only=True)
+class TransformerNet:
+    """What the nets with transformers share."""
+
+    __pydantic_config__ = STRICT
+
+    side: Annotated[int, Field(ge=2)] = 28
+    """Side of what a transformer hands on."""
+    antialias: bool = True
+    """On canvases larger than a digit, sample at twice that side and average over 2x2 (A.4)."""
+    transformers: PositiveInt = 1
+    """Side by side, each with a localisation net of its own."""
+    control_points: Annotated[int, Field(ge=2, le=10)] = 4
+    """Of `transform=tps`, on a side."""
+    sampler: Literal["bilinear", "bicubic"] = "bilinear"
+    padding: Literal["zeros", "border", "reflection"] = "zeros"
+    localisation_lr: NonNegativeFloat = 1.0
+    """Learning rate of the localisation nets, as a multiple of `optim.lr`."""
+    parameters: NonNegativeInt = 0
+    """Weights that the whole net should have: the classifier's width is chosen to come nearest. 0 takes the width as given."""
+
+
+@dataclass(kw_only=True)
+class FcnModel(PlainNet):
+    """Two fully connected hidden layers."""
+
+    __pydantic_config__ = STRICT
+
+    name: Literal["fcn"] = "fcn"
+    units: PositiveInt = 256
+
+
+@dataclass(kw_only=True)
+class CnnModel(PlainNet):
+    """9x9 and 7x7 convolutions."""
+
+    __pydantic_config__ = STRICT
+
+    name: Literal["cnn"] = "cnn"
+    filters: PositiveInt = 64
+
+
+@dataclass(kw_only=True)
+class StFcnModel(TransformerNet):
+    """A transformer in front of FCN."""
+
+    __pydantic_config__ = STRICT
+
+    name: Literal["st-fcn"] = "st-fcn"
+    units: PositiveInt = 256
+
+
+@dataclass(kw_only=True)
+class StCnnModel(TransformerNet):
+    """A transformer in front of CNN."""
+
+    __pydantic_config__ = STRICT
+
+    name: Literal["st-cnn"] = "st-cnn"
+    filters: PositiveInt = 64
+
+
+@dataclass(kw_only=True)
+class DcnModel:
+    """A deformable convolution in front of CNN, as many weights as ST-CNN with the affine transformer has."""
+
+    __pydantic_config__ = STRICT
+
+    name: Literal["dcn"] = "dcn"
+    filters: PositiveInt = 64
+    side: Annotated[int, Field(ge=2)] = 28
+    """The canvas is resized to this side in front of the deformable convolution."""
+    width: NonNegativeInt = 0
+    """Channels of the offset net; 0 chooses them so that the whole net has as many weights as ST-CNN."""
+    localisation_lr: NonNegativeFloat = 1.0
+    """Learning rate of the offset net, as a multiple of `optim.lr`."""
+
+
+DigitModel = Annotated[FcnModel | CnnModel | StFcnModel | StCnnModel | DcnModel, Field(discriminator="name")]
+AdditionModel = Annotated[FcnModel | CnnModel | StFcnModel, Field(discriminator="name")]
+
+
+# --- tasks on digits --------------------------------------------------------------------------------------------------
+
+
+@dataclass(kw_only=True)
+class DigitEvaluation:
+    """The fixed test set, and what is drawn."""
+
+    __pydantic_config__ = STRICT
+
+    seed: NonNegativeInt = 0
+    """Of the distortions of the test set: it stays the same when the run's seed changes."""
+    batch_size: PositiveInt = 1000
+    pictures: NonNegativeInt = 8
+    """Test images drawn with their grid and their warp."""
+
+
+@dataclass(kw_only=True)
+class StnMnist(TrainConfig):
+    """Task `stn-mnist` (section 4.1, table 1)."""
+
+    __pydantic_config__ = STRICT
+
+    distortion: Distortion = "rts"
+    transform: Transform = "affine"
+    data: DigitData = field(default_factory=DigitsData)
+    model: DigitModel = field(default_factory=StCnnModel)
+    evaluation: DigitEvaluation = field(default_factory=DigitEvaluation)
+
+
+@dataclass(kw_only=True)
+class StnAddition(TrainConfig):
+    """Task `stn-addition` (A.1, table 4): the sum of two digits, each distorted in a channel of its own."""
+
+    __pydantic_config__ = STRICT
+
+    distortion: Distortion = "rts"
+    transform: Transform = "affine"
+    data: DigitData = field(default_factory=DigitsData)
+    model: AdditionModel = field(default_factory=lambda: StFcnModel(transformers=2))
+    evaluation: DigitEvaluation = field(default_factory=DigitEvaluation)
+
+
+@dataclass(kw_only=True)
+class EncoderConfig:
+    """The digit CNN whose three layers describe what a window shows (A.2)."""
+
+    __pydantic_config__ = STRICT
+
+    filters: PositiveInt = 64
+    samples: PositiveInt = 256_000
+    """Digits that it is trained on before the localisation begins."""
+    batch_size: PositiveInt = 256
+    lr: Annotated[float, Field(gt=0)] = 2e-3
+
+
+@dataclass(kw_only=True)
+class StnColocalise(TrainConfig):
+    """Task `stn-colocalise` (A.2, table 5): find what a set of images has in common, without labels."""
+
+    __pydantic_config__ = STRICT
+
+    clutter: NonNegativeInt = 16
+    """Patches of other digits around each digit; 0 is the paper's T, 16 its TC."""
+    canvas: Annotated[int, Field(ge=40)] = 84
+    images: Annotated[int, Field(ge=2)] = 100
+    """Of one class, all of them in every step."""
+    digits: Annotated[tuple[Annotated[int, Field(ge=0, le=9)], ...], Field(min_length=1)] = tuple(range(10))
+    """Classes, each for itself."""
+    margin: NonNegativeFloat = 1.0
+    """Alpha of the triplet objective."""
+    data: DigitData = field(default_factory=DigitsData)
+    encoder: EncoderConfig = field(default_factory=EncoderConfig)
+    evaluation: DigitEvaluation = field(default_factory=DigitEvaluation)

@@ -1,0 +1,88 @@
+"""`paperbench predict`: a trained digit net looks at picture files."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from paperbench.data.pictures import decode_rgb
+from paperbench.engine import device as devices
+from paperbench.engine.checkpoints import load_for_evaluation
+from paperbench.engine.reporter import Reporter
+from paperbench.stn import distortions
+from paperbench.stn.build import Net
+from paperbench.stn.config import StnMnist
+from paperbench.stn.drawing import samples
+from paperbench.stn.training import make_net
+
+
+def predict(
+    config: StnMnist,
+    run_dir: Path,
+    images: Sequence[Path],
+    output: Path,
+    *,
+    device: str | None = None,
+    reporter: Reporter | None = None,
+    **_: Any,
+) -> list[dict[str, Any]]:
+    """Draws each picture under the predicted grid, with the warp beside it, into `output/<name>.png`.
+
+    Returns one dict an image: `image`, `picture`, `label`, `probability` in 0..1. Raises DataError for files that are no images.
+    """
+    where = devices.resolve(device or config.device)
+    net = load_net(config, run_dir, where, reporter)
+    canvas = distortions.make(config.distortion).canvas
+    output.mkdir(parents=True, exist_ok=True)
+    answers = []
+    for number, path in enumerate(images):
+        picture = read_digit(path, canvas).to(where)
+        with torch.inference_mode():
+            probabilities = net(picture).float().softmax(1)[0]
+        drawn = samples(net, picture, output / f"{number:03d}-{path.stem}.png")
+        answers.append(
+            {
+                "image": str(path),
+                "picture": str(drawn),
+                "label": str(int(probabilities.argmax())),
+                "probability": round(float(probabilities.max()), 4),
+            }
+        )
+    return answers
+
+
+def load_net(config: StnMnist, run_dir: Path, device: torch.device, reporter: Reporter | None = None) -> Net:
+    """The trained net of a run, in evaluation mode."""
+    state, _, _ = load_for_evaluation(run_dir, reporter, which="last")
+    net = make_net(config)
+    prefix = "net."
+    net.load_state_dict(
+        {name.removeprefix(prefix): value for name, value in state["module"].items() if name.startswith(prefix)}
+    )
+    return net.to(device).eval()
+
+
+def read_digit(path: Path, canvas: int) -> Tensor:
+    """(1, 1, canvas, canvas) in 0..1, light ink on black: the picture in grey, fitted into the canvas, negated if its rim is light.
+
+    A picture of 28 pixels or fewer keeps its size: it is what the net was trained on.
+    """
+    grey = Image.fromarray(decode_rgb(path)).convert("L")
+    rim = np.asarray(grey, np.float32)
+    edge = np.concatenate([rim[0], rim[-1], rim[:, 0], rim[:, -1]])
+    if edge.mean() > 127.5:
+        grey = Image.fromarray(255 - np.asarray(grey))
+    if max(grey.size) > canvas:
+        scale = canvas / max(grey.size)
+        grey = grey.resize(
+            (max(1, round(grey.width * scale)), max(1, round(grey.height * scale))), Image.Resampling.LANCZOS
+        )
+    page = Image.new("L", (canvas, canvas))
+    page.paste(grey, ((canvas - grey.width) // 2, (canvas - grey.height) // 2))
+    return torch.from_numpy(np.asarray(page, np.float32) / 255)[None, None]
