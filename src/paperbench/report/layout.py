@@ -1,0 +1,269 @@
+"""The reproductions that can be named: a published table or figure as a grid of cells, each one number of one run.
+
+`conf/reproduce/<paper>/<table>.yaml` is the source; the user's own `./conf/reproduce` adds to it and shadows it. Everything
+that can be wrong with a file short of composing its runs is found here, and said with the file's name.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from paperbench.catalog import PAPERS
+from paperbench.config.paths import options, search_path, short
+from paperbench.config.suggest import nearest
+from paperbench.errors import ConfigError, DataError
+from paperbench.report import published
+from paperbench.report.layoutfile import (
+    SAME,
+    SCALES,
+    ColumnEntry,
+    ComparisonEntry,
+    DeviationEntry,
+    LayoutFile,
+    RowEntry,
+    ScaleEntry,
+    ScaleName,
+    read_file,
+)
+from paperbench.report.published import Published
+
+GROUP = "reproduce"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cell:
+    """One number: which run makes it, what it is called there, and what the paper prints in its place.
+
+    `overrides` are complete but for the seed; each key stands there once. `samples`: the metric is read from the run's record
+    when so many training samples had been seen. `factor` takes it to the paper's unit.
+    """
+
+    row: str
+    column: str
+    experiment: str
+    overrides: tuple[str, ...]
+    metric: str
+    published: Published | None
+    deviations: tuple[DeviationEntry, ...]
+    samples: int | None = None
+    factor: float = 1.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Layout:
+    """One file of `conf/reproduce`, held against the published table it belongs to."""
+
+    name: str
+    file: Path
+    paper: str
+    table: str
+    caption: str
+    source: str
+    columns: tuple[str, ...]
+    rows: tuple[str, ...]
+    """Those that runs make, then those that compare two of them."""
+    comparisons: tuple[ComparisonEntry, ...]
+    scales: Mapping[ScaleName, ScaleEntry]
+    when: Mapping[str, Any]
+    entry: LayoutFile
+
+    def scale(self, name: str) -> ScaleEntry:
+        """Seeds and cost at a scale; `ConfigError` where the table cannot be made at it."""
+        for scale, entry in self.scales.items():
+            if scale == name:
+                return entry
+        raise ConfigError(
+            f"{self.name}: {short(self.file)} has no scale {name}; it has {', '.join(self.scales)} (--scale NAME)"
+        )
+
+    def cells(self, scale: str) -> tuple[Cell, ...]:
+        """Every number that a run makes at `scale`, row by row."""
+        return tuple(
+            _cell(self, row, name, column, scale)
+            for row in self.entry.rows
+            for name, column in self.entry.columns.items()
+            if not row.columns or name in row.columns
+        )
+
+    def runs(self, scale: str, seeds: int | None = None) -> int:
+        """How many runs the table takes. Configurations that come out equal are one run more rarely than this says."""
+        distinct = {(cell.experiment, cell.overrides) for cell in self.cells(scale)}
+        return len(distinct) * (seeds or self.scale(scale).seeds)
+
+    def not_reached(self) -> tuple[Published, ...]:
+        """What the paper prints in this table and no cell stands beside, in its order."""
+        reached = {place_of(cell.published) for cell in self.cells(next(iter(self.scales))) if cell.published}
+        rows = published.table(self.paper, self.table)
+        return tuple(entry for row in rows.values() for entry in row.values() if place_of(entry) not in reached)
+
+
+def names(folders: Sequence[Path]) -> dict[str, Path]:
+    """All reproductions, `<paper>/<table>`, with the file that each is read from."""
+    return options(GROUP, folders)
+
+
+def load(name: str, conf_dir: Path | None = None) -> Layout:
+    """The reproduction of that name. Raises `ConfigError` with the nearest names, or with every mistake in its file."""
+    folders = search_path(conf_dir)
+    files = names(folders)
+    if name not in files:
+        near = _near(name, files)
+        said = f"Nearest: {', '.join(near)}" if near else f"There are: {', '.join(files) or 'none'}"
+        raise ConfigError(f"{name}: no such reproduction. {said} (paperbench reproduce lists them)")
+    return read(name, files[name])
+
+
+def reached(conf_dir: Path | None = None) -> frozenset[tuple[str, str, str, str]]:
+    """(paper, table, row, column) of every published number that some reproduction stands beside at its paper scale."""
+    found: set[tuple[str, str, str, str]] = set()
+    for name, file in names(search_path(conf_dir)).items():
+        layout = read(name, file)
+        found |= {place_of(cell.published) for cell in layout.cells("paper") if cell.published}
+    return frozenset(found)
+
+
+def place_of(entry: Published) -> tuple[str, str, str, str]:
+    """Where a number is printed: paper, table, row, column."""
+    return entry.paper, entry.table, entry.row, entry.column
+
+
+def read(name: str, file: Path) -> Layout:
+    """One file. Raises `ConfigError` with every mistake in it."""
+    entry = read_file(file)
+    mistakes: list[str] = []
+    printed = _printed(entry, mistakes)
+    mistakes += [] if mistakes else _mistakes(entry)
+    if mistakes:
+        raise ConfigError(*(f"{short(file)}: {text}" for text in mistakes))
+    first = next(value for row in printed.values() for value in row.values())
+    layout = Layout(
+        name=name,
+        file=file,
+        paper=entry.paper,
+        table=entry.table,
+        caption=first.caption,
+        source=first.source,
+        columns=tuple(entry.columns),
+        rows=(*(row.row for row in entry.rows), *(comparison.row for comparison in entry.comparisons)),
+        comparisons=tuple(entry.comparisons),
+        scales={scale: entry.scales[scale] for scale in SCALES if scale in entry.scales},
+        when=entry.when,
+        entry=entry,
+    )
+    cells = layout.cells(next(iter(layout.scales)))  # every cell finds its published number and its metric
+    shown = next((cell.published for cell in cells if cell.published is not None), first)
+    return Layout(**{**vars(layout), "caption": shown.caption, "source": shown.source})
+
+
+def _near(name: str, files: Iterable[str]) -> list[str]:
+    """Also for a name without its paper: `table-8` means `faster-rcnn/table-8`."""
+    files = list(files)
+    by_table = [file for file in files if nearest(name, [file.partition("/")[2]])] if "/" not in name else []
+    of_paper = [file for file in files if file.startswith(f"{name}/")]
+    return (of_paper or nearest(name, files) or by_table)[:5]
+
+
+# --- what is wrong with a file ----------------------------------------------------------------------------------------
+
+
+def _printed(entry: LayoutFile, mistakes: list[str]) -> Mapping[str, Mapping[str, Published]]:
+    if entry.paper not in PAPERS:
+        near = nearest(entry.paper, PAPERS)
+        mistakes.append(
+            f"paper: no paper {entry.paper}. {'Nearest' if near else 'Papers'}: {', '.join(near or PAPERS)}"
+        )
+        return {}
+    try:
+        return published.table(entry.paper, entry.table)
+    except DataError as error:
+        mistakes.append(f"table: {error}")
+        return {}
+
+
+def _mistakes(entry: LayoutFile) -> list[str]:
+    rows = [row.row for row in entry.rows]
+    everything = [*rows, *(comparison.row for comparison in entry.comparisons)]
+    found = [f"rows: {row} stands there twice" for row in dict.fromkeys(everything) if everything.count(row) > 1]
+    for row in entry.rows:
+        for key, named in (("columns", row.columns), ("metrics", list(row.metrics))):
+            found += [_unknown(f"rows ({row.row}).{key}", name, "column", entry.columns) for name in named
+                      if name not in entry.columns]  # fmt: skip
+        for name, column in entry.columns.items():
+            if not row.columns or name in row.columns:
+                found += _cell_mistakes(entry, row, name, column)
+    for comparison in entry.comparisons:
+        where = f"comparisons ({comparison.row})"
+        pair = {"of": comparison.of, "against": comparison.against}
+        found += [_unknown(f"{where}.{key}", name, "row", rows) for key, name in pair.items() if name not in rows]
+        found += [_unknown(f"{where}.columns", name, "column", entry.columns) for name in comparison.columns
+                  if name not in entry.columns]  # fmt: skip
+    return list(dict.fromkeys(found))
+
+
+def _cell_mistakes(entry: LayoutFile, row: RowEntry, name: str, column: ColumnEntry) -> list[str]:
+    try:
+        number = _published(entry, row, name, column)
+    except DataError as error:
+        return [f"rows ({row.row}): {error}; `published:` of the row or column names another, null says it prints none"]
+    if not _metric(entry, row, name, column, number):
+        return [f"rows ({row.row}): column {name} has no metric; give the column, the row or the file one"]
+    return []
+
+
+def _unknown(where: str, name: str, kind: str, known: Iterable[str]) -> str:
+    known = list(known)
+    near = nearest(name, known)
+    return f"{where}: no {kind} {name}. {'Nearest' if near else 'There are'}: {', '.join(near or known)}"
+
+
+# --- cells ------------------------------------------------------------------------------------------------------------
+
+
+def _published(entry: LayoutFile, row: RowEntry, name: str, column: ColumnEntry) -> Published | None:
+    if row.published is None or column.published is None:
+        return None
+    return published.find(
+        entry.paper,
+        entry.table,
+        row.row if row.published == SAME else row.published,
+        name if column.published == SAME else column.published,
+    )
+
+
+def _metric(entry: LayoutFile, row: RowEntry, name: str, column: ColumnEntry, number: Published | None) -> str:
+    printed = number.metric if number is not None else None
+    return row.metrics.get(name) or row.metric or column.metric or printed or entry.metric
+
+
+def _cell(layout: Layout, row: RowEntry, name: str, column: ColumnEntry, scale: str) -> Cell:
+    entry = layout.entry
+    number = _published(entry, row, name, column)
+    layers = [
+        part.get(key, []) for part in (entry.overrides, column.overrides, row.overrides) for key in ("all", scale)
+    ]
+    declared = [part.get(key, []) for part in (entry.deviations, row.deviations) for key in ("all", scale)]
+    return Cell(
+        row=row.row,
+        column=name,
+        experiment=row.experiment or entry.experiment,
+        overrides=merged(*layers, [f"scale={scale}"]),
+        metric=_metric(entry, row, name, column, number),
+        published=number,
+        deviations=tuple(item for part in declared for item in part),
+        samples=column.samples,
+        factor=column.factor,
+    )
+
+
+def merged(*layers: Sequence[str]) -> tuple[str, ...]:
+    """Overrides one layer over the other: of those with the same key, the last stands."""
+    last = {override_key(text): text for layer in layers for text in layer}
+    return tuple(last.values())
+
+
+def override_key(text: str) -> str:
+    """What an override sets: `+a.b=1` -> `a.b`."""
+    return text.partition("=")[0].lstrip("+~")
