@@ -207,16 +207,141 @@ def resume(
 
 
 @app.command()
+def sweep(
+    experiment: o.SweptExperiment = None,
+    overrides: o.SweptOverrides = None,
+    jobs: Annotated[
+        int | None,
+        typer.Option("--jobs", metavar="N", min=1, help="Runs at a time; the cores are shared out. Local default: 1."),
+    ] = None,
+    launcher: Annotated[
+        str, typer.Option("--launcher", metavar="local|slurm|ray", help="Where runs are started.")
+    ] = "local",
+    resume: Annotated[
+        str | None, typer.Option("--resume", metavar="ID", help="Continue a sweep by its id or folder.")
+    ] = None,
+    retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Runs that failed are tried again.")] = False,
+    fail_fast: Annotated[bool, typer.Option("--fail-fast", help="The first failure stops the others.")] = False,
+    stacked: Annotated[
+        bool, typer.Option("--stacked", help="Train runs that differ in little side by side in one process.")
+    ] = False,
+    seed: o.Seed = None,
+    device: o.Device = None,
+    smoke: o.Smoke = False,
+    dry_run: o.DryRun = False,
+    json_output: o.Json = False,
+    conf_dir: o.ConfDir = None,
+    debug: o.Debug = False,
+) -> None:
+    """Run every combination of several values: seed=0,1,2 'optim.lr=range(0.01,0.05,0.01)' data=voc,coco.
+
+    What is done is not done again, so the same command continues a sweep that was stopped, killed or failed in part.
+    """
+    with guarded(json_output=json_output, debug=debug):
+        from paperbench.cli import sweeping
+
+        given = RunOptions(
+            seed=seed, device=device, smoke=smoke, dry_run=dry_run, json_output=json_output, conf_dir=conf_dir
+        )
+        sweeping.sweep(
+            experiment,
+            overrides,
+            sweeping.SweepOptions(
+                run=given,
+                jobs=jobs,
+                launcher=launcher,
+                resume=resume,
+                retry_failed=retry_failed,
+                fail_fast=fail_fast,
+                stacked=stacked,
+            ),
+        )
+
+
+@app.command()
 def runs(
     root: Annotated[Path, typer.Argument(metavar="FOLDER", help="Where runs were written.")] = Path("outputs"),
+    sort: Annotated[
+        str | None,
+        typer.Option(
+            "--sort",
+            metavar="KEY",
+            help="Sort by metric (the result), updated, seconds, a key of the configuration, or a metric's name: "
+            "results best first, the rest lowest first. Default: the newest first.",
+        ),
+    ] = None,
+    reverse: Annotated[
+        bool, typer.Option("--reverse", help="The other way round; runs without the key stay last.")
+    ] = False,
+    filters: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--filter",
+            metavar="KEY=VALUE",
+            help="Only runs where it holds: state=done, data=voc, 'coco/AP50>=80'; also != < <= >, and * in text. Repeatable.",
+        ),
+    ] = None,
+    limit: Annotated[int | None, typer.Option("--limit", metavar="N", min=1, help="At most so many.")] = None,
     json_output: o.Json = False,
     debug: o.Debug = False,
 ) -> None:
     """List runs, the newest first: state, result, age, folder."""
     with guarded(json_output=json_output, debug=debug):
-        from paperbench.cli import history
+        from paperbench.cli import runlist
 
-        history.print_runs(root, json_output=json_output)
+        runlist.print_runs(
+            root, json_output=json_output, filters=filters or (), sort=sort, reverse=reverse, limit=limit
+        )
+
+
+@app.command()
+def compare(
+    given: Annotated[
+        list[Path],
+        typer.Argument(
+            metavar="RUN",
+            help="Folders of runs, the first one to compare with; the folder of a sweep stands for its runs.",
+            show_default=False,
+        ),
+    ],
+    json_output: o.Json = False,
+    debug: o.Debug = False,
+) -> None:
+    """Show what differs between runs: configuration, environment, data, metrics.
+
+    Runs of different tasks are compared on what they share.
+    """
+    with guarded(json_output=json_output, debug=debug):
+        from paperbench.cli import comparing
+
+        comparing.compare_runs(given, json_output=json_output)
+
+
+@app.command()
+def report(
+    source: Annotated[
+        Path,
+        typer.Argument(
+            metavar="RUN|SWEEP|REPRODUCTION", help="Folder of a run, a sweep or a reproduction.", show_default=False
+        ),
+    ],
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            "--output", metavar="DIR|FILE", help="A folder, or a file ending in .html; default FOLDER/report."
+        ),
+    ] = None,
+    json_output: o.Json = False,
+    debug: o.Debug = False,
+) -> None:
+    """Write a page that explains results: tables, curves, pictures, configuration.
+
+    One HTML file that opens from disk, with Markdown and CSV beside it.
+    """
+    with guarded(json_output=json_output, debug=debug):
+        from paperbench.cli import reporting
+
+        reporting.report(source, output=output, json_output=json_output)
 
 
 @app.command()

@@ -1,0 +1,136 @@
+"""The text of `paperbench compare`: a few runs side by side, many one in a row."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from fnmatch import fnmatchcase
+from typing import Any
+
+from paperbench.cli.output import duration, line, scalar, table
+from paperbench.cli.summary import HEADLINES
+from paperbench.config.difference import ABSENT
+from paperbench.report.comparison import SECONDS, Comparison, Row
+from paperbench.report.metrics import direction
+from paperbench.report.seeds import methods
+from paperbench.report.statistics import Summary
+
+MOST_COLUMNS = 6
+"""More runs than this are listed one in a row."""
+
+
+def print_comparison(comparison: Comparison, remarks: Sequence[str]) -> None:
+    """Remarks, what differs, and what the seeds say together."""
+    for text in remarks:
+        line(f"note: {text}")
+    if len(comparison.subjects) > MOST_COLUMNS:
+        _print_rows(comparison)
+    else:
+        _print_columns(comparison)
+    line()
+    _print_end(comparison)
+    _print_methods(comparison)
+
+
+def _print_columns(comparison: Comparison) -> None:
+    """One run a column."""
+    names = [subject.name for subject in comparison.subjects]
+    parts = (
+        ("configuration", [*comparison.config, *comparison.data]),
+        ("environment", comparison.environment),
+    )
+    for title, rows in parts:
+        if rows:
+            line()
+            table((title, *names), ([row.key, *map(_written, row.values)] for row in rows))
+    if comparison.metrics:
+        line()
+        table(
+            ("metric", "better", *names),
+            ([row.key, _better(row.key), *_with_deltas(row)] for row in comparison.metrics),
+        )
+
+
+def _print_rows(comparison: Comparison) -> None:
+    """One run a row; of the metrics, those that a summary shows."""
+    shown = [row for row in comparison.metrics if any(fnmatchcase(row.key, pattern) for pattern, _ in HEADLINES)]
+    shown = [*(shown or comparison.metrics), *(row for row in comparison.metrics if row.key == SECONDS and shown)]
+    facts = [*comparison.config, *comparison.environment, *comparison.data]
+    cells = [[*map(_written, row.values)] for row in facts] + [_with_deltas(row) for row in shown]
+    table(
+        ("run", "state", *(row.key for row in [*facts, *shown])),
+        (
+            [subject.name, subject.state, *(column[index] for column in cells)]
+            for index, subject in enumerate(comparison.subjects)
+        ),
+    )
+    if hidden := len(comparison.metrics) - len(shown):
+        line(f"{hidden} more metrics differ; --json has them all")
+
+
+def _print_end(comparison: Comparison) -> None:
+    same = f"{comparison.same_metrics} metrics are the same" if comparison.same_metrics else ""
+    if not any((comparison.config, comparison.environment, comparison.data, comparison.metrics)):
+        line(f"nothing differs; {same}" if same else "nothing differs")
+        return
+    deltas = any(delta for row in comparison.metrics for delta in row.deltas())
+    said = [f"in parentheses: the difference to {comparison.subjects[0].name}"] if deltas else []
+    if text := "; ".join([*said, *([same] if same else [])]):
+        line(text)
+
+
+def _print_methods(comparison: Comparison) -> None:
+    """Mean and interval of the runs that differ in their seed alone, and paired differences between such groups."""
+    found = methods(comparison.subjects)
+    shown = [row.key for row in comparison.metrics if any(row.key in method.metrics for method in found)]
+    shown = [key for key in shown if any(fnmatchcase(key, pattern) for pattern, _ in HEADLINES)] or shown
+    if not shown:
+        return
+    rows = []
+    for key in shown:
+        rows.append([key, *(_interval(method.metrics.get(key), ".4g") for method in found)])
+        pairs = [method.against_first.get(key) for method in found]
+        if any(pairs):
+            rows.append(
+                ["  less the first, seed by seed", *(_interval(p.summary if p else None, "+.3g") for p in pairs)]
+            )
+    line()
+    table(("over seeds", *(f"{method.label} (n={len(method.seeds)})" for method in found)), rows)
+    kinds = dict.fromkeys(summary.kind for method in found for key, summary in method.metrics.items() if key in shown)
+    line(f"mean [interval]; the interval is: {', '.join(kinds)}")
+
+
+def _interval(summary: Summary | None, form: str) -> str:
+    if summary is None:
+        return ""
+    mean = format(summary.mean or 0.0, form)
+    return mean if summary.interval is None else f"{mean} [{', '.join(format(end, form) for end in summary.interval)}]"
+
+
+def _with_deltas(row: Row) -> list[str]:
+    return [
+        _number(row.key, value) + (f" ({_delta(row.key, delta)})" if delta else "")
+        for value, delta in zip(row.values, row.deltas(), strict=True)
+    ]
+
+
+def _number(key: str, value: Any) -> str:
+    if value is ABSENT:
+        return ""
+    return duration(value) if key == SECONDS else f"{value:.4g}"
+
+
+def _delta(key: str, delta: float) -> str:
+    if key == SECONDS:
+        return f"{'-' if delta < 0 else '+'}{duration(abs(delta))}"
+    return f"{delta:+.3g}"
+
+
+def _better(key: str) -> str:
+    way = direction(key)
+    return "" if way == "same" else way
+
+
+def _written(value: Any) -> str:
+    if value is ABSENT:
+        return ""
+    return value if isinstance(value, str) and value else scalar(value)
