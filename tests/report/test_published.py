@@ -1,4 +1,4 @@
-"""The published tables: sound as data, and held against exactly the runs they belong to."""
+"""Published numbers: looked up by name, drawn as curves, held against exactly the runs they belong to; faulty files named."""
 
 from __future__ import annotations
 
@@ -11,12 +11,9 @@ from typing import Any
 import pytest
 import yaml
 
-from paperbench.catalog import PAPERS
-from paperbench.config.paths import shipped_conf
 from paperbench.errors import DataError
-from paperbench.report.published import all_published, matching, read
-
-FILES = sorted((shipped_conf() / "paper").glob("*.yaml"))
+from paperbench.report import published
+from paperbench.report.published import curve, find, matching, read, table, tables
 
 VGG_07: dict[str, Any] = {
     "scale": "paper",
@@ -46,75 +43,6 @@ def changed(**changes: Any) -> dict[str, Any]:
 
 def values(config: dict[str, Any]) -> dict[str | None, float]:
     return {entry.metric: entry.value for entry in matching(config)}
-
-
-# --- the files --------------------------------------------------------------------------------------------------------
-
-
-def test_there_is_a_file_for_every_paper_and_a_paper_for_every_file() -> None:
-    assert {path.stem for path in FILES} == set(PAPERS)
-
-
-@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
-def test_every_number_is_complete(path: Path) -> None:
-    entries = read(path)
-    assert entries
-    for entry in entries:
-        assert entry.paper == path.stem
-        assert entry.table
-        assert entry.caption
-        assert entry.row
-        assert entry.column
-        assert entry.sample
-        assert entry.source
-        assert type(entry.value) is float
-        assert entry.tolerance is None or entry.tolerance > 0
-        assert bool(entry.metric) == bool(entry.when)
-        if entry.unit == "percent":
-            assert 0 < entry.value < 100
-        if entry.metric:
-            assert entry.tolerance is not None
-
-
-def test_means_and_classes_of_table_6_agree() -> None:
-    # Table 3 prints the means of the rows of table 6.
-    means = {"SS 2000, 07": 66.9, "SS 2000, 07+12": 70.0, "RPN unshared 300, 07": 68.5, "RPN shared 300, 07": 69.9,
-             "RPN shared 300, 07+12": 73.2, "RPN shared 300, COCO+07+12": 78.8}  # fmt: skip
-    table = [entry for entry in all_published() if entry.table == "Table 6"]
-    assert {entry.row for entry in table} == set(means)
-    for row, mean in means.items():
-        of_row = [entry.value for entry in table if entry.row == row]
-        assert len(of_row) == 20
-        assert sum(of_row) / 20 == pytest.approx(mean, abs=0.1)
-
-
-def test_the_five_runs_have_the_spread_that_the_tolerance_rests_on() -> None:
-    runs = [entry.value for entry in all_published() if entry.table == "repository, five runs"]
-    mean = sum(runs) / 5
-    assert mean == pytest.approx(59.88)
-    assert (sum((value - mean) ** 2 for value in runs) / 4) ** 0.5 == pytest.approx(0.39, abs=0.005)
-
-
-def test_times_of_table_5_add_up() -> None:
-    table = [entry for entry in all_published() if entry.table == "Table 5" and entry.unit == "ms"]
-    for row in {entry.row for entry in table}:
-        parts = {entry.column: entry.value for entry in table if entry.row == row}
-        assert parts["conv"] + parts["proposal"] + parts["region-wise"] == parts["total"]
-
-
-def test_conditions_name_keys_that_the_schema_has() -> None:
-    from dataclasses import asdict
-
-    from paperbench.detection.config import CocoData, DetectTrain, VocData
-
-    known = {"voc": asdict(DetectTrain(data=VocData())), "coco": asdict(DetectTrain(data=CocoData()))}
-    for entry in all_published():
-        if entry.paper == "faster-rcnn" and entry.metric:
-            for key in entry.when:
-                section = known[entry.when["data.name"]]
-                for name in key.split("."):
-                    assert name in section, f"{entry.table}, {entry.row}: {key}"
-                    section = section[name]
 
 
 # --- what applies to a run --------------------------------------------------------------------------------------------
@@ -165,6 +93,69 @@ def test_agreement_is_judged_within_the_tolerance() -> None:
     assert replace(entry, tolerance=None).agrees(0.0) is None
 
 
+# --- looking up -------------------------------------------------------------------------------------------------------
+
+
+def test_a_number_is_found_where_it_is_printed() -> None:
+    entry = find("stn", "Table 1", "ST-CNN Aff", "RTS")
+
+    assert (entry.value, entry.unit, entry.direction, entry.tolerance) == (0.5, "percent", "lower", 0.2)
+    assert (entry.seeds, entry.test_size) == (3, 10000)
+
+
+@pytest.mark.parametrize(
+    ("place", "message"),
+    [
+        (("snt", "Table 1", "FCN", "R"), "^conf/paper has no paper 'snt'; nearest: .*'stn'"),
+        (("stn", "table 11", "FCN", "R"), r"conf/paper/stn\.yaml has no table 'table 11'; nearest: 'Table 1'"),
+        (("stn", "Table 1", "ST-CNN Af", "R"), r"stn\.yaml: Table 1 has no row 'ST-CNN Af'; nearest: 'ST-CNN Aff'"),
+        (("stn", "Table 1", "FCN", "RT"), "Table 1, FCN has no column 'RT'; nearest: 'RTS'"),
+        (("stn", "Table 1", "FCN", "zzz"), "has no column 'zzz'; it has 'R', 'RTS', 'P', 'E'"),
+        (("stn", "Table 1", "~~~", "R"), "has no row '~~~'; it has 'FCN', 'CNN'"),
+    ],
+)
+def test_a_place_that_is_not_there_is_answered_with_the_nearest(place: tuple[str, str, str, str], message: str) -> None:
+    with pytest.raises(DataError, match=message):
+        find(*place)
+
+
+def test_tables_keep_the_order_of_the_paper() -> None:
+    assert tables("stn")[:3] == ["Table 1", "Section 4.1", "Table 2"]
+    assert list(table("stn", "Section 4.1")) == ["FCN", "CNN", "ST-FCN", "ST-CNN"]
+    assert list(table("stn", "Table 1")["FCN"]) == ["R", "RTS", "P", "E"]
+
+
+def test_a_table_in_two_units_has_the_columns_of_both() -> None:
+    row = table("faster-rcnn", "Table 5")["ZF, RPN + Fast R-CNN"]
+
+    assert (row["total"].unit, row["total"].value) == ("ms", 59.0)
+    assert (row["rate"].unit, row["rate"].value) == ("fps", 17.0)
+
+
+def test_a_curve_is_ready_to_be_drawn() -> None:
+    xs, ys, error = curve("vae", "Figure 2", "MNIST, 20 latent, AEVB, test")
+
+    assert xs == (1e6, 3.2e6, 1e7, 3.2e7, 1e8, 2.5e8)
+    assert ys == (-124.2, -112.1, -104.8, -101.7, -100.2, -99.4)
+    assert error == 0.1
+
+
+@pytest.mark.parametrize("column", ["1e7", "10000000", 1e7, 10_000_000])
+def test_a_point_of_a_curve_is_found_by_any_spelling_of_its_place(column: str | float) -> None:
+    point = find("vae", "Figure 2", "MNIST, 20 latent, AEVB, test", column)
+
+    assert (point.value, point.x, point.digitisation) == (-104.8, 1e7, 0.1)
+    assert point.axis is not None
+    assert (point.axis.unit, point.axis.scale) == ("count", "log")
+
+
+def test_a_row_of_a_table_is_no_curve_and_a_curve_has_no_other_points() -> None:
+    with pytest.raises(DataError, match="Table 1, FCN is a row of a table, not a curve"):
+        curve("stn", "Table 1", "FCN")
+    with pytest.raises(DataError, match="has no column '2e7'"):
+        find("vae", "Figure 2", "MNIST, 20 latent, AEVB, test", "2e7")
+
+
 # --- faulty files -----------------------------------------------------------------------------------------------------
 
 SOUND: dict[str, Any] = {
@@ -179,7 +170,7 @@ SOUND: dict[str, Any] = {
 
 def write(folder: Path, content: Any) -> Path:
     path = folder / "p.yaml"
-    path.write_text(content if isinstance(content, str) else yaml.safe_dump(content))
+    path.write_text(content if isinstance(content, str) else yaml.safe_dump(content, sort_keys=False))
     return path
 
 
@@ -197,6 +188,65 @@ def test_a_row_inherits_from_its_table_and_columns_without_metric_carry_no_condi
     assert (second.metric, second.when, second.value) == (None, {}, 2.5)
 
 
+def test_what_a_row_states_replaces_what_its_table_states(tmp_path: Path) -> None:
+    first, second = read(
+        write(tmp_path, with_row(tolerance={"a": 0.5, "b": None}, spread={"b": 0.1}) | {"source": "elsewhere"})
+    )
+    assert (first.tolerance, second.tolerance) == (0.5, None)
+    assert (first.spread, second.spread) == (None, 0.1)
+    assert first.source == "elsewhere"
+
+
+def test_a_table_may_state_a_tolerance_for_each_column(tmp_path: Path) -> None:
+    entries = read(write(tmp_path, with_table(tolerance={"a": 1, "b": 2})))
+
+    assert [entry.tolerance for entry in entries] == [1.0, 2.0]
+
+
+def test_a_number_in_doubt_is_held_against_nothing(tmp_path: Path) -> None:
+    entry = read(write(tmp_path, with_row(doubt="quoted from memory")))[0]
+
+    assert entry.tolerance is None
+    assert entry.agrees(entry.value) is None
+
+
+def test_a_rows_empty_reason_lifts_its_tables(tmp_path: Path) -> None:
+    rows = [{"row": name, "values": {"a": 1}} for name in ("r", "s", "t")]
+    rows[1]["unreproduced"] = "another"
+    rows[2]["unreproduced"] = ""
+    content = with_table(rows=rows, unreproduced="private data")
+
+    assert [entry.unreproduced for entry in read(write(tmp_path, content))] == ["private data", "another", ""]
+
+
+def test_one_name_may_stand_for_the_metrics_of_all_columns(tmp_path: Path) -> None:
+    entries = read(write(tmp_path, with_row(metrics="x/{column}")))
+
+    assert [(entry.metric, dict(entry.when)) for entry in entries] == [
+        ("x/a", {"scale": "paper"}),
+        ("x/b", {"scale": "paper"}),
+    ]
+
+
+AXIS = {"name": "samples", "unit": "count", "key": "train.samples"}
+
+
+@pytest.mark.parametrize(
+    ("axis", "samples", "expected"),
+    [(AXIS, 1000, [1.0]), (AXIS, 10000, [2.0]), (AXIS, 5000, []), (AXIS | {"key": ""}, 1000, [])],
+)
+def test_a_point_applies_to_the_run_that_ends_at_its_place(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, axis: dict[str, str], samples: int, expected: list[float]
+) -> None:
+    row = {"row": "r", "values": {"1e3": 1, "1e4": 2}, "metrics": "test/bound", "when": {"scale": "paper"}}
+    entries = read(write(tmp_path, with_table(rows=[row], axis=axis, digitisation=0.1, table="Figure 1")))
+    monkeypatch.setattr(published, "all_published", lambda: tuple(entries))
+
+    config = {"scale": "paper", "train": {"samples": samples}}
+    assert [entry.value for entry in matching(config)] == expected
+    assert [entry.when for entry in entries] == [{"scale": "paper"}] * 2  # a longer run passes both places
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
     [
@@ -210,9 +260,29 @@ def test_a_row_inherits_from_its_table_and_columns_without_metric_carry_no_condi
         (with_row(metrics={"c": "x/y"}), "T, r: metrics name c, which values lack"),
         (with_row(when={}), "T, r: metrics without `when` would apply to every run"),
         (with_table(rows=SOUND["tables"][0]["rows"] * 2), "T, r, a stands there twice"),
+        (with_table(rows=[]), r"tables\.0\.rows: List should have at least 1 item"),
+        (with_row(values={}), r"rows\.0\.values: Dictionary should have at least 1 item"),
+        (with_row(row=""), r"rows\.0\.row: String should have at least 1 character"),
+        (with_row(spread={"c": 1}), "T, r: spread name c, which values lack"),
+        (with_row(spread={"a": 0}), r"spread\.a: Input should be greater than 0"),
+        (with_row(tolerance={"a": 1}), "T, r: tolerance lacks b"),
+        (with_row(tolerance={"a": 1, "b": 1, "c": 1}), "T, r: tolerance name c, which values lack"),
+        (with_table(tolerance={"a": 1, "b": 1, "z": 1}), "T: tolerance names z, a column that no row has"),
+        (with_table(axis=AXIS), "T, r: columns of a table with an axis are numbers, not a, b"),
+        (with_table(axis=AXIS, rows=[{"row": "r", "values": {"1e4": 1, "1e3": 1}}]), "not in the order of the axis"),
+        (with_table(axis=AXIS, rows=[{"row": "r", "values": {"1e3": 1, "1000": 1}}]), "not in the order of the axis"),
+        (with_table(axis={"name": "samples"}), r"tables\.0\.axis\.unit"),
+        (with_table(digitisation=0.1), "T: `digitisation` is for numbers read off a figure"),
     ],
 )
 def test_faulty_files_are_named(tmp_path: Path, content: Any, message: str) -> None:
     with pytest.raises(DataError, match=message) as caught:
         read(write(tmp_path, content))
     assert re.match(r".*p\.yaml: ", str(caught.value))
+
+
+def test_every_fault_of_a_file_is_named_at_once(tmp_path: Path) -> None:
+    with pytest.raises(DataError) as caught:
+        read(write(tmp_path, with_row(spread={"c": 1}, metrics={"d": "x/y"})))
+    assert "spread name c" in str(caught.value)
+    assert "metrics name d" in str(caught.value)

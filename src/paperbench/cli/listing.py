@@ -24,6 +24,8 @@ def ls(what: str, *, json_output: bool, conf_dir: Path | None) -> None:
         return
     catalogue: dict[str, Any] = {"tasks": TASKS, "models": MODELS, "datasets": DATASETS, "papers": PAPERS}[what]
     entries = [asdict(spec) for spec in catalogue.values()]
+    if what == "papers":
+        entries = _counted(entries)
     if json_output:
         emit_json(entries)
         return
@@ -31,9 +33,18 @@ def ls(what: str, *, json_output: bool, conf_dir: Path | None) -> None:
         "tasks": ("name", "verb", "summary"),
         "models": ("name", "summary", "source"),
         "datasets": ("name", "summary", "layout"),
-        "papers": ("name", "title", "authors", "venue", "url"),
+        "papers": ("name", "numbers", "rows", "reproduced", "title", "venue", "url"),
     }[what]
     table(columns, ([str(entry[column]) for column in columns] for entry in entries))
+
+
+def _counted(papers: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """With how many numbers each paper's file holds, in how many rows, and how many of these a reproduction reaches."""
+    from paperbench.report.published import all_published
+    from paperbench.report.reach import counts
+
+    counted = counts(all_published())
+    return [paper | asdict(counted[paper["name"]]) for paper in papers]
 
 
 def _experiments(experiments: list[Experiment], *, json_output: bool) -> None:

@@ -94,11 +94,12 @@ def matching(config: Mapping[str, Any]) -> list[Published]:
     """The published numbers that apply to a run with this resolved configuration (nested mappings, as in
     `config.yaml`).
 
-    At most one per metric, the first that is printed. Raises `DataError` when a file of published numbers is faulty.
+    At most one per metric, the first that is printed; of a curve, the point where the run ended. Raises `DataError` when a
+    file of published numbers is faulty.
     """
     found: dict[str, Published] = {}
     for entry in all_published():
-        if entry.metric is not None and _holds(entry.when, config):
+        if entry.metric is not None and _holds(entry.when, config) and _ends_at(entry, config):
             found.setdefault(entry.metric, entry)
     return list(found.values())
 
@@ -161,7 +162,7 @@ def _tables(paper: str) -> dict[str, dict[str, dict[str, Published]]]:
     path = shipped_conf() / "paper" / f"{paper}.yaml"
     names = sorted(file.stem for file in path.parent.glob("*.yaml"))
     if paper not in names:
-        raise DataError(_absent(str(path.parent), "paper", paper, names))
+        raise DataError(_absent("conf/paper", "paper", paper, names))
     found: dict[str, dict[str, dict[str, Published]]] = {}
     for entry in read(path):
         found.setdefault(entry.table, {}).setdefault(entry.row, {})[entry.column] = entry
@@ -248,7 +249,7 @@ def _expand(paper: PaperForm, table: TableForm, row: RowForm) -> list[Published]
             tolerance=tolerance_of(row, table, column),
             source=table.source or paper.source,
             metric=metrics.get(column),
-            when=_when(row, table, column) if column in metrics else {},
+            when={**table.when, **row.when} if column in metrics else {},
             note=row.note,
             seeds=table.seeds,
             test_size=table.test_size,
@@ -263,16 +264,17 @@ def _expand(paper: PaperForm, table: TableForm, row: RowForm) -> list[Published]
     ]
 
 
-def _when(row: RowForm, table: TableForm, column: str) -> dict[str, Any]:
-    place = {table.axis.key: float(column)} if table.axis is not None and table.axis.key else {}
-    return {**table.when, **row.when, **place}
-
-
 # --- conditions -------------------------------------------------------------------------------------------------------
 
 
 def _holds(when: Mapping[str, Any], config: Mapping[str, Any]) -> bool:
     return all(_same(expected, _lookup(config, key)) for key, expected in when.items())
+
+
+def _ends_at(entry: Published, config: Mapping[str, Any]) -> bool:
+    """Whether the run's end lies where the number was read. This is no part of `when`: a longer run passes that place too,
+    and its record has the number."""
+    return entry.axis is None or (bool(entry.axis.key) and _same(entry.x, _lookup(config, entry.axis.key)))
 
 
 _ABSENT = object()

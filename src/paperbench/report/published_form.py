@@ -34,7 +34,8 @@ INHERIT = "inherit"
 class Axis:
     """The horizontal axis of a table that is a curve: its columns are values of `name`, in `unit`.
 
-    `key` is the dotted key of a run's configuration that holds the run's place on the axis, empty where there is none.
+    `key` is the dotted key of a run's configuration that holds the place where the run ends; empty where there is none,
+    and then no run's results are held against a point by themselves.
     """
 
     __pydantic_config__ = STRICT

@@ -18,11 +18,11 @@ Place = tuple[str, str, str, str]
 
 @dataclass(frozen=True)
 class Count:
-    """What a paper's file holds: numbers, rows (once for each unit), and how many of the rows a reproduction reaches."""
+    """What a paper's file holds: numbers, rows (once for each unit), and how many rows a reproduction reaches."""
 
     numbers: int
     rows: int
-    reached: int
+    reproduced: int
 
 
 def counts(entries: Iterable[Published]) -> dict[str, Count]:
@@ -33,7 +33,7 @@ def counts(entries: Iterable[Published]) -> dict[str, Count]:
         paper: Count(
             numbers=sum(entry.paper == paper for entry in entries),
             rows=sum(row[0].paper == paper for row in rows),
-            reached=sum(row[0].paper == paper and not row[0].unreproduced for row in rows),
+            reproduced=sum(row[0].paper == paper and not row[0].unreproduced for row in rows),
         )
         for paper in dict.fromkeys(entry.paper for entry in entries)
     }
