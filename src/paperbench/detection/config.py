@@ -212,6 +212,9 @@ class EvaluationConfig:
     """Test images drawn with ground truth and detections in `figures/`."""
     proposals: bool = True
     """Also score the proposals: recall over IoU and number of proposals."""
+    bootstrap: NonNegativeInt = 0
+    """Resamples of the test images for 95 % intervals of the mean average precisions (`<metric>/low`, `<metric>/high`); 0: none.
+    They hold which images were tested on, not how training would vary with the seed."""
 
 
 @dataclass(kw_only=True)

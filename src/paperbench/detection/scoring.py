@@ -47,7 +47,10 @@ class Scorer:
         )
         proposals = self.found.proposals if self.config.evaluation.proposals else None
         found = self.found
-        self.evaluation = self.run.ranks.on_main(lambda: measure(self.dataset, found.detections, proposals))
+        resamples = self.config.evaluation.bootstrap
+        self.evaluation = self.run.ranks.on_main(
+            lambda: measure(self.dataset, found.detections, proposals, resamples=resamples)
+        )
         return self.evaluation.metrics
 
     @property

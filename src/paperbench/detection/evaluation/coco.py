@@ -21,6 +21,7 @@ from pycocotools.cocoeval import COCOeval
 
 from paperbench.data.detection import Record
 from paperbench.detection.evaluation.detections import Detections
+from paperbench.detection.evaluation.ranked import Ranked
 from paperbench.errors import DataError
 
 NUMBERS = ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR1", "AR10", "AR100", "ARs", "ARm", "ARl")
@@ -37,6 +38,8 @@ class CocoResult:
     numbers: dict[str, float]
     class_ap: NDArray[np.float64]
     class_ap50: NDArray[np.float64]
+    ranked: tuple[Ranked, ...] = ()
+    """The matched detections of every class, where they were asked for."""
 
     def metrics(self) -> dict[str, float]:
         """`coco/AP`, ..., `coco/ARl` and `coco/AP/<class>` in percent, without what is undefined."""
@@ -45,7 +48,9 @@ class CocoResult:
         return {name: value for name, value in named.items() if not np.isnan(value)}
 
 
-def evaluate(records: Sequence[Record], detections: Sequence[Detections], classes: Sequence[str]) -> CocoResult:
+def evaluate(
+    records: Sequence[Record], detections: Sequence[Detections], classes: Sequence[str], *, keep_ranked: bool = False
+) -> CocoResult:
     """The twelve numbers and every class's AP; `detections[i]` belongs to `records[i]`.
 
     Crowd regions are pycocotools' own (any number of detections may lie in one). `difficult` objects are ignored as
@@ -72,7 +77,8 @@ def evaluate(records: Sequence[Record], detections: Sequence[Detections], classe
             results.append({"image_id": image, "category_id": label, "bbox": box, "score": score})
     images = [{"id": image} for image in range(len(records))]
     categories = [{"id": index + 1, "name": name} for index, name in enumerate(classes)]
-    return _score({"images": images, "categories": categories, "annotations": annotations}, results)
+    truth = {"images": images, "categories": categories, "annotations": annotations}
+    return _score(truth, results, keep_ranked=keep_ranked)
 
 
 def evaluate_files(ground_truth: Path, results: Path) -> CocoResult:
@@ -113,7 +119,7 @@ class _Evaluation(COCOeval):
                 entry["ignore"] = bool(entry["ignore"] or entry.get("difficult", False))
 
 
-def _score(truth: dict[str, Any], results: list[dict[str, Any]]) -> CocoResult:
+def _score(truth: dict[str, Any], results: list[dict[str, Any]], *, keep_ranked: bool = False) -> CocoResult:
     # Ids from 1: pycocotools takes an annotation with id 0 for "not matched".
     for number, entry in enumerate(truth["annotations"], start=1):
         entry["id"] = number
@@ -131,7 +137,38 @@ def _score(truth: dict[str, Any], results: list[dict[str, Any]]) -> CocoResult:
         numbers={name: _percent(value) for name, value in zip(NUMBERS, evaluation.stats, strict=True)},
         class_ap=_class_means(precision[:, :, :, 0, -1]),
         class_ap50=_class_means(precision[:1, :, :, 0, -1]),
+        ranked=_ranked(evaluation) if keep_ranked else (),
     )
+
+
+def _ranked(evaluation: COCOeval) -> tuple[Ranked, ...]:
+    """What pycocotools matched, in its own order: objects of any area, at most 100 detections an image."""
+    params: Any = evaluation.params
+    images, areas, thresholds = len(params.imgIds), len(params.areaRng), len(params.iouThrs)
+    ranked = []
+    for index in range(len(params.catIds)):
+        start = index * areas * images
+        by_image = evaluation.evalImgs[start : start + images]  # the first area is all of them
+        given = [(image, entry) for image, entry in enumerate(by_image) if entry is not None]
+        scores = np.concatenate([np.zeros(0), *(entry["dtScores"] for _, entry in given)])
+        order = np.argsort(-scores, kind="mergesort")
+        none = np.zeros((thresholds, 0), bool)
+        hits = np.concatenate([none, *(np.asarray(entry["dtMatches"], bool) for _, entry in given)], axis=1)
+        counted = ~np.concatenate([none, *(np.asarray(entry["dtIgnore"], bool) for _, entry in given)], axis=1)
+        objects = np.zeros(images, np.int64)
+        for image, entry in given:
+            objects[image] = np.count_nonzero(np.asarray(entry["gtIgnore"]) == 0)
+        where = np.repeat([image for image, _ in given], [len(entry["dtScores"]) for _, entry in given])
+        ranked.append(
+            Ranked(
+                scores=scores[order],
+                images=where.astype(np.int64)[order],
+                hits=hits[:, order] & counted[:, order],
+                counted=counted[:, order],
+                objects=objects,
+            )
+        )
+    return tuple(ranked)
 
 
 def _index(dataset: dict[str, Any]) -> COCO:

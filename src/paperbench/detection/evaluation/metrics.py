@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from paperbench.data.detection import DetectionSet
 from paperbench.detection.evaluation import coco, recall, voc
 from paperbench.detection.evaluation.detections import Detections
+from paperbench.detection.evaluation.resampling import coco_intervals, voc_intervals
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -30,7 +31,11 @@ def evaluate(
 
 
 def measure(
-    dataset: DetectionSet, detections: Sequence[Detections], proposals: Sequence[NDArray[np.float32]] | None = None
+    dataset: DetectionSet,
+    detections: Sequence[Detections],
+    proposals: Sequence[NDArray[np.float32]] | None = None,
+    *,
+    resamples: int = 0,
 ) -> Evaluation:
     """Scores `detections[i]`, and `proposals[i]` ((P, 4) xyxy, best first), against `dataset.records[i]`.
 
@@ -41,13 +46,19 @@ def measure(
     `proposals/AR@N`        average recall of the best N proposals; `proposals/recall50@N`, `proposals/recall70@N`
     ======================  ==========================================================================
 
+    With `resamples`, `coco/AP`, `coco/AP50`, `voc07/mAP` and `voc/mAP` come with the ends of their 95 % intervals over
+    as many resamples of the images, as `<name>/low` and `<name>/high`.
+
     A number that the ground truth does not define (a class or size without any object) has no entry. Raises
     `ValueError` when the sequences differ in length.
     """
-    by_coco = coco.evaluate(dataset.records, detections, dataset.classes)
+    by_coco = coco.evaluate(dataset.records, detections, dataset.classes, keep_ranked=resamples > 0)
     by_voc = voc.evaluate(dataset.records, detections, dataset.classes)
     covered = None if proposals is None else recall.evaluate(dataset.records, proposals)
     metrics = by_coco.metrics() | voc_metrics(by_voc) | ({} if covered is None else covered.metrics())
+    if resamples:
+        metrics |= coco_intervals(by_coco.ranked, resamples=resamples)
+        metrics |= voc_intervals(voc.rank(dataset.records, detections, dataset.classes), resamples=resamples)
     return Evaluation(metrics=metrics, voc=by_voc, recall=covered)
 
 

@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 from paperbench.data.detection import Record
 from paperbench.detection.evaluation.detections import Detections
+from paperbench.detection.evaluation.ranked import Ranked
 
 APMethod = Literal["11-point", "11-point-exact", "area"]
 
@@ -88,6 +89,33 @@ def evaluate(
 
     Raises `ValueError` when the two sequences differ in length or a detection's label lies beyond the classes.
     """
+    ranked = rank(records, detections, classes, iou=iou, inclusive=inclusive)
+    curves = []
+    for name, found in zip(classes, ranked, strict=True):
+        hits = np.cumsum(found.hits[0], dtype=np.float64)
+        total = int(found.objects.sum())
+        recall = hits / total if total else np.zeros_like(hits)
+        precision = hits / np.arange(1, len(hits) + 1)
+        curves.append(Curve(name=name, objects=total, recall=recall, precision=precision, scores=found.scores))
+
+    eleven: APMethod = "11-point-exact" if exact else "11-point"
+    return VocResult(
+        classes=tuple(classes),
+        ap_11_point=np.array([_ap_of(curve, eleven) for curve in curves]),
+        ap_area=np.array([_ap_of(curve, "area") for curve in curves]),
+        curves=tuple(curves),
+    )
+
+
+def rank(
+    records: Sequence[Record],
+    detections: Sequence[Detections],
+    classes: Sequence[str],
+    *,
+    iou: float = 0.5,
+    inclusive: bool = False,
+) -> list[Ranked]:
+    """Every class's detections by falling score with what each of them found; arguments and errors as of `evaluate`."""
     if len(records) != len(detections):
         raise ValueError(f"{len(records)} images but detections for {len(detections)}")
     truth = _flatten_truth(records)
@@ -108,26 +136,22 @@ def evaluate(
     true_positive = np.zeros(len(matched), bool)
     true_positive[wanted[first]] = True
 
-    objects = np.bincount(truth.labels[~truth.ignored], minlength=len(classes) + 1)
     bounds = np.searchsorted(found.labels, np.arange(1, len(classes) + 2))
-    curves = []
-    for index, name in enumerate(classes):
+    ranked = []
+    for index in range(len(classes)):
         of_class = slice(bounds[index], bounds[index + 1])
         counted = ~ignored[of_class]
-        hits = np.cumsum(true_positive[of_class][counted], dtype=np.float64)
-        total = objects[index + 1]
-        recall = hits / total if total else np.zeros_like(hits)
-        precision = hits / np.arange(1, len(hits) + 1)
-        scores = found.scores[of_class][counted]
-        curves.append(Curve(name=name, objects=int(total), recall=recall, precision=precision, scores=scores))
-
-    eleven: APMethod = "11-point-exact" if exact else "11-point"
-    return VocResult(
-        classes=tuple(classes),
-        ap_11_point=np.array([_ap_of(curve, eleven) for curve in curves]),
-        ap_area=np.array([_ap_of(curve, "area") for curve in curves]),
-        curves=tuple(curves),
-    )
+        objects = truth.images[(truth.labels == index + 1) & ~truth.ignored]
+        ranked.append(
+            Ranked(
+                scores=found.scores[of_class][counted],
+                images=found.images[of_class][counted],
+                hits=true_positive[of_class][counted][None],
+                counted=np.ones((1, int(counted.sum())), bool),
+                objects=np.bincount(objects, minlength=len(records)),
+            )
+        )
+    return ranked
 
 
 def average_precision(recall: NDArray[np.float64], precision: NDArray[np.float64], method: APMethod = "area") -> float:
