@@ -33,7 +33,7 @@ def ls(what: str, *, json_output: bool, conf_dir: Path | None) -> None:
         "tasks": ("name", "verb", "summary"),
         "models": ("name", "summary", "source"),
         "datasets": ("name", "summary", "layout"),
-        "papers": ("name", "numbers", "rows", "reproduced", "title", "venue", "url"),
+        "papers": ("name", "numbers", "rows", "reproduced", "title", "venue"),
     }[what]
     table(columns, ([str(entry[column]) for column in columns] for entry in entries))
 

@@ -39,7 +39,17 @@ HEADLINES: tuple[tuple[str, str], ...] = (
 """Metrics worth a line, in this order, and how they are written. Anything else is written with four digits."""
 
 MOST_ROWS = 10
-_UNITS = {"percent": " %", "ms": " ms", "s": " s", "fps": " /s", "nats": " nats"}
+_UNITS = {
+    "percent": " %",
+    "points": " points",
+    "ms": " ms",
+    "s": " s",
+    "min": " min",
+    "h": " h",
+    "fps": " /s",
+    "nats": " nats",
+    "pixels": " px",
+}
 
 
 @dataclass(frozen=True, kw_only=True)
