@@ -1,0 +1,37 @@
+"""`paperbench report`: what was written, and where."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from paperbench.cli.guard import emit_json
+from paperbench.cli.output import line
+from paperbench.cli.summary import HEADLINES
+from paperbench.config.paths import short
+from paperbench.report.pages.quantities import size
+from paperbench.report.pages.writing import write_report
+
+
+def report(source: Path, *, output: Path | None, json_output: bool) -> None:
+    """Writes the report and names its files."""
+    written = write_report(source, output, headlines=HEADLINES)
+    if json_output:
+        emit_json(
+            {
+                "kind": written.page.subject,
+                "name": written.page.title,
+                "report": str(written.html),
+                "markdown": str(written.markdown),
+                "tables": [str(path) for path in written.tables],
+                "bytes": written.size,
+                "left_out": list(written.page.left_out),
+            }
+        )
+        return
+    states = ", ".join(badge.text for badge in written.page.badges)
+    line(f"{written.page.title}: {written.page.subject}, {states}")
+    line(f"  page    {short(written.html)} ({size(written.size)}; open it in a browser)")
+    line(f"  text    {short(written.markdown)}")
+    line(f"  tables  {', '.join(short(path) for path in written.tables) or 'none'}")
+    for text in written.page.left_out:
+        line(f"  left out: {text}")

@@ -1,0 +1,272 @@
+"""From what runs logged to charts: one run by itself, or settings with a band over their seeds.
+
+Everything drawn was logged, but for the smoothed course of a noisy curve, which the chart's note names as such.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from paperbench.engine.figures import smooth
+from paperbench.report.pages.charts import MUTED, TONES, Chart, Line, spans_decades
+from paperbench.report.pages.quantities import Quantities, plural
+from paperbench.report.pages.settings import Setting
+from paperbench.report.pages.sources import RunRecord
+from paperbench.report.pages.thinning import Floats, band, kept
+
+MOST_CHARTS_OF_A_RUN = 24
+MOST_CHARTS_OF_SETTINGS = 12
+_POINTS_OF_ALL_LINES = 6000
+"""Points that a chart spends on its lines together: 100 lines get 60 each, one gets all it needs."""
+
+_MOST_POINTS, _FEWEST_POINTS = 320, 40
+_ENOUGH_TO_SMOOTH = 60
+_RESTLESS = 3.0
+"""A curve that goes up and down by more than so many times its whole range is noisy."""
+
+_DECADES_OF_LOSS = 20.0
+_LOSS = "train/loss"
+_NOT_CURVES = frozenset({"step", "time"})
+
+Series = tuple[Floats, Floats]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Curves:
+    """The charts, and the names of the curves that there was no room for."""
+
+    charts: tuple[Chart, ...]
+    left_out: tuple[str, ...]
+
+
+# --- one run ----------------------------------------------------------------------------------------------------------
+
+
+def of_run(run: RunRecord, quantities: Quantities) -> Curves:
+    """One chart for every number that was logged at two steps or more; the parts of the loss and the classes of a metric
+    share one."""
+    series = {name: found for name in _names([run]) if len((found := _series(run, name))[0]) > 1}
+    panels: dict[str, list[str]] = {}
+    for name in _ordered(series, quantities):
+        panels.setdefault(_panel(name), []).append(name)
+    charts = [_panel_chart(title, names, series, quantities) for title, names in panels.items()]
+    return Curves(
+        charts=tuple(charts[:MOST_CHARTS_OF_A_RUN]),
+        left_out=tuple(name for names in list(panels.values())[MOST_CHARTS_OF_A_RUN:] for name in names),
+    )
+
+
+def _panel(name: str) -> str:
+    """The chart a curve belongs to: its own, that of the loss's parts, or that of a metric's classes."""
+    if name.startswith(f"{_LOSS}_"):
+        return "parts of train/loss"
+    parts = name.split("/")
+    return f"{'/'.join(parts[:-1])}/…" if len(parts) > 2 else name
+
+
+def _panel_chart(title: str, names: Sequence[str], series: Mapping[str, Series], quantities: Quantities) -> Chart:
+    shown = names[:TONES]
+    lines: list[Line] = []
+    smoothed = any(_noisy(series[name][1]) for name in shown)
+    for tone, name in enumerate(shown):
+        x, y = series[name]
+        label = _short(name, title) if len(names) > 1 else name
+        last = quantities.number(name, float(y[-1]))
+        if not smoothed:
+            lines.append(_thin(Line(label=label, x=x, y=y, tone=tone, last=last), _MOST_POINTS))
+            continue
+        if len(shown) == 1:
+            lines.append(_thin(Line(label=label, x=x, y=y, tone=tone, stroke="faint", last=last), _MOST_POINTS))
+        course = Line(
+            label=label,
+            x=x,
+            y=smooth(y),
+            tone=tone,
+            stroke="bold",
+            listed=len(shown) > 1,
+            told=len(shown) > 1,
+            last=last,
+        )
+        lines.append(_thin(course, _MOST_POINTS))
+    notes = []
+    if smoothed:
+        notes.append(
+            "Bold: exponential mean over 5 % of the points."
+            if len(shown) == 1
+            else "Exponential means over 5 % of the points."
+        )
+    if len(names) > len(shown):
+        notes.append(f"{plural(len(names) - len(shown), 'more curve')} in metrics.jsonl.")
+    return Chart(
+        title=title,
+        unit=quantities.unit(names[0]),
+        x_label="step",
+        lines=tuple(lines),
+        log_y=_logarithmic(names[0], lines),
+        note=" ".join(notes),
+    )
+
+
+def _noisy(values: Floats) -> bool:
+    """Whether a curve says more with its smoothed course over it."""
+    return len(values) >= _ENOUGH_TO_SMOOTH and float(np.abs(np.diff(values)).sum()) > _RESTLESS * float(np.ptp(values))
+
+
+def _short(name: str, title: str) -> str:
+    if name.startswith(f"{_LOSS}_"):
+        return name[len(_LOSS) + 1 :].replace("_", " ")
+    return name.removeprefix(title.removesuffix("…"))
+
+
+# --- settings ---------------------------------------------------------------------------------------------------------
+
+
+def of_settings(settings: Sequence[Setting], quantities: Quantities) -> Curves:
+    """One chart for every number that was logged at two steps or more; a line for each setting, with the range over its seeds
+    around the mean. Runs that did not end are drawn by themselves, dashed."""
+    runs = [run for setting in settings for run in setting.runs]
+    names = [name for name in _ordered(_names(runs), quantities) if any(len(_series(run, name)[0]) > 1 for run in runs)]
+    tones = _tones(settings)
+    charts = [_settings_chart(name, settings, tones, quantities) for name in names[:MOST_CHARTS_OF_SETTINGS]]
+    return Curves(charts=tuple(charts), left_out=tuple(names[MOST_CHARTS_OF_SETTINGS:]))
+
+
+def _settings_chart(name: str, settings: Sequence[Setting], tones: Sequence[int], quantities: Quantities) -> Chart:
+    lines = [
+        line
+        for setting, tone in zip(settings, tones, strict=True)
+        for line in _setting_lines(name, setting, tone, quantities)
+    ]
+    most = max(_FEWEST_POINTS, min(_MOST_POINTS, _POINTS_OF_ALL_LINES // max(1, len(lines))))
+    banded = any(line.low is not None for line in lines)
+    notes = ["Line: mean over seeds; band: from the lowest to the highest."] if banded else []
+    if any(line.stroke == "dashed" for line in lines):
+        notes.append("Dashed: runs that did not end.")
+    unlisted = sum(tone == MUTED for tone in tones)
+    if unlisted:
+        notes.append(f"Grey: {plural(unlisted, 'more setting')}.")
+    return Chart(
+        title=name,
+        unit=quantities.unit(name),
+        x_label="step",
+        lines=tuple(_thin(line, most) for line in lines),
+        log_y=_logarithmic(name, lines),
+        note=" ".join(notes),
+    )
+
+
+def _tones(settings: Sequence[Setting]) -> list[int]:
+    """A colour for each setting; where there are more of them than colours, the first have them and the others are grey."""
+    return [index if index < TONES else MUTED for index in range(len(settings))]
+
+
+def _setting_lines(name: str, setting: Setting, tone: int, quantities: Quantities) -> list[Line]:
+    ended = [found for run in setting.done if len((found := _series(run, name))[0])]
+    lines = []
+    x, stacked = _aligned(ended)
+    if len(ended) > 1 and len(x):
+        mean = stacked.mean(axis=0)
+        lines.append(
+            Line(
+                label=f"{setting.label} ({len(ended)} seeds)",
+                x=x,
+                y=mean,
+                low=stacked.min(axis=0),
+                high=stacked.max(axis=0),
+                tone=tone,
+                listed=tone != MUTED,
+                told=tone != MUTED,
+                last=quantities.number(name, float(mean[-1])),
+            )
+        )
+    else:
+        lines += [
+            _single(name, setting.label, found, tone, quantities, listed=not index) for index, found in enumerate(ended)
+        ]
+    for run in setting.runs:
+        found = _series(run, name)
+        if not run.done and len(found[0]):
+            label = f"{setting.label} (seed {run.seed}, {run.state})"
+            lines.append(_single(name, label, found, tone, quantities, listed=False, dashed=True))
+    return lines
+
+
+def _single(
+    name: str, label: str, found: Series, tone: int, quantities: Quantities, *, listed: bool, dashed: bool = False
+) -> Line:
+    return Line(
+        label=label,
+        x=found[0],
+        y=found[1],
+        tone=tone,
+        stroke="dashed" if dashed else "line",
+        listed=listed and tone != MUTED,
+        told=tone != MUTED,
+        last=quantities.number(name, float(found[1][-1])),
+    )
+
+
+def _aligned(series: Sequence[Series]) -> tuple[Floats, Floats]:
+    """The steps that all have, (N,), and the values there, (series, N)."""
+    if not series:
+        return np.empty(0), np.empty((0, 0))
+    steps = series[0][0]
+    for other, _ in series[1:]:
+        steps = np.intersect1d(steps, other)
+    return steps, np.stack([values[np.isin(own, steps)] for own, values in series])
+
+
+# --- what was logged --------------------------------------------------------------------------------------------------
+
+
+def _names(runs: Sequence[RunRecord]) -> list[str]:
+    """Everything that was ever logged as a number, in the order in which it first was."""
+    names: dict[str, None] = {}
+    for run in runs:
+        for record in run.records:
+            for name, value in record.items():
+                if name not in names and isinstance(value, int | float) and not isinstance(value, bool):
+                    names[name] = None
+    return [name for name in names if name not in _NOT_CURVES]
+
+
+def _series(run: RunRecord, name: str) -> Series:
+    """Steps and values, (N,) each, at which `name` was logged as a finite number."""
+    found = [(record["step"], value) for record in run.records if _is_finite(value := record.get(name))]
+    return np.array([step for step, _ in found], np.float64), np.array([value for _, value in found], np.float64)
+
+
+def _is_finite(value: object) -> bool:
+    return (
+        isinstance(value, int | float) and not isinstance(value, bool) and abs(value) != float("inf") and value == value
+    )
+
+
+def _ordered(names: Sequence[str] | Mapping[str, object], quantities: Quantities) -> list[str]:
+    """The loss, what is evaluated, the parts of the loss, and then how the training went along."""
+    order = quantities.order(names)
+
+    def rank(name: str) -> int:
+        if name == _LOSS:
+            return 0
+        if name.startswith(f"{_LOSS}_"):
+            return 2
+        return 3 if name.startswith("train/") else 1
+
+    return sorted(order, key=rank)
+
+
+def _logarithmic(name: str, lines: Sequence[Line]) -> bool:
+    """Losses that fall over more than a decade. A rate of zero has no place on such an axis, nor has a percentage."""
+    return "loss" in name and spans_decades(np.concatenate([line.y for line in lines]), times=_DECADES_OF_LOSS)
+
+
+def _thin(line: Line, most: int) -> Line:
+    if line.low is None or line.high is None:
+        keep = kept(line.y, most)
+        return replace(line, x=line.x[keep], y=line.y[keep])
+    x, y, low, high = band(line.x, line.y, line.low, line.high, most)
+    return replace(line, x=x, y=y, low=low, high=high)

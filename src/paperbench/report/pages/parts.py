@@ -1,0 +1,256 @@
+"""Blocks that the pages of runs, sweeps and reproductions share: configurations, environments, files, pictures."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import yaml
+
+from paperbench.config.difference import ABSENT
+from paperbench.engine.rundir import DONE, FAILED, RUNNING, STOPPED
+from paperbench.report.pages.curves import Curves
+from paperbench.report.pages.grids import Cell, Column, Grid, Tone, number_cell, text_cell
+from paperbench.report.pages.page import Block, Charts, Code, Fact, Facts, Fold, Notice, Prose
+from paperbench.report.pages.pictures import Gallery
+from paperbench.report.pages.quantities import minus, plural, size
+from paperbench.report.pages.settings import (
+    Setting,
+    differing_keys,
+    environment,
+    shared_and_differing,
+    shown,
+)
+from paperbench.report.pages.sources import DAMAGED, INTERRUPTED, NOT_STARTED, RunRecord
+
+_STATE_TONES: dict[str, Tone] = {
+    DONE: "good",
+    RUNNING: "warn",
+    STOPPED: "warn",
+    INTERRUPTED: "warn",
+    NOT_STARTED: "muted",
+    FAILED: "bad",
+    DAMAGED: "bad",
+}
+_MOST_SETTINGS_ACROSS = 6
+_MOST_VALUES = 8
+_LONGEST_DIFF = 60_000
+
+
+def state_tone(state: str) -> Tone:
+    return _STATE_TONES.get(state, "warn")
+
+
+def state_cell(run: RunRecord) -> Cell:
+    """The state, with how far an unfinished run came."""
+    steps = run.status.get("steps")
+    far = f"step {run.status.get('step', 0)} of {steps}" if steps and run.state != DONE else ""
+    return text_cell(run.state, tone=state_tone(run.state), note=far, chip=True)
+
+
+def trouble(runs: Sequence[RunRecord]) -> list[Block]:
+    """What went wrong, run by run, in the runs' own words."""
+    blocks: list[Block] = []
+    for run in runs:
+        if run.state in (FAILED, DAMAGED, INTERRUPTED) or run.faults:
+            points = tuple(filter(None, (run.message, *run.faults)))
+            about = (
+                f"{run.name} is {run.state}"
+                if run.state != DONE
+                else f"{run.name} is done, but some of its files are not whole"
+            )
+            blocks.append(Notice(text=about, tone="bad" if run.state in (FAILED, DAMAGED) else "warn", points=points))
+            tail = run.log_tail() if run.state != DONE else ""
+            if tail:
+                blocks.append(Fold(summary="The last lines of its log", blocks=(Code(text=tail, label="log.txt"),)))
+    return blocks
+
+
+def charts(curves: Curves) -> Charts | None:
+    """The charts, with the names of those there was no room for."""
+    if not curves.charts:
+        return None
+    note = f"Not drawn: {', '.join(curves.left_out)}; they stand in metrics.jsonl." if curves.left_out else ""
+    return Charts(charts=curves.charts, note=note)
+
+
+def gallery(found: Gallery) -> list[Block]:
+    """Pictures and what was left out of them."""
+    if not found.pictures and not found.left_out:
+        return []
+    blocks: list[Block] = [found] if found.pictures else []
+    if found.left_out:
+        blocks.append(Notice(text="Left out of this page", tone="muted", points=found.left_out))
+    return blocks
+
+
+# --- configurations ---------------------------------------------------------------------------------------------------
+
+
+def configuration_of_run(run: RunRecord) -> list[Block]:
+    """The complete configuration, folded."""
+    if not run.config:
+        return []
+    return [Fold(summary="The complete configuration", blocks=(Code(text=yaml_text(run.config), label="config.yaml"),))]
+
+
+def configurations(settings: Sequence[Setting]) -> list[Block]:
+    """First what differs between the settings, then, folded, all that they share."""
+    runs = [run for setting in settings for run in setting.runs if run.config]
+    if not runs:
+        return []
+    keys = [key for key in differing_keys(runs) if key != "seed"]
+    blocks: list[Block] = []
+    if keys:
+        configured = [setting for setting in settings if any(run.config for run in setting.runs)]
+        blocks.append(_across(keys, configured) if len(configured) <= _MOST_SETTINGS_ACROSS else _counted(keys, runs))
+    else:
+        blocks.append(
+            Prose(text="The configurations differ in nothing but the seed." if len(runs) > 1 else "There is one run.")
+        )
+    shared = {key: value for key, value in runs[0].flat_config.items() if key not in {*keys, "seed"}}
+    text = yaml_text(_nested(shared))
+    blocks.append(Fold(summary="What all runs have in common", blocks=(Code(text=text, label="config.yaml"),)))
+    return blocks
+
+
+def _across(keys: Sequence[str], settings: Sequence[Setting]) -> Grid:
+    """Differing keys as rows, settings as columns."""
+    firsts = [next(run for run in setting.runs if run.config) for setting in settings]
+    return Grid(
+        name="configuration",
+        caption="Keys of the configuration that differ",
+        columns=(Column(name="key", code=True), *(Column(name=setting.label, code=True) for setting in settings)),
+        rows=tuple((text_cell(key), *(text_cell(_value(run, key)) for run in firsts)) for key in keys),
+    )
+
+
+def _counted(keys: Sequence[str], runs: Sequence[RunRecord]) -> Grid:
+    """Differing keys with each of their values and in how many runs it stands."""
+    rows = []
+    for key in keys:
+        counts: dict[str, int] = {}
+        for run in runs:
+            counts[_value(run, key)] = counts.get(_value(run, key), 0) + 1
+        texts = [f"{value or 'absent'} ({plural(count, 'run')})" for value, count in counts.items()]
+        more = f", and {len(texts) - _MOST_VALUES} more" if len(texts) > _MOST_VALUES else ""
+        rows.append(
+            (
+                text_cell(key),
+                number_cell(len(counts), str(len(counts))),
+                text_cell(", ".join(texts[:_MOST_VALUES]) + more),
+            )
+        )
+    return Grid(
+        name="configuration",
+        caption="Keys of the configuration that differ",
+        columns=(Column(name="key", code=True), Column(name="values", numeric=True), Column(name="which", code=True)),
+        rows=tuple(rows),
+    )
+
+
+def _value(run: RunRecord, key: str) -> str:
+    value = run.flat_config.get(key, ABSENT)
+    return "" if value is ABSENT else shown(value)
+
+
+def _nested(flat: Mapping[str, Any]) -> dict[str, Any]:
+    """Dotted keys as nested mappings."""
+    root: dict[str, Any] = {}
+    for key, value in flat.items():
+        *parents, last = key.split(".")
+        section = root
+        for parent in parents:
+            section = section.setdefault(parent, {})
+        section[last] = value
+    return root
+
+
+def yaml_text(value: Mapping[str, Any]) -> str:
+    return yaml.safe_dump(dict(value), sort_keys=False, allow_unicode=True, width=100).rstrip()
+
+
+# --- environments -----------------------------------------------------------------------------------------------------
+
+
+def environment_of_run(run: RunRecord) -> list[Block]:
+    """Where and with what it was made, the command that made it, and what was not committed at the time."""
+    facts = [Fact(name=key, text=value) for key, value in environment(run).items()]
+    facts += [Fact(name="started", text=str(run.environment["started"]))] if run.environment.get("started") else []
+    resumed = run.environment.get("resumed")
+    if isinstance(resumed, list) and resumed:
+        facts.append(Fact(name="resumed", text=plural(len(resumed), "time")))
+    argv = run.environment.get("argv")
+    if isinstance(argv, list) and argv:
+        facts.append(Fact(name="command", text=shlex.join(map(str, argv)), code=True))
+    blocks: list[Block] = [Facts(facts=tuple(facts))] if facts else []
+    git = run.environment.get("git")
+    diff = str(git.get("diff") or "") if isinstance(git, Mapping) else ""
+    if diff:
+        cut = f"\n… {len(diff) - _LONGEST_DIFF:,} more characters in env.json" if len(diff) > _LONGEST_DIFF else ""
+        code = Code(text=diff[:_LONGEST_DIFF] + cut, label="git diff")
+        blocks.append(Fold(summary="Changes that were not committed", blocks=(code,)))
+    return blocks
+
+
+def environments(runs: Sequence[RunRecord]) -> list[Block]:
+    """What all runs have in common, and what differs with the number of runs it holds for."""
+    facts = [found for run in runs if (found := environment(run))]
+    if not facts:
+        return []
+    shared, differing = shared_and_differing(facts)
+    blocks: list[Block] = (
+        [Facts(facts=tuple(Fact(name=key, text=value) for key, value in shared.items()))] if shared else []
+    )
+    if differing:
+        rows = tuple(
+            (
+                text_cell(key),
+                text_cell(
+                    ", ".join(f"{value or 'unknown'} ({plural(count, 'run')})" for value, count in counts.items())
+                ),
+            )
+            for key, counts in differing.items()
+        )
+        blocks.append(
+            Grid(
+                name="environments",
+                caption="What differs between the machines",
+                columns=(Column(name="fact"), Column(name="values")),
+                rows=rows,
+            )
+        )
+    return blocks
+
+
+# --- files ------------------------------------------------------------------------------------------------------------
+
+
+def checkpoints(runs: Sequence[RunRecord]) -> Grid | None:
+    """The files of weights with the hash by which they are known."""
+    several = len(runs) > 1
+    rows = []
+    for run in runs:
+        for entry in run.checkpoints:
+            cells = [
+                text_cell(entry.file),
+                number_cell(entry.step, None if entry.step is None else minus(f"{entry.step:,}")),
+                number_cell(entry.size, None if entry.size is None else size(entry.size)),
+                text_cell(entry.sha256),
+            ]
+            rows.append((text_cell(run.name), *cells) if several else tuple(cells))
+    if not rows:
+        return None
+    columns = (
+        Column(name="file", code=True),
+        Column(name="step", numeric=True),
+        Column(name="bytes", label="size", numeric=True),
+        Column(name="sha256", label="SHA-256", code=True),
+    )
+    return Grid(
+        name="checkpoints",
+        caption="Checkpoints, as their manifests describe them",
+        columns=(Column(name="run", code=True), *columns) if several else columns,
+        rows=tuple(rows),
+    )

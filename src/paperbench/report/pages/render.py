@@ -1,0 +1,143 @@
+"""A page as HTML and as Markdown."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import re
+from collections.abc import Iterator
+from datetime import datetime
+from functools import cache
+from importlib import resources
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup, escape
+
+from paperbench import __version__
+from paperbench.report.pages.charts import Chart, tone_class
+from paperbench.report.pages.grids import Grid, to_markdown
+from paperbench.report.pages.page import Block, Charts, Code, Facts, Fold, Notice, Page, Prose, Tiles
+from paperbench.report.pages.pictures import Gallery
+
+GENERATOR = "paperbench report"
+"""By this word in its head a page is known as one that may be written over."""
+
+
+def to_html(page: Page, *, made: datetime) -> str:
+    """One file that needs no other: style, script and pictures inside, and a policy that forbids it every request."""
+    style, script = _resource("style.css"), _resource("page.js")
+    return (
+        _environment()
+        .get_template("page.html.jinja")
+        .render(
+            page=page,
+            style=Markup(style),  # both are files of this package
+            script=Markup(script),
+            policy=(
+                f"default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src '{_sha256(script)}'; "
+                "base-uri 'none'; form-action 'none'"
+            ),
+            generator=f"{GENERATOR} {__version__}",
+            made=made.isoformat(sep=" ", timespec="minutes"),
+            tone_class=tone_class,
+        )
+    )
+
+
+_JOINTS = re.compile(r"(?<=\w)([/_.])(?=\w)")
+
+
+@cache
+def _environment() -> Environment:
+    """Autoescape is always on: names and messages come from files that anybody may have written."""
+    environment = Environment(
+        loader=PackageLoader("paperbench.report.pages", "templates"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["breakable"] = _breakable
+    return environment
+
+
+def _breakable(text: str) -> Markup:
+    """A name that may be broken after its slashes, underscores and dots, and nowhere else."""
+    return Markup(_JOINTS.sub(r"\1<wbr>", str(escape(text))))
+
+
+@cache
+def _resource(name: str) -> str:
+    return (resources.files("paperbench.report.pages") / "templates" / name).read_text(encoding="utf-8").strip()
+
+
+def _sha256(text: str) -> str:
+    return f"sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}"
+
+
+# --- Markdown ---------------------------------------------------------------------------------------------------------
+
+
+def to_document(page: Page, *, html: str, made: datetime) -> str:
+    """The same tables, facts and remarks as Markdown; curves and pictures are in `html`, which it names."""
+    lines = [f"<!-- {GENERATOR} {__version__} -->", f"# {_plain(page.title)}", ""]
+    lines += [_plain(page.lead), ""] if page.lead else []
+    lines += [f"* {fact.name}: {_shown(fact.text, code=fact.code)}" for fact in page.facts]
+    lines += [f"* state: {', '.join(badge.text for badge in page.badges)}", ""]
+    for section in page.sections:
+        body = [line for block in section.blocks for line in _markdown(block, html)]
+        lines += [f"## {_plain(section.title)}", "", *body]
+    lines += [f"Made {made.isoformat(sep=' ', timespec='minutes')} by paperbench {__version__}.", ""]
+    return "\n".join(lines)
+
+
+def _markdown(block: Block, html: str) -> Iterator[str]:
+    if isinstance(block, Grid):
+        yield to_markdown(block)
+    elif isinstance(block, Tiles):
+        return  # the same numbers stand in the table below them
+    elif isinstance(block, Facts):
+        yield from (f"* {fact.name}: {_shown(fact.text, code=fact.code)}" for fact in block.facts)
+        yield ""
+    elif isinstance(block, Notice):
+        yield f"> {_plain(block.text)}"
+        yield from (f"> * {_plain(point)}" for point in block.points)
+        yield ""
+    elif isinstance(block, Prose):
+        yield f"{_plain(block.text)}\n"
+    elif isinstance(block, Code):
+        yield _fenced(block.text)
+    elif isinstance(block, Fold):
+        yield f"{_plain(block.summary)}:\n"
+        for inner in block.blocks:
+            yield from _markdown(inner, html)
+    elif isinstance(block, Charts):
+        yield f"{_plain(', '.join(_names(block)))}: drawn in {html}\n"
+    elif isinstance(block, Gallery):
+        yield from (f"* {_plain(picture.caption)}: {_shown(picture.source, code=True)}" for picture in block.pictures)
+        yield ""
+
+
+def _names(block: Charts) -> list[str]:
+    return [
+        f"{chart.title} over {chart.x_label}" if isinstance(chart, Chart) else chart.title for chart in block.charts
+    ]
+
+
+def _shown(text: str, *, code: bool) -> str:
+    return f"`{' '.join(text.split()).replace('`', chr(39))}`" if code else _plain(text)
+
+
+def _fenced(text: str) -> str:
+    fence = "```"
+    while fence in text:
+        fence += "`"
+    return f"{fence}\n{text}\n{fence}\n"
+
+
+def _plain(text: str) -> str:
+    """On one line, and without what Markdown would take for markup."""
+    flat = " ".join(text.split())
+    for sign in "\\`*_<[":
+        flat = flat.replace(sign, f"\\{sign}")
+    return flat

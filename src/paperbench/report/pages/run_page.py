@@ -1,0 +1,184 @@
+"""The page of one run."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+
+from paperbench.engine.rundir import DONE
+from paperbench.errors import DataError
+from paperbench.report import published, verdict
+from paperbench.report.pages import curves, parts, pictures
+from paperbench.report.pages.grids import Column, Grid, blank_cell, number_cell, text_cell
+from paperbench.report.pages.page import Badge, Block, Fact, Notice, Page, Tile, Tiles, section
+from paperbench.report.pages.quantities import Quantities, duration, minus, significant
+from paperbench.report.pages.sources import RunRecord
+from paperbench.report.published import Published
+from paperbench.report.reproduction_tables import UNITS
+
+_MOST_TILES = 6
+_FEWEST_CLASSES = 2
+
+
+def page_of_run(run: RunRecord, quantities: Quantities) -> Page:
+    """Results and curves first, then pictures, then all it takes to do it again."""
+    paper = _applying(run)
+    drawn = curves.of_run(run, quantities)
+    shown = pictures.of_run(run, drawn=bool(drawn.charts))
+    sections = [
+        *section("trouble", "What went wrong", parts.trouble([run])),
+        *section("results", "Results", list(_results(run, quantities, paper))),
+        *section("curves", "Curves", [parts.charts(drawn)]),
+        *section("pictures", "Pictures", parts.gallery(shown)),
+        *section("configuration", "Configuration", parts.configuration_of_run(run)),
+        *section("environment", "Environment", parts.environment_of_run(run)),
+        *section("checkpoints", "Checkpoints", [parts.checkpoints([run])]),
+    ]
+    return Page(
+        subject="run",
+        title=run.experiment or run.name,
+        lead=str(run.results.get("data") or ""),
+        badges=(Badge(text=run.state, tone=parts.state_tone(run.state)),),
+        facts=tuple(_facts(run)),
+        sections=tuple(sections),
+        source=str(run.directory),
+        left_out=(*shown.left_out, *drawn.left_out),
+    )
+
+
+def _facts(run: RunRecord) -> Iterator[Fact]:
+    named = {
+        "run": run.name,
+        "task": run.task,
+        "scale": run.scale,
+        "seed": "" if run.seed is None else str(run.seed),
+        "device": ", ".join(
+            filter(None, (str(run.results.get("device") or ""), str(run.results.get("precision") or "")))
+        ),
+        "time": "" if run.seconds is None else duration(run.seconds),
+        "updated": str(run.status.get("updated") or "").replace("T", " ")[:16],
+    }
+    for name, text in named.items():
+        if text:
+            yield Fact(name=name, text=text)
+
+
+# --- results ----------------------------------------------------------------------------------------------------------
+
+
+def _results(run: RunRecord, quantities: Quantities, paper: Mapping[str, Published]) -> Iterator[Block]:
+    if not run.metrics:
+        yield Notice(text=_no_results(run), tone="muted")
+        return
+    yield Tiles(tiles=tuple(_tiles(run, quantities, paper)))
+    classes = _classes(run.metrics)
+    by_class = {f"{family}/{member}" for family, members in classes.items() for member in members}
+    yield _metrics(run, [name for name in run.metrics if name not in by_class], quantities, paper)
+    if classes:
+        yield _class_table(run, classes, quantities)
+    if not paper:
+        scale = f" at scale={run.scale}" if run.scale else ""
+        yield Notice(text=f"No published number applies to these data and settings{scale}.", tone="muted")
+
+
+def _no_results(run: RunRecord) -> str:
+    step, steps, best = (run.status.get(key) for key in ("step", "steps", "best"))
+    far = f" It came to step {step} of {steps}." if steps else ""
+    so_far = f" Its best evaluation so far: {significant(best)}." if isinstance(best, int | float) else ""
+    more = f" `paperbench resume {run.directory}` continues it." if run.state != DONE and run.config else ""
+    return f"There are no results: the run is {run.state}.{far}{so_far}{more}"
+
+
+def _tiles(run: RunRecord, quantities: Quantities, paper: Mapping[str, Published]) -> Iterator[Tile]:
+    names = quantities.headlines(run.metrics) or quantities.order(run.metrics)
+    names = sorted(names, key=lambda name: name not in paper)[:_MOST_TILES]
+    for name in names:
+        value, entry = run.metrics[name], paper.get(name)
+        remark = "" if entry is None else f"paper {_printed(entry)}, {_said(entry, value)}"
+        yield Tile(
+            label=name,
+            text=quantities.number(name, value),
+            exact=repr(value),
+            unit=quantities.unit(name),
+            remark=remark,
+        )
+
+
+def _metrics(run: RunRecord, names: Sequence[str], quantities: Quantities, paper: Mapping[str, Published]) -> Grid:
+    columns = [Column(name="metric", code=True), Column(name="value", numeric=True), Column(name="unit")]
+    if paper:
+        columns += [
+            Column(name="paper", numeric=True),
+            Column(name="tolerance", numeric=True),
+            Column(name="difference", numeric=True, hint="ours less the paper's"),
+            Column(name="verdict"),
+            Column(name="where"),
+        ]
+    rows = []
+    for name in quantities.order(names):
+        value = run.metrics[name]
+        row = [text_cell(name), number_cell(value, quantities.number(name, value)), blank_cell(quantities.unit(name))]
+        entry = paper.get(name)
+        if paper and entry is None:
+            row += [number_cell(None)] * 3 + [text_cell("")] * 2
+        elif entry is not None:
+            row += [
+                number_cell(entry.value, minus(f"{entry.value:g}")),
+                number_cell(entry.tolerance, "" if entry.tolerance is None else f"±{entry.tolerance:g}"),
+                number_cell(value - entry.value, minus(f"{value - entry.value:+.3g}")),
+                text_cell(_said(entry, value), tone="good" if entry.agrees(value) else "", chip=True),
+                text_cell(f"{entry.table}, {entry.row}", note=entry.note),
+            ]
+        rows.append(tuple(row))
+    sources = " ".join(dict.fromkeys(f"Paper: {entry.source}." for entry in paper.values()))
+    return Grid(
+        name="metrics", caption="Metrics of results.json", columns=tuple(columns), rows=tuple(rows), note=sources
+    )
+
+
+def _applying(run: RunRecord) -> dict[str, Published]:
+    """The published numbers that this run may be held against, by metric."""
+    try:
+        found = published.matching(run.config)
+    except DataError:
+        return {}  # a fault in a file of published numbers is no fault of the run
+    return {entry.metric: entry for entry in found if entry.metric in run.metrics}
+
+
+def _printed(entry: Published) -> str:
+    band = "" if entry.tolerance is None else f" ±{entry.tolerance:g}"
+    unit = UNITS.get(entry.unit, entry.unit)
+    return minus(f"{entry.value:g}{band}{f' {unit}' if unit else ''}")
+
+
+def _said(entry: Published, value: float) -> str:
+    return str(verdict.judge(entry, value, verdict.Departures()))
+
+
+# --- classes ----------------------------------------------------------------------------------------------------------
+
+
+def _classes(metrics: Mapping[str, float]) -> dict[str, list[str]]:
+    """`coco/AP/cat`, `coco/AP/dog` -> `{"coco/AP": ["cat", "dog"]}`: metrics that exist for each of several classes."""
+    families: dict[str, list[str]] = {}
+    for name in metrics:
+        family, _, member = name.rpartition("/")
+        if "/" in family:
+            families.setdefault(family, []).append(member)
+    return {family: members for family, members in families.items() if len(members) >= _FEWEST_CLASSES}
+
+
+def _class_table(run: RunRecord, classes: Mapping[str, Sequence[str]], quantities: Quantities) -> Grid:
+    members = dict.fromkeys(member for found in classes.values() for member in found)
+    rows = []
+    for member in members:
+        cells = [text_cell(member)]
+        for family in classes:
+            name = f"{family}/{member}"
+            value = run.metrics.get(name)
+            cells.append(number_cell(value, None if value is None else quantities.number(name, value)))
+        rows.append(tuple(cells))
+    columns = (
+        Column(name="class"),
+        *(Column(name=family, unit=quantities.unit(f"{family}/x"), numeric=True, code=True) for family in classes),
+    )
+    return Grid(name="classes", caption="By class", columns=columns, rows=tuple(rows))

@@ -1,0 +1,353 @@
+"""What a report is made of, read from the files of runs, sweeps and reproductions.
+
+Whatever a killed process, a full disk or a stranger left in a run's folder ends as a sentence in `RunRecord.faults`, never
+as an error: a report on a hundred runs must not fail for one of them.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from paperbench.config.difference import flatten
+from paperbench.engine import metriclog
+from paperbench.engine.rundir import DONE, KILLED, RunDirectory
+from paperbench.errors import ConfigError, DataError
+
+SCHEMA_VERSION = 1
+SWEEP, REPRODUCTION = "sweep.json", "reproduction.json"
+NOT_STARTED, INTERRUPTED, DAMAGED = "not started", "interrupted", "damaged"
+
+_PICTURES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp"})
+_PLACES = ("output", "tensorboard")
+_LOG_LINES = 12
+_MOST_LOG = 64 << 10
+_YAML_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # libyaml's, where it is there: ten times as fast
+
+
+@dataclass(frozen=True, kw_only=True)
+class Checkpoint:
+    """One file of `checkpoints/manifest.json`."""
+
+    file: str
+    step: int | None
+    size: int | None
+    sha256: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunRecord:
+    """One run as its files tell it. `state` is that of `status.json`, or `interrupted`, `damaged` or `not started`.
+
+    `labels` are what the sweep varied, as typed. Missing files leave empty mappings; `faults` says in words what could
+    not be read.
+    """
+
+    directory: Path
+    name: str
+    state: str
+    config: Mapping[str, Any] = field(default_factory=dict)
+    status: Mapping[str, Any] = field(default_factory=dict)
+    results: Mapping[str, Any] = field(default_factory=dict)
+    environment: Mapping[str, Any] = field(default_factory=dict)
+    checkpoints: tuple[Checkpoint, ...] = ()
+    labels: Mapping[str, str] = field(default_factory=dict)
+    faults: tuple[str, ...] = ()
+
+    @cached_property
+    def metrics(self) -> dict[str, float]:
+        """The numbers of `results.json`, exactly as they stand there; null and everything else that is none left out."""
+        found = self.results.get("metrics")
+        return {str(name): value for name, value in found.items() if _is_number(value)} if _is_mapping(found) else {}
+
+    @cached_property
+    def flat_config(self) -> dict[str, Any]:
+        """The configuration by dotted keys, without where the run was written: that says nothing about what it is."""
+        return {key: value for key, value in flatten(self.config) if not key.startswith(_PLACES)}
+
+    @cached_property
+    def records(self) -> list[dict[str, Any]]:
+        """The records of `metrics.jsonl`, one a step; empty when there are none."""
+        try:
+            return metriclog.read(self.directory / "metrics.jsonl")
+        except OSError:
+            return []
+
+    @property
+    def done(self) -> bool:
+        """Whether the run ended and left results."""
+        return self.state == DONE and bool(self.results)
+
+    @property
+    def experiment(self) -> str:
+        return str(self.results.get("experiment") or self.config.get("experiment") or "")
+
+    @property
+    def task(self) -> str:
+        return str(self.results.get("task") or self.config.get("task") or "")
+
+    @property
+    def scale(self) -> str:
+        return str(self.results.get("scale") or self.config.get("scale") or "")
+
+    @property
+    def seed(self) -> int | str | None:
+        """The seed of the configuration; None where none is known."""
+        value = self.config.get("seed", self.results.get("seed", self.labels.get("seed")))
+        return value if isinstance(value, int | str) else None
+
+    @property
+    def seconds(self) -> float | int | None:
+        """Wall time, sessions before a resume included."""
+        for source in (self.results, self.status):
+            if _is_number(source.get("seconds")):
+                return source["seconds"]
+        return None
+
+    @property
+    def message(self) -> str:
+        """Why it failed or stopped, in the run's own words."""
+        return str(self.status.get("message") or "") if self.state != DONE else ""
+
+    def figures(self) -> list[Path]:
+        """The pictures below `figures/`, sorted by name."""
+        folder = self.directory / "figures"
+        try:
+            found = [file for file in folder.rglob("*") if file.suffix.lower() in _PICTURES and file.is_file()]
+        except OSError:
+            return []
+        return sorted(found, key=lambda file: (len(file.relative_to(folder).parts), file.as_posix()))
+
+    def log_tail(self) -> str:
+        """The last lines of `log.txt`."""
+        try:
+            with (self.directory / "log.txt").open("rb") as file:
+                file.seek(max(0, file.seek(0, 2) - _MOST_LOG))
+                text = file.read().decode(errors="replace")
+        except OSError:
+            return ""
+        return "\n".join(text.rstrip().splitlines()[-_LOG_LINES:])
+
+
+@dataclass(frozen=True, kw_only=True)
+class SweepRecord:
+    """A `sweep.json` and the runs it names, in its order."""
+
+    directory: Path
+    name: str
+    experiment: str
+    overrides: tuple[str, ...]
+    runs: tuple[RunRecord, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReproductionRecord:
+    """A `reproduction.json` and, where a `sweep.json` stands beside it, its runs."""
+
+    directory: Path
+    document: Mapping[str, Any]
+    runs: tuple[RunRecord, ...]
+
+    @property
+    def name(self) -> str:
+        return str(self.document.get("name") or self.directory.name)
+
+
+Subject = RunRecord | SweepRecord | ReproductionRecord
+
+
+def load(path: Path) -> Subject:
+    """The run, sweep or reproduction in the folder `path`, which may also be named by one of its files.
+
+    Raises `ConfigError` when it is none of the three, naming what was expected and what is there instead, and `DataError`
+    when the record of a sweep or a reproduction is damaged.
+    """
+    path = path.expanduser()
+    folder = (
+        path.parent if path.is_file() and path.name in (SWEEP, REPRODUCTION, "config.yaml", "results.json") else path
+    )
+    if not path.exists():
+        raise ConfigError(f"{path}: no such folder; `paperbench runs` lists the runs there are")
+    if (folder / REPRODUCTION).is_file() and path.name != SWEEP:
+        return _load_reproduction(folder)
+    if (folder / SWEEP).is_file():
+        return _load_sweep(folder)
+    if (folder / "config.yaml").is_file():
+        return load_run(folder, name=folder.resolve().name)
+    raise ConfigError(
+        f"{path}: neither a run (config.yaml) nor a sweep ({SWEEP}) nor a reproduction ({REPRODUCTION}){_there(folder)}"
+    )
+
+
+def _there(folder: Path) -> str:
+    """What a folder holds that may have been meant."""
+    if not folder.is_dir():
+        return "; name the folder of one"
+    markers = ("config.yaml", SWEEP, REPRODUCTION)
+    try:
+        below = sorted(
+            {file.parent for mark in markers for file in (*folder.glob(f"*/{mark}"), *folder.glob(f"*/*/{mark}"))}
+        )
+    except OSError:
+        below = []
+    if not below:
+        return "; `paperbench runs` lists the runs there are"
+    others = f" and {len(below) - 3} more" if len(below) > 3 else ""
+    return f"; below it: {', '.join(map(str, below[:3]))}{others}"
+
+
+# --- a run ------------------------------------------------------------------------------------------------------------
+
+
+def load_run(folder: Path, *, name: str, labels: Mapping[str, str] | None = None) -> RunRecord:
+    """One run; see `RunRecord` for what becomes of damage."""
+    faults: list[str] = []
+    if not (folder / "config.yaml").is_file():
+        if folder.is_dir() and any(folder.glob("*.json")):
+            faults.append("config.yaml is missing")
+        return RunRecord(
+            directory=folder,
+            name=name,
+            state=DAMAGED if faults else NOT_STARTED,
+            labels=labels or {},
+            faults=tuple(faults),
+        )
+    directory = RunDirectory(folder)
+    config = _read_config(directory, faults)
+    status = _read_object(directory.status_file, faults, required=True)
+    results = _read_object(directory.results_file, faults)
+    state = directory.current_state()
+    state = INTERRUPTED if state == KILLED else state
+    if not config or (state == DONE and not results):
+        faults.extend(["results.json is missing, though the run is done"] if config and not faults else [])
+        state = DAMAGED
+    return RunRecord(
+        directory=folder,
+        name=name,
+        state=state,
+        config=config,
+        status=status,
+        results=results,
+        environment=_read_object(directory.env_file, faults),
+        checkpoints=_read_checkpoints(directory.checkpoints / "manifest.json", faults),
+        labels=labels or {},
+        faults=tuple(faults),
+    )
+
+
+def _read_config(directory: RunDirectory, faults: list[str]) -> dict[str, Any]:
+    try:
+        value = yaml.load(directory.config_file.read_text(encoding="utf-8"), Loader=_YAML_LOADER)
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        faults.append(f"config.yaml cannot be read: {_first_line(error)}")
+        return {}
+    if not isinstance(value, dict):
+        faults.append("config.yaml holds no configuration")
+        return {}
+    return value
+
+
+def _read_object(path: Path, faults: list[str], *, required: bool = False) -> dict[str, Any]:
+    """A JSON object; empty, with a fault noted, where the file is damaged or, if required, not there."""
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        if required:
+            faults.append(f"{path.name} is missing")
+        return {}
+    except (OSError, ValueError) as error:
+        faults.append(f"{path.name} cannot be read: {_first_line(error)}")
+        return {}
+    if not isinstance(value, dict):
+        faults.append(f"{path.name} holds no JSON object")
+        return {}
+    return value
+
+
+def _read_checkpoints(path: Path, faults: list[str]) -> tuple[Checkpoint, ...]:
+    files = _read_object(path, faults).get("files")
+    found = []
+    for name, versions in files.items() if _is_mapping(files) else ():
+        for version in versions if isinstance(versions, list) else ():
+            if _is_mapping(version):
+                step, size = version.get("step"), version.get("bytes")
+                found.append(
+                    Checkpoint(
+                        file=str(name),
+                        step=step if isinstance(step, int) else None,
+                        size=size if isinstance(size, int) else None,
+                        sha256=str(version.get("sha256", "")),
+                    )
+                )
+    return tuple(found)
+
+
+# --- sweeps and reproductions -----------------------------------------------------------------------------------------
+
+
+def _load_sweep(folder: Path) -> SweepRecord:
+    record = _read_record(folder / SWEEP)
+    return SweepRecord(
+        directory=folder,
+        name=str(record.get("name") or folder.name),
+        experiment=str(record.get("experiment") or ""),
+        overrides=tuple(map(str, record.get("overrides") or ())),
+        runs=_load_members(folder, record),
+    )
+
+
+def _load_reproduction(folder: Path) -> ReproductionRecord:
+    document = _read_record(folder / REPRODUCTION)
+    if not isinstance(document.get("rows"), list) or not isinstance(document.get("columns"), list):
+        raise DataError(f"{folder / REPRODUCTION}: has no rows and columns; run `paperbench reproduce` again")
+    runs = _load_members(folder, _read_record(folder / SWEEP)) if (folder / SWEEP).is_file() else ()
+    return ReproductionRecord(directory=folder, document=document, runs=runs)
+
+
+def _read_record(path: Path) -> dict[str, Any]:
+    faults: list[str] = []
+    record = _read_object(path, faults, required=True)
+    if faults:
+        raise DataError(f"{path}: {faults[0]}; give the command that wrote it again")
+    version = record.get("schema_version")
+    if version != SCHEMA_VERSION:
+        raise DataError(f"{path}: has format {version}, this version of paperbench reads {SCHEMA_VERSION}")
+    return record
+
+
+def _load_members(folder: Path, record: Mapping[str, Any]) -> tuple[RunRecord, ...]:
+    runs = record.get("runs")
+    if not isinstance(runs, list) or not all(_is_mapping(run) and run.get("directory") for run in runs):
+        raise DataError(f"{folder / SWEEP}: does not say where its runs are; give the command that wrote it again")
+    members = []
+    for run in runs:
+        labels = run.get("labels")
+        members.append(
+            load_run(
+                folder / str(run["directory"]),
+                name=str(run.get("hash") or Path(str(run["directory"])).name),
+                labels={str(key): str(value) for key, value in labels.items()} if _is_mapping(labels) else {},
+            )
+        )
+    return tuple(members)
+
+
+# --- small things -----------------------------------------------------------------------------------------------------
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _is_mapping(value: object) -> bool:
+    return isinstance(value, Mapping)
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]

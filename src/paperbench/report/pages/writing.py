@@ -1,0 +1,121 @@
+"""Puts a report on disk: the page, its Markdown and a CSV file for each of its tables."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+
+from paperbench.config.paths import short
+from paperbench.engine.files import explained, write_atomic
+from paperbench.errors import ConfigError
+from paperbench.report.pages.grids import to_csv
+from paperbench.report.pages.page import Page
+from paperbench.report.pages.quantities import Headlines, Quantities
+from paperbench.report.pages.render import GENERATOR, to_document, to_html
+from paperbench.report.pages.reproduction_page import page_of_reproduction
+from paperbench.report.pages.run_page import page_of_run
+from paperbench.report.pages.sources import ReproductionRecord, Subject, SweepRecord, load
+from paperbench.report.pages.sweep_page import page_of_sweep
+
+FOLDER, STEM = "report", "report"
+_TABLES = frozenset(
+    {
+        "metrics",
+        "classes",
+        "checkpoints",
+        "runs",
+        "settings",
+        "all-metrics",
+        "configuration",
+        "environments",
+        "table",
+        "numbers",
+    }
+    | {"measurements"}
+)
+"""Every table that a report may have: those that one written before had, and this one has not, are removed."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Written:
+    """What was written, and what the page says it left out."""
+
+    page: Page
+    html: Path
+    markdown: Path
+    tables: tuple[Path, ...]
+    size: int
+
+
+def write_report(source: Path, output: Path | None = None, *, headlines: Headlines = ()) -> Written:
+    """Reports on the run, sweep or reproduction in `source`.
+
+    `output` is a folder, or a file that ends in `.html`; by default `<source>/report/`. What an earlier report left there is
+    replaced. Raises `ConfigError` where `source` is nothing to report on, or `output` is something else's, `DataError` for a
+    damaged record, and `EnvironmentError_` where the place cannot be written. Each file is written whole or not at all.
+    """
+    subject = load(source)
+    html = _target(subject.directory, output)
+    _refuse_foreign(html)
+    made = datetime.now().astimezone()
+    page = _page(subject, Quantities(headlines))
+    text = to_html(page, made=made)
+    tables = {html.with_name(f"{html.stem}-{grid.name}.csv"): to_csv(grid) for grid in page.grids()}
+    document = html.with_suffix(".md")
+    with explained(html.parent):
+        html.parent.mkdir(parents=True, exist_ok=True)
+    for path, content in tables.items():
+        write_atomic(path, content)
+    write_atomic(document, to_document(page, html=html.name, made=made))
+    write_atomic(html, text)
+    _remove_stale(html, set(tables))
+    return Written(page=page, html=html, markdown=document, tables=tuple(tables), size=len(text.encode()))
+
+
+def _page(subject: Subject, quantities: Quantities) -> Page:
+    if isinstance(subject, ReproductionRecord):
+        return page_of_reproduction(subject, quantities)
+    if isinstance(subject, SweepRecord):
+        return page_of_sweep(subject, quantities)
+    return page_of_run(subject, quantities)
+
+
+def _target(source: Path, output: Path | None) -> Path:
+    if output is None:
+        return source / FOLDER / f"{STEM}.html"
+    output = output.expanduser()
+    if output.suffix.lower() in (".html", ".htm") and not output.is_dir():
+        return output
+    if output.exists() and not output.is_dir():
+        raise ConfigError(f"--output {output}: is a file and no .html; name a folder, or a file that ends in .html")
+    return output / f"{STEM}.html"
+
+
+def _refuse_foreign(html: Path) -> None:
+    """A page that was not written here is somebody's work, and so are tables beside a page that is not there yet."""
+    if html.is_dir():
+        raise ConfigError(f"--output {short(html)}: is a folder; name another")
+    beside = [html.with_suffix(".md"), *(html.with_name(f"{html.stem}-{name}.csv") for name in sorted(_TABLES))]
+    foreign = [html] if html.exists() and not _is_ours(html) else []
+    if not html.exists():
+        foreign = [path for path in beside if path.exists()]
+    if foreign:
+        raise ConfigError(f"--output {short(foreign[0])}: is there already and no report; name another file or folder")
+
+
+def _is_ours(html: Path) -> bool:
+    try:
+        with html.open("rb") as file:
+            return f'name="generator" content="{GENERATOR}'.encode() in file.read(2048)
+    except OSError:
+        return False
+
+
+def _remove_stale(html: Path, written: set[Path]) -> None:
+    for name in _TABLES:
+        path = html.with_name(f"{html.stem}-{name}.csv")
+        if path not in written:
+            with suppress(OSError):
+                path.unlink()
