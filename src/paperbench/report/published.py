@@ -27,6 +27,7 @@ from paperbench.report.published_form import (
     Unit,
     faults_of,
     metrics_of,
+    mistakes,
     tolerance_of,
     unreproduced_of,
 )
@@ -203,12 +204,15 @@ def read(path: Path) -> list[Published]:
     type, the same table, row and column twice, a metric for a column that is not there or without conditions, a curve
     whose points are no numbers or not in order."""
     try:
-        paper = _form().validate_python(yaml.load(path.read_text(encoding="utf-8"), Loader=_LOADER))
+        content = yaml.load(path.read_text(encoding="utf-8"), Loader=_LOADER)
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"{path}: cannot be read: {error}") from error
     except yaml.YAMLError as error:
         raise DataError(f"{path}: not valid YAML: {error}") from error
+    try:
+        paper = _form().validate_python(content)
     except ValidationError as error:
-        faults = [f"{'.'.join(map(str, fault['loc']))}: {fault['msg']}" for fault in error.errors()]
-        raise DataError("\n".join(f"{path}: {fault}" for fault in faults)) from error
+        raise DataError("\n".join(f"{path}: {mistake}" for mistake in mistakes(error, content))) from error
     faults = [fault for part in paper.tables for fault in faults_of(part)]
     entries = [] if faults else [e for part in paper.tables for row in part.rows for e in _expand(paper, part, row)]
     faults += _repeated(entries)
