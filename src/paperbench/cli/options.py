@@ -19,6 +19,19 @@ Overrides = Annotated[
         show_default=False,
     ),
 ]
+SweptExperiment = Annotated[
+    str | None,
+    typer.Argument(metavar="EXPERIMENT", help="Name of an experiment (see `paperbench ls`).", show_default=False),
+]
+SweptOverrides = Annotated[
+    list[str] | None,
+    typer.Argument(
+        metavar="OVERRIDE",
+        help="KEY=VALUE for every run; KEY=A,B, 'KEY=range(0,3)', GROUP=A,B or 'GROUP=glob(*)' for one of each; "
+        "launcher.KEY=VALUE.",
+        show_default=False,
+    ),
+]
 RunDir = Annotated[
     Path | None,
     typer.Option("--run-dir", metavar="D", help="Folder of this run; default outputs/EXPERIMENT/TIME."),

@@ -69,6 +69,14 @@ def expand(experiment: str, overrides: Sequence[str], *, conf_dir: Path | None =
     `key=a,b`, `key=choice(a,b)`, `key=range(0,3)` and `group=glob(*)` are expanded; everything else goes to every request as
     it is. Raises `ConfigError` with every override that cannot be expanded.
     """
+    requests, mistakes = _expanded(experiment, overrides, conf_dir)
+    if mistakes:
+        raise ConfigError(*mistakes)
+    return requests
+
+
+def _expanded(experiment: str, overrides: Sequence[str], conf_dir: Path | None) -> tuple[list[Request], list[str]]:
+    """The requests of the overrides that can be expanded, and what is wrong with the others."""
     mistakes: list[str] = []
     choices: list[list[tuple[str, str | None]]] = []
     """For each override the texts it stands for, each with its label; None where there is but one."""
@@ -79,15 +87,13 @@ def expand(experiment: str, overrides: Sequence[str], *, conf_dir: Path | None =
             mistakes.extend(error.mistakes)
     count = prod(map(len, choices))
     if count > MOST_RUNS:
-        mistakes.append(f"{' '.join(overrides)}: stands for {count:,} runs, and a sweep takes {MOST_RUNS:,} at most")
-    if mistakes:
-        raise ConfigError(*mistakes)
+        return [], [*mistakes, f"{' '.join(overrides)}: {count:,} runs, and a sweep takes {MOST_RUNS:,} at most"]
     requests = []
     for combination in itertools.product(*choices):
         texts = tuple(text for text, _ in combination)
         labels = {_key(text): label for text, label in combination if label is not None}
         requests.append(Request(experiment=experiment, overrides=texts, labels=labels))
-    return requests
+    return requests, mistakes
 
 
 def _alternatives(text: str, conf_dir: Path | None) -> list[tuple[str, str | None]]:
@@ -103,6 +109,18 @@ def _alternatives(text: str, conf_dir: Path | None) -> list[tuple[str, str | Non
 
 def _key(text: str) -> str:
     return text.partition("=")[0].lstrip("+")
+
+
+def plan_overrides(experiment: str, overrides: Sequence[str], *, conf_dir: Path | None = None) -> Sweep:
+    """`expand` and `plan` in one, so that one error names the mistakes that either finds."""
+    requests, mistakes = _expanded(experiment, overrides, conf_dir)
+    try:
+        planned = plan(requests, conf_dir=conf_dir, overrides=overrides) if requests else None
+    except ConfigError as error:
+        raise ConfigError(*mistakes, *error.mistakes) from None
+    if planned is None or mistakes:
+        raise ConfigError(*mistakes)
+    return planned
 
 
 # --- what will be run -------------------------------------------------------------------------------------------------

@@ -331,6 +331,7 @@ class Scheduler:
                 if found is not None:
                     view.phase, view.done, view.total, view.values = found.phase, found.done, found.total, found.values
                     view.best = found.values.get("best", view.best)
+        self._watcher.looked()
 
     def _show(self, entry: _Entry, state: Any) -> None:
         if entry.view.state != state:

@@ -50,6 +50,10 @@ class Watcher(Protocol):
         """A view is in another state."""
         ...
 
+    def looked(self) -> None:
+        """The progress of the runs was read anew; a few times a second."""
+        ...
+
     def message(self, text: str) -> None:
         """A line worth keeping."""
         ...
@@ -66,6 +70,9 @@ class SilentWatcher:
         pass
 
     def changed(self, view: View) -> None:
+        pass
+
+    def looked(self) -> None:
         pass
 
     def message(self, text: str) -> None:

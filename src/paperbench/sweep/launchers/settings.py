@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import make_dataclass
+from pathlib import Path
 from typing import Any
 
 import yaml
@@ -29,7 +30,7 @@ def split(overrides: Sequence[str]) -> tuple[list[str], list[str]]:
     return own, [text for text in overrides if text not in own]
 
 
-def compose_settings(name: str, overrides: Sequence[str], folders: Sequence[Any]) -> Any:
+def compose_settings(name: str, overrides: Sequence[str], folders: Sequence[Path]) -> Any:
     """The settings of the launcher `name`, an instance of its class's `Settings`.
 
     `folders` are those that configurations are looked for in (`config.paths.search_path`). Raises `ConfigError` with every
@@ -65,7 +66,7 @@ def compose_settings(name: str, overrides: Sequence[str], folders: Sequence[Any]
     return config.launcher  # type: ignore[possibly-unbound]
 
 
-def _from_file(file: Any) -> dict[str, Any]:
+def _from_file(file: Path) -> dict[str, Any]:
     try:
         values = yaml.safe_load(file.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
@@ -75,8 +76,10 @@ def _from_file(file: Any) -> dict[str, Any]:
     return values or {}
 
 
-def _line(file: Any, key: str) -> str | None:
-    line = line_of(file, key.removeprefix(f"{SECTION}.")) if file is not None else None
+def _line(file: Path | None, key: str) -> str | None:
+    if file is None:
+        return None
+    line = line_of(file, key.removeprefix(f"{SECTION}."))
     return f"{short(file)}:{line}" if line else None
 
 

@@ -1,0 +1,209 @@
+"""What a person sees of a sweep: a live table on a terminal, plain lines anywhere else. Both implement `sweep.watch.Watcher`."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, TextIO
+
+from paperbench.cli.history import headline
+from paperbench.cli.output import duration
+from paperbench.sweep.plan import Member, Sweep
+from paperbench.sweep.watch import View, Watcher
+
+if TYPE_CHECKING:
+    from rich.console import Console, RenderableType
+    from rich.live import Live
+
+REFRESH_PER_SECOND = 4
+INTERVAL = 60.0
+"""Seconds between two lines about runs that have nothing new to tell but how far they are."""
+_ORDER = ("running", "failed", "elsewhere", "stopped", "not started", "done", "to do")
+"""Which rows stay when there are more than the window holds."""
+_STYLES = {"running": "cyan", "failed": "red", "stopped": "yellow", "done": "green", "elsewhere": "yellow"}
+
+
+def make_watcher(*, json_output: bool = False) -> Watcher:
+    """Live on a terminal, plain lines in a pipe or file, on stderr with `--json`."""
+    if json_output:
+        return PlainWatcher(sys.stderr)
+    if sys.stdout.isatty() and os.environ.get("TERM") != "dumb":
+        return RichWatcher()
+    return PlainWatcher(sys.stdout)
+
+
+# --- words ------------------------------------------------------------------------------------------------------------
+
+
+def title(member: Member) -> str:
+    """What tells the run from the others: `seed=1 data=voc`; its hash where nothing was swept."""
+    return labelled(member.request.labels) or member.hash
+
+
+def labelled(labels: Mapping[str, str]) -> str:
+    """`seed=1 data=voc`."""
+    return " ".join(f"{key}={value}" for key, value in labels.items())
+
+
+def progress(view: View) -> str:
+    """`train 40/200`, `continues at 40/200` or nothing."""
+    if view.state == "running" and view.total:
+        return f"{view.phase} {view.done}/{view.total}".strip()
+    return f"{view.done}/{view.total}" if view.state in ("stopped", "failed") and view.total else ""
+
+
+def result(view: View) -> str:
+    """The headline of the results, else the best value so far."""
+    metric, value = headline(view.metrics)
+    if value is not None:
+        return f"{metric} {value:.4g}"
+    return f"best {view.best:.4g}" if view.best is not None else ""
+
+
+def state(view: View) -> str:
+    """The state in words."""
+    return f"{view.state} before" if view.reused and view.state in ("done", "failed") else view.state
+
+
+def counts(views: Sequence[View]) -> str:
+    """`3 done, 1 failed, 2 running, 6 to do`."""
+    known = ("done", "failed", "stopped", "running", "elsewhere", "not started", "to do")
+    numbers = {name: sum(view.state == name for view in views) for name in known}
+    return ", ".join(f"{number} {name}" for name, number in numbers.items() if number)
+
+
+# --- plain lines ------------------------------------------------------------------------------------------------------
+
+
+class PlainWatcher:
+    """A line for each run that starts or ends, and one a minute for those that run. A reader that goes away silences it."""
+
+    def __init__(
+        self, stream: TextIO, *, interval: float = INTERVAL, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._stream = stream
+        self._interval = interval
+        self._clock = clock
+        self._views: Sequence[View] = ()
+        self._spoke = 0.0
+
+    def begin(self, sweep: Sweep, views: Sequence[View], jobs: int) -> None:
+        self._views = views
+        at_once = f", {jobs} at a time" if jobs > 1 else ""
+        self._print(f"{sweep.kind} {sweep.name} ({sweep.id}): {len(views)} runs{at_once}")
+
+    def changed(self, view: View) -> None:
+        if view.reused and view.state == "done":
+            return  # counted at the end; a sweep that is given again would list them all
+        if view.state == "to do":
+            return
+        ended = sum(other.state in ("done", "failed") for other in self._views)
+        parts = [f"[{ended}/{len(self._views)}]", state(view), title(view.member), progress(view), result(view)]
+        if view.state in ("done", "failed", "stopped"):
+            parts.append(duration(view.seconds))
+        if view.state == "failed" and view.message:
+            parts.append(view.message.splitlines()[0])
+        self._print("  ".join(part for part in parts if part))
+
+    def looked(self) -> None:
+        if self._clock() - self._spoke < self._interval:
+            return
+        for view in self._views:
+            if view.state == "running" and view.total:
+                self._print(f"  {title(view.member)}  {progress(view)}  {result(view)}".rstrip())
+
+    def message(self, text: str) -> None:
+        self._print(text)
+
+    def close(self) -> None:
+        pass
+
+    def _print(self, text: str) -> None:
+        self._spoke = self._clock()
+        encoding = getattr(self._stream, "encoding", None) or "utf-8"
+        try:
+            self._stream.write(text.encode(encoding, "replace").decode(encoding) + "\n")
+            self._stream.flush()
+        except (OSError, ValueError):  # ValueError: the stream was closed
+            self._stream = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115, PTH123 - until the process ends
+
+
+# --- live table -------------------------------------------------------------------------------------------------------
+
+
+class RichWatcher:
+    """A table that is redrawn a few times a second by a thread of its own, so that watching costs the sweep nothing."""
+
+    def __init__(self, console: Console | None = None) -> None:
+        from rich.console import Console
+
+        self._console = console or Console(highlight=False)
+        self._views: Sequence[View] = ()
+        self._name = ""
+        self._live: Live | None = None
+
+    def begin(self, sweep: Sweep, views: Sequence[View], jobs: int) -> None:
+        from rich.live import Live
+
+        self._views = views
+        self._name = f"{sweep.kind} {sweep.name} ({sweep.id})"
+        self._live = Live(
+            get_renderable=self._render,
+            console=self._console,
+            refresh_per_second=REFRESH_PER_SECOND,
+            vertical_overflow="crop",
+        )
+        self._live.start()
+
+    def changed(self, view: View) -> None:
+        pass
+
+    def looked(self) -> None:
+        pass
+
+    def message(self, text: str) -> None:
+        from rich.text import Text
+
+        self._console.print(Text(text, style="yellow"))  # above the live part, where it stays
+
+    def close(self) -> None:
+        if self._live is not None:
+            self._live.stop()  # draws the last state, leaves it standing, and shows the cursor again
+            self._live = None
+
+    def _render(self) -> RenderableType:
+        from rich.console import Group
+        from rich.progress_bar import ProgressBar
+        from rich.table import Table
+        from rich.text import Text
+
+        rows, left = self._rows()
+        grid = Table(box=None, header_style="bold", padding=(0, 2, 0, 0), expand=False)
+        for name in ("run", "state", "progress", "", "result", "time"):
+            grid.add_column(name, no_wrap=True, justify="right" if name == "time" else "left")
+        for view in rows:
+            bar: RenderableType = ""
+            if view.state == "running" and view.total:
+                bar = ProgressBar(total=view.total, completed=view.done, width=20)
+            elapsed = view.elapsed()
+            grid.add_row(
+                Text(title(view.member)),
+                Text(state(view), style=_STYLES.get(view.state, "dim")),
+                Text(progress(view)),
+                bar,
+                Text(result(view)),
+                duration(elapsed) if elapsed else "",
+            )
+        parts: list[RenderableType] = [Text(f"{self._name}: {counts(self._views)}", style="bold"), grid]
+        if left:
+            parts.append(Text(f"and {left} more", style="dim"))
+        return Group(*parts)
+
+    def _rows(self) -> tuple[list[View], int]:
+        """What fits into the window, in the sweep's order, the most telling states first; and how many do not."""
+        room = max(3, self._console.size.height - 5)
+        views = list(self._views)
+        chosen = sorted(range(len(views)), key=lambda i: (_ORDER.index(views[i].state), i))[:room]
+        return [views[i] for i in sorted(chosen)], len(views) - len(chosen)
