@@ -90,6 +90,39 @@ TASKS: dict[str, TaskSpec] = {
             schema="paperbench.detection.config:ScoreFiles",
             module="paperbench.detection.score_task",
         ),
+        TaskSpec(
+            name="vae-train",
+            verb="train",
+            summary="train an auto-encoder and measure its bound and likelihood",
+            schema="paperbench.vae.config:VaeTrain",
+            module="paperbench.vae.task",
+            evaluated_by="vae-eval",
+            predicts=True,
+            stacks=True,
+        ),
+        TaskSpec(
+            name="vae-eval",
+            verb="eval",
+            summary="measure a trained auto-encoder",
+            schema="paperbench.vae.config:VaeEval",
+            module="paperbench.vae.eval_task",
+            takes_checkpoint=True,
+        ),
+        TaskSpec(
+            name="stn-mnist",
+            verb="train",
+            summary="classify distorted digits, with or without a spatial transformer",
+            schema="paperbench.stn.config:StnMnist",
+            module="paperbench.stn.task",
+            predicts=True,
+        ),
+        TaskSpec(
+            name="stn-addition",
+            verb="train",
+            summary="add two distorted digits, with or without spatial transformers",
+            schema="paperbench.stn.config:StnAddition",
+            module="paperbench.stn.addition_task",
+        ),
     )
 }
 
@@ -102,11 +135,35 @@ MODELS: dict[str, ModelSpec] = {
             summary="region proposal network and Fast R-CNN head, trained jointly",
             source="Ren et al., Faster R-CNN, TPAMI 2016",
         ),
+        ModelSpec(
+            name="vae",
+            tasks=("vae-train", "vae-eval"),
+            summary="variational auto-encoder, one hidden layer on each side",
+            source="Kingma, Welling, Auto-Encoding Variational Bayes, ICLR 2014",
+        ),
+        ModelSpec(
+            name="conv-vae",
+            tasks=("vae-train", "vae-eval"),
+            summary="variational auto-encoder with convolutions",
+            source="Kingma, Welling, Auto-Encoding Variational Bayes, ICLR 2014; nets of this program",
+        ),
+        ModelSpec(
+            name="beta-vae",
+            tasks=("vae-train", "vae-eval"),
+            summary="variational auto-encoder whose KL term weighs more",
+            source="Higgins et al., beta-VAE, ICLR 2017",
+        ),
+        ModelSpec(
+            name="autoencoder",
+            tasks=("vae-train", "vae-eval"),
+            summary="plain autoencoder, squared errors",
+            source="Kingma, Welling, Auto-Encoding Variational Bayes, ICLR 2014, without its distributions",
+        ),
     )
 }
 
 _DETECTION = ("detect-train", "detect-eval")
-_DIGITS = ("stn-mnist", "stn-addition", "stn-colocalise", "vae-train", "distill")
+_DIGITS = ("stn-mnist", "stn-addition", "stn-colocalise", "vae-train", "vae-eval", "distill")
 
 DATASETS: dict[str, DatasetSpec] = {
     spec.name: spec
@@ -162,6 +219,14 @@ DATASETS: dict[str, DatasetSpec] = {
             homepage="http://yann.lecun.com/exdb/mnist/",
             checker="paperbench.data.labelled:check",
             archives=("mnist-train-images", "mnist-train-labels", "mnist-test-images", "mnist-test-labels"),
+        ),
+        DatasetSpec(
+            name="frey",
+            tasks=("vae-train", "vae-eval"),
+            summary="Frey faces, 1,965 frames of 28x20",
+            layout="frey/frey_rawface.mat",
+            homepage="https://cs.nyu.edu/~roweis/data.html",
+            checker="paperbench.vae.pixels:check",
         ),
     )
 }

@@ -7,42 +7,69 @@ nets have the same classifier and the same number of parameters.
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from torchvision.ops import deform_conv2d
+
+from paperbench.stn.geometry import ALIGN_CORNERS
+from paperbench.stn.localisation import ChannelsLast
 
 KERNEL = 3
 
 
-class DeformableFront(nn.Module):
-    """(B, C, side, side) -> the same shape: a 3x3 deformable convolution whose offsets a small net reads off the input.
+def deform_conv(images: Tensor, offsets: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    """`torchvision.ops.deform_conv2d` with the padding that keeps the size, by `grid_sample` and one product.
 
-    The offset net is built like ST-CNN's localisation net, 5x5 convolutions of `width` channels, but keeps the positions. It starts
-    with offsets 0 and the deformable convolution with the identity, so that training begins with the input as it is.
+    images: (B, C, H, W); offsets: (B, 2 * k * k, H, W), rows before columns for each tap; weight: (O, C, k, k). The same values
+    and gradients; on a CPU torchvision's backward pass takes many times as long where C is small.
+    """
+    batch, channels, height, width = images.shape
+    size = weight.shape[-1]
+    taps = torch.arange(size, device=images.device) - size // 2
+    moved = offsets.view(batch, size, size, 2, height, width)
+    y = moved[:, :, :, 0] + taps.view(size, 1, 1, 1) + torch.arange(height, device=images.device).view(height, 1)
+    x = moved[:, :, :, 1] + taps.view(1, size, 1, 1) + torch.arange(width, device=images.device)
+    planes = torch.stack([(2 * x + 1) / width - 1, (2 * y + 1) / height - 1], dim=1)
+    grid = planes.view(batch, 2, size * size * height, width).permute(0, 2, 3, 1)
+    samples = F.grid_sample(images, grid, padding_mode="zeros", align_corners=ALIGN_CORNERS)
+    columns = samples.view(batch, channels * size * size, height * width)
+    return (weight.flatten(1) @ columns + bias[:, None]).view(batch, -1, height, width)
+
+
+class DeformableFront(nn.Module):
+    """(B, C, H, W) -> the same shape: a 3x3 deformable convolution whose offsets a small net reads off the input.
+
+    The offset net is built like ST-CNN's localisation net, two 5x5 convolutions of `width` channels at half the resolution, but
+    keeps the positions. It starts with offsets 0 and the deformable convolution with the identity, so that training begins with
+    the input as it is.
     """
 
     def __init__(self, channels: int, *, width: int) -> None:
         super().__init__()
+        last = nn.Conv2d(width, 2 * KERNEL * KERNEL, 3, padding=1)
+        assert last.bias is not None
+        nn.init.zeros_(last.weight)
+        nn.init.zeros_(last.bias)
         self.offsets = nn.Sequential(
+            nn.AvgPool2d(2),
+            ChannelsLast(),
             nn.Conv2d(channels, width, 5, padding=2),
             nn.ReLU(),
             nn.Conv2d(width, width, 5, padding=2),
             nn.ReLU(),
-            nn.Conv2d(width, 2 * KERNEL * KERNEL, 3, padding=1),
+            last,
         )
-        last = self.offsets[-1]
-        assert isinstance(last, nn.Conv2d)
-        assert last.bias is not None
-        nn.init.zeros_(last.weight)
-        nn.init.zeros_(last.bias)
         self.weight = nn.Parameter(torch.zeros(channels, channels, KERNEL, KERNEL))
         nn.init.dirac_(self.weight)
         self.bias = nn.Parameter(torch.zeros(channels))
 
     def forward(self, images: Tensor) -> Tensor:
-        """The convolved images, in float32: offsets are positions, and bfloat16 knows those to a quarter pixel only."""
-        offsets = self.offsets(images)
+        """The convolved images, in the weights' precision: offsets are positions, and bfloat16 knows those to a quarter pixel."""
+        coarse = self.offsets(images)
         kind = self.weight.dtype
         with torch.autocast(images.device.type, enabled=False):
-            return deform_conv2d(
-                images.to(kind), offsets.to(kind), self.weight, self.bias, padding=(KERNEL // 2, KERNEL // 2)
-            )
+            offsets = F.interpolate(coarse.to(kind), images.shape[-2:], mode="bilinear", align_corners=ALIGN_CORNERS)
+            if images.device.type == "cpu":
+                return deform_conv(images.to(kind), offsets, self.weight, self.bias)
+            edge = (KERNEL // 2, KERNEL // 2)
+            return deform_conv2d(images.to(kind), offsets, self.weight, self.bias, padding=edge)

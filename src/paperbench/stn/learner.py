@@ -29,7 +29,7 @@ class Classification(nn.Module):
     def forward(self, batch: Batch, generator: torch.Generator) -> dict[str, Tensor]:
         """The cross-entropy of a batch."""
         inputs, labels = batch
-        return {"loss_class": F.cross_entropy(self.net(inputs), labels)}
+        return {"loss": F.cross_entropy(self.net(inputs), labels)}
 
     def keep(self, means: Tensor) -> None:
         """Takes the means of one more evaluation, (classes, C, H, W)."""

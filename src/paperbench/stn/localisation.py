@@ -12,6 +12,22 @@ from torch import Tensor, nn
 Localisation = tuple[nn.Module, int]
 
 
+def channels_last(images: Tensor) -> Tensor:
+    """(B, C, H, W) with C the fastest axis in memory. For C = 1, where any order is as good, the strides have to say it."""
+    _, channels, height, width = images.shape
+    if channels > 1:
+        return images.contiguous(memory_format=torch.channels_last)
+    return images.contiguous().as_strided(images.shape, (height * width, 1, width, 1))
+
+
+class ChannelsLast(nn.Module):
+    """`channels_last` as a layer."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        """The same values."""
+        return channels_last(images)
+
+
 def fully_connected(channels: int, side: int, *, width: int = 32, layers: int = 3) -> Localisation:
     """ST-FCN: `layers` fully connected layers of `width` units on the whole input."""
     parts: list[nn.Module] = [nn.Flatten()]
@@ -26,6 +42,7 @@ def convolutional(channels: int, side: int, *, filters: int = 20, units: int = 2
     """ST-CNN: half the resolution, 5x5 convolution, pooling, 5x5 convolution, one fully connected layer."""
     body = nn.Sequential(
         nn.AvgPool2d(2),
+        ChannelsLast(),
         nn.Conv2d(channels, filters, 5),
         nn.MaxPool2d(2),
         nn.ReLU(),
@@ -38,13 +55,16 @@ def convolutional(channels: int, side: int, *, filters: int = 20, units: int = 2
 
 def strided(channels: int, side: int, *, filters: int = 8, units: int = 8) -> Localisation:
     """Co-localisation: a 9x9 convolution with stride 4, pooling, two fully connected layers (A.2)."""
-    body = nn.Sequential(nn.Conv2d(channels, filters, 9, stride=4), nn.MaxPool2d(2), nn.ReLU(), nn.Flatten())
+    body = nn.Sequential(
+        ChannelsLast(), nn.Conv2d(channels, filters, 9, stride=4), nn.MaxPool2d(2), nn.ReLU(), nn.Flatten()
+    )
     return _with_head(body, channels, side, [units, units])
 
 
 def house_numbers(channels: int, side: int, *, filters: int = 32, units: int = 32) -> Localisation:
     """ST-CNN Single: two padded 5x5 convolutions with pooling between them, two fully connected layers (A.5)."""
     body = nn.Sequential(
+        ChannelsLast(),
         nn.Conv2d(channels, filters, 5, padding=2),
         nn.MaxPool2d(2),
         nn.ReLU(),

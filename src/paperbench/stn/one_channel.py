@@ -1,7 +1,7 @@
 """A convolution on one channel whose input gradient does not rule the training step of a CPU.
 
 A transformer in front of a convolution needs the gradient for the convolution's input. For one input channel torch's kernels take
-most of a whole step over it: they are made for many channels. Here it is one matrix product over the output channels and k * k
+most of a whole step over it: they are made for many channels. Here it is one matrix product over the output channels and 2 k
 shifted additions; values and gradients are those of `nn.Conv2d`.
 """
 
@@ -39,16 +39,16 @@ def _input_gradient(gradient: Tensor, weight: Tensor) -> Tensor:
     rows, columns = weight.shape[2:]
     pixels = gradient.permute(0, 2, 3, 1).reshape(-1, channels)
     taps = (weight.flatten(1).t() @ pixels.t()).view(rows, columns, batch, height, width)
-    # Many taps add up to one value: in float32 at least.
-    total = gradient.new_zeros((batch, height + rows - 1, width + columns - 1), dtype=_sum_dtype(gradient.dtype))
+    # Columns first, for all rows of taps at once: k + k large additions, not k * k small ones. Many taps add up to one value,
+    # so in float32 at least.
+    kind = torch.promote_types(gradient.dtype, torch.float32)
+    across = gradient.new_zeros((rows, batch, height, width + columns - 1), dtype=kind)
+    for column in range(columns):
+        across[..., column : column + width] += taps[:, column]
+    total = gradient.new_zeros((batch, height + rows - 1, width + columns - 1), dtype=kind)
     for row in range(rows):
-        for column in range(columns):
-            total[:, row : row + height, column : column + width].add_(taps[row, column])
+        total[:, row : row + height] += across[row]
     return total.unsqueeze(1).to(gradient.dtype)
-
-
-def _sum_dtype(dtype: torch.dtype) -> torch.dtype:
-    return torch.promote_types(dtype, torch.float32)
 
 
 class OneChannelConv2d(nn.Conv2d):
