@@ -153,7 +153,7 @@ def test_what_is_reached_is_printed() -> None:
         ("faster-rcnn/table8", "faster-rcnn/table-8"),
         ("faster-rcn/table-8", "faster-rcnn/table-8"),
         ("table-8", "faster-rcnn/table-8"),
-        ("faster-rcnn", "faster-rcnn/table-11, faster-rcnn/table-2"),
+        ("faster-rcnn", "faster-rcnn/table-2, faster-rcnn/table-3"),
     ],
 )
 def test_a_name_that_is_none_is_answered_with_the_nearest(name: str, near: str) -> None:

@@ -259,6 +259,62 @@ def sweep(
 
 
 @app.command()
+def reproduce(
+    name: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="[PAPER/TABLE]", help="A published table or figure; without one, the list.", show_default=False
+        ),
+    ] = None,
+    overrides: o.Overrides = None,
+    scale: Annotated[
+        str | None,
+        typer.Option(
+            "--scale", metavar="smoke|short|paper", help="How long and how large; default short.", show_default=False
+        ),
+    ] = None,
+    seeds: Annotated[
+        int | None,
+        typer.Option("--seeds", metavar="N", min=1, help="Seeds 0 to N-1 instead of the table's own number."),
+    ] = None,
+    jobs: Annotated[int | None, typer.Option("--jobs", metavar="N", min=1, help="Runs at once.")] = None,
+    launcher: Annotated[
+        str, typer.Option("--launcher", metavar="local|slurm|ray", help="Where runs are started.")
+    ] = "local",
+    retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Also do runs that failed before.")] = False,
+    fail_fast: Annotated[bool, typer.Option("--fail-fast", help="Stop at the first failure.")] = False,
+    stacked: Annotated[bool, typer.Option("--stacked", help="Train runs side by side in one process.")] = False,
+    dry_run: o.DryRun = False,
+    json_output: o.Json = False,
+    conf_dir: o.ConfDir = None,
+    debug: o.Debug = False,
+) -> None:
+    """Make a published table: the paper's value, yours, the verdict.
+
+    Runs what is missing and reuses what is done. Overrides hold for every run.
+    """
+    with guarded(json_output=json_output, debug=debug):
+        from paperbench.cli import reproducing
+
+        reproducing.reproduce(
+            name,
+            overrides or (),
+            reproducing.Options(
+                scale=scale,
+                seeds=seeds,
+                jobs=jobs,
+                launcher=launcher,
+                retry_failed=retry_failed,
+                fail_fast=fail_fast,
+                stacked=stacked,
+                dry_run=dry_run,
+                json_output=json_output,
+                conf_dir=conf_dir,
+            ),
+        )
+
+
+@app.command()
 def runs(
     root: Annotated[Path, typer.Argument(metavar="FOLDER", help="Where runs were written.")] = Path("outputs"),
     sort: Annotated[

@@ -6,10 +6,11 @@ that can be wrong with a file short of composing its runs is found here, and sai
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from paperbench.catalog import PAPERS
 from paperbench.config.paths import options, search_path, short
@@ -31,6 +32,7 @@ from paperbench.report.layoutfile import (
 from paperbench.report.published import Published
 
 GROUP = "reproduce"
+Item = TypeVar("Item")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,8 +103,9 @@ class Layout:
 
 
 def names(folders: Sequence[Path]) -> dict[str, Path]:
-    """All reproductions, `<paper>/<table>`, with the file that each is read from."""
-    return options(GROUP, folders)
+    """All reproductions, `<paper>/<table>`, with the file that each is read from; table 2 before table 11."""
+    found = options(GROUP, folders)
+    return {name: found[name] for name in sorted(found, key=_natural)}
 
 
 def load(name: str, conf_dir: Path | None = None) -> Layout:
@@ -117,12 +120,10 @@ def load(name: str, conf_dir: Path | None = None) -> Layout:
 
 
 def reached(conf_dir: Path | None = None) -> frozenset[tuple[str, str, str, str]]:
-    """(paper, table, row, column) of every published number that some reproduction stands beside at its paper scale."""
-    found: set[tuple[str, str, str, str]] = set()
-    for name, file in names(search_path(conf_dir)).items():
-        layout = read(name, file)
-        found |= {place_of(cell.published) for cell in layout.cells("paper") if cell.published}
-    return frozenset(found)
+    """(paper, table, row, column) of every published number that some reproduction stands beside."""
+    layouts = [read(name, file) for name, file in names(search_path(conf_dir)).items()]
+    cells = [cell for layout in layouts for cell in layout.cells(next(iter(layout.scales)))]
+    return frozenset(place_of(cell.published) for cell in cells if cell.published)
 
 
 def place_of(entry: Published) -> tuple[str, str, str, str]:
@@ -156,6 +157,11 @@ def read(name: str, file: Path) -> Layout:
     cells = layout.cells(next(iter(layout.scales)))  # every cell finds its published number and its metric
     shown = next((cell.published for cell in cells if cell.published is not None), first)
     return Layout(**{**vars(layout), "caption": shown.caption, "source": shown.source})
+
+
+def _natural(name: str) -> list[tuple[int, str]]:
+    """Sorts numbers within a name as numbers."""
+    return [(int(part), "") if part.isdigit() else (0, part) for part in re.split(r"(\d+)", name)]
 
 
 def _near(name: str, files: Iterable[str]) -> list[str]:
@@ -241,10 +247,8 @@ def _metric(entry: LayoutFile, row: RowEntry, name: str, column: ColumnEntry, nu
 def _cell(layout: Layout, row: RowEntry, name: str, column: ColumnEntry, scale: str) -> Cell:
     entry = layout.entry
     number = _published(entry, row, name, column)
-    layers = [
-        part.get(key, []) for part in (entry.overrides, column.overrides, row.overrides) for key in ("all", scale)
-    ]
-    declared = [part.get(key, []) for part in (entry.deviations, row.deviations) for key in ("all", scale)]
+    layers = [_at_scale(part, scale) for part in (entry.overrides, column.overrides, row.overrides)]
+    declared = [_at_scale(part, scale) for part in (entry.deviations, row.deviations)]
     return Cell(
         row=row.row,
         column=name,
@@ -256,6 +260,11 @@ def _cell(layout: Layout, row: RowEntry, name: str, column: ColumnEntry, scale: 
         samples=column.samples,
         factor=column.factor,
     )
+
+
+def _at_scale(part: Mapping[Any, Sequence[Item]], scale: str) -> list[Item]:
+    """What a file says for all scales, then what it says for this one."""
+    return [*part.get("all", ()), *part.get(scale, ())]
 
 
 def merged(*layers: Sequence[str]) -> tuple[str, ...]:

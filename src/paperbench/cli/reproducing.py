@@ -1,0 +1,222 @@
+"""`paperbench reproduce`: the list of published tables, and one of them made and printed."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import typer
+
+from paperbench.cli.grid import print_table
+from paperbench.cli.guard import emit_json, print_error
+from paperbench.cli.output import duration, line, table
+from paperbench.cli.sweep_display import labelled, make_watcher
+from paperbench.config.paths import search_path, short
+from paperbench.config.schema import OutputConfig
+from paperbench.errors import ConfigError
+from paperbench.report import layout as layouts
+from paperbench.report import reproductions
+from paperbench.report.layout import override_key
+from paperbench.report.layoutfile import SCALES
+from paperbench.report.preparing import Prepared, prepare
+from paperbench.report.reproduction import DOCUMENT, assemble, write
+from paperbench.report.reproduction_tables import display_table
+from paperbench.report.reproductions import AtScale, Listed, at_scale
+from paperbench.sweep.launchers.settings import compose_settings, split
+from paperbench.sweep.run import carry_out
+from paperbench.sweep.scheduler import MemberResult
+from paperbench.sweep.standing import standing
+
+DEFAULT_SCALE = "short"
+OUTPUT_ROOT = "output.root"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """What the options of the command said."""
+
+    scale: str | None = None
+    seeds: int | None = None
+    jobs: int | None = None
+    launcher: str = "local"
+    retry_failed: bool = False
+    fail_fast: bool = False
+    stacked: bool = False
+    dry_run: bool = False
+    json_output: bool = False
+    conf_dir: Path | None = None
+
+
+def reproduce(name: str | None, overrides: Sequence[str], options: Options) -> None:
+    """Without a name, or with that of a paper, the list; else the table of that name."""
+    if name is not None and "=" in name:
+        name, overrides = None, (name, *overrides)
+    known = layouts.names(search_path(options.conf_dir))
+    if name is None or (name not in known and any(other.startswith(f"{name}/") for other in known)):
+        _list(name, overrides, options)
+        return
+    layout = layouts.load(name, options.conf_dir)
+    own, others = split(overrides)
+    settings = compose_settings(options.launcher, own, search_path(options.conf_dir))
+    scale = options.scale or DEFAULT_SCALE
+    prepared = prepare(layout, scale, seeds=options.seeds, overrides=others, conf_dir=options.conf_dir)
+    if options.dry_run:
+        _print_plan(prepared, options)
+    else:
+        _make(prepared, settings, options)
+
+
+# --- the list ---------------------------------------------------------------------------------------------------------
+
+
+def _list(paper: str | None, overrides: Sequence[str], options: Options) -> None:
+    found, mistakes = reproductions.listed(_root_for_list(overrides), options.conf_dir)
+    found = [item for item in found if paper is None or item.name.startswith(f"{paper}/")]
+    if options.json_output:
+        if mistakes:
+            raise ConfigError(*mistakes)
+        emit_json([{**asdict(item), "file": str(item.file)} for item in found])
+        return
+    scales = [scale for scale in SCALES if any(_at(item, scale) for item in found)]
+    table(
+        ("name", *scales, "what"),
+        (
+            [item.name, *(_cost(_at(item, scale)) for scale in scales), f"{item.table}. {item.caption}"]
+            for item in found
+        ),
+    )
+    line()
+    line("paperbench reproduce NAME [--scale smoke|short|paper]   (runs, time one after another, what is done)")
+    if mistakes:
+        raise ConfigError(*mistakes)
+
+
+def _root_for_list(overrides: Sequence[str]) -> Path:
+    """Where runs lie. A list takes no other override: it composes nothing."""
+    others = [text for text in overrides if override_key(text) != OUTPUT_ROOT]
+    if others:
+        raise ConfigError(
+            *(f"{text}: belongs to `paperbench reproduce NAME`; a list takes output.root=DIR" for text in others)
+        )
+    return Path(overrides[-1].partition("=")[2] if overrides else OutputConfig().root)
+
+
+def _at(item: Listed, scale: str) -> AtScale | None:
+    return next((at for at in item.scales if at.scale == scale), None)
+
+
+def _cost(at: AtScale | None) -> str:
+    """`6 runs, 13:00, 2 done`."""
+    if at is None:
+        return ""
+    time = "not measured" if at.seconds is None else duration(at.seconds)
+    done = f", {at.done} done" if at.done else ""
+    return f"{at.runs} run{'' if at.runs == 1 else 's'}, {time}{done}"
+
+
+# --- the plan ---------------------------------------------------------------------------------------------------------
+
+
+def _print_plan(prepared: Prepared, options: Options) -> None:
+    """`--dry-run`: the runs, what is done of them, and what the numbers will be worth."""
+    states = {member.hash: standing(member.directory).state for member in prepared.sweep.members}
+    worth = [(item.cell.row, item.cell.column, item.departures) for item in prepared.cells]
+    if options.json_output:
+        emit_json(_plan_document(prepared, states))
+        return
+    layout = prepared.layout
+    line(f"{layout.name}, scale={prepared.scale}: {layout.table}. {layout.caption} (dry run, nothing is written)")
+    line(_cost_in_words(prepared))
+    keys = list(dict.fromkeys(key for member in prepared.sweep.members for key in member.request.labels))
+    table(
+        (*keys, "state", "run"),
+        (
+            (*(member.request.labels.get(key, "") for key in keys), states[member.hash], short(member.directory))
+            for member in prepared.sweep.members
+        ),
+    )
+    said = Counter(sentence for _, _, departures in worth for sentence in departures.sentences)
+    for sentence, count in said.items():
+        line(f"{'every number' if count == len(worth) else f'{count} of {len(worth)} numbers'}: {sentence}")
+    if not said:
+        line("every condition of the published numbers is met")
+
+
+def _cost_in_words(prepared: Prepared) -> str:
+    at = at_scale(prepared.layout, prepared.scale, prepared.directory, len(prepared.seeds))
+    count = len(prepared.sweep.members)
+    runs = (
+        f"{count} run{'' if count == 1 else 's'}, {len(prepared.seeds)} seed{'' if len(prepared.seeds) == 1 else 's'}"
+    )
+    if at.seconds is None:
+        return f"{runs}; time not measured"
+    return f"{runs}; {duration(at.seconds / max(at.runs, 1) * count)} one after another on {at.machine}"
+
+
+def _plan_document(prepared: Prepared, states: Mapping[str, str]) -> dict[str, Any]:
+    return {
+        "name": prepared.layout.name,
+        "scale": prepared.scale,
+        "seeds": len(prepared.seeds),
+        "directory": str(prepared.directory),
+        "runs": [
+            {
+                "experiment": member.request.experiment,
+                "overrides": list(member.request.overrides),
+                "labels": dict(member.request.labels),
+                "directory": str(member.directory),
+                "state": states[member.hash],
+            }
+            for member in prepared.sweep.members
+        ],
+        "cells": [
+            {
+                "row": item.cell.row,
+                "column": item.cell.column,
+                "metric": item.cell.metric,
+                "departures": asdict(item.departures),
+            }
+            for item in prepared.cells
+        ],
+        "dry_run": True,
+    }
+
+
+# --- the table --------------------------------------------------------------------------------------------------------
+
+
+def _make(prepared: Prepared, settings: Any, options: Options) -> None:
+    """Does what is missing, writes the table and prints it, whatever became of the runs."""
+    outcome = carry_out(
+        prepared.sweep,
+        launcher=options.launcher,
+        settings=settings,
+        jobs=options.jobs,
+        watcher=make_watcher(json_output=options.json_output),
+        retry_failed=options.retry_failed,
+        fail_fast=options.fail_fast,
+        stacked=options.stacked,
+    )
+    document = assemble(prepared, outcome.members)
+    write(document, prepared.directory)
+    for result in outcome.members:
+        if result.state == "failed":
+            _print_failure(result)
+    if options.json_output:
+        emit_json({**document, "directory": str(prepared.directory), "exit_code": outcome.exit_code})
+    else:
+        print_table(display_table(document))
+        line(f"all numbers: {short(prepared.directory / DOCUMENT)}")
+    if outcome.exit_code:
+        raise typer.Exit(outcome.exit_code)
+
+
+def _print_failure(result: MemberResult) -> None:
+    print_error(f"failed: {labelled(result.member.request.labels)}: {result.message}")
+    for text in result.log_tail:
+        print_error(f"  | {text}")
+    again = "paperbench reproduce … --retry-failed tries it again"
+    print_error(f"  log: {short(result.member.directory / 'log.txt')}; {again}")

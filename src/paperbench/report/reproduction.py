@@ -1,0 +1,296 @@
+"""What a table's runs measured beside what the paper printed, as one document: `reproduction.json`.
+
+The document holds every number in full and every reservation in words; the tables for people and for spreadsheets are drawn
+from it (`reproduction_tables`), and so is the report.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from paperbench.config.explain import look_up
+from paperbench.config.paths import short
+from paperbench.config.suggest import nearest
+from paperbench.engine.files import explained, write_atomic, write_json
+from paperbench.engine.metriclog import read as read_log
+from paperbench.report.layout import Cell
+from paperbench.report.layoutfile import ComparisonEntry
+from paperbench.report.preparing import KIND, Placed, Prepared
+from paperbench.report.published import Published
+from paperbench.report.reproduction_tables import display_table, flat_table
+from paperbench.report.statistics import Paired, Summary, paired, summarise
+from paperbench.report.tables import as_csv, markdown
+from paperbench.report.verdict import Departures, Verdict, judge
+from paperbench.sweep.plan import Member
+from paperbench.sweep.scheduler import MemberResult
+
+SCHEMA_VERSION = 1
+DOCUMENT = "reproduction.json"
+LOW, HIGH = "/low", "/high"
+"""Endings of the metrics that hold the ends of an interval over test images, beside the metric itself."""
+
+SAMPLES_SLACK = 0.02
+"""How far from the wanted number of training samples a record may lie, as a fraction of it."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Measured:
+    """One cell after its runs: values by seed in the paper's unit, and in words why others are missing.
+
+    `runs` are the runs' folders, relative to the reproduction's.
+    """
+
+    placed: Placed
+    values: Mapping[int, float]
+    runs: Mapping[int, str]
+    images: tuple[float, float] | None
+    missing: tuple[str, ...]
+
+
+def assemble(prepared: Prepared, results: Sequence[MemberResult]) -> dict[str, Any]:
+    """The document of `reproduction.json`, from how each run of the sweep stands."""
+    by_hash = {result.member.hash: result for result in results}
+    measured = [_measure(placed, by_hash, prepared) for placed in prepared.cells]
+    rows: dict[str, dict[str, Any]] = {}
+    for item in measured:
+        cell = item.placed.cell
+        row = rows.setdefault(cell.row, {"row": cell.row, "kind": "runs", "cells": {}})
+        row["cells"][cell.column] = _cell(item, len(prepared.seeds))
+    for comparison in prepared.layout.comparisons:
+        rows[comparison.row] = _comparison(comparison, measured)
+    cells = [cell for row in rows.values() for cell in row["cells"].values()]
+    held = [Verdict(cell["verdict"]) for cell in cells if cell["published"] is not None]
+    layout = prepared.layout
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "kind": KIND,
+        "name": layout.name,
+        "paper": layout.paper,
+        "table": layout.table,
+        "caption": layout.caption,
+        "source": layout.source,
+        "scale": prepared.scale,
+        "seeds": len(prepared.seeds),
+        "overrides": list(prepared.overrides),
+        "columns": list(layout.columns),
+        "rows": list(rows.values()),
+        "remarks": _remarks(prepared, results),
+        "is_reproduction": bool(held) and all(verdict.of_reproduction for verdict in held),
+    }
+
+
+def write(document: Mapping[str, Any], folder: Path) -> None:
+    """`reproduction.json`, `table.md` and `table.csv` in the reproduction's folder, each whole or not at all."""
+    with explained(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+    write_json(folder / DOCUMENT, document)
+    write_atomic(folder / "table.md", markdown(display_table(document)))
+    write_atomic(folder / "table.csv", as_csv(flat_table(document)))
+
+
+# --- values -----------------------------------------------------------------------------------------------------------
+
+
+def _measure(placed: Placed, by_hash: Mapping[str, MemberResult], prepared: Prepared) -> Measured:
+    values: dict[int, float] = {}
+    missing: list[str] = []
+    images: tuple[float, float] | None = None
+    for seed, member in placed.runs.items():
+        result = by_hash.get(member.hash)
+        if result is None or result.state != "done" or result.results is None:
+            missing.append(f"seed {seed} is missing: {_why(result, member)}")
+            continue
+        found = _value(placed.cell, member, result.results)
+        if isinstance(found, str):
+            missing.append(f"seed {seed} is missing: {found}")
+        else:
+            values[seed] = found * placed.cell.factor
+            images = _over_images(placed.cell, result.results)
+    runs = {seed: os.path.relpath(placed.runs[seed].directory, prepared.directory) for seed in values}
+    return Measured(
+        placed=placed, values=values, runs=runs, images=images if len(values) == 1 else None, missing=tuple(missing)
+    )
+
+
+def _why(result: MemberResult | None, member: Member) -> str:
+    if result is None or result.state == "not started":
+        return "its run was not started"
+    said = " ".join(result.message.split())
+    return f"its run {short(member.directory)} {result.state}{f': {said}' if said else ''}"
+
+
+def _value(cell: Cell, member: Member, results: Mapping[str, Any]) -> float | str:
+    """The number, or why there is none."""
+    metrics = results.get("metrics") or {}
+    if cell.samples is not None:
+        return _at_samples(cell.metric, cell.samples, member)
+    if cell.metric not in metrics:
+        near = nearest(cell.metric, metrics)
+        return f"{short(member.directory)} has no metric {cell.metric}" + (
+            f"; nearest: {', '.join(near)}" if near else ""
+        )
+    value = metrics[cell.metric]
+    return (
+        float(value) if isinstance(value, int | float) else f"{cell.metric} of {short(member.directory)} is not finite"
+    )
+
+
+def _at_samples(metric: str, samples: int, member: Member) -> float | str:
+    """The metric as it was recorded after about so many training samples."""
+    batch = look_up(member.composed.resolved, "train.batch_size", 1)
+    records = [
+        (abs(record["step"] * batch - samples), record[metric])
+        for record in read_log(member.directory / "metrics.jsonl")
+        if isinstance(record.get(metric), int | float)
+    ]
+    if not records:
+        return f"{short(member.directory)}/metrics.jsonl has no record of {metric}"
+    distance, value = min(records)
+    if distance > SAMPLES_SLACK * samples:
+        return f"{metric} was not measured near {samples:,} training samples in {short(member.directory)}"
+    return float(value)
+
+
+def _over_images(cell: Cell, results: Mapping[str, Any]) -> tuple[float, float] | None:
+    """The interval over resampled test images that a run may have written beside its metric."""
+    metrics = results.get("metrics") or {}
+    low, high = metrics.get(cell.metric + LOW), metrics.get(cell.metric + HIGH)
+    if cell.samples is not None or not isinstance(low, int | float) or not isinstance(high, int | float):
+        return None
+    return float(low) * cell.factor, float(high) * cell.factor
+
+
+# --- cells of the document --------------------------------------------------------------------------------------------
+
+
+def _cell(item: Measured, wanted: int) -> dict[str, Any]:
+    cell, departs = item.placed.cell, item.placed.departures
+    summary = summarise(list(item.values.values()), test_images=item.images)
+    remarks = [*departs.sentences, *item.missing]
+    if item.missing and item.values:
+        remarks.insert(0, f"{len(item.values)} of {wanted} seeds")
+    if cell.published is not None and cell.published.doubt:
+        remarks.append(f"the published number is in doubt: {cell.published.doubt}")
+    values = [
+        {"seed": seed, "value": value, "run": item.runs[seed]} for seed, value in item.values.items()
+    ]  # fmt: skip
+    return {
+        "published": _printed(cell.published),
+        "metric": cell.metric,
+        **_numbers(summary, values, cell.published, departs),
+        "remarks": remarks,
+    }
+
+
+def _printed(number: Published | None) -> dict[str, Any] | None:
+    if number is None:
+        return None
+    keys = ("value", "unit", "direction", "tolerance", "sample", "row", "column")
+    return {key: getattr(number, key) for key in keys}
+
+
+def _numbers(
+    summary: Summary, values: list[dict[str, Any]], number: Published | None, departs: Departures
+) -> dict[str, Any]:
+    comparable = number is not None and summary.mean is not None and not departs.data
+    return {
+        "values": values,
+        "n": summary.n,
+        "mean": summary.mean,
+        "interval": None if summary.interval is None else list(summary.interval),
+        "interval_kind": summary.kind,
+        # On other data a difference would be a number without a meaning.
+        "difference": summary.mean - number.value if comparable and number and summary.mean is not None else None,
+        "verdict": str(judge(number, summary.mean, departs)),
+        "departs": departs.names,
+    }
+
+
+# --- comparisons of two rows ------------------------------------------------------------------------------------------
+
+
+def _comparison(comparison: ComparisonEntry, measured: Sequence[Measured]) -> dict[str, Any]:
+    by_place = {(item.placed.cell.row, item.placed.cell.column): item for item in measured}
+    cells = {}
+    for row, column in by_place:
+        other = by_place.get((comparison.against, column))
+        if row == comparison.of and other is not None and (not comparison.columns or column in comparison.columns):
+            cells[column] = _compared(by_place[row, column], other)
+    return {
+        "row": comparison.row,
+        "kind": "comparison",
+        "of": comparison.of,
+        "against": comparison.against,
+        "cells": cells,
+    }
+
+
+def _compared(of: Measured, against: Measured) -> dict[str, Any]:
+    pair = paired(of.values, against.values)
+    departs = of.placed.departures | against.placed.departures
+    printed = _printed_difference(of.placed.cell.published, against.placed.cell.published)
+    values = [
+        {"seed": seed, "value": value, "run": None}
+        for seed, value in zip(pair.seeds, pair.summary.values, strict=True)
+    ]  # fmt: skip
+    return {
+        "published": _printed(printed),
+        "metric": of.placed.cell.metric,
+        **_numbers(pair.summary, values, printed, departs),
+        "remarks": [*_said_of_pair(pair, printed), *departs.sentences],
+    }
+
+
+def _printed_difference(of: Published | None, against: Published | None) -> Published | None:
+    """The difference of two printed numbers. It has no tolerance: none was stated for it."""
+    if of is None or against is None or of.unit != against.unit:
+        return None
+    return Published(
+        **{
+            **vars(of),
+            "row": f"{of.row} minus {against.row}",
+            # Two printed decimals differ by a printed decimal, which floats do not always.
+            "value": round(of.value - against.value, 10),
+            "unit": "points" if of.unit == "percent" else of.unit,
+            "tolerance": None,
+            "metric": None,
+            "note": "",
+        }
+    )
+
+
+def _said_of_pair(pair: Paired, printed: Published | None) -> list[str]:
+    said = ["difference seed by seed"]
+    if pair.unpaired:
+        said.append(f"seeds that only one of the two has are left out: {', '.join(map(str, pair.unpaired))}")
+    mean, interval = pair.summary.mean, pair.summary.interval
+    if mean is not None and printed is not None and printed.value:
+        same = mean * printed.value > 0
+        said.append("the same direction as in the paper" if same else "not the direction of the paper")
+    if interval is not None and interval[0] <= 0 <= interval[1]:
+        said.append("the interval includes no difference at all")
+    return said
+
+
+# --- remarks about the whole table ------------------------------------------------------------------------------------
+
+
+def _remarks(prepared: Prepared, results: Sequence[MemberResult]) -> list[str]:
+    said = [f"paper: {prepared.layout.source}"]
+    data = dict.fromkeys(str((result.results or {}).get("data") or "") for result in results)
+    said += [f"made on {text}" for text in data if text]
+    if prepared.overrides:
+        said.append(f"asked for on the command line: {' '.join(prepared.overrides)}")
+    reasons: dict[str, list[str]] = {}
+    for entry in prepared.layout.not_reached():
+        rows = reasons.setdefault(entry.unreproduced or "made elsewhere or not at all", [])
+        if entry.row not in rows:
+            rows.append(entry.row)
+    said += [
+        f"rows of the paper that are not made here: {'; '.join(rows)} ({reason})" for reason, rows in reasons.items()
+    ]
+    return said

@@ -1,0 +1,95 @@
+"""All reproductions at a glance: what each stands beside, what it costs at each scale, and what is done of it.
+
+Reads files alone and composes nothing, so that a list is quick. What is done is told by the record that a reproduction leaves
+and by the directories of the runs that stand in it.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from paperbench.config.paths import search_path
+from paperbench.errors import ConfigError
+from paperbench.report.layout import Layout, names, read
+from paperbench.report.layoutfile import CostEntry
+from paperbench.sweep.record import RECORD
+from paperbench.sweep.standing import standing
+
+
+@dataclass(frozen=True, kw_only=True)
+class AtScale:
+    """`seconds` is what all runs take one after another on `machine`, None where that was never measured."""
+
+    scale: str
+    runs: int
+    seeds: int
+    done: int
+    seconds: float | None
+    machine: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Listed:
+    """One reproduction. `is_reproduction` of a scale stands in the document that making it wrote."""
+
+    name: str
+    paper: str
+    table: str
+    caption: str
+    file: Path
+    scales: tuple[AtScale, ...]
+
+
+def listed(root: Path, conf_dir: Path | None = None) -> tuple[list[Listed], list[str]]:
+    """Every reproduction that can be named, by name, and the mistakes in files that cannot be read."""
+    found: list[Listed] = []
+    mistakes: list[str] = []
+    for name, file in names(search_path(conf_dir)).items():
+        try:
+            found.append(describe(read(name, file), root))
+        except ConfigError as error:
+            mistakes += error.mistakes
+    return found, mistakes
+
+
+def describe(layout: Layout, root: Path) -> Listed:
+    """What the list says of one reproduction whose runs lie below `root`."""
+    return Listed(
+        name=layout.name,
+        paper=layout.paper,
+        table=layout.table,
+        caption=layout.caption,
+        file=layout.file,
+        scales=tuple(at_scale(layout, scale, root) for scale in layout.scales),
+    )
+
+
+def at_scale(layout: Layout, scale: str, root: Path, seeds: int | None = None) -> AtScale:
+    """Runs and cost of one scale, with the file's number of seeds or another."""
+    entry = layout.scale(scale)
+    runs = layout.runs(scale, seeds)
+    measured = entry.cost if isinstance(entry.cost, CostEntry) else None
+    return AtScale(
+        scale=scale,
+        runs=runs,
+        seeds=seeds or entry.seeds,
+        done=sum(
+            1 for folder in _recorded(root / "reproduce" / layout.name / scale) if standing(folder).state == "done"
+        ),
+        seconds=None if measured is None else measured.seconds * runs,
+        machine="" if measured is None else measured.machine,
+    )
+
+
+def _recorded(folder: Path) -> Iterator[Path]:
+    """The run directories that the record in `folder` names; none where there is no record."""
+    try:
+        record = json.loads((folder / RECORD).read_text(encoding="utf-8"))
+        runs = [str(run["directory"]) for run in record["runs"]]
+    except (OSError, ValueError, KeyError, TypeError):
+        return
+    for run in runs:
+        yield folder / run
