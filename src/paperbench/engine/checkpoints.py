@@ -167,6 +167,12 @@ class CheckpointStore:
 
     # --- loading ------------------------------------------------------------------------------------------------------
 
+    def step_of(self, which: str = "last") -> int | None:
+        """The step of the `last`, `best` or `previous` checkpoint as the manifest has it; None if there is none it knows."""
+        name = _FALLBACKS[which][0]
+        known = (self._manifest() or {}).get(name)
+        return known[-1].step if known and self._path(name).exists() else None
+
     def load(self, which: str = "last") -> tuple[State, int] | None:
         """The state and step of the `last`, `best` or `previous` checkpoint, its tensors on the CPU; None if there is no file.
 

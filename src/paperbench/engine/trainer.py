@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any, Literal
 
 import numpy as np
@@ -33,10 +33,14 @@ class Trainer:
     alone; `fetch` must draw from (seed, epoch, index) alone. `module` is on `run.device`; every group of `optimizer` has
     `base_lr` (`optim.build_optimizer`), multiplied by `lr_factor(step)`.
 
-    `evaluate()` is called on every rank, with `module` in evaluation mode, every `evaluate_every` steps (0: never) and after
-    the last one. Of its values, that called `watch` decides which checkpoint is the best.
+    `evaluate()` is called on every rank, with `module` in evaluation mode, every `evaluate_every` steps (0: never), after
+    those that `evaluate_at` names, and after the last one. Of its values, that called `watch` decides which checkpoint is the
+    best.
 
     With several ranks gradients are averaged, `fetch` gives each its share, and rank 0's buffers count.
+
+    `fit` is all that a task calls. Between steps everything goes through `restore`, `settle` and `finish`, which
+    `stacked_trainer` calls too, for models that take their steps together.
     """
 
     def __init__(
@@ -53,6 +57,7 @@ class Trainer:
         log_every: int = 20,
         checkpoint_every: int = 200,
         evaluate_every: int = 0,
+        evaluate_at: Collection[int] = (),
         prefetch: int | None = None,
         evaluate: Callable[[], dict[str, float]] | None = None,
         watch: str | None = None,
@@ -69,6 +74,7 @@ class Trainer:
         self.log_every = log_every
         self.checkpoint_every = checkpoint_every
         self.evaluate_every = evaluate_every
+        self.evaluate_at = frozenset(evaluate_at)
         self.prefetch = depth_for(run.device, prefetch)
         self.evaluate = evaluate
         self.watch = watch
@@ -92,7 +98,7 @@ class Trainer:
         self._logged: dict[str, float] = {}
         self._owed = False
         """Whether the run was stopped where an evaluation was due: a stop does not wait for it, the resumed run makes it."""
-        self._clock = Clock(run.device)
+        self.clock = Clock(run.device)
         self._status_written = 0.0
 
     # --- the loop -----------------------------------------------------------------------------------------------------
@@ -104,28 +110,32 @@ class Trainer:
         `TrainingError` before a step that is not finite, and `CheckpointError` when no checkpoint can be used.
         """
         run = self.run
-        start = self._restore()
+        start = self.restore()
         self._model = self._distributed()
         self._model.train()
         if run.ranks.any(bool(run.stop)):
-            self._stop(start)
-        run.reporter.progress("train", start, self.steps, self._shown(start))
-        if self._owed:
-            self._evaluate_and_save(start)
+            self.halt(start)
+        self.begin(start)
         with Prefetcher(
             lambda step: self.fetch(self.order.batch(step)), start, self.steps, depth=self.prefetch, device=run.device
         ) as batches:
-            self._clock.start()
+            self.clock.start()
             for step, batch in enumerate(batches, start):
                 stop = self._step(step, batch)
                 del batch
                 if step == start:
-                    self._clock.start()  # the first step builds kernels and caches: it says nothing about speed
+                    self.clock.start()  # the first step builds kernels and caches: it says nothing about speed
                 else:
-                    self._clock.count(self.order.batch_size)
-                self._after(step + 1, stop)
-        evaluated = self._finish()
-        return {**self._logged, "train/samples_per_second": self._clock.rate(), **evaluated}
+                    self.clock.count(self.order.batch_size)
+                if self.is_due(step + 1, stop):
+                    self.settle(step + 1, stop)
+        return self.finish()
+
+    def begin(self, start: int) -> None:
+        """What happens before the first step of a session: an evaluation that a stop left undone is made."""
+        self.run.reporter.progress("train", start, self.steps, self._shown(start))
+        if self._owed:
+            self._evaluate_and_save(start)
 
     def _step(self, step: int, batch: Any) -> bool:
         """One optimizer step; whether any rank was asked to stop."""
@@ -157,24 +167,28 @@ class Trainer:
         self._sum(losses, norm)
         return stop
 
-    def _after(self, done: int, stop: bool) -> None:
-        """What happens between two steps."""
+    def is_due(self, done: int, stop: bool) -> bool:
+        """Whether anything happens after step `done`."""
+        return done % self.log_every == 0 or self.saves_at(done, stop)
+
+    def saves_at(self, done: int, stop: bool) -> bool:
+        """Whether the weights after step `done` are looked at: saved, evaluated, or both."""
+        return stop or done == self.steps or done % self.checkpoint_every == 0 or self._evaluates_at(done)
+
+    def settle(self, done: int, stop: bool) -> None:
+        """What happens between two steps, where it `is_due`. Raises `Stopped`, after saving, when told to `stop`."""
         last = done == self.steps
         evaluating = self._evaluates_at(done) and not last
-        saving = last or done % self.checkpoint_every == 0 or evaluating or stop
-        logging = last or done % self.log_every == 0
-        if not (saving or logging):
-            return
-        with self._clock.paused():
+        with self.clock.paused():
             self._raise_if_not_finite()
-            if logging:
+            if last or done % self.log_every == 0:
                 self._log(done)
             if stop:
                 self._owed = evaluating
-                self._stop(done)
+                self.halt(done)
             if evaluating:
                 self._evaluate_and_save(done)
-            elif saving:
+            elif self.saves_at(done, stop):
                 self._save(done)
 
     def _evaluate_and_save(self, done: int) -> None:
@@ -185,19 +199,22 @@ class Trainer:
     def _evaluates_at(self, done: int) -> bool:
         if self.evaluate is None:
             return False
-        return done == self.steps or (self.evaluate_every > 0 and done % self.evaluate_every == 0)
+        regular = self.evaluate_every > 0 and done % self.evaluate_every == 0
+        return regular or done == self.steps or done in self.evaluate_at
 
-    def _finish(self) -> dict[str, float]:
-        """The evaluation of the final weights. They are saved already: a kill during it costs nothing but itself."""
+    def finish(self) -> dict[str, float]:
+        """Evaluates the final weights and returns what `fit` does. They are saved already: a kill costs nothing but the
+        evaluation itself."""
         self._share_buffers()
-        if not self._evaluates_at(self.steps):
-            return {}
-        values, best = self._evaluate(self.steps)
-        if best:
-            self._save(self.steps, best=True)
-        return values
+        values: dict[str, float] = {}
+        if self._evaluates_at(self.steps):
+            values, best = self._evaluate(self.steps)
+            if best:
+                self._save(self.steps, best=True)
+        return {**self._logged, "train/samples_per_second": self.clock.rate(), **values}
 
-    def _stop(self, done: int) -> None:
+    def halt(self, done: int) -> None:
+        """Saves and raises `Stopped`."""
         self._save(done)
         raise self.run.stopped(f"at step {done} of {self.steps}, saved")
 
@@ -226,12 +243,16 @@ class Trainer:
 
     def _sum(self, losses: dict[str, Tensor], norm: Tensor) -> None:
         values = torch.stack([*(loss.detach().float() for loss in losses.values()), norm.detach().float()])
+        self.add_up(tuple(losses), values, steps=1)
+
+    def add_up(self, names: tuple[str, ...], sums: Tensor, *, steps: int) -> None:
+        """Takes note of the sums over some steps of each named loss and, last, of the norm of the gradient: (names + 1,)."""
         if self._sums is None:
-            self._sums, self._names = torch.zeros_like(values), tuple(losses)
-        if tuple(losses) != self._names:
-            raise ValueError(f"the module returned the losses {tuple(losses)}, and {self._names} in an earlier step")
-        self._sums += values
-        self._summed += 1
+            self._sums, self._names = torch.zeros_like(sums), names
+        if names != self._names:
+            raise ValueError(f"the module returned the losses {names}, and {self._names} in an earlier step")
+        self._sums += sums
+        self._summed += steps
 
     def _log(self, done: int) -> None:
         """Writes the mean over the steps since the last log point, and over the ranks."""
@@ -248,7 +269,7 @@ class Trainer:
                 **self._logged,
                 "train/lr": self.optimizer.param_groups[0]["lr"],
                 "train/grad_norm": norm,
-                "train/samples_per_second": self._clock.rate(),
+                "train/samples_per_second": self.clock.rate(),
             },
         )
         self.run.reporter.progress("train", done, self.steps, self._shown(done))
@@ -259,8 +280,8 @@ class Trainer:
         shown = {name.removeprefix("train/"): value for name, value in self._logged.items()}
         if self._logged:
             shown["lr"] = self.optimizer.param_groups[0]["lr"]
-        if self._clock.rate() > 0:
-            shown["samples/s"] = self._clock.rate()
+        if self.clock.rate() > 0:
+            shown["samples/s"] = self.clock.rate()
         if self._best is not None:
             shown["best"] = self._best
         return shown
@@ -315,13 +336,13 @@ class Trainer:
                 "numpy": (str(kind), torch.from_numpy(np.asarray(keys).astype(np.int64)), *rest),
             },
             "log": {"names": self._names, "sums": sums, "summed": self._summed, "logged": self._logged},
-            "clock": self._clock.state(),
+            "clock": self.clock.state(),
         }
 
-    def _restore(self) -> int:
-        """Continues from the last checkpoint, if any; the number of steps done."""
+    def restore(self, which: Literal["last", "previous"] = "last") -> int:
+        """Continues from that checkpoint, if there is any; the number of steps done."""
         run = self.run
-        loaded = run.ranks.on_main(lambda: run.checkpoints.load("last"))
+        loaded = run.ranks.on_main(lambda: run.checkpoints.load(which))
         if loaded is None:
             return 0
         state, done = loaded
@@ -339,7 +360,7 @@ class Trainer:
         self._logged = dict(log["logged"])
         self._best = state["best"]
         self._owed = bool(state["evaluation_owed"])
-        self._clock.load(state["clock"])
+        self.clock.load(state["clock"])
         run.reporter.message(f"resumed at step {done} of {self.steps}")
         return done
 
