@@ -1,0 +1,56 @@
+"""Task `vae-eval`: a trained model measured again, with other estimators or more samples."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from paperbench.config.validate import load_file
+from paperbench.engine.run import Run
+from paperbench.errors import ConfigError
+from paperbench.vae import pictures, pixels
+from paperbench.vae.checks import check
+from paperbench.vae.config import VaeEval
+from paperbench.vae.describe import describe_model
+from paperbench.vae.evaluation import Evaluator
+from paperbench.vae.predict import predict, run_directory
+from paperbench.vae.restore import load_objective
+from paperbench.vae.training import load
+
+__all__ = ["plan", "predict", "run"]
+
+
+def plan(config: VaeEval) -> Mapping[str, str]:
+    """What would be measured on what, in words. Refuses other pixels than those the model was trained on."""
+    check(config)
+    _refuse_other_pixels(config)
+    return {
+        "data": pixels.describe(config.data, config.binarisation),
+        "model": describe_model(config),
+        "checkpoint": config.checkpoint,
+    }
+
+
+def _refuse_other_pixels(config: VaeEval) -> None:
+    file = run_directory(config.checkpoint) / "config.yaml"
+    if not file.is_file():
+        return
+    _, trained, _ = load_file(file)
+    if trained.binarisation != config.binarisation:
+        raise ConfigError(
+            f"binarisation={config.binarisation}: the run was trained with binarisation={trained.binarisation} ({file}), and "
+            "numbers of the two cannot be compared; train another model for it"
+        )
+
+
+def run(config: VaeEval, run: Run) -> dict[str, float]:
+    """Measures and draws."""
+    train, test = load(config, run.device)
+    objective, step = load_objective(
+        config, config.checkpoint, size=test.size, device=run.device, reporter=run.reporter
+    )
+    run.reporter.message(f"weights of step {step} from {config.checkpoint}")
+    evaluator = Evaluator(config, objective, train, test, run)
+    metrics = {**evaluator(), **evaluator.likelihood()}
+    if run.ranks.is_main:
+        pictures.draw(objective, test, run.directory.figures, seed=config.seed)
+    return metrics

@@ -1,0 +1,192 @@
+"""What is measured of a trained model. Everything here computes in float32, and draws from streams of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import TypeVar
+
+import torch
+from torch import Tensor
+
+from paperbench.engine.run import Run
+from paperbench.engine.seeding import generator
+from paperbench.vae.bounds import Form, bound
+from paperbench.vae.config import VaeTrain
+from paperbench.vae.importance import importance_sampled
+from paperbench.vae.marginal import Marginal, Settings, sampled_marginal
+from paperbench.vae.mcem import Mcem, posterior_density
+from paperbench.vae.model import Guide
+from paperbench.vae.objectives import AutoEncoder, Objective, Variational
+from paperbench.vae.pixels import Pixels
+
+BOUND, IMPORTANCE, MARGINAL = 110, 111, 112
+"""First keys of the streams that estimates are drawn from; the run's seed and the number of the chunk follow."""
+
+CHUNK = 500
+"""Images that are looked at together."""
+
+T = TypeVar("T")
+
+
+class Evaluator:
+    """Measures `objective` on both splits; called as `engine.trainer.Trainer` calls it.
+
+    Metrics, means over images: `test/bound` and `train/bound` (nats, one sample, KL in closed form);
+    `test/importance_bound` (nats, as many samples as training takes) where that is what is trained; `test/marginal` and
+    `train/marginal` (nats, appendix D) where asked for; `test/squared_error` and `train/squared_error` of a plain
+    autoencoder.
+    """
+
+    def __init__(self, config: VaeTrain, objective: Objective, train: Pixels, test: Pixels, run: Run) -> None:
+        self.config = config
+        self.objective = objective
+        self.train = train
+        self.test = test
+        self.run = run
+
+    def __call__(self) -> dict[str, float]:
+        objective = self.objective
+        with torch.no_grad(), _float32(self.run):
+            values: dict[str, float] = {}
+            for split, pixels, limit in (
+                ("test", self.test, 0),
+                ("train", self.train, self.config.evaluation.train_images),
+            ):
+                if isinstance(objective, AutoEncoder):
+                    values[f"{split}/squared_error"] = self._mean(
+                        pixels, limit, lambda x, _: objective.squared_error(x)
+                    )
+                elif isinstance(objective, Variational):
+                    values[f"{split}/bound"] = self._mean(pixels, limit, self._bound)
+                    if self.config.estimator == "aevb" and self.config.bound.form == "importance":
+                        values[f"{split}/importance_bound"] = self._mean(pixels, limit, self._importance_bound)
+            return values | self._marginals()
+
+    def likelihood(self) -> dict[str, float]:
+        """`test/nll`: minus log p(x) by importance sampling, nats, with the standard error `test/nll_error` that the samples
+        of the latent variables leave in it. Empty where no guide proposes samples, or none are wanted."""
+        settings = self.config.evaluation
+        objective = self.objective
+        if not isinstance(objective, Variational) or settings.importance_samples == 0:
+            return {}
+        limit = settings.likelihood_images or len(self.test)
+        with torch.no_grad(), _float32(self.run):
+            parts = self._shared(
+                min(limit, len(self.test)),
+                lambda start, stop, chunk: importance_sampled(
+                    objective.model,
+                    objective.guide,
+                    self.test.still(start, stop),
+                    samples=settings.importance_samples,
+                    stream=self._stream(IMPORTANCE, chunk),
+                ),
+                phase="importance sampling",
+            )
+        log_likelihood = torch.cat([part.log_likelihood.cpu() for part in parts]).double()
+        errors = torch.cat([part.standard_error.cpu() for part in parts]).double()
+        found = {"test/nll": -float(log_likelihood.mean())}
+        if settings.importance_samples > 1:
+            found["test/nll_error"] = float(errors.square().sum().sqrt() / len(errors))
+        return found
+
+    def _marginals(self) -> dict[str, float]:
+        wanted = self.config.evaluation.marginal
+        objective = self.objective
+        if wanted.images == 0 or isinstance(objective, AutoEncoder):
+            return {}
+        settings = Settings(
+            samples=wanted.samples,
+            leapfrog_steps=wanted.leapfrog_steps,
+            transitions=wanted.transitions,
+            burn_in=wanted.burn_in,
+            acceptance=wanted.acceptance,
+            density=wanted.density,
+        )
+        assert isinstance(objective, Variational | Mcem)
+        values: dict[str, float] = {}
+        for number, (split, pixels) in enumerate((("test", self.test), ("train", self.train))):
+            parts = self._shared(
+                min(wanted.images, len(pixels)),
+                partial(self._marginals_of, objective, pixels, settings, number),
+                phase=f"appendix D, {split}",
+            )
+            values[f"{split}/marginal"] = float(
+                torch.cat([part.log_likelihood.cpu() for part in parts]).double().mean()
+            )
+            if split == "test":
+                values["test/hmc_acceptance"] = sum(part.acceptance for part in parts) / len(parts)
+        return values
+
+    def _marginals_of(
+        self,
+        objective: Variational | Mcem,
+        pixels: Pixels,
+        settings: Settings,
+        number: int,
+        start: int,
+        stop: int,
+        chunk: int,
+    ) -> Marginal:
+        x = pixels.still(start, stop)
+        stream = self._stream(MARGINAL, number, chunk)
+        first = _first_guess(objective, x, stream)
+        return sampled_marginal(posterior_density(objective.model, x), first, settings, stream)
+
+    def _bound(self, x: Tensor, stream: torch.Generator) -> Tensor:
+        return self._bound_of("analytic", x, stream, samples=1)
+
+    def _importance_bound(self, x: Tensor, stream: torch.Generator) -> Tensor:
+        return self._bound_of("importance", x, stream, samples=self.config.bound.samples)
+
+    def _bound_of(self, form: Form, x: Tensor, stream: torch.Generator, *, samples: int) -> Tensor:
+        objective = self.objective
+        assert isinstance(objective, Variational)
+        noise = torch.randn((samples, len(x), objective.guide.latent), generator=stream, device=x.device)
+        return bound(form, objective.model, objective.guide, x, noise)
+
+    def _mean(self, pixels: Pixels, limit: int, measure: Callable[[Tensor, torch.Generator], Tensor]) -> float:
+        """Mean of a measure of each image over the first `limit` images (0: all)."""
+        count = min(limit or len(pixels), len(pixels))
+        sums = self._shared(
+            count,
+            lambda start, stop, chunk: (
+                measure(pixels.still(start, stop), self._stream(BOUND, chunk)).cpu().double().sum()
+            ),
+        )
+        return float(torch.stack(list(sums)).sum()) / count
+
+    def _stream(self, *key: int) -> torch.Generator:
+        return generator(self.run.device, self.run.seed, *key)
+
+    def _shared(self, count: int, work: Callable[[int, int, int], T], *, phase: str = "") -> Sequence[T]:
+        """`work(start, stop, chunk)` for every chunk of `count` images, shared by the ranks; all results, in order."""
+        ranks = self.run.ranks
+        starts = range(0, count, CHUNK)
+        mine: dict[int, T] = {}
+        for first in range(0, len(starts), ranks.world):
+            chunk = first + ranks.rank
+            if chunk < len(starts):
+                start = starts[chunk]
+                mine[chunk] = work(start, min(start + CHUNK, count), chunk)
+            if phase:
+                self.run.raise_if_stopped()
+                self.run.reporter.progress(
+                    phase, min(first + ranks.world, len(starts)) * CHUNK, len(starts) * CHUNK, {}
+                )
+        together: dict[int, T] = {}
+        for part in ranks.all_gather(mine) if ranks.world > 1 else [mine]:
+            together |= part
+        return [together[chunk] for chunk in range(len(starts))]
+
+
+def _first_guess(objective: Variational | Mcem, x: Tensor, stream: torch.Generator) -> Tensor:
+    """Where the chains of images x (B, D) start, (B, L): what the guide expects, or a draw from the prior without one."""
+    if isinstance(objective, Variational):
+        guide: Guide = objective.guide
+        return guide.posterior(x).mean
+    return torch.randn((len(x), objective.model.latent), generator=stream, device=x.device)
+
+
+def _float32(run: Run) -> torch.autocast:
+    return torch.autocast(run.device.type, enabled=False)

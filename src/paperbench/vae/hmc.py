@@ -1,0 +1,77 @@
+"""Hamiltonian Monte Carlo over many chains at once (appendix E: leapfrog steps, step size tuned to 90 % acceptance).
+
+A density is a function from positions (B, L) to log densities (B,), up to a constant; each row is a chain of its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+LogDensity = Callable[[Tensor], Tensor]
+
+ADAPTATION_RATE = 0.05
+"""Change of the log of the step size for an acceptance that is off by 1."""
+
+
+@dataclass(frozen=True)
+class State:
+    """Where the chains are: position (B, L), log density (B,) and its gradient (B, L)."""
+
+    z: Tensor
+    log_density: Tensor
+    gradient: Tensor
+
+
+def at(log_density: LogDensity, z: Tensor) -> State:
+    """The state of chains at positions z (B, L)."""
+    with torch.enable_grad():
+        z = z.detach().requires_grad_()
+        value = log_density(z)
+        (gradient,) = torch.autograd.grad(value.sum(), z)
+    return State(z.detach(), value.detach(), gradient)
+
+
+def leapfrog(
+    log_density: LogDensity, state: State, momentum: Tensor, step_size: Tensor | float, steps: int
+) -> tuple[State, Tensor]:
+    """Follows Hamilton's equations with unit mass; the new state and momentum (B, L). Reversible, and keeps volume.
+
+    step_size: a number, or one for each chain (B, 1).
+    """
+    for _ in range(steps):
+        momentum = momentum + 0.5 * step_size * state.gradient
+        state = at(log_density, state.z + step_size * momentum)
+        momentum = momentum + 0.5 * step_size * state.gradient
+    return state, momentum
+
+
+def transition(
+    log_density: LogDensity, state: State, step_size: Tensor | float, steps: int, stream: torch.Generator
+) -> tuple[State, Tensor]:
+    """One step of every chain, which leaves exp(log_density) invariant; the new state, and the probabilities (B,) with which
+    the proposals were accepted. A proposal whose energy is not finite is refused."""
+    momentum = torch.randn(state.z.shape, generator=stream, device=stream.device)
+    proposed, end = leapfrog(log_density, state, momentum, step_size, steps)
+    change = proposed.log_density - state.log_density + 0.5 * (momentum.square() - end.square()).sum(-1)
+    probability = torch.nan_to_num(change, nan=-torch.inf).clamp(max=0).exp()
+    taken = torch.rand(len(probability), generator=stream, device=stream.device) < probability
+    row = taken[:, None]
+    moved = State(
+        torch.where(row, proposed.z, state.z),
+        torch.where(taken, proposed.log_density, state.log_density),
+        torch.where(row, proposed.gradient, state.gradient),
+    )
+    return moved, probability
+
+
+def adapted(step_size: Tensor, acceptance: Tensor, *, target: float, rate: float = ADAPTATION_RATE) -> Tensor:
+    """The step size after a transition accepted with probability `acceptance`: larger above `target`, smaller below.
+
+    Both tensors have the same shape: () for one step size, (B, 1) for one a chain. Changes it by a factor, so that a step size
+    finds its order of magnitude in tens of transitions.
+    """
+    return step_size * (rate * (acceptance - target)).exp()

@@ -1,0 +1,110 @@
+"""Runs of one architecture side by side: `paperbench sweep vae model.latent=3,5,10,20 --stacked`.
+
+Latent sizes, hidden sizes, learning rates and seeds may differ. Each run is built as it would be alone, with its own weights,
+order of images and noise; then the nets are stacked (`engine.stacked_layers`) and trained together
+(`engine.stacked_trainer`). Narrower nets are padded with zeros, and padding costs time: latent sizes that differ by
+more than a power of two above 32 are not put together.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Sequence
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from paperbench.config.schema import OutputConfig
+from paperbench.config.validate import dump
+from paperbench.engine import compiling
+from paperbench.engine.run import Run
+from paperbench.engine.stacked_layers import stack
+from paperbench.engine.stacked_trainer import Result, fit_side_by_side
+from paperbench.errors import PaperbenchError
+from paperbench.vae.config import VaeTrain
+from paperbench.vae.objectives import Objective, Variational
+from paperbench.vae.training import COMPILED_FROM, Part, load
+
+_PADDED_FREELY = 32
+"""Latent dimensions that padding costs next to nothing for, beside 784 pixels and hundreds of hidden units."""
+
+
+def stack_key(config: VaeTrain) -> Hashable | None:
+    """Everything but what may differ within a stack; None for what cannot be stacked: convolutions, and Monte Carlo EM, whose
+    chains are no weights."""
+    if config.model.net != "mlp" or config.estimator == "mcem" or config.nproc != 1:
+        return None
+    free = replace(
+        config,
+        seed=0,
+        output=OutputConfig(),
+        optim=replace(config.optim, lr=1.0),
+        model=replace(config.model, latent=_bracket(config.model.latent), hidden=_bracket(config.model.hidden)),
+    )
+    return repr(dump(free))
+
+
+def _bracket(size: int) -> int:
+    """The power of two that a size is below; all small ones are alike."""
+    return max(_PADDED_FREELY, 1 << (size - 1).bit_length())
+
+
+def run_stacked(configs: Sequence[VaeTrain], runs: Sequence[Run]) -> list[Result]:
+    """All runs together; the metrics of each, or the error that it alone failed with. See `engine.task.Stacks`."""
+    train, test = load(configs[0], runs[0].device)
+    parts = [Part.of(config, run, train, test) for config, run in zip(configs, runs, strict=True)]
+    results = fit_side_by_side(
+        [part.trainer for part in parts], lambda numbers: _Joint([parts[number] for number in numbers])
+    )
+    return [_concluded(part, result) for part, result in zip(parts, results, strict=True)]
+
+
+def _concluded(part: Part, result: Result) -> Result:
+    if isinstance(result, PaperbenchError):
+        return result
+    try:
+        return part.conclude(result)
+    except PaperbenchError as error:
+        return error
+
+
+class _Joint:
+    """The objectives of several runs as one (`engine.stacked_trainer.Joint`)."""
+
+    def __init__(self, parts: Sequence[Part]) -> None:
+        self._parts = parts
+        self._alone = [part.objective for part in parts]
+        self.module: Objective = stack(self._alone)
+        self._latents = [part.config.model.latent for part in parts]
+        if isinstance(self.module, Variational):
+            self.module.model.side_by_side(self._latents)
+            self.module.guide.side_by_side(self._latents)
+        self._one_order = len({part.run.seed for part in parts}) == 1
+        first = parts[0]
+        if compiling.wanted(
+            first.config.compile, device=first.run.device, steps=first.trainer.steps, worth_it_from=COMPILED_FROM
+        ):
+            self.module.compile_losses(first.run.reporter.message)
+
+    def fetch(self, step: int) -> Tensor:
+        """(S, B, D), or (B, D) where all models see the same images."""
+        parts = self._parts[:1] if self._one_order else self._parts
+        batches = [part.trainer.fetch(part.trainer.order.batch(step)) for part in parts]
+        return batches[0] if self._one_order else torch.stack(batches)
+
+    def losses(self, batch: Tensor, streams: Sequence[torch.Generator]) -> dict[str, Tensor]:
+        drawn = [
+            objective.draw(batch.shape[-2], stream) for objective, stream in zip(self._alone, streams, strict=True)
+        ]
+        return self.module.computed(batch, *(_padded(tensors) for tensors in zip(*drawn, strict=True)))
+
+
+def _padded(tensors: Sequence[Tensor]) -> Tensor:
+    """S tensors (..., L) of several L as one (S, ..., largest L), zeros behind the shorter ones."""
+    width = max(tensor.shape[-1] for tensor in tensors)
+    if all(tensor.shape[-1] == width for tensor in tensors):
+        return torch.stack(list(tensors))
+    joint = tensors[0].new_zeros((len(tensors), *tensors[0].shape[:-1], width))
+    for row, tensor in zip(joint, tensors, strict=True):
+        row[..., : tensor.shape[-1]] = tensor
+    return joint
