@@ -166,7 +166,7 @@ def test_none_that_fits_is_no_error() -> None:
         (["--sort", "zzzz"], "Facts: directory, experiment, task, scale, seed"),
         (
             ["--filter", "state=dnoe"],
-            "no run can be in that state. States: running, done, stopped, failed, interrupted",
+            "no run can be in that state. States: waiting, running, done, stopped, failed, interrupted",
         ),
         (["--filter", "seed"], "give KEY=VALUE"),
         (["--filter", "=3"], "give KEY=VALUE"),

@@ -12,12 +12,12 @@ from typing import Any
 import yaml
 
 from paperbench.cli.summary import HEADLINES
-from paperbench.engine.rundir import DONE, FAILED, KILLED, RUNNING, STOPPED, RunDirectory
+from paperbench.engine.rundir import DONE, FAILED, KILLED, RUNNING, STOPPED, WAITING, RunDirectory
 
 INTERRUPTED = "interrupted"
 """What a person is told of a run whose process is gone without a word."""
 
-STATES = (RUNNING, DONE, STOPPED, FAILED, INTERRUPTED)
+STATES = (WAITING, RUNNING, DONE, STOPPED, FAILED, INTERRUPTED)
 
 
 @dataclass(frozen=True, kw_only=True)
