@@ -9,6 +9,7 @@ import hashlib
 import importlib
 import itertools
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from math import prod
@@ -25,6 +26,7 @@ from paperbench.errors import ConfigError, PaperbenchError
 HASH_DIGITS = 12
 """Hexadecimal digits of `config_hash` that name a run's directory."""
 MOST_RUNS = 10_000
+_QUOTED = re.compile(r' \(given as "[^"]*"\)')
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -226,13 +228,15 @@ def _refusals(members: Sequence[Member]) -> list[PaperbenchError]:
 
 def _joined(faults: Sequence[PaperbenchError]) -> PaperbenchError:
     """One error with all that is wrong, each said once; of faults of one kind, an error of that kind."""
-    said: dict[str, None] = {}
+    said: dict[str, str] = {}
+    """By the text without the override that it quotes: the same mistake in several runs is one."""
     for fault in faults:
-        said.update(dict.fromkeys(fault.mistakes if isinstance(fault, ConfigError) else [str(fault)]))
+        for text in fault.mistakes if isinstance(fault, ConfigError) else [str(fault)]:
+            said.setdefault(_QUOTED.sub("", text), text)
     kind = type(faults[0])
     if any(type(fault) is not kind for fault in faults) or kind is ConfigError:
-        return ConfigError(*said)
-    return kind("\n".join(said))
+        return ConfigError(*said.values())
+    return kind("\n".join(said.values()))
 
 
 def sweep_id(members: Sequence[Member]) -> str:

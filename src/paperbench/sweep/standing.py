@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from paperbench.engine.rundir import DONE, FAILED, WAITING, RunDirectory
+from paperbench.engine.rundir import DONE, FAILED, STOPPED, WAITING, RunDirectory
 from paperbench.errors import EXIT_ENVIRONMENT
 
 State = Literal["to do", "continues", "running", "failed", "done"]
@@ -42,27 +42,31 @@ def standing(directory: Path) -> Standing:
     # The lock first: a run that ends between the two looks is then seen as running, and looked at again.
     locked = run.is_locked()
     results = run.results()
-    if results is not None and results.get("status") == DONE and not locked:
-        return Standing(state="done", results=results)
+    done = results is not None and results.get("status") == DONE and not locked
     status = run.status()
-    state = str(status.get("state", ""))
-    if locked:
-        known: State = "running"
-    elif state == FAILED:
-        known = "failed"
-    else:
-        known = "to do" if state == WAITING else "continues"
     best = status.get("best")
+    state = _state(str(status.get("state", "")), done=done, locked=locked)
     return Standing(
-        state=known,
+        state=state,
         step=int(status.get("step") or 0),
         steps=int(status.get("steps") or 0),
         best=float(best) if isinstance(best, int | float) else None,
         message=str(status.get("message") or ""),
         error=str(status.get("error") or ""),
         exit_code=status.get("exit_code"),
-        killed=known == "continues" and run.current_state() == "killed",
+        results=results if done else None,
+        killed=state == "continues" and status.get("state") != STOPPED,
     )
+
+
+def _state(recorded: str, *, done: bool, locked: bool) -> State:
+    if done:
+        return "done"
+    if locked:
+        return "running"
+    if recorded == FAILED:
+        return "failed"
+    return "to do" if recorded == WAITING else "continues"
 
 
 def log_tail(directory: Path, lines: int = LOG_LINES) -> tuple[str, ...]:

@@ -1,0 +1,171 @@
+"""A sweep, given again and again, while SIGKILL strikes its runs, the process that starts them, and the sweep itself.
+
+Used by the suite at a small size and by `benchmarks/sweep.py` at full size. Linux only: processes are found in /proc.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import subprocess
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from paperbench.sweep import record
+from tests.engine import toy
+
+TARGETS = ("run", "server", "sweep")
+
+
+@dataclass
+class Account:
+    """What was done to a sweep: SIGKILLs by target, the exit codes of the command in order, and the seconds it all took."""
+
+    kills: dict[str, int] = field(default_factory=lambda: dict.fromkeys(TARGETS, 0))
+    exit_codes: list[int] = field(default_factory=list)
+    seconds: float = 0.0
+
+
+def disturb(
+    command: Sequence[str],
+    *,
+    environment: Mapping[str, str],
+    output: Path,
+    kills: Mapping[str, int],
+    seed: int,
+    pauses: tuple[float, float] = (0.1, 0.6),
+    limit: float = 600.0,
+) -> Account:
+    """Gives `command` until it leaves with 0, killing as often as `kills` says, at moments and in an order drawn from `seed`.
+
+    `output` gets what the command says. Raises `AssertionError` when the sweep does not come to an end within `limit` seconds.
+    """
+    chance = random.Random(seed)
+    due = [target for target in TARGETS for _ in range(kills[target])]
+    chance.shuffle(due)
+    account, began = Account(), time.monotonic()
+    while not account.exit_codes or account.exit_codes[-1] != 0:
+        assert time.monotonic() - began < limit, f"no end after {account}"
+        with (
+            output.open("ab") as said,
+            subprocess.Popen(command, env=dict(environment), stdout=said, stderr=said) as sweep,
+        ):
+            while sweep.poll() is None:
+                assert time.monotonic() - began < limit, f"no end after {account}"
+                time.sleep(chance.uniform(*pauses))
+                if due and _kill(due[-1], sweep.pid, chance):
+                    account.kills[due.pop()] += 1
+        account.exit_codes.append(sweep.returncode)
+    account.seconds = time.monotonic() - began
+    assert not due, f"the sweep ended before it was killed {len(due)} more times"
+    return account
+
+
+def _kill(target: str, sweep: int, chance: random.Random) -> bool:
+    """Kills one process of that kind, if there is any. A sweep is killed when it has runs, or it would never get anywhere."""
+    servers = [pid for pid in children(sweep) if b"paperbench.sweep.launchers.server" in command_line(pid)]
+    runs = [pid for server in servers for pid in children(server)]
+    found = {"run": runs, "server": servers if runs else [], "sweep": [sweep] if runs else []}[target]
+    if not found:
+        return False
+    with suppress(ProcessLookupError):
+        os.kill(chance.choice(found), signal.SIGKILL)
+        return True
+    return False
+
+
+def children(parent: int) -> list[int]:
+    """Process ids of the children of a process, those that ended and were not waited for left out."""
+    found = []
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        with suppress(OSError, ValueError, IndexError):
+            state, ppid = stat.read_text().rpartition(")")[2].split()[:2]
+            if int(ppid) == parent and state != "Z":
+                found.append(int(stat.parent.name))
+    return sorted(found)
+
+
+def command_line(pid: int) -> bytes:
+    """The arguments of a process, as one text."""
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ")
+    except OSError:
+        return b""
+
+
+# --- what must hold afterwards ----------------------------------------------------------------------------------------
+
+
+def differences(disturbed: Path, undisturbed: Path) -> list[str]:
+    """What is not as it should be in the sweep recorded in `disturbed`, compared with the same one left in peace.
+
+    Every run is done, has the metrics, the record of metrics and the weights of the other, bit for bit, and was completed once:
+    its log has one ending at most and no session after it, and the events start no run that was seen done.
+    """
+    found = []
+    runs, others = (_runs(folder) for folder in (disturbed, undisturbed))
+    if runs.keys() != others.keys():
+        return [f"runs {sorted(runs)} and {sorted(others)}"]
+    for name, run in runs.items():
+        found += [f"{name}: {text}" for text in (*_of_results(run, others[name]), *_of_completions(run))]
+    return found + _of_events(disturbed)
+
+
+def _runs(folder: Path) -> dict[str, Path]:
+    entries = json.loads((folder / record.RECORD).read_text())["runs"]
+    return {entry["hash"]: folder / entry["directory"] for entry in entries}
+
+
+def _of_results(run: Path, other: Path) -> list[str]:
+    results, expected = _results(run), _results(other)
+    if results is None or expected is None:
+        return ["no results"]
+    found = [] if results == expected else [f"results {results}, expected {expected}"]
+    if toy.record(run) != toy.record(other):
+        found.append("another record of metrics")
+    weights, right = toy.weights(run), toy.weights(other)
+    if any(not torch.equal(weights[name], right[name]) for name in right):
+        found.append("other weights")
+    return found
+
+
+def _results(run: Path) -> dict[str, Any] | None:
+    try:
+        results = json.loads((run / "results.json").read_text())
+        state = json.loads((run / "status.json").read_text())["state"]
+    except (OSError, ValueError, KeyError):
+        return None
+    if state != "done":
+        return None
+    metrics = {name: value for name, value in results["metrics"].items() if name != "train/samples_per_second"}
+    return {**results, "metrics": metrics, "seconds": None}
+
+
+def _of_completions(run: Path) -> list[str]:
+    """A session's first line in the log names experiment and task; its last, if it completes the run, is `done`."""
+    lines = [line.split(maxsplit=2)[-1] for line in (run / "log.txt").read_text().splitlines() if line[:2] == "20"]
+    ends = [number for number, line in enumerate(lines) if line == "done" or line.startswith("done:")]
+    begins = [number for number, line in enumerate(lines) if line.endswith("· toy")]
+    if len(ends) > 1 or (ends and begins[-1] > ends[0]):
+        return [f"completed more than once: {[line for line in lines if len(line) < 80]}"]
+    return []
+
+
+def _of_events(folder: Path) -> list[str]:
+    found, done = [], set()
+    for event in record.events(folder):
+        if event["event"] == "started" and event["run"] in done:
+            found.append(f"{event['run']}: started when it was done")
+        if event["event"] == "ended" and event["state"] == "done":
+            if event["run"] in done:
+                found.append(f"{event['run']}: ended as done twice")
+            done.add(event["run"])
+    return found

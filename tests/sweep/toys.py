@@ -1,0 +1,109 @@
+"""Sweeps of the engine's toy: a folder of configurations that names it, and the environment that makes it known."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from paperbench.config.compose import Composed
+from paperbench.config.validate import dump, validate
+from paperbench.sweep import worker
+from paperbench.sweep.launchers.base import Ending, Handle, Job
+from paperbench.sweep.plan import Member, Request, Sweep, member_of, sweep_id
+from paperbench.sweep.watch import SilentWatcher, View
+from tests.engine import toy
+
+ROOT = Path(__file__).parents[2]
+
+
+def site(folder: Path) -> dict[str, str]:
+    """Variables that make the toy known to processes which never import it themselves. Writes into `folder`."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "sitecustomize.py").write_text(toy.SITE)
+    return {"PYTHONPATH": os.pathsep.join([str(folder), str(ROOT), os.environ.get("PYTHONPATH", "")])}
+
+
+def conf(folder: Path, **changes: object) -> Path:
+    """A folder for `--conf-dir` with one experiment, `toy`."""
+    file = folder / "experiment" / "toy.yaml"
+    file.parent.mkdir(parents=True, exist_ok=True)
+    values = {key: value for key, value in toy.config(**changes).items() if key != "experiment"}
+    file.write_text("# @package _global_\n" + yaml.safe_dump(values), encoding="utf-8")
+    return folder
+
+
+def member(root: Path, *, labels: Mapping[str, str] | None = None, **changes: Any) -> Member:
+    """A member without Hydra; needs `toy.register`."""
+    resolved = {**toy.config(**changes), "output": {"root": str(root)}}
+    config = validate(toy.SPEC, resolved)
+    request = Request(experiment="toy", labels=labels or {})
+    composed = Composed(
+        experiment="toy", task=toy.SPEC, config=config, resolved=dump(config), overrides=(), choices={}, source=None
+    )
+    return member_of(request, composed)
+
+
+def sweep(root: Path, count: int, **changes: Any) -> Sweep:
+    """`count` runs that differ in their seed."""
+    members = [member(root, labels={"seed": str(seed)}, seed=seed, **changes) for seed in range(count)]
+    return sweep_of(root, members)
+
+
+def sweep_of(root: Path, members: Sequence[Member]) -> Sweep:
+    made = sweep_id(members)
+    return Sweep(name="toy", id=made, directory=root / "toy" / "sweeps" / made, members=tuple(members))
+
+
+class Heard(SilentWatcher):
+    """What a watcher is told."""
+
+    def __init__(self) -> None:
+        self.states: list[tuple[str, str]] = []
+        self.messages: list[str] = []
+
+    def changed(self, view: View) -> None:
+        self.states.append((view.member.hash, view.state))
+
+    def message(self, text: str) -> None:
+        self.messages.append(text)
+
+
+class InThisProcess:
+    """A launcher whose jobs are done by the time they are submitted, in the test's own process."""
+
+    Settings = dict
+    DEFAULT_JOBS = 1
+
+    def __init__(self) -> None:
+        self.jobs: list[Job] = []
+
+    def submit(self, job: Job) -> Handle:
+        self.jobs.append(job)
+        return Ended(Ending(exit_code=worker.main(job.arguments(), watch_parent=False), signal=None))
+
+    def wait(self, seconds: float) -> None:
+        pass
+
+    def close(self) -> None:
+        pass
+
+
+@dataclass
+class Ended:
+    """The handle of a job that is over."""
+
+    ending: Ending
+
+    def poll(self) -> Ending:
+        return self.ending
+
+    def stop(self) -> None:
+        pass
+
+    def kill(self) -> None:
+        pass
