@@ -29,9 +29,10 @@ def report(source: Path, *, output: Path | None, json_output: bool) -> None:
         )
         return
     states = ", ".join(badge.text for badge in written.page.badges)
-    line(f"{written.page.title}: {written.page.subject}, {states}")
+    line(f"{written.page.subject} {written.page.title}: {states}")
     line(f"  page    {short(written.html)} ({size(written.size)}; open it in a browser)")
     line(f"  text    {short(written.markdown)}")
-    line(f"  tables  {', '.join(short(path) for path in written.tables) or 'none'}")
+    for path in written.tables:
+        line(f"  table   {short(path)}")
     for text in written.page.left_out:
         line(f"  left out: {text}")

@@ -5,7 +5,7 @@ Everything drawn was logged, but for the smoothed course of a noisy curve, which
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -17,8 +17,10 @@ from paperbench.report.pages.settings import Setting
 from paperbench.report.pages.sources import RunRecord
 from paperbench.report.pages.thinning import Floats, band, kept
 
-MOST_CHARTS_OF_A_RUN = 24
-MOST_CHARTS_OF_SETTINGS = 12
+BUDGET = 1_100_000
+"""Bytes that all charts of a page may take."""
+
+MOST_CHARTS = 60
 _POINTS_OF_ALL_LINES = 6000
 """Points that a chart spends on its lines together: 100 lines get 60 each, one gets all it needs."""
 
@@ -36,10 +38,11 @@ Series = tuple[Floats, Floats]
 
 @dataclass(frozen=True, kw_only=True)
 class Curves:
-    """The charts, and the names of the curves that there was no room for."""
+    """The charts, the most telling first, what holds for all of them, and the names of the curves that there was no room for."""
 
     charts: tuple[Chart, ...]
     left_out: tuple[str, ...]
+    note: str = ""
 
 
 # --- one run ----------------------------------------------------------------------------------------------------------
@@ -52,11 +55,23 @@ def of_run(run: RunRecord, quantities: Quantities) -> Curves:
     panels: dict[str, list[str]] = {}
     for name in _ordered(series, quantities):
         panels.setdefault(_panel(name), []).append(name)
-    charts = [_panel_chart(title, names, series, quantities) for title, names in panels.items()]
+    charts = _affordable(_panel_chart(title, names, series, quantities) for title, names in panels.items())
     return Curves(
-        charts=tuple(charts[:MOST_CHARTS_OF_A_RUN]),
-        left_out=tuple(name for names in list(panels.values())[MOST_CHARTS_OF_A_RUN:] for name in names),
+        charts=charts,
+        left_out=tuple(name for names in list(panels.values())[len(charts) :] for name in names),
     )
+
+
+def _affordable(charts: Iterable[Chart]) -> tuple[Chart, ...]:
+    """As many charts as the page has room for; the others are never drawn."""
+    kept_charts: list[Chart] = []
+    spent = 0
+    for chart in charts:
+        spent += len(chart.svg)
+        if spent > BUDGET or len(kept_charts) == MOST_CHARTS:
+            break
+        kept_charts.append(chart)
+    return tuple(kept_charts)
 
 
 def _panel(name: str) -> str:
@@ -130,8 +145,21 @@ def of_settings(settings: Sequence[Setting], quantities: Quantities) -> Curves:
     runs = [run for setting in settings for run in setting.runs]
     names = [name for name in _ordered(_names(runs), quantities) if any(len(_series(run, name)[0]) > 1 for run in runs)]
     tones = _tones(settings)
-    charts = [_settings_chart(name, settings, tones, quantities) for name in names[:MOST_CHARTS_OF_SETTINGS]]
-    return Curves(charts=tuple(charts), left_out=tuple(names[MOST_CHARTS_OF_SETTINGS:]))
+    charts = _affordable(_settings_chart(name, settings, tones, quantities) for name in names)
+    return Curves(charts=charts, left_out=tuple(names[len(charts) :]), note=_note(charts, tones))
+
+
+def _note(charts: Sequence[Chart], tones: Sequence[int]) -> str:
+    lines = [line for chart in charts for line in chart.lines]
+    notes = []
+    if any(line.low is not None for line in lines):
+        notes.append("Lines are means over seeds, bands reach from the lowest seed to the highest.")
+    if any(line.stroke == "dashed" for line in lines):
+        notes.append("Dashed lines and hollow dots are runs that did not end.")
+    unlisted = sum(tone == MUTED for tone in tones)
+    if unlisted:
+        notes.append(f"Grey: {plural(unlisted, 'more setting')}.")
+    return " ".join(notes)
 
 
 def _settings_chart(name: str, settings: Sequence[Setting], tones: Sequence[int], quantities: Quantities) -> Chart:
@@ -141,20 +169,12 @@ def _settings_chart(name: str, settings: Sequence[Setting], tones: Sequence[int]
         for line in _setting_lines(name, setting, tone, quantities)
     ]
     most = max(_FEWEST_POINTS, min(_MOST_POINTS, _POINTS_OF_ALL_LINES // max(1, len(lines))))
-    banded = any(line.low is not None for line in lines)
-    notes = ["Line: mean over seeds; band: from the lowest to the highest."] if banded else []
-    if any(line.stroke == "dashed" for line in lines):
-        notes.append("Dashed: runs that did not end.")
-    unlisted = sum(tone == MUTED for tone in tones)
-    if unlisted:
-        notes.append(f"Grey: {plural(unlisted, 'more setting')}.")
     return Chart(
         title=name,
         unit=quantities.unit(name),
         x_label="step",
         lines=tuple(_thin(line, most) for line in lines),
         log_y=_logarithmic(name, lines),
-        note=" ".join(notes),
     )
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import yaml
 
 from paperbench.config.difference import ABSENT
-from paperbench.engine.rundir import DONE, FAILED, RUNNING, STOPPED
+from paperbench.engine.rundir import DONE, FAILED, RUNNING, STOPPED, WAITING
 from paperbench.report.pages.curves import Curves
 from paperbench.report.pages.grids import Cell, Column, Grid, Tone, number_cell, text_cell
 from paperbench.report.pages.page import Block, Charts, Code, Fact, Facts, Fold, Notice, Prose
@@ -29,12 +29,14 @@ _STATE_TONES: dict[str, Tone] = {
     RUNNING: "warn",
     STOPPED: "warn",
     INTERRUPTED: "warn",
+    WAITING: "muted",
     NOT_STARTED: "muted",
     FAILED: "bad",
     DAMAGED: "bad",
 }
 _MOST_SETTINGS_ACROSS = 6
 _MOST_VALUES = 8
+_MOST_CHARTS_OPEN = 12
 _LONGEST_DIFF = 60_000
 
 
@@ -67,12 +69,22 @@ def trouble(runs: Sequence[RunRecord]) -> list[Block]:
     return blocks
 
 
-def charts(curves: Curves) -> Charts | None:
-    """The charts, with the names of those there was no room for."""
-    if not curves.charts:
-        return None
-    note = f"Not drawn: {', '.join(curves.left_out)}; they stand in metrics.jsonl." if curves.left_out else ""
-    return Charts(charts=curves.charts, note=note)
+def charts(curves: Curves) -> list[Block]:
+    """The charts, the less telling ones folded, and the names of those there was no room for."""
+    first, others = curves.charts[:_MOST_CHARTS_OPEN], curves.charts[_MOST_CHARTS_OPEN:]
+    blocks: list[Block] = [Charts(charts=first, note=curves.note)] if first else []
+    if others:
+        blocks.append(Fold(summary=f"{plural(len(others), 'more curve')}", blocks=(Charts(charts=others),)))
+    if curves.left_out:
+        named = ", ".join(curves.left_out)
+        blocks.append(Fold(summary=left_out_of(curves), blocks=(Prose(text=named),)))
+    return blocks
+
+
+def left_out_of(curves: Curves) -> str:
+    """`3 curves are not drawn here`, in a line."""
+    count = len(curves.left_out)
+    return f"{plural(count, 'curve')} of metrics.jsonl {'is' if count == 1 else 'are'} not drawn here" if count else ""
 
 
 def gallery(found: Gallery) -> list[Block]:

@@ -27,7 +27,7 @@ def page_of_run(run: RunRecord, quantities: Quantities) -> Page:
     sections = [
         *section("trouble", "What went wrong", parts.trouble([run])),
         *section("results", "Results", list(_results(run, quantities, paper))),
-        *section("curves", "Curves", [parts.charts(drawn)]),
+        *section("curves", "Curves", parts.charts(drawn)),
         *section("pictures", "Pictures", parts.gallery(shown)),
         *section("configuration", "Configuration", parts.configuration_of_run(run)),
         *section("environment", "Environment", parts.environment_of_run(run)),
@@ -41,7 +41,7 @@ def page_of_run(run: RunRecord, quantities: Quantities) -> Page:
         facts=tuple(_facts(run)),
         sections=tuple(sections),
         source=str(run.directory),
-        left_out=(*shown.left_out, *drawn.left_out),
+        left_out=tuple(filter(None, (*shown.left_out, parts.left_out_of(drawn)))),
     )
 
 

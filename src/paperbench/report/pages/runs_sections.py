@@ -29,13 +29,13 @@ def sections_of_runs(runs: Sequence[RunRecord], quantities: Quantities) -> tuple
     sections = [
         *section("trouble", "What went wrong", parts.trouble(runs)),
         *section("runs", "Runs", _tables(runs, settings, quantities)),
-        *section("curves", "Curves", [parts.charts(drawn)]),
+        *section("curves", "Curves", parts.charts(drawn)),
         *section("pictures", "Pictures", parts.gallery(shown)),
         *section("configuration", "Configuration", parts.configurations(settings)),
         *section("environment", "Environment", parts.environments(runs)),
         *section("checkpoints", "Checkpoints", [_folded(parts.checkpoints(runs))]),
     ]
-    return sections, (*shown.left_out, *drawn.left_out)
+    return sections, tuple(filter(None, (*shown.left_out, parts.left_out_of(drawn))))
 
 
 def badges_of(runs: Sequence[RunRecord]) -> tuple[Badge, ...]:

@@ -7,6 +7,7 @@ as an error: a report on a hundred runs must not fail for one of them.
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -26,6 +27,22 @@ NOT_STARTED, INTERRUPTED, DAMAGED = "not started", "interrupted", "damaged"
 
 _PICTURES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp"})
 _PLACES = ("output", "tensorboard")
+_TABLE_KEYS = frozenset({"name", "scale", "table", "caption", "remarks", "is_reproduction"})
+_CELL_KEYS = frozenset(
+    {
+        "published",
+        "metric",
+        "values",
+        "n",
+        "mean",
+        "interval",
+        "interval_kind",
+        "difference",
+        "verdict",
+        "departs",
+        "remarks",
+    }
+)
 _LOG_LINES = 12
 _MOST_LOG = 64 << 10
 _YAML_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # libyaml's, where it is there: ten times as fast
@@ -64,7 +81,11 @@ class RunRecord:
     def metrics(self) -> dict[str, float]:
         """The numbers of `results.json`, exactly as they stand there; null and everything else that is none left out."""
         found = self.results.get("metrics")
-        return {str(name): value for name, value in found.items() if _is_number(value)} if _is_mapping(found) else {}
+        return (
+            {str(name): value for name, value in found.items() if _is_number(value)}
+            if isinstance(found, Mapping)
+            else {}
+        )
 
     @cached_property
     def flat_config(self) -> dict[str, Any]:
@@ -224,8 +245,9 @@ def load_run(folder: Path, *, name: str, labels: Mapping[str, str] | None = None
     results = _read_object(directory.results_file, faults)
     state = directory.current_state()
     state = INTERRUPTED if state == KILLED else state
-    if not config or (state == DONE and not results):
-        faults.extend(["results.json is missing, though the run is done"] if config and not faults else [])
+    if state == DONE and not directory.results_file.exists():
+        faults.append("results.json is missing, though the run is done")
+    if not config or not status or (state == DONE and not results):
         state = DAMAGED
     return RunRecord(
         directory=folder,
@@ -273,9 +295,9 @@ def _read_object(path: Path, faults: list[str], *, required: bool = False) -> di
 def _read_checkpoints(path: Path, faults: list[str]) -> tuple[Checkpoint, ...]:
     files = _read_object(path, faults).get("files")
     found = []
-    for name, versions in files.items() if _is_mapping(files) else ():
+    for name, versions in files.items() if isinstance(files, Mapping) else ():
         for version in versions if isinstance(versions, list) else ():
-            if _is_mapping(version):
+            if isinstance(version, Mapping):
                 step, size = version.get("step"), version.get("bytes")
                 found.append(
                     Checkpoint(
@@ -304,10 +326,25 @@ def _load_sweep(folder: Path) -> SweepRecord:
 
 def _load_reproduction(folder: Path) -> ReproductionRecord:
     document = _read_record(folder / REPRODUCTION)
-    if not isinstance(document.get("rows"), list) or not isinstance(document.get("columns"), list):
-        raise DataError(f"{folder / REPRODUCTION}: has no rows and columns; run `paperbench reproduce` again")
+    if not _is_table(document):
+        raise DataError(f"{folder / REPRODUCTION}: holds no table; `paperbench reproduce` writes it again")
     runs = _load_members(folder, _read_record(folder / SWEEP)) if (folder / SWEEP).is_file() else ()
     return ReproductionRecord(directory=folder, document=document, runs=runs)
+
+
+def _is_table(document: Mapping[str, Any]) -> bool:
+    """Whether a reproduction has all that its tables are drawn from."""
+    rows = document.get("rows")
+    if (
+        not isinstance(rows, list)
+        or not isinstance(document.get("columns"), list)
+        or not document.keys() >= _TABLE_KEYS
+    ):
+        return False
+    if not all(isinstance(row, Mapping) and "row" in row and isinstance(row.get("cells"), Mapping) for row in rows):
+        return False
+    cells = [cell for row in rows for cell in row["cells"].values()]
+    return all(isinstance(cell, Mapping) and cell.keys() >= _CELL_KEYS for cell in cells)
 
 
 def _read_record(path: Path) -> dict[str, Any]:
@@ -323,16 +360,16 @@ def _read_record(path: Path) -> dict[str, Any]:
 
 def _load_members(folder: Path, record: Mapping[str, Any]) -> tuple[RunRecord, ...]:
     runs = record.get("runs")
-    if not isinstance(runs, list) or not all(_is_mapping(run) and run.get("directory") for run in runs):
+    if not isinstance(runs, list) or not all(isinstance(run, Mapping) and run.get("directory") for run in runs):
         raise DataError(f"{folder / SWEEP}: does not say where its runs are; give the command that wrote it again")
     members = []
     for run in runs:
         labels = run.get("labels")
         members.append(
             load_run(
-                folder / str(run["directory"]),
+                Path(os.path.normpath(folder / str(run["directory"]))),
                 name=str(run.get("hash") or Path(str(run["directory"])).name),
-                labels={str(key): str(value) for key, value in labels.items()} if _is_mapping(labels) else {},
+                labels={str(key): str(value) for key, value in labels.items()} if isinstance(labels, Mapping) else {},
             )
         )
     return tuple(members)
@@ -343,10 +380,6 @@ def _load_members(folder: Path, record: Mapping[str, Any]) -> tuple[RunRecord, .
 
 def _is_number(value: object) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
-
-
-def _is_mapping(value: object) -> bool:
-    return isinstance(value, Mapping)
 
 
 def _first_line(error: Exception) -> str:
