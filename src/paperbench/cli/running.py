@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import importlib
+import os
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +20,8 @@ from paperbench.config.compose import Composed, compose
 from paperbench.config.difference import difference
 from paperbench.config.paths import short
 from paperbench.config.validate import load_file
+from paperbench.engine import hosts
+from paperbench.engine.reporter import Reporter, SilentReporter
 from paperbench.engine.rundir import DONE
 from paperbench.errors import EXIT_STOPPED, ConfigError
 
@@ -123,15 +127,16 @@ def _model(config: Mapping[str, Any]) -> Any:
 
 def start(verb: str, experiment: str, overrides: list[str] | None, options: RunOptions) -> None:
     """Composes and runs; nothing is written before the configuration is found to be right."""
+    options = _as_torchrun_has_it(options, overrides)
     composed = compose_for(verb, experiment, overrides, options)
     if options.dry_run:
-        _print_plan(composed, options)
+        if hosts.rank() == 0:
+            _print_plan(composed, options)
         return
-    from paperbench.cli.display import make_reporter
     from paperbench.engine import launch
 
     _plan(composed)  # what the task refuses at a glance must leave no run directory behind
-    reporter = make_reporter(json_output=options.json_output)
+    reporter = _reporter(options.json_output)
     try:
         outcome = launch.start(
             composed.resolved,
@@ -147,15 +152,31 @@ def start(verb: str, experiment: str, overrides: list[str] | None, options: RunO
 def resume(run: Path, *, json_output: bool) -> None:
     """Continues the run in a folder."""
     load_file(_run_directory(run) / "config.yaml")
-    from paperbench.cli.display import make_reporter
     from paperbench.engine import launch
 
-    reporter = make_reporter(json_output=json_output)
+    reporter = _reporter(json_output)
     try:
         outcome = launch.resume(run, reporter, worker_reporter=_worker_reporter(json_output))
     finally:
         reporter.close()
     _finish(outcome, json_output=json_output)
+
+
+def _as_torchrun_has_it(options: RunOptions, overrides: list[str] | None) -> RunOptions:
+    """With `nproc` as torchrun has it, where torchrun started this process and nothing else is said."""
+    if not hosts.under_torchrun():
+        return options
+    # DDP on a CPU is told to expect unused parameters (see `trainer`) and would remark that there are none.
+    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
+    said = options.nproc is not None or any(text.lstrip("+").startswith("nproc=") for text in overrides or ())
+    return options if said else replace(options, nproc=hosts.processes())
+
+
+def _reporter(json_output: bool) -> Reporter:
+    """Of several processes that torchrun started, the first alone speaks."""
+    from paperbench.cli.display import make_reporter
+
+    return make_reporter(json_output=json_output) if hosts.rank() == 0 else SilentReporter()
 
 
 def _worker_reporter(json_output: bool) -> tuple[str, dict[str, Any]]:
@@ -175,7 +196,9 @@ def _run_directory(run: Path) -> Path:
 
 def _finish(outcome: Outcome, *, json_output: bool) -> None:
     """The results for a program that reads them, and the exit code."""
-    if json_output:
+    if hosts.rank() > 0:
+        pass
+    elif json_output:
         results = outcome.results or {"status": outcome.status, "message": outcome.message}
         emit_json({**results, "directory": str(outcome.directory), "exit_code": outcome.exit_code})
     elif outcome.exit_code == EXIT_STOPPED:

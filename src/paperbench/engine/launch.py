@@ -16,7 +16,8 @@ from types import FrameType
 from typing import Any
 
 from paperbench import errors
-from paperbench.config.validate import task_named, validate
+from paperbench.config.validate import dump, task_named, validate
+from paperbench.engine import hosts
 from paperbench.engine.environment import ENV_ARGV
 from paperbench.engine.outcome import Outcome
 from paperbench.engine.prepared import settle
@@ -44,9 +45,12 @@ def start(
     """Makes a run directory for the resolved configuration and does the run.
 
     With `nproc` > 1 the display is in rank 0, which inherits this process's streams and makes it from `worker_reporter`;
-    without that, only the end is reported here. A failed run raises its error after recording it in the directory.
+    without that, only the end is reported here. A failed run raises its error after recording it in the directory. In a process
+    that torchrun started itself, see `hosts.start`.
     """
-    validate(task_named(resolved.get("task")), resolved)  # a mistake must not leave a directory behind
+    config = validate(task_named(resolved.get("task")), resolved)  # a mistake must not leave a directory behind
+    if hosts.under_torchrun():
+        return hosts.start(dump(config), run_dir=run_dir, reporter=reporter)
     root = str(resolved.get("output", {}).get("root", "outputs"))
     with StopFlag(on_abort=reporter.close) as stop:
         directory = RunDirectory.create(root, str(resolved.get("experiment", "")), resolved, run_dir)
@@ -59,6 +63,8 @@ def resume(run_dir: Path, reporter: Reporter, *, worker_reporter: WorkerReporter
     Of a run that is done the results are given again. Raises `ConfigError` when `run_dir` is no run and `RunLockedError`
     when another process is at work there.
     """
+    if hosts.under_torchrun():
+        return hosts.resume(run_dir, reporter=reporter)
     directory = RunDirectory.open(run_dir)
     with StopFlag(on_abort=reporter.close) as stop:
         if directory.status().get("state") != DONE:

@@ -11,6 +11,11 @@ from typing import Any, TypeVar, cast
 import torch
 import torch.distributed as dist
 
+from paperbench.engine.hosts import processes as world_size
+from paperbench.engine.hosts import rank, under_torchrun
+
+__all__ = ["Ranks", "connected", "local_rank", "rank", "under_torchrun", "world_size"]
+
 T = TypeVar("T")
 
 
@@ -84,24 +89,9 @@ class Ranks:
         return outcome[0]
 
 
-def under_torchrun() -> bool:
-    """Whether torchrun started this process."""
-    return "TORCHELASTIC_RUN_ID" in os.environ and "RANK" in os.environ
-
-
-def rank() -> int:
-    """This process's number in the run; 0 outside torchrun."""
-    return int(os.environ["RANK"]) if under_torchrun() else 0
-
-
 def local_rank() -> int:
     """This process's number on its machine; 0 outside torchrun."""
     return int(os.environ.get("LOCAL_RANK", "0")) if under_torchrun() else 0
-
-
-def world_size() -> int:
-    """Number of processes of the run; 1 outside torchrun."""
-    return int(os.environ.get("WORLD_SIZE", "1")) if under_torchrun() else 1
 
 
 @contextmanager

@@ -1,0 +1,150 @@
+"""Runs that torchrun starts on several hosts; two agents of this machine stand for two hosts."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from paperbench.engine import hosts, launch
+from paperbench.engine.reporter import SilentReporter
+from paperbench.engine.rundir import RunDirectory
+from paperbench.errors import ConfigError
+from tests.engine import processes, toy
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture
+def rank_1(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What torchrun tells the second of two processes."""
+    toy.register(monkeypatch)
+    for name, value in {"TORCHELASTIC_RUN_ID": "1", "RANK": "1", "LOCAL_RANK": "0", "WORLD_SIZE": "2"}.items():
+        monkeypatch.setenv(name, value)
+
+
+@pytest.mark.usefixtures("rank_1")
+def test_the_number_of_processes_must_agree(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"nproc=3, and torchrun started 2 processes in all.*--nnodes"):
+        launch.start(toy.config(nproc=3), run_dir=tmp_path / "run", reporter=SilentReporter())
+    assert not (tmp_path / "run").exists()
+    RunDirectory.create(tmp_path, "toy", toy.config(), tmp_path / "alone").release()
+    with pytest.raises(ConfigError, match="alone: nproc=1, and torchrun started 2"):
+        launch.resume(tmp_path / "alone", SilentReporter())
+
+
+@pytest.mark.usefixtures("rank_1")
+def test_a_host_that_does_not_see_the_folder_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(hosts, "_SECONDS_FOR_THE_DIRECTORY", 0.0)
+    with pytest.raises(hosts.EnvironmentError_, match=r"run has not appeared on this host.*must share the folder"):
+        launch.start(toy.config(nproc=2), run_dir=tmp_path / "run", reporter=SilentReporter())
+
+
+def test_the_directory_follows_from_the_configuration(tmp_path: Path) -> None:
+    config = toy.config(nproc=2, output={"root": str(tmp_path)})
+    found = hosts.directory_of(config, None)
+    assert found.parent == tmp_path / "toy"
+    assert found == hosts.directory_of({**config, "tensorboard": True}, None)
+    assert found != hosts.directory_of({**config, "seed": 4}, None)
+    assert hosts.directory_of(config, tmp_path / "mine") == tmp_path / "mine"
+
+
+def test_the_same_command_continues_what_a_killed_process_left(tmp_path: Path) -> None:
+    run_dir, other = tmp_path / "run", tmp_path / "other"
+    config = toy.config(nproc=2, fault="kill@4", fault_rank=1)
+    assert start_everywhere(config, run_dir) == [1, -signal.SIGKILL]
+    assert RunDirectory(run_dir).current_state() == "failed"
+    assert start_everywhere(config, run_dir) == [0, 0]
+    assert processes.start_ranks(toy.config(nproc=2), other) == [0, 0]
+    assert toy.record(run_dir) == toy.record(other)
+    before = (run_dir / "results.json").stat().st_mtime_ns
+    assert start_everywhere(config, run_dir) == [0, 0]  # nothing is left to do
+    assert (run_dir / "results.json").stat().st_mtime_ns == before
+    assert start_everywhere({**config, "seed": 4}, run_dir) == [2, 2]  # another run's folder
+
+
+def start_everywhere(config: Mapping[str, Any], run_dir: Path) -> list[int]:
+    """`launch.start` in two processes as torchrun would have them; their exit codes."""
+    port = free_port()
+    ranks = [processes.spawn(_start_here, rank, port, dict(config), run_dir) for rank in range(2)]
+    return [processes.join(rank) for rank in ranks]
+
+
+def _start_here(rank: int, port: int, config: Mapping[str, Any], run_dir: Path) -> None:
+    os.environ.update(
+        RANK=str(rank),
+        LOCAL_RANK=str(rank),
+        WORLD_SIZE="2",
+        MASTER_ADDR="127.0.0.1",
+        MASTER_PORT=str(port),
+        TORCHELASTIC_RUN_ID="test",
+        TORCH_CPP_LOG_LEVEL="ERROR",
+    )
+    processes.start_here(config, run_dir)
+
+
+# --- as documented ----------------------------------------------------------------------------------------------------
+
+
+def documented(*, containing: str) -> str:
+    """The one torchrun command in docs/clusters.md that contains that text, as it stands there."""
+    text = (ROOT / "docs" / "clusters.md").read_text(encoding="utf-8").replace("\\\n", "")
+    (command,) = [line for line in text.splitlines() if line.startswith("torchrun") and containing in line]
+    return command
+
+
+def free_port() -> int:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return free.getsockname()[1]
+
+
+def on_two_hosts(command: str, folder: Path, environment: Mapping[str, str]) -> list[str]:
+    """Gives the same command twice, at the same time; what each printed. Another port, for tests that run side by side."""
+    program, *arguments = shlex.split(command.replace("localhost:29500", f"localhost:{free_port()}"))
+    assert program == "torchrun"
+    agents = [
+        subprocess.Popen(
+            [sys.executable, "-m", "torch.distributed.run", *arguments],
+            cwd=folder,
+            env={**os.environ, **environment},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        for _ in range(2)
+    ]
+    try:
+        printed = [agent.communicate(timeout=120)[0] for agent in agents]
+    finally:
+        for agent in agents:
+            agent.kill()
+            agent.wait()
+    assert [agent.returncode for agent in agents] == [0, 0], "\n".join(printed)
+    return printed
+
+
+@pytest.mark.slow
+def test_the_documented_commands(tmp_path: Path) -> None:
+    command = documented(containing="train faster-rcnn --smoke")
+    environment = {"OMP_NUM_THREADS": "1", "NO_COLOR": "1"}
+    printed = on_two_hosts(command, tmp_path, environment)
+    directory = RunDirectory(tmp_path / "outputs" / "two-hosts")
+    results = directory.results()
+    assert directory.current_state() == "done"
+    assert results is not None
+    assert 0 <= results["metrics"]["coco/AP50"] <= 100
+    assert directory.config()["nproc"] == 2
+    assert sorted("2 processes" in text for text in printed) == [False, True]  # the first alone speaks
+    before = directory.results_file.stat().st_mtime_ns
+    again = on_two_hosts(documented(containing="resume outputs/two-hosts"), tmp_path, environment)
+    assert sum("is done already" in text for text in again) == 1
+    assert directory.results_file.stat().st_mtime_ns == before
