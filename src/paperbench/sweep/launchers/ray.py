@@ -175,6 +175,8 @@ def _connect(ray: ModuleType, address: str, namespace: str) -> None:
             ) from None
     try:
         with _sigterm_kept():
+            # What the cluster has to say about its nodes would be printed to stdout, among the sweep's own lines.
+            ray._private.worker._worker_logs_enabled = False
             ray.init(address=address, namespace=namespace, log_to_driver=False, logging_level=logging.ERROR)
     except ConnectionError:
         raise EnvironmentError_(
