@@ -96,6 +96,11 @@ def test_what_the_command_line_changed_is_found_though_no_condition_speaks_of_it
     assert found.settings == ("train.samples 10 instead of 1000 (asked for on the command line)",)
 
 
+def test_what_a_file_leaves_to_the_user_is_no_deviation() -> None:
+    config = changed(train__samples=10)
+    assert departures(NUMBER, config, asked=CONFIG, left_to_user=["train.samples"]) == Departures()
+
+
 def test_where_and_how_fast_a_run_is_done_is_no_deviation() -> None:
     config = changed(seed=3, device="cuda", output__root="elsewhere", data__root="/b", train__log_every=1)
     assert departures(NUMBER, config, asked=CONFIG) == Departures()

@@ -6,10 +6,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
+from decimal import Decimal
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -21,7 +23,7 @@ from hydra._internal.hydra import Hydra
 from hydra._internal.utils import create_config_search_path
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Glob, IntervalSweep, OverrideType, QuotedString
+from hydra.core.override_parser.types import Glob, IntervalSweep, OverrideType, QuotedString, RangeSweep
 from hydra.errors import HydraException
 from hydra.types import RunMode
 from omegaconf import DictConfig, open_dict
@@ -97,6 +99,8 @@ def alternatives(text: str, names: Callable[[str], Iterable[str]], *, most: int)
     try:
         if isinstance(value, Glob):
             found = value.filter(sorted(names(parsed.key_or_group)))
+        elif isinstance(value, RangeSweep) and not value.shuffle:
+            found = [str(number) for number in islice(_range(value), most)]
         else:
             found = list(islice(parsed.sweep_string_iterator(), most))
     except (HydraException, ValueError, ArithmeticError) as error:
@@ -104,6 +108,20 @@ def alternatives(text: str, names: Callable[[str], Iterable[str]], *, most: int)
     if not found:
         raise ConfigError(f"{text}: stands for no value at all")
     return found
+
+
+def _range(sweep: RangeSweep) -> Iterable[int | float]:
+    """The numbers of a range as a person counts them: `range(0.1,0.4,0.1)` is 0.1, 0.2 and 0.3, where sums of binary fractions
+    would give 0.30000000000000004, another run than that of 0.3, and 0.4."""
+    start, stop, step = sweep.start, sweep.stop, sweep.step
+    assert start is not None
+    assert stop is not None
+    if isinstance(start, int) and isinstance(stop, int) and isinstance(step, int):
+        return range(start, stop, step)
+    first, last, stride = (Decimal(repr(number)) for number in (start, stop, step))
+    if stride == 0:
+        raise ValueError("its step is 0")
+    return (float(first + i * stride) for i in range(math.ceil((last - first) / stride)))
 
 
 @contextmanager
@@ -140,8 +158,12 @@ _MERGED: ContextVar[dict[Any, Merged] | None] = ContextVar("merged", default=Non
 
 @contextmanager
 def remembered() -> Iterator[None]:
-    """While it is open, files are merged once for each set of choices: of many runs most differ in values alone."""
-    token = _MERGED.set({})
+    """While it is open, files are merged once for each set of choices: of many runs most differ in values alone.
+
+    One within another shares its memory.
+    """
+    memory = _MERGED.get()
+    token = _MERGED.set({} if memory is None else memory)
     try:
         yield
     finally:

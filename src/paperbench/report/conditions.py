@@ -6,7 +6,7 @@ the user changed on the command line, whether or not a condition speaks of it.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
 from paperbench.config.difference import ABSENT, difference
@@ -29,8 +29,10 @@ HARMLESS = (
     "train.log_every",
     "train.checkpoint_every",
     "train.prefetch",
+    "evaluation.bootstrap",
+    "evaluation.sheet_images",
 )
-"""Keys that say where and how fast a run is done, not what is measured."""
+"""Keys that say where and how fast a run is done and what is shown of it, not what is measured."""
 
 
 def departures(
@@ -40,13 +42,14 @@ def departures(
     when: Mapping[str, Any] | None = None,
     declared: Iterable[DeviationEntry] = (),
     asked: Mapping[str, Any] | None = None,
+    left_to_user: Iterable[str] = (),
     samples: int | None = None,
 ) -> Departures:
     """What keeps a run with this resolved configuration from being a reproduction of `number`.
 
     `when` are conditions besides the number's own; `declared` what a file says in words; `asked` the configuration as the file
-    alone would have it, so that what the user changed is seen. `samples`: the number is read when so many training samples
-    had been seen, which then is the run's place on the number's axis.
+    alone would have it, so that what the user changed is seen, but for the keys of `left_to_user`. `samples`: the number is
+    read when so many training samples had been seen, which then is the run's place on the number's axis.
     """
     data: list[str] = []
     settings = [item.text for item in declared if not unmet(item.when, config)]
@@ -63,7 +66,7 @@ def departures(
             continue  # said once for all: the scale below, other data by their name
         (data if key.startswith("data.") else settings).append(_instead(key, look_up(config, key, ABSENT), expected))
     if asked is not None:
-        settings += _changed(asked, config, spoken_of=wanted)
+        settings += _changed(asked, config, spoken_of={*wanted, *left_to_user})
     if number is not None and number.note:
         settings.append(number.note)
     scale = look_up(config, "scale")
@@ -79,7 +82,7 @@ def unmet(when: Mapping[str, Any], config: Mapping[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in when.items() if not equal(value, look_up(config, key, ABSENT))}
 
 
-def _changed(asked: Mapping[str, Any], config: Mapping[str, Any], spoken_of: Mapping[str, Any]) -> list[str]:
+def _changed(asked: Mapping[str, Any], config: Mapping[str, Any], spoken_of: Collection[str]) -> list[str]:
     """What the command line made different, without what conditions judge and what changes no number."""
     return [
         f"{_instead(key, after, before)} (asked for on the command line)"

@@ -136,6 +136,8 @@ class LayoutFile:
     deviations: Deviations = field(default_factory=dict)
     when: dict[str, Any] = field(default_factory=dict)
     """Conditions besides those of the published numbers that a run must meet to be a reproduction."""
+    left_to_user: list[str] = field(default_factory=list)
+    """Keys whose values only the user can know, such as the place of weights: giving one is no deviation."""
 
 
 @lru_cache

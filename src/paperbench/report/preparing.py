@@ -66,7 +66,11 @@ def prepare(
     Raises `ConfigError` with the mistakes of all runs, `DataError` where data are missing.
     """
     _refuse(layout, scale, overrides)
-    count = layout.scale(scale).seeds if seeds is None else seeds
+    with _hydra.remembered():
+        return _prepare(layout, scale, layout.scale(scale).seeds if seeds is None else seeds, overrides, conf_dir)
+
+
+def _prepare(layout: Layout, scale: str, count: int, overrides: Sequence[str], conf_dir: Path | None) -> Prepared:
     cells = layout.cells(scale)
     keys = [(cell.experiment, merged(cell.overrides, overrides)) for cell in cells]
     composed = _compose_all(dict.fromkeys(keys), layout, conf_dir)
@@ -93,6 +97,7 @@ def prepare(
                 when=layout.when,
                 declared=cell.deviations,
                 asked=asked[index].resolved if asked else None,
+                left_to_user=layout.entry.left_to_user,
                 samples=cell.samples,
             ),
         )
@@ -126,12 +131,11 @@ def _refuse(layout: Layout, scale: str, overrides: Sequence[str]) -> None:
 def _compose_all(keys: Mapping[_Key, None], layout: Layout, conf_dir: Path | None) -> dict[_Key, Composed]:
     composed: dict[_Key, Composed] = {}
     mistakes: dict[str, None] = {}
-    with _hydra.remembered():
-        for experiment, texts in keys:
-            try:
-                composed[experiment, texts] = compose(experiment, texts, conf_dir=conf_dir)
-            except ConfigError as error:
-                mistakes.update(dict.fromkeys(error.mistakes))
+    for experiment, texts in keys:
+        try:
+            composed[experiment, texts] = compose(experiment, texts, conf_dir=conf_dir)
+        except ConfigError as error:
+            mistakes.update(dict.fromkeys(error.mistakes))
     if mistakes:
         raise ConfigError(*mistakes, f"(runs of {layout.name}, {layout.file})")
     return composed
@@ -174,8 +178,7 @@ def _asked(
     if len(kept) == len(overrides):
         return None
     known: dict[_Key, Composed] = {}
-    with _hydra.remembered():
-        for key, cell in zip(keys, cells, strict=True):
-            if key not in known:
-                known[key] = compose(cell.experiment, merged(cell.overrides, kept), conf_dir=conf_dir)
+    for key, cell in zip(keys, cells, strict=True):
+        if key not in known:
+            known[key] = compose(cell.experiment, merged(cell.overrides, kept), conf_dir=conf_dir)
     return [known[key] for key in keys]

@@ -1,0 +1,349 @@
+"""From a layout and its runs to the document: values, intervals, differences, verdicts, and every reservation in words."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from paperbench.config.paths import shipped_conf
+from paperbench.errors import ConfigError, DataError
+from paperbench.report.layout import load, names, read
+from paperbench.report.preparing import Prepared, prepare
+from paperbench.report.reproduction import assemble, write
+from paperbench.report.reproduction_tables import display_table, flat_table
+from paperbench.report.tables import as_csv
+from tests.report.made_runs import fail, finish, results_of
+
+SHIPPED = names((shipped_conf(),))
+TABLE = "faster-rcnn/table-9"
+
+
+@pytest.fixture(autouse=True)
+def _elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("PAPERBENCH_DATA", raising=False)
+
+
+@cache
+def planned(name: str = TABLE, scale: str = "smoke", seeds: int | None = None) -> Prepared:
+    """The same for every test that asks: the runs' folders are relative to the test's own."""
+    return prepare(load(name), scale, seeds=seeds)
+
+
+def made(prepared: Prepared) -> dict[str, Any]:
+    return assemble(prepared, results_of(prepared))
+
+
+def cell_of(document: dict[str, Any], row: str, column: str = "mAP") -> dict[str, Any]:
+    return next(entry for entry in document["rows"] if entry["row"] == row)["cells"][column]
+
+
+def with_values(name: str = TABLE, *, seeds: int = 1) -> tuple[Prepared, dict[str, Any]]:
+    """A table whose run of row i and seed s measured 60 + i + s / 10."""
+    prepared = planned(name, seeds=seeds)
+    rows = list(dict.fromkeys(item.cell.row for item in prepared.cells))
+    for item in prepared.cells:
+        for seed, member in item.runs.items():
+            if not member.directory.exists():
+                finish(member, {"voc07/mAP": 60 + rows.index(item.cell.row) + seed / 10})
+    return prepared, made(prepared)
+
+
+# --- planning ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", [name for name in SHIPPED if "smoke" in load(name).scales])
+def test_every_shipped_table_can_be_planned_at_smoke_scale(name: str, tmp_path: Path) -> None:
+    prepared = planned(name)
+    assert len(prepared.cells) == len(prepared.layout.cells("smoke"))
+    assert prepared.directory == Path("outputs/reproduce") / name / "smoke"
+    assert all(item.departures.scale for item in prepared.cells)
+    assert not list(tmp_path.iterdir())
+
+
+def test_runs_carry_the_row_and_seed_that_they_are_for() -> None:
+    prepared = planned(seeds=2)
+    assert [dict(member.request.labels) for member in prepared.sweep.members[:3]] == [
+        {"row": "lambda 0.1", "seed": "0"}, {"row": "lambda 0.1", "seed": "1"}, {"row": "lambda 1", "seed": "0"}
+    ]  # fmt: skip
+    for item in prepared.cells:
+        assert [member.composed.config.seed for member in item.runs.values()] == [0, 1]
+        wanted = float(item.cell.row.removeprefix("lambda "))
+        assert {m.composed.config.model.rpn.loss_weight for m in item.runs.values()} == {wanted}
+
+
+def test_tables_share_a_run_that_is_the_same() -> None:
+    three, eight = planned("faster-rcnn/table-3", "short"), planned("faster-rcnn/table-8", "short")
+    assert three.sweep.members[0].directory == eight.sweep.members[-1].directory
+
+
+def test_data_that_are_absent_are_one_error_before_any_run(tmp_path: Path) -> None:
+    with pytest.raises(DataError) as caught:
+        prepare(load(TABLE), "paper", overrides=["data.root=nowhere", "model.weights=null"])
+    assert str(caught.value).count("no data set 'voc' here") == 1
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["seed=3"], "seed=3: cannot be set here, --seeds N makes seeds 0 to N-1"),
+        (["scale=paper"], "scale=paper: cannot be set here, --scale NAME"),
+        (["optim.lrr=1"], "optim.lrr: no such key.*optim.lr"),
+    ],
+)
+def test_overrides_that_cannot_be_are_refused(overrides: list[str], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        prepare(load(TABLE), "smoke", overrides=overrides)
+
+
+def test_a_mistake_that_all_runs_share_is_said_once() -> None:
+    with pytest.raises(ConfigError) as caught:
+        prepare(load(TABLE), "smoke", overrides=["optim.lrr=1"])
+    assert sum("optim.lrr" in mistake for mistake in caught.value.mistakes) == 1
+
+
+def test_an_unknown_scale_is_answered_with_the_nearest() -> None:
+    with pytest.raises(ConfigError, match=r"--scale smok: no such scale\. Nearest: smoke"):
+        prepare(load(TABLE), "smok")
+    with pytest.raises(ConfigError, match=r"table-6\.yaml has no scale short; it has paper"):
+        prepare(load("faster-rcnn/table-6"), "short")
+
+
+def test_what_the_user_changes_is_made_elsewhere_and_is_a_deviation() -> None:
+    plain = planned()
+    changed = prepare(load(TABLE), "smoke", overrides=["optim.lr=0.5", "threads=1"])
+    assert changed.directory != plain.directory
+    assert changed.directory.name.startswith("smoke-")
+    assert "optim.lr 0.5 instead of 0.001 (asked for on the command line)" in changed.cells[0].departures.settings
+    assert not any("threads" in sentence for sentence in changed.cells[0].departures.settings)
+    moved = prepare(load(TABLE), "smoke", overrides=["output.root=elsewhere"])
+    assert moved.directory == Path("elsewhere/reproduce") / TABLE / "smoke"
+    assert moved.cells[0].departures == plain.cells[0].departures
+
+
+# --- values -----------------------------------------------------------------------------------------------------------
+
+
+def test_one_seed_is_shown_as_one_seed() -> None:
+    _, document = with_values()
+    cell = cell_of(document, "lambda 1")
+    assert (cell["n"], cell["mean"], cell["interval"], cell["interval_kind"]) == (1, 61.0, None, "one seed")
+    assert cell["values"][0]["seed"] == 0
+    assert document["seeds"] == 1
+
+
+def test_a_few_seeds_keep_all_points_and_more_get_an_interval() -> None:
+    _, three = with_values(seeds=3)
+    cell = cell_of(three, "lambda 10")
+    assert [value["value"] for value in cell["values"]] == [62.0, 62.1, 62.2]
+    assert (cell["interval"], cell["interval_kind"]) == ([62.0, 62.2], "range")
+    shown = display_table(three)
+    assert "62.00 to 62.20 (range: 62.00, 62.10, 62.20)" in [cell.text for row in shown.rows for cell in row]
+    _, five = with_values(seeds=5)
+    assert cell_of(five, "lambda 10")["interval_kind"] == "bootstrap of the mean, 95 %"
+
+
+def test_the_folder_of_a_value_leads_to_its_run() -> None:
+    prepared, document = with_values()
+    run = prepared.directory / cell_of(document, "lambda 1")["values"][0]["run"]
+    assert run.resolve() == prepared.cells[1].runs[0].directory.resolve()
+
+
+def test_an_interval_over_test_images_is_taken_from_the_run() -> None:
+    prepared = planned("faster-rcnn/table-3")
+    finish(prepared.sweep.members[0], {"voc07/mAP": 60.0, "voc07/mAP/low": 55.0, "voc07/mAP/high": 66.0})
+    cell = cell_of(made(prepared), "RPN+VGG shared 300, 07")
+    assert (cell["interval"], cell["interval_kind"]) == ([55.0, 66.0], "resampled test images, 95 %")
+
+
+def test_embedded_data_at_a_small_scale_are_never_a_reproduction() -> None:
+    prepared = planned(scale="short")
+    for member in prepared.sweep.members:
+        finish(member, {"voc07/mAP": 69.9})
+    document = made(prepared)
+    assert document["is_reproduction"] is False
+    for row in document["rows"]:
+        for cell in row["cells"].values():
+            assert cell["verdict"] == "not comparable"
+            assert cell["departs"].startswith("other data, other scale")
+            assert cell["difference"] is None
+            assert "data.name shapes instead of voc" in cell["remarks"]
+    shown = "\n".join(cell.text for row in display_table(document).rows for cell in row)
+    assert "tolerance" not in shown
+    assert display_table(document).notes[0] == "this table is not a reproduction of the paper's"
+
+
+def test_failed_and_missing_runs_leave_a_table_that_says_so() -> None:
+    prepared = planned(seeds=2)
+    first, second, third, *others = prepared.sweep.members
+    finish(first, {"voc07/mAP": 60.0})
+    fail(second, "loss is not finite")
+    finish(third, {"voc07/map": 60.0})
+    document = made(prepared)
+    cell = cell_of(document, "lambda 0.1")
+    assert (cell["n"], cell["mean"], cell["interval"]) == (1, 60.0, None)
+    assert "1 of 2 seeds" in cell["remarks"]
+    assert any("seed 1 is missing" in text and "failed: loss is not finite" in text for text in cell["remarks"])
+    cell = cell_of(document, "lambda 1")
+    assert (cell["n"], cell["mean"], cell["verdict"]) == (0, None, "missing")
+    assert any("has no metric voc07/mAP; nearest: voc07/map" in text for text in cell["remarks"])
+    assert cell_of(document, "lambda 10")["remarks"][-1] == "seed 1 is missing: its run was not started"
+    assert cell_of(document, "lambda 10 instead of 1")["verdict"] == "missing"
+    assert document["is_reproduction"] is False
+    assert len(others) == 5
+
+
+# --- comparisons ------------------------------------------------------------------------------------------------------
+
+
+def test_a_comparison_is_made_seed_by_seed_and_held_against_the_papers_difference() -> None:
+    _, document = with_values(seeds=3)
+    cell = cell_of(document, "lambda 10 instead of 1")
+    assert [value["value"] for value in cell["values"]] == pytest.approx([1.0, 1.0, 1.0])
+    assert cell["published"]["value"] == 1.0  # 69.9 - 68.9
+    assert (cell["published"]["unit"], cell["published"]["tolerance"]) == ("points", None)
+    assert "the same direction as in the paper" in cell["remarks"]
+
+
+def test_a_comparison_leaves_unpaired_seeds_out_and_says_so() -> None:
+    prepared = planned(seeds=3)
+    by_row = {item.cell.row: item.runs for item in prepared.cells}
+    for seed in (0, 1):
+        finish(by_row["lambda 1"][seed], {"voc07/mAP": 50.0 + 10 * seed})
+    for seed in (1, 2):
+        finish(by_row["lambda 10"][seed], {"voc07/mAP": 59.0 if seed == 1 else 99.0})
+    cell = cell_of(made(prepared), "lambda 10 instead of 1")
+    assert [(value["seed"], value["value"]) for value in cell["values"]] == [(1, -1.0)]
+    assert "seeds that only one of the two has are left out: 0, 2" in cell["remarks"]
+    assert "not the direction of the paper" in cell["remarks"]
+
+
+# --- at the paper's scale ---------------------------------------------------------------------------------------------
+
+
+def at_paper_scale(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, value: float, *, table: str = "faster-rcnn/table-9", **changes: Any
+) -> dict[str, Any]:
+    """The document of a table at its paper scale, with data that only seem to be there."""
+    from paperbench.detection import datasets
+
+    monkeypatch.setattr(datasets, "locate", lambda data: None)
+    content = yaml.safe_load(SHIPPED[table].read_text(encoding="utf-8")) | changes
+    file = folder / "table.yaml"
+    file.write_text(yaml.safe_dump(content), encoding="utf-8")
+    prepared = prepare(read(table, file), "paper")
+    for member in prepared.sweep.members:
+        finish(member, {"voc07/mAP": value})
+    return made(prepared)
+
+
+def test_only_the_papers_own_data_scale_and_settings_are_held_to_the_tolerance(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    document = at_paper_scale(tmp_path, monkeypatch, 69.0)
+    verdicts = {row["row"]: row["cells"]["mAP"]["verdict"] for row in document["rows"]}
+    assert verdicts == {
+        "lambda 0.1": "outside tolerance, better",
+        "lambda 1": "within tolerance",
+        "lambda 10": "within tolerance",
+        "lambda 100": "within tolerance",
+        "lambda 10 instead of 1": "no tolerance stated",
+    }
+    assert cell_of(document, "lambda 10")["difference"] == pytest.approx(-0.9)
+    assert document["is_reproduction"] is True
+    assert not any("not a reproduction" in note for note in display_table(document).notes)
+
+
+def test_a_note_of_the_published_number_keeps_it_from_being_a_reproduction(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    document = at_paper_scale(tmp_path, monkeypatch, 69.0, table="faster-rcnn/table-3")
+    cell = cell_of(document, "RPN+VGG shared 300, 07")
+    assert cell["verdict"] == "deviates, near"
+    assert any("joint training" in text for text in cell["remarks"])
+    assert document["is_reproduction"] is False
+
+
+def test_a_declared_deviation_keeps_it_from_being_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    document = at_paper_scale(tmp_path, monkeypatch, 60.0, deviations={"paper": ["by moonlight"]})
+    assert cell_of(document, "lambda 10")["verdict"] == "deviates, apart"
+    assert cell_of(document, "lambda 10")["departs"] == "other settings"
+
+
+# --- curves and units -------------------------------------------------------------------------------------------------
+
+
+def test_a_point_of_a_curve_is_read_from_the_record_and_taken_to_the_papers_unit(tmp_path: Path) -> None:
+    file = tmp_path / "curve.yaml"
+    columns = {
+        "near": {"samples": 1000, "published": None, "factor": 1000},
+        "far": {"samples": 5000, "published": None},
+        "end": {"published": None},
+    }
+    layout = {
+        "paper": "faster-rcnn", "table": "Table 9", "experiment": "faster-rcnn", "metric": "test/bound",
+        "columns": columns, "rows": [{"row": "one run"}], "scales": {"smoke": {}},
+    }  # fmt: skip
+    file.write_text(yaml.safe_dump(layout), encoding="utf-8")
+    prepared = prepare(read("faster-rcnn/curve", file), "smoke")
+    (member,) = prepared.sweep.members
+    assert member.composed.config.train.batch_size == 2
+    finish(member, {"test/bound": 3.0})
+    records = [{"step": 100, "test/bound": 9.0}, {"step": 495, "test/bound": 0.5}, {"step": 500, "loss": 7.0}]
+    (member.directory / "metrics.jsonl").write_text("\n".join(map(json.dumps, records)), encoding="utf-8")
+    document = made(prepared)
+    assert cell_of(document, "one run", "near")["mean"] == 500.0
+    assert cell_of(document, "one run", "near")["verdict"] == "not published"
+    assert cell_of(document, "one run", "end")["mean"] == 3.0
+    far = cell_of(document, "one run", "far")
+    assert far["verdict"] == "missing"
+    assert "test/bound was not measured near 5,000 training samples" in far["remarks"][-1]
+
+
+# --- files ------------------------------------------------------------------------------------------------------------
+
+
+def test_the_files_hold_every_number_in_full(tmp_path: Path) -> None:
+    prepared, document = with_values(seeds=3)
+    write(document, prepared.directory)
+    assert json.loads((prepared.directory / "reproduction.json").read_text()) == json.loads(json.dumps(document))
+    rows = list(csv.DictReader(io.StringIO((prepared.directory / "table.csv").read_text())))
+    assert len(rows) == 5
+    for row in rows:
+        cell = cell_of(document, row["row"])
+        assert float(row["mean"]) == cell["mean"]
+        assert [float(text) for text in row["values"].split()] == [value["value"] for value in cell["values"]]
+        assert row["verdict"] == cell["verdict"]
+    text = (prepared.directory / "table.md").read_text()
+    assert text.startswith("# faster-rcnn/table-9, scale=smoke: Table 9")
+    assert "not comparable" in text
+
+
+def test_the_document_has_the_keys_that_others_read() -> None:
+    _, document = with_values()
+    assert {
+        "schema_version", "kind", "name", "paper", "table", "caption", "source", "scale", "columns", "rows", "remarks",
+        "is_reproduction",
+    } <= document.keys()  # fmt: skip
+    assert document["kind"] == "reproduction"
+    for row in document["rows"]:
+        for cell in row["cells"].values():
+            assert {
+                "published", "metric", "values", "n", "mean", "interval", "interval_kind", "difference", "verdict",
+                "remarks",
+            } <= cell.keys()  # fmt: skip
+    assert as_csv(flat_table(document)).count("\n") == 6
+
+
+def test_rows_of_the_paper_that_are_not_made_are_named_with_the_reason() -> None:
+    _, document = with_values("faster-rcnn/table-3")
+    (said,) = [text for text in document["remarks"] if "SS 2000, 07+12" in text]
+    assert said.startswith("rows of the paper that are not made here: ")
