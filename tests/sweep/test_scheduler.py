@@ -13,7 +13,7 @@ from paperbench.engine.lock import FileLock
 from paperbench.engine.rundir import RunDirectory
 from paperbench.engine.signals import StopFlag
 from paperbench.errors import ConfigError, EnvironmentError_, RunLockedError
-from paperbench.sweep import record
+from paperbench.sweep import record, scheduler
 from paperbench.sweep.launchers.base import Ending, Handle, Job
 from paperbench.sweep.plan import Sweep
 from paperbench.sweep.run import SweepOutcome, run, threads_of
@@ -28,6 +28,7 @@ LOST = Ending(exit_code=None, signal=None, reason="the node was lost", lost=True
 @pytest.fixture(autouse=True)
 def _toy(monkeypatch: pytest.MonkeyPatch) -> None:
     toy.register(monkeypatch)
+    monkeypatch.setattr(scheduler, "SECONDS_BETWEEN_LOOKS", 0.005)
 
 
 # --- pretended runs ---------------------------------------------------------------------------------------------------

@@ -1,0 +1,3 @@
+from tests.user_folder import _elsewhere
+
+__all__ = ["_elsewhere"]
