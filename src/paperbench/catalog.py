@@ -22,7 +22,8 @@ class TaskSpec:
     `paperbench eval` runs on what this one trained; such a task takes over the trained run's configuration
     (`takes_checkpoint`). `predicts`: the module also implements `engine.task.Predicts`, so that `paperbench predict`
     can show pictures to a trained run. `stacks`: it implements `engine.task.Stacks`, so that
-    `paperbench sweep --stacked` can train several runs side by side.
+    `paperbench sweep --stacked` can train several runs side by side. `exports` names the formats that `paperbench export`
+    can write its trained models in; the module then implements `engine.task.Exports`.
     """
 
     name: str
@@ -34,6 +35,7 @@ class TaskSpec:
     takes_checkpoint: bool = False
     predicts: bool = False
     stacks: bool = False
+    exports: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,6 +76,7 @@ TASKS: dict[str, TaskSpec] = {
             module="paperbench.detection.task",
             evaluated_by="detect-eval",
             predicts=True,
+            exports=("safetensors", "onnx", "torchscript"),
         ),
         TaskSpec(
             name="detect-eval",
@@ -122,6 +125,13 @@ TASKS: dict[str, TaskSpec] = {
             summary="add two distorted digits, with or without spatial transformers",
             schema="paperbench.stn.config:StnAddition",
             module="paperbench.stn.addition_task",
+        ),
+        TaskSpec(
+            name="stn-colocalise",
+            verb="train",
+            summary="find what images have in common, without labels",
+            schema="paperbench.stn.config:StnColocalise",
+            module="paperbench.stn.colocalise_task",
         ),
     )
 }

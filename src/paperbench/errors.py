@@ -49,6 +49,10 @@ class CheckpointError(PaperbenchError):
     """No checkpoint could be used, or the one that was asked for is damaged."""
 
 
+class ExportError(PaperbenchError):
+    """A model that was written for other programs does not compute what the run's own does; the file was not kept."""
+
+
 class EnvironmentError_(PaperbenchError):
     """The machine cannot do what was asked: a full disk, an absent device, a folder that cannot be written."""
 

@@ -44,6 +44,14 @@ class Listing(StrEnum):
     papers = "papers"
 
 
+class ExportFormat(StrEnum):
+    """What `export` can write."""
+
+    safetensors = "safetensors"
+    onnx = "onnx"
+    torchscript = "torchscript"
+
+
 def _version(wanted: bool) -> None:
     if wanted:
         typer.echo(f"paperbench {__version__}")
@@ -422,6 +430,29 @@ def predict(
         pictures.predict(
             run, images, output=output, score_threshold=score_threshold, device=device, json_output=json_output
         )
+
+
+@app.command()
+def export(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a trained run.", show_default=False)],
+    kind: Annotated[
+        ExportFormat,
+        typer.Option("--format", help="safetensors: the weights alone; onnx, torchscript: what computes with them."),
+    ],
+    output: Annotated[
+        Path | None, typer.Option("--output", metavar="FILE", help="The file; default RUN/export/model.<format>.")
+    ] = None,
+    json_output: o.Json = False,
+    debug: o.Debug = False,
+) -> None:
+    """Write a trained model for other programs, compared with the run's own.
+
+    A file that computes something else is not kept (exit code 1). What goes in and comes out stands in FILE.json.
+    """
+    with guarded(json_output=json_output, debug=debug):
+        from paperbench.cli import exporting
+
+        exporting.export(run, kind.value, output=output, json_output=json_output)
 
 
 @app.command()

@@ -13,6 +13,7 @@ from paperbench.detection.build import build, parameter_groups
 from paperbench.detection.config import DetectTrain
 from paperbench.detection.describe import describe_data, describe_model, describe_schedule
 from paperbench.detection.detector import FasterRCNN
+from paperbench.detection.export import export_model
 from paperbench.detection.predict import predict
 from paperbench.detection.scoring import Scorer
 from paperbench.engine.figures import loss_curves
@@ -23,7 +24,7 @@ from paperbench.engine.seeding import MODEL_INIT, seed_everything
 from paperbench.engine.trainer import Trainer
 from paperbench.errors import DataError
 
-__all__ = ["plan", "predict", "run"]
+__all__ = ["export_model", "plan", "predict", "run"]
 
 WATCHED = "coco/AP50"
 

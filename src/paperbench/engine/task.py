@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
+    from paperbench.engine.export import Exportable
     from paperbench.engine.run import Run
 
 
@@ -51,4 +52,12 @@ class Stacks(Protocol):
         Each model starts as `run` would start it (`seed_everything(config.seed, MODEL_INIT)`), and what is saved in
         `run.checkpoints` is what `run` continues from. A run may have checkpoints of an earlier session already.
         """
+        ...
+
+
+class Exports(Protocol):
+    """A task whose trained models can be written for other programs (`TaskSpec.exports`, `paperbench export`)."""
+
+    def export_model(self, config: Any, run_dir: Path) -> Exportable:
+        """The trained model of a run with examples to trace and compare it on; see `engine.export.Exportable`."""
         ...

@@ -1,0 +1,186 @@
+"""A trained model in a file that other programs read, believed only after it was read back and gave the same numbers.
+
+A task's module offers `export_model(config, run_dir) -> Exportable`; its `TaskSpec.exports` names the formats. What is
+written is compared with the run's own model on inputs of the kind it was made for. A file that disagrees is not kept.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from paperbench.engine import export_formats as formats
+from paperbench.engine.files import explained, sync_directory, write_json
+from paperbench.errors import ConfigError, EnvironmentError_, ExportError
+
+SCHEMA_VERSION = 1
+FORMATS = tuple(formats.SUFFIXES)
+
+Tensors = tuple[Tensor, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Output:
+    """One output: its name, what it is, and the largest absolute difference, in its own unit, that rounding may make."""
+
+    name: str
+    meaning: str
+    tolerance: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Exportable:
+    """A model ready to be written.
+
+    `module` is on the CPU, in evaluation mode and in float32; `module(*inputs)` takes and returns tensors, in the order of
+    `input_names` and `outputs`. `inputs` are real-looking examples: the first is what a graph is traced with, all are
+    compared. `dynamic` maps input names to the axes that may vary, by number and name; with it, the examples should differ
+    there. `step` is that of the checkpoint. `weights` is the dotted name of the part whose parameters safetensors holds,
+    empty for the whole of `module`.
+
+    `reference(*inputs)` is what the run's own code gives, by default `module` itself. `differences` compares two answers and
+    returns the largest absolute difference of each output, infinite where they cannot be matched; by default element by
+    element. `refused` maps a format to the reason why this very model cannot be written in it. `metadata` is written into
+    the file, where the format has a place for it. `translations` gives ONNX equivalents of operators that the exporter lacks.
+    """
+
+    module: nn.Module
+    inputs: Sequence[Tensors]
+    input_names: tuple[str, ...]
+    outputs: tuple[Output, ...]
+    meaning: str
+    step: int
+    dynamic: Mapping[str, Mapping[int, str]] = field(default_factory=dict)
+    weights: str = ""
+    reference: Callable[..., Tensors] | None = None
+    differences: Callable[[Tensors, Tensors], Mapping[str, float]] | None = None
+    refused: Mapping[str, str] = field(default_factory=dict)
+    metadata: Mapping[str, str] = field(default_factory=dict)
+    translations: Callable[[], dict[Any, Any]] | None = None
+
+
+def export(exportable: Exportable, kind: str, file: Path, facts: Mapping[str, Any]) -> dict[str, Any]:
+    """Writes `file` in the format `kind` and `<file>.json` beside it, and returns the content of the latter.
+
+    `facts` say where the model comes from (run, experiment, task, hash of the configuration); they are kept with it. Raises
+    `ConfigError` when this model cannot be written so, `ExportError` when what was written does not agree with the run's
+    model, and `EnvironmentError_` when a library is missing or the place cannot be written. Then `file` is as it was before.
+    """
+    if kind in exportable.refused:
+        raise ConfigError(f"--format {kind}: {exportable.refused[kind]}")
+    if file.is_dir():
+        raise EnvironmentError_(f"--output {file}: is a folder; name a file in it")
+    formats.require(kind)
+    metadata = {**{key: str(value) for key, value in facts.items()}, **exportable.metadata}
+    record_file = file.with_name(f"{file.name}.json")
+    temporary = file.with_name(f".{file.name}{formats.SUFFIXES[kind]}")
+    with explained(file):
+        file.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        with explained(file):
+            formats.write(exportable, kind, temporary, metadata)
+        check = compare(exportable, formats.read(exportable, kind, temporary))
+        _refuse_disagreement(exportable, kind, check)
+        record = _record(exportable, kind, file, temporary, facts, check)
+        with explained(file):
+            record_file.unlink(missing_ok=True)
+            temporary.replace(file)
+        sync_directory(file.parent)
+        write_json(record_file, record)
+    finally:
+        with suppress(OSError):
+            temporary.unlink()
+    return record
+
+
+# --- the check --------------------------------------------------------------------------------------------------------
+
+
+def compare(exportable: Exportable, exported: Callable[[Tensors], Tensors]) -> dict[str, float]:
+    """The largest absolute difference of each output between `exported` and the run's own model, over all inputs."""
+    ours = exportable.reference or exportable.module
+    worst = {output.name: 0.0 for output in exportable.outputs}
+    for inputs in exportable.inputs:
+        with torch.inference_mode():
+            expected = ours(*inputs)
+        expected = expected if isinstance(expected, tuple) else (expected,)
+        answer = exported(inputs)
+        found = (exportable.differences or _elementwise(exportable))(expected, answer)
+        for name, difference in found.items():
+            # A comparison with NaN is false: it must end as the worst, not pass.
+            worst[name] = difference if not difference <= worst[name] else worst[name]
+    return worst
+
+
+def _elementwise(exportable: Exportable) -> Callable[[Tensors, Tensors], dict[str, float]]:
+    def differences(expected: Tensors, answer: Tensors) -> dict[str, float]:
+        names = (output.name for output in exportable.outputs)
+        return {name: _largest(a, b) for name, a, b in zip(names, expected, answer, strict=True)}
+
+    return differences
+
+
+def _largest(expected: Tensor, answer: Tensor) -> float:
+    if expected.shape != answer.shape:
+        return float("inf")
+    return float((expected.double() - answer.detach().double()).abs().max()) if expected.numel() else 0.0
+
+
+def _refuse_disagreement(exportable: Exportable, kind: str, check: Mapping[str, float]) -> None:
+    wrong = [
+        f"{output.name} differs by {check[output.name]:.3g}, {output.tolerance:g} is allowed"
+        for output in exportable.outputs
+        if not check[output.name] <= output.tolerance
+    ]
+    if wrong:
+        raise ExportError(
+            f"the {kind} file does not give what the run's model gives on {len(exportable.inputs)} inputs and was not "
+            f"kept: {'; '.join(wrong)}"
+        )
+
+
+# --- the record -------------------------------------------------------------------------------------------------------
+
+
+def _record(
+    exportable: Exportable, kind: str, file: Path, written: Path, facts: Mapping[str, Any], check: Mapping[str, float]
+) -> dict[str, Any]:
+    with written.open("rb") as stream:
+        digest = hashlib.file_digest(stream, "sha256").hexdigest()
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "kind": "export",
+        "format": kind,
+        "file": file.name,
+        "bytes": written.stat().st_size,
+        "sha256": digest,
+        **facts,
+        "step": exportable.step,
+        "meaning": exportable.meaning,
+        "inputs": [_described(exportable, index) for index in range(len(exportable.input_names))],
+        "outputs": [{"name": output.name, "meaning": output.meaning} for output in exportable.outputs],
+        "metadata": dict(exportable.metadata),
+        "check": {
+            "inputs": len(exportable.inputs),
+            "max_abs_difference": max(check.values()),
+            "by_output": {
+                output.name: {"max_abs_difference": check[output.name], "tolerance": output.tolerance}
+                for output in exportable.outputs
+            },
+        },
+        "versions": formats.versions(kind),
+    }
+
+
+def _described(exportable: Exportable, index: int) -> dict[str, Any]:
+    name, tensor = exportable.input_names[index], exportable.inputs[0][index]
+    varying = exportable.dynamic.get(name, {})
+    shape = [varying.get(axis, side) for axis, side in enumerate(tensor.shape)]
+    return {"name": name, "type": str(tensor.dtype).removeprefix("torch."), "shape": shape}
