@@ -15,7 +15,7 @@ from typing import Any
 
 import yaml
 
-from paperbench.config.validate import config_hash, load_file
+from paperbench.config.validate import config_hash, dump, load_file, task_named, validate
 from paperbench.engine.files import TMP_SUFFIX, explained, write_atomic
 from paperbench.engine.rundir import DONE, WAITING, RunDirectory
 from paperbench.engine.signals import StopFlag
@@ -51,7 +51,8 @@ def prepare(path: Path, resolved: Mapping[str, Any]) -> None:
 def refuse_other(path: Path, resolved: Mapping[str, Any]) -> None:
     """Raises `ConfigError` if the run in `path` is of a configuration that gives other results than `resolved`."""
     _, _, found = load_file(path / "config.yaml")
-    if config_hash(found) != config_hash(resolved):
+    complete = dump(validate(task_named(resolved.get("task")), resolved))
+    if config_hash(found) != config_hash(complete):
         raise ConfigError(
             f"{path} holds a run of another configuration than its name says; move the folder away, and it is made anew"
         )
