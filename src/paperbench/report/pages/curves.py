@@ -13,8 +13,8 @@ import numpy as np
 from paperbench.engine.figures import smooth
 from paperbench.report.pages.charts import MUTED, TONES, Chart, Line, spans_decades
 from paperbench.report.pages.quantities import Quantities, plural
+from paperbench.report.pages.records import RunRecord
 from paperbench.report.pages.settings import Setting
-from paperbench.report.pages.sources import RunRecord
 from paperbench.report.pages.thinning import Floats, band, kept
 
 BUDGET = 1_100_000

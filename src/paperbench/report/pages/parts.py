@@ -15,6 +15,7 @@ from paperbench.report.pages.grids import Cell, Column, Grid, Tone, number_cell,
 from paperbench.report.pages.page import Block, Charts, Code, Fact, Facts, Fold, Notice, Prose
 from paperbench.report.pages.pictures import Gallery
 from paperbench.report.pages.quantities import minus, plural, size
+from paperbench.report.pages.records import DAMAGED, INTERRUPTED, NOT_STARTED, RunRecord
 from paperbench.report.pages.settings import (
     Setting,
     differing_keys,
@@ -22,7 +23,6 @@ from paperbench.report.pages.settings import (
     shared_and_differing,
     shown,
 )
-from paperbench.report.pages.sources import DAMAGED, INTERRUPTED, NOT_STARTED, RunRecord
 
 _STATE_TONES: dict[str, Tone] = {
     DONE: "good",

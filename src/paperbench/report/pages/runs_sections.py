@@ -10,8 +10,8 @@ from paperbench.report.pages import curves, parts, pictures
 from paperbench.report.pages.grids import Cell, Column, Grid, number_cell, text_cell
 from paperbench.report.pages.page import Badge, Block, Fact, Fold, Section, section
 from paperbench.report.pages.quantities import Quantities, duration, plural
+from paperbench.report.pages.records import RunRecord
 from paperbench.report.pages.settings import SEED, Setting, settings_of, value_of, varied
-from paperbench.report.pages.sources import RunRecord
 from paperbench.report.statistics import FEWEST_FOR_BOOTSTRAP, Summary, summarise
 
 MOST_HEADLINES = 6

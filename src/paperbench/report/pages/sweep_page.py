@@ -6,8 +6,8 @@ import shlex
 
 from paperbench.report.pages.page import Fact, Notice, Page, Section
 from paperbench.report.pages.quantities import Quantities
+from paperbench.report.pages.records import SweepRecord
 from paperbench.report.pages.runs_sections import badges_of, data_of, facts_of, sections_of_runs
-from paperbench.report.pages.sources import SweepRecord
 
 
 def page_of_sweep(sweep: SweepRecord, quantities: Quantities) -> Page:

@@ -25,8 +25,8 @@ def linear(low: float, high: float, most: int = 6) -> list[float]:
 
 
 def logarithmic(low: float, high: float, most: int = 6) -> list[float]:
-    """Powers of ten within [low, high], 0 < low < high; every second, third … of them where there are too many, and with
-    their multiples by 2 and 5 where there are too few."""
+    """Powers of ten within [low, high], 0 < low < high; every second, third … of them where there are too many, with their
+    multiples by 2 and 5 where there are too few, and round values where even those are."""
     first, last = math.floor(math.log10(low)), math.ceil(math.log10(high))
     slack = 1e-9
     for factors in ((1, 2, 5), (1, 3), (1,)):
@@ -36,8 +36,10 @@ def logarithmic(low: float, high: float, most: int = 6) -> list[float]:
             for factor in factors
             if low * (1 - slack) <= factor * 10.0**power <= high * (1 + slack)
         ]
+        if len(marks) < 2:
+            return linear(low, high, most)
         if len(marks) <= most:
-            return marks or [low, high]
+            return marks
     every = -(-len(marks) // most)
     return marks[::every]
 

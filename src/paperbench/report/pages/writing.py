@@ -13,10 +13,11 @@ from paperbench.errors import ConfigError
 from paperbench.report.pages.grids import to_csv
 from paperbench.report.pages.page import Page
 from paperbench.report.pages.quantities import Headlines, Quantities
+from paperbench.report.pages.records import ReproductionRecord, Subject, SweepRecord
 from paperbench.report.pages.render import GENERATOR, to_document, to_html
 from paperbench.report.pages.reproduction_page import page_of_reproduction
 from paperbench.report.pages.run_page import page_of_run
-from paperbench.report.pages.sources import ReproductionRecord, Subject, SweepRecord, load
+from paperbench.report.pages.sources import load
 from paperbench.report.pages.sweep_page import page_of_sweep
 
 FOLDER, STEM = "report", "report"
