@@ -348,6 +348,31 @@ def test_a_run_that_another_sweep_works_on_is_waited_for(tmp_path: Path, becomes
     assert (sweep.members[0].hash, "elsewhere") in launcher.heard.states  # type: ignore[attr-defined]
 
 
+def test_a_job_of_an_earlier_sweep_is_watched_and_can_be_stopped(tmp_path: Path) -> None:
+    sweep = toys.sweep(tmp_path, 2)
+    at_work = RunDirectory.create(tmp_path, "toy", sweep.members[0].composed.resolved, sweep.members[0].directory)
+    stop = StopFlag()
+
+    class Outliving(Pretender):
+        """Still has the job of the first run, and of no other."""
+
+        def rejoin(self, job: Job) -> Handle | None:
+            return self.submit(job) if job.directories == (at_work.path.absolute(),) else None
+
+        def act(self, path: Path) -> Ending:
+            raise AssertionError("stopped before")
+
+    def ask(launcher: Pretender) -> None:
+        stop.set("SIGTERM")
+        at_work.release()
+
+    launcher = Outliving(waits=ask)
+    outcome = carry_out(sweep, launcher, jobs=1, stop=stop)
+    assert (states(outcome), outcome.exit_code) == (["stopped", "not started"], 3)
+    assert [len(launcher.jobs), RunDirectory(at_work.path).current_state()] == [1, "stopped"]
+    assert '"event": "found at work"' in (sweep.directory / record.EVENTS).read_text()
+
+
 # --- side by side -----------------------------------------------------------------------------------------------------
 
 

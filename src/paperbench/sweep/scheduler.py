@@ -17,7 +17,7 @@ from paperbench.engine.prepared import prepare, settle_free
 from paperbench.engine.signals import StopFlag
 from paperbench.errors import EXIT_ENVIRONMENT, DiskFullError, EnvironmentError_, PaperbenchError
 from paperbench.sweep import progress
-from paperbench.sweep.launchers.base import Ending, Handle, Job, Launcher
+from paperbench.sweep.launchers.base import Ending, Handle, Job, Launcher, Rejoins
 from paperbench.sweep.plan import Member, Sweep
 from paperbench.sweep.record import Events
 from paperbench.sweep.standing import Standing, log_tail, standing
@@ -170,29 +170,41 @@ class Scheduler:
             found = [(entry, standing(entry.member.directory)) for entry in group]
             open_ = [(entry, stand) for entry, stand in found if not self._settled(entry, stand)]
             elsewhere = [entry for entry, stand in open_ if stand.state == "running"]
+            left = [entry for entry, _ in open_]
+            if elsewhere and self._rejoined(left):
+                continue
             for entry in elsewhere:
                 entry.waits_until = now + SECONDS_BETWEEN_LOOKS
                 self._show(entry, "elsewhere")
-            left = [entry for entry, _ in open_]
             if elsewhere:
                 self._pending.append(left)
             elif left:
                 self._submit(left)
 
+    def _rejoined(self, group: list[_Entry]) -> bool:
+        """Whether the runs are at work in a job of an earlier sweep that the launcher still has: it is watched from now on."""
+        handle = self._launcher.rejoin(self._job(group)) if isinstance(self._launcher, Rejoins) else None
+        if handle is not None:
+            self._watch(handle, group, "found at work")
+        return handle is not None
+
     def _submit(self, group: list[_Entry]) -> None:
         ready = [entry for entry in group if self._prepared(entry)]
         if not ready or self._ending:
             return
-        name = f"{ready[0].member.request.experiment}-{ready[0].member.hash}"
-        job = Job(
-            directories=tuple(entry.member.directory.absolute() for entry in ready), threads=self._threads, name=name
-        )
-        handle = self._launcher.submit(job)
-        self._running.append(_Running(handle, ready))
-        for entry in ready:
+        self._watch(self._launcher.submit(self._job(ready)), ready, "started")
+
+    def _job(self, group: list[_Entry]) -> Job:
+        name = f"{group[0].member.request.experiment}-{group[0].member.hash}"
+        directories = tuple(entry.member.directory.absolute() for entry in group)
+        return Job(directories=directories, threads=self._threads, name=name)
+
+    def _watch(self, handle: Handle, group: list[_Entry], event: str) -> None:
+        self._running.append(_Running(handle, group))
+        for entry in group:
             entry.started, entry.retry = True, False
             entry.view.began = time.monotonic()
-            self._events.write("started", run=entry.member.hash, step=max(entry.step, 0), losses=entry.losses)
+            self._events.write(event, run=entry.member.hash, step=max(entry.step, 0), losses=entry.losses)
             self._show(entry, "running")
 
     def _prepared(self, entry: _Entry) -> bool:

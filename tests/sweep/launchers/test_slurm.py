@@ -122,10 +122,8 @@ def test_what_the_queue_says_of_a_job_that_left_no_word(tmp_path: Path, cluster:
     handles = [launcher.submit(toys.job(tmp_path / f"run{n}", seed=n)) for n in range(5)]
     launcher.wait(0)
     cluster.queue(j100_0="RUNNING", j100_1="PENDING", j100_2="NODE_FAIL", j100_3="OUT_OF_MEMORY")
-    for _ in range(2):  # a file of the job may still be on its way
-        endings = [handle.poll() for handle in handles]
-        if _ == 0:
-            assert endings == [None] * 5
+    assert [handle.poll() for handle in handles] == [None] * 5  # a file of the job may still be on its way
+    endings = [handle.poll() for handle in handles]
     assert endings[:2] == [None, None]
     lost, memory, gone = endings[2:]
     assert lost is not None
@@ -153,6 +151,7 @@ def test_stopping_what_waits_and_what_was_never_submitted(tmp_path: Path, cluste
     assert submitted.poll() is None
     submitted.stop()
     never.stop()
+    assert cluster.cancelled == []  # all at once, at the next opportunity
     cluster.queue(j100="CANCELLED")
     launcher.wait(0)
     assert len(cluster.scripts) == 1
@@ -160,7 +159,9 @@ def test_stopping_what_waits_and_what_was_never_submitted(tmp_path: Path, cluste
     withdrawn = Ending(exit_code=3, signal=None, reason="withdrawn before it began")
     assert [never.poll(), *toys.drive(launcher, [submitted])] == [withdrawn, withdrawn]
     submitted.kill()
-    assert cluster.cancelled[-1] == "100"
+    toys.until(launcher, [], lambda: cluster.cancelled[-1] == "100")
+    assert isinstance(launcher, base.Rejoins)
+    toys.until(launcher, [], lambda: not launcher._queue._cancelling)  # type: ignore[union-attr]
 
 
 def test_the_same_sweep_given_again_finds_its_jobs(tmp_path: Path, cluster: Cluster) -> None:

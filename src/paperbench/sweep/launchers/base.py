@@ -11,7 +11,7 @@ import importlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar, Protocol, runtime_checkable
 
 from paperbench.config.suggest import nearest
 from paperbench.errors import ConfigError
@@ -23,6 +23,10 @@ REGISTRY: Mapping[str, str] = {
 }
 """Name to `module:Class`. The module can be imported without the library that the launcher stands on (submitit, ray); its
 constructor imports that, and raises `EnvironmentError_` saying what to install."""
+
+
+EVERYTHING = 1_000_000
+"""`DEFAULT_JOBS` of a launcher with a queue of its own: all runs are handed over at once."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,6 +95,15 @@ class Launcher(Protocol):
 
     def close(self) -> None:
         """Lets go of everything; called once, after the last handle ended or when the sweep gives up."""
+        ...
+
+
+@runtime_checkable
+class Rejoins(Protocol):
+    """A launcher whose jobs outlive the sweep that submitted them."""
+
+    def rejoin(self, job: Job) -> Handle | None:
+        """The job that an earlier sweep submitted for the same runs, if it still waits or works."""
         ...
 
 

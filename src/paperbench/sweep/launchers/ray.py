@@ -17,16 +17,16 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import ModuleType
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
 from pydantic import Field
 
-from paperbench.config.schema import STRICT, NonNegativeFloat, NonNegativeInt, PositiveFloat
+from paperbench.config.schema import STRICT, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 from paperbench.errors import EXIT_STOPPED, EnvironmentError_
-from paperbench.sweep.launchers.base import Context, Ending, Job
+from paperbench.sweep.launchers.base import EVERYTHING, Context, Ending, Job
 from paperbench.sweep.launchers.child import ending
 from paperbench.sweep.launchers.ray_task import work
-from paperbench.sweep.launchers.resources import library, processes_of
+from paperbench.sweep.launchers.resources import arguments_of, library, needs_of
 
 _START_ONE = (
     "start one with `ray start --head` on this machine and `ray start --address=THIS_MACHINE:6379` on the others, or name it "
@@ -41,8 +41,8 @@ class RaySettings:
     __pydantic_config__ = STRICT
 
     address: Annotated[str, Field(pattern=r"^(auto|[^:/\s]+:\d+)$", description="auto or HOST:PORT")] = "auto"
-    cpus: NonNegativeFloat | None = None
-    """Of a run; null is threads times processes of the run."""
+    threads: PositiveInt = 4
+    """CPUs for each process of a run; the `threads` of its configuration come first."""
     gpus: NonNegativeFloat = 0.0
     """For each process of a run; a fraction lets runs share a GPU."""
     resources: dict[str, PositiveFloat] = field(default_factory=dict)
@@ -56,7 +56,8 @@ class RaySettings:
 class RayLauncher:
     """Submits one task a job; see `base.Launcher`."""
 
-    Settings = RaySettings
+    Settings: ClassVar[type] = RaySettings
+    DEFAULT_JOBS: ClassVar[int] = EVERYTHING
 
     def __init__(self, settings: RaySettings, context: Context) -> None:
         self._ray = library("ray", _load)
@@ -67,21 +68,17 @@ class RayLauncher:
 
     def submit(self, job: Job) -> RayHandle:
         """Hands the job to Ray. Raises `EnvironmentError_` if no node of the cluster could ever hold it."""
-        processes = processes_of(job)
-        needs = {
-            "CPU": float(job.threads * processes) if self._settings.cpus is None else self._settings.cpus,
-            "GPU": self._settings.gpus * processes,
-            **self._settings.resources,
-        }
-        self._refuse_what_fits_nowhere(needs)
+        needs = needs_of(job, self._settings.threads)
+        amounts = {"CPU": float(needs.cpus), "GPU": self._settings.gpus * needs.processes, **self._settings.resources}
+        self._refuse_what_fits_nowhere(amounts)
         reference = self._task.options(
             name=job.name,
-            num_cpus=needs["CPU"],
-            num_gpus=needs["GPU"],
+            num_cpus=amounts["CPU"],
+            num_gpus=amounts["GPU"],
             resources=self._settings.resources,
             max_retries=self._settings.retries,
             retry_exceptions=False,
-        ).remote(tuple(job.arguments()), str(Path.cwd()), dict(self._settings.environment))
+        ).remote(arguments_of(job, needs), str(Path.cwd()), dict(self._settings.environment))
         handle = RayHandle(self._ray, reference)
         self._handles.append(handle)
         return handle
@@ -98,17 +95,17 @@ class RayLauncher:
         """Leaves the cluster, which ends what still runs there."""
         self._ray.shutdown()
 
-    def _refuse_what_fits_nowhere(self, needs: Mapping[str, float]) -> None:
-        nodes = [node["Resources"] for node in self._ray.nodes() if node["Alive"]]
-        if self._settings.autoscaling or any(
-            all(node.get(name, 0) >= amount for name, amount in needs.items()) for node in nodes
-        ):
+    def _refuse_what_fits_nowhere(self, amounts: Mapping[str, float]) -> None:
+        if self._settings.autoscaling:
             return
-        wanted = ", ".join(f"{amount:g} {name}" for name, amount in needs.items() if amount)
-        there = "; ".join(", ".join(f"{node.get(name, 0):g} {name}" for name in needs) for node in nodes)
+        nodes = [node["Resources"] for node in self._ray.nodes() if node["Alive"]]
+        if any(all(node.get(name, 0) >= amount for name, amount in amounts.items()) for node in nodes):
+            return
+        wanted = ", ".join(f"{amount:g} {name}" for name, amount in amounts.items() if amount)
+        there = "; ".join(", ".join(f"{node.get(name, 0):g} {name}" for name in amounts) for node in nodes)
         raise EnvironmentError_(
             f"--launcher ray: a run asks for {wanted}, and no node of the cluster has that (they have: {there}); give less with "
-            "launcher.cpus= and launcher.gpus=, or launcher.autoscaling=true where nodes are started on demand"
+            "launcher.threads= and launcher.gpus=, or launcher.autoscaling=true where nodes are started on demand"
         )
 
 

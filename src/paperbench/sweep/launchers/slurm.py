@@ -13,17 +13,18 @@ import time
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
 
 from paperbench.config.schema import STRICT, NonNegativeInt, PositiveFloat, PositiveInt
 from paperbench.engine.files import explained, write_atomic
 from paperbench.errors import EXIT_STOPPED
-from paperbench.sweep.launchers.base import Context, Ending, Job
+from paperbench.sweep.launchers.base import EVERYTHING, Context, Ending, Job
 from paperbench.sweep.launchers.child import ending
-from paperbench.sweep.launchers.resources import library, processes_of
+from paperbench.sweep.launchers.resources import Needs, arguments_of, library, needs_of
 from paperbench.sweep.launchers.slurm_job import KILL, STOP, RunJob
 from paperbench.sweep.launchers.slurm_queue import GONE, LOST, LocalQueue, Queue, SlurmQueue
 
@@ -47,8 +48,8 @@ class SlurmSettings:
     """How long before the end of a job its run is asked to save."""
     max_timeouts: NonNegativeInt = 100
     memory_gb: PositiveFloat | None = None
-    cpus: PositiveInt | None = None
-    """Of a job; null is threads times processes of its run."""
+    threads: PositiveInt = 4
+    """CPUs for each process of a run; the `threads` of its configuration come first."""
     gpus: NonNegativeInt = 0
     """For each process of a run."""
     jobs_at_once: PositiveInt = 256
@@ -89,7 +90,8 @@ class SlurmSettings:
 class SlurmLauncher:
     """Submits jobs in arrays; see `base.Launcher`."""
 
-    Settings = SlurmSettings
+    Settings: ClassVar[type] = SlurmSettings
+    DEFAULT_JOBS: ClassVar[int] = EVERYTHING
 
     def __init__(self, settings: SlurmSettings, context: Context) -> None:
         def load() -> Any:
@@ -98,38 +100,36 @@ class SlurmLauncher:
             return submitit
 
         library("slurm", load)
+        if settings.executor == "slurm":
+            SlurmQueue.refuse_if_absent()
         logging.getLogger("submitit").handlers.clear()  # it would print to stdout; warnings still reach stderr
         self._settings = settings
+        self._name = context.name
         self._folder = context.directory / "launcher"
-        with explained(self._folder):
-            self._folder.mkdir(parents=True, exist_ok=True)
-        parameters = settings.parameters(context.name)
-        self._queue: Queue
-        if settings.executor == "local":
-            self._queue = LocalQueue(self._folder, parameters, max_timeouts=settings.max_timeouts)
-        else:
-            self._queue = SlurmQueue(
-                self._folder, parameters, max_timeouts=settings.max_timeouts, poll_seconds=settings.poll_seconds
-            )
         self._records = self._folder / "jobs.jsonl"
-        self._known = _read_records(self._records, settings.executor)
         self._waiting: list[SlurmHandle] = []
 
     def submit(self, job: Job) -> SlurmHandle:
-        """Takes the job up again if it is still in the queue from an earlier sweep; else puts it into the next array."""
-        name = hashlib.sha256("\0".join(map(str, job.directories)).encode()).hexdigest()[:16]
-        handle = SlurmHandle(self, self._queue, job, self._folder / f"{name}.order", self._interval)
-        handle.order.unlink(missing_ok=True)  # of an earlier sweep
-        known = self._known.get(name)
-        if known is not None and self._queue.outcome(known) is None and self._queue.state(known) is None:
-            handle.job_id = known
-        else:
+        """Takes up the job of an earlier sweep if it is still in the queue; else puts this one into the next array."""
+        handle = self.rejoin(job)
+        if handle is None:
+            handle = self._handle(job)
             self._waiting.append(handle)
+        return handle
+
+    def rejoin(self, job: Job) -> SlurmHandle | None:
+        """The job that an earlier sweep submitted for the same runs, if it still waits or works."""
+        handle = self._handle(job)
+        known = self._known.get(handle.order.stem)
+        if known is None or self._queue.outcome(known) is not None or self._queue.state(known) is not None:
+            return None
+        handle.job_id = known
         return handle
 
     def wait(self, seconds: float) -> None:
         """Submits what is waiting, then sleeps. Raises `EnvironmentError_` if Slurm refuses it."""
         self.flush()
+        self._queue.flush()
         time.sleep(seconds)
 
     def close(self) -> None:
@@ -138,14 +138,14 @@ class SlurmLauncher:
 
     def flush(self) -> None:
         """Submits everything that is waiting: one array for each kind of resources, or several if they get too large."""
-        groups: dict[tuple[int, int], list[SlurmHandle]] = defaultdict(list)
+        groups: dict[Needs, list[SlurmHandle]] = defaultdict(list)
         for handle in self._waiting:
-            groups[self._resources(handle.job)].append(handle)
+            groups[needs_of(handle.job, self._settings.threads)].append(handle)
         self._waiting = []
-        for (cpus, gpus), handles in groups.items():
+        for needs, handles in groups.items():
             size = self._settings.array_size
             for begin in range(0, len(handles), size):
-                self._submit_array(handles[begin : begin + size], cpus, gpus)
+                self._submit_array(handles[begin : begin + size], needs)
 
     def forget(self, handle: SlurmHandle) -> None:
         """Does not submit what is still waiting."""
@@ -157,21 +157,40 @@ class SlurmLauncher:
         local = self._settings.executor == "local"
         return min(0.2, self._settings.poll_seconds) if local else self._settings.poll_seconds
 
-    def _resources(self, job: Job) -> tuple[int, int]:
-        processes = processes_of(job)
-        return self._settings.cpus or job.threads * processes, self._settings.gpus * processes
+    @cached_property
+    def _queue(self) -> Queue:
+        with explained(self._folder):
+            self._folder.mkdir(parents=True, exist_ok=True)
+        settings = self._settings
+        parameters = settings.parameters(self._name)
+        if settings.executor == "local":
+            return LocalQueue(self._folder, parameters, max_timeouts=settings.max_timeouts)
+        return SlurmQueue(
+            self._folder, parameters, max_timeouts=settings.max_timeouts, poll_seconds=settings.poll_seconds
+        )
 
-    def _submit_array(self, handles: Sequence[SlurmHandle], cpus: int, gpus: int) -> None:
+    @cached_property
+    def _known(self) -> dict[str, str]:
+        return _read_records(self._records, self._settings.executor)
+
+    def _handle(self, job: Job) -> SlurmHandle:
+        name = hashlib.sha256("\0".join(map(str, job.directories)).encode()).hexdigest()[:16]
+        order = self._folder / f"{name}.order"
+        order.unlink(missing_ok=True)  # what an earlier sweep ordered was meant for the jobs of then
+        return SlurmHandle(self, self._queue, job, order, self._interval)
+
+    def _submit_array(self, handles: Sequence[SlurmHandle], needs: Needs) -> None:
         work = [
             RunJob(
-                arguments=tuple(handle.job.arguments()),
+                arguments=arguments_of(handle.job, needs),
                 folder=str(Path.cwd()),
                 order=handle.order,
                 seconds_to_save=self._settings.save_seconds,
             )
             for handle in handles
         ]
-        for handle, job_id in zip(handles, self._queue.submit(work, cpus=cpus, gpus=gpus), strict=True):
+        job_ids = self._queue.submit(work, cpus=needs.cpus, gpus=self._settings.gpus * needs.processes)
+        for handle, job_id in zip(handles, job_ids, strict=True):
             handle.job_id = job_id
             self._record(handle.order.stem, job_id)
 

@@ -29,6 +29,8 @@ _LIVE = frozenset({
 LOST = frozenset({"NODE_FAIL", "BOOT_FAIL", "PREEMPTED"})
 """Final states that are not the run's doing."""
 
+_IDS_OF_ONE_COMMAND = 500
+
 GONE = "gone from the queue"
 
 
@@ -36,20 +38,26 @@ class SlurmQueue:
     """Slurm itself: sbatch, squeue and scancel of this machine."""
 
     def __init__(self, folder: Path, parameters: Mapping[str, Any], *, max_timeouts: int, poll_seconds: float) -> None:
-        """`parameters` are those of submitit's `SlurmExecutor`. Raises `EnvironmentError_` where there is no Slurm."""
+        """`parameters` are those of submitit's `SlurmExecutor`."""
         import submitit
 
+        self._executor = submitit.SlurmExecutor(folder, max_num_timeout=max_timeouts)
+        self._parameters = dict(parameters)
+        self._poll_seconds = poll_seconds
+        self._states: dict[str, str] | None = None
+        self._looked = float("-inf")
+        self._withdrawn: list[str] = []
+        self._cancelling: list[subprocess.Popen[bytes]] = []
+
+    @staticmethod
+    def refuse_if_absent() -> None:
+        """Raises `EnvironmentError_` on a machine without Slurm."""
         missing = [name for name in ("sbatch", "srun", "squeue", "scancel") if shutil.which(name) is None]
         if missing:
             raise EnvironmentError_(
                 f"--launcher slurm: no {', '.join(missing)} on this machine; run the sweep on a login node of the cluster "
                 "(launcher.executor=local tries the same out without Slurm)"
             )
-        self._executor = submitit.SlurmExecutor(folder, max_num_timeout=max_timeouts)
-        self._parameters = dict(parameters)
-        self._poll_seconds = poll_seconds
-        self._states: dict[str, str] | None = None
-        self._looked = float("-inf")
 
     def submit(self, work: Sequence[RunJob], *, cpus: int, gpus: int) -> list[str]:
         """One array of jobs (or a single job); their ids. Raises `EnvironmentError_` with what sbatch said."""
@@ -81,22 +89,31 @@ class SlurmQueue:
         return None if state in _LIVE else state
 
     def withdraw(self, job_id: str) -> None:
-        """Takes the job out of the queue if it has not begun."""
-        self._scancel("--state=PENDING", job_id)
+        """Takes the job out of the queue if it has not begun: all of them at once, at the next `flush`."""
+        self._withdrawn.append(job_id)
+
+    def flush(self) -> None:
+        """Does what was put off."""
+        self._cancelling = [process for process in self._cancelling if process.poll() is None]
+        while self._withdrawn:
+            some, self._withdrawn = self._withdrawn[:_IDS_OF_ONE_COMMAND], self._withdrawn[_IDS_OF_ONE_COMMAND:]
+            with suppress(OSError, subprocess.SubprocessError):
+                command = ["scancel", "--state=PENDING", *some]
+                subprocess.run(command, check=False, capture_output=True, timeout=60)
 
     def cancel(self, job_id: str) -> None:
-        """Ends the job, begun or not."""
-        self._scancel(job_id)
+        """Ends the job, begun or not. Waits for nothing."""
+        with suppress(OSError):
+            nothing = subprocess.DEVNULL
+            self._cancelling.append(
+                subprocess.Popen(["scancel", job_id], stdin=nothing, stdout=nothing, stderr=nothing)
+            )
 
     def log(self, job_id: str) -> Path:
         """What the job's own process printed."""
         import submitit
 
         return submitit.SlurmJob(self._executor.folder, job_id).paths.stdout
-
-    def _scancel(self, *arguments: str) -> None:
-        with suppress(OSError, subprocess.SubprocessError):
-            subprocess.run(["scancel", *arguments], check=False, capture_output=True, timeout=30)
 
     def _snapshot(self) -> Mapping[str, str] | None:
         """State by job id of all jobs of this user, at most `poll_seconds` old; None if Slurm does not answer."""
@@ -155,6 +172,9 @@ class LocalQueue:
 
     def withdraw(self, job_id: str) -> None:
         """Nothing waits here."""
+
+    def flush(self) -> None:
+        """Nothing is put off here."""
 
     def cancel(self, job_id: str) -> None:
         """The job's own process ends it, on the order that was written."""
