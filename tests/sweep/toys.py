@@ -21,10 +21,10 @@ from tests.engine import toy
 ROOT = Path(__file__).parents[2]
 
 
-def site(folder: Path) -> dict[str, str]:
-    """Variables that make the toy known to processes which never import it themselves. Writes into `folder`."""
+def site(folder: Path, text: str = toy.SITE) -> dict[str, str]:
+    """Variables that make a task known to processes which never import it themselves. Writes into `folder`."""
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "sitecustomize.py").write_text(toy.SITE)
+    (folder / "sitecustomize.py").write_text(text)
     return {"PYTHONPATH": os.pathsep.join([str(folder), str(ROOT), os.environ.get("PYTHONPATH", "")])}
 
 

@@ -27,14 +27,11 @@ from typing import Any, NoReturn
 
 from paperbench.sweep import worker
 
-NEEDED = (
-    "torch",
-    "torch._dynamo",  # comes with the first optimizer, and takes longer than torch itself
-    "paperbench.engine.session",
-    "paperbench.engine.stacked",
-    "paperbench.engine.trainer",
-    "paperbench.engine.figures",
-)
+NEEDED = ("torch", "paperbench.engine.session", "paperbench.engine.stacked")
+"""What every run imports."""
+BUILDS_OPTIMIZERS = "paperbench.engine.optim"
+COMES_WITH_THEM = "torch._dynamo"
+"""Imported by torch when the first optimizer is made, and takes longer than torch itself."""
 OOM_SCORE = 500
 """Added to a run's badness: when memory runs out, the kernel is to end a run and not the sweep."""
 
@@ -141,13 +138,19 @@ def main(arguments: Sequence[str]) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     if mode == "fork":
         for module in (*NEEDED, *modules):
-            # What cannot be imported is the run's to report, in its own log.
-            with suppress(Exception):
-                importlib.import_module(module)
+            _import(module)
+        if BUILDS_OPTIMIZERS in sys.modules:
+            _import(COMES_WITH_THEM)
         gc.collect()
         gc.freeze()  # the collector would otherwise touch, and so copy, every page in every child
     with socket.socket(fileno=int(descriptor)) as orders:
         Server(orders, fork=mode == "fork").serve()
+
+
+def _import(module: str) -> None:
+    """What cannot be imported is the run's to report, in its own log."""
+    with suppress(Exception):
+        importlib.import_module(module)
 
 
 if __name__ == "__main__":

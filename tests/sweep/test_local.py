@@ -1,0 +1,200 @@
+"""Runs as processes of their own on this machine: however one ends, the others do not notice."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from paperbench import catalog
+from paperbench.engine.prepared import prepare
+from paperbench.engine.rundir import RunDirectory
+from paperbench.errors import EnvironmentError_
+from paperbench.sweep.launchers.base import Context, Ending, Job
+from paperbench.sweep.launchers.local import LocalHandle, LocalLauncher, LocalSettings
+from tests.sweep import disturbed, reckless, toys
+
+linux = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="processes are found in /proc")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _known_everywhere(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(catalog.TASKS, "reckless", reckless.SPEC)
+        for name, value in toys.site(tmp_path_factory.mktemp("site"), reckless.SITE).items():
+            patch.setenv(name, value)
+        yield
+
+
+def made(folder: Path, start: Any = "auto", threads: int = 1) -> LocalLauncher:
+    context = Context(
+        name="test", directory=folder, jobs=2, threads=threads, modules=("tests.sweep.reckless", "no.such.module")
+    )
+    return LocalLauncher(LocalSettings(start=start), context)
+
+
+@pytest.fixture(scope="module")
+def launcher(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalLauncher]:
+    """One for all tests: starting its server takes seconds."""
+    launcher = made(tmp_path_factory.mktemp("sweep"))
+    yield launcher
+    launcher.close()
+
+
+def submit(launcher: LocalLauncher, path: Path, act: str = "fine", threads: int = 1, **changes: Any) -> LocalHandle:
+    config = {"experiment": "reckless", "task": "reckless", "device": "cpu", "act": act, **changes}
+    prepare(path, config)
+    return launcher.submit(Job(directories=(path,), threads=threads, name=path.name))
+
+
+def again(launcher: LocalLauncher, path: Path) -> LocalHandle:
+    return launcher.submit(Job(directories=(path,), threads=1, name=path.name))
+
+
+def until(launcher: LocalLauncher, condition: Callable[[], Any], seconds: float = 60) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "waited in vain"
+        launcher.wait(0.05)
+
+
+def ending(launcher: LocalLauncher, handle: LocalHandle) -> Ending:
+    until(launcher, lambda: handle.poll() is not None)
+    found = handle.poll()
+    assert found is not None
+    assert handle.poll() is found
+    return found
+
+
+def facts(path: Path) -> dict[str, Any]:
+    return json.loads((path / "facts.json").read_text())
+
+
+def test_a_run_is_a_process_of_its_own(launcher: LocalLauncher, tmp_path: Path) -> None:
+    handles = [submit(launcher, tmp_path / str(i), threads=2, seed=i) for i in range(2)]
+    assert [ending(launcher, handle) for handle in handles] == [Ending(exit_code=0, signal=None)] * 2
+    first, second = facts(tmp_path / "0"), facts(tmp_path / "1")
+    assert first["pid"] == first["session"] == handles[0].pid != second["pid"]
+    assert (first["threads"], first["omp"]) == (2, "2")
+    assert first["parent"] == second["parent"] != os.getpid(), "forked from the server"
+    if sys.platform.startswith("linux"):
+        assert first["oom"] == "500", "when memory runs out, the kernel takes a run and not the sweep"
+    results = RunDirectory.open(tmp_path / "0").results()
+    assert results is not None
+    assert results["metrics"] == {"test/error": 1.0}
+    log = (tmp_path / "0" / "log.txt").read_text()
+    assert "on stdout: fine" in log
+    assert "on stderr: fine" in log
+    assert [file.name for file in (tmp_path / "0").glob(".*")] == []
+
+
+@pytest.mark.parametrize(
+    ("act", "expected", "state", "said"),
+    [
+        ("raise", Ending(exit_code=1, signal=None), "failed", "RuntimeError: a defect"),
+        ("exit", Ending(exit_code=1, signal=None), "failed", "SystemExit: 7"),
+        ("full", Ending(exit_code=4, signal=None), "failed", "No space left on device"),
+        ("kill", Ending(exit_code=None, signal=9, reason="killed by SIGKILL"), "killed", ""),
+        (
+            "segfault",
+            Ending(exit_code=None, signal=11, reason="killed by SIGSEGV"),
+            "killed",
+            "Fatal Python error: Segm",
+        ),
+    ],
+)
+def test_however_one_ends_its_sibling_does_not_notice(
+    launcher: LocalLauncher, tmp_path: Path, act: str, expected: Ending, state: str, said: str
+) -> None:
+    sibling = submit(launcher, tmp_path / "sibling", "wait")
+    until(launcher, lambda: (tmp_path / "sibling" / "facts.json").exists())
+    assert ending(launcher, submit(launcher, tmp_path / "run", act)) == expected
+    assert RunDirectory.open(tmp_path / "run").current_state() == state
+    assert said in (tmp_path / "run" / "log.txt").read_text()
+    assert sibling.poll() is None
+    sibling.stop()
+    assert ending(launcher, sibling) == Ending(exit_code=3, signal=None)
+    status = RunDirectory.open(tmp_path / "sibling").status()
+    assert (status["state"], "stopped on SIGTERM" in status["message"]) == ("stopped", True)
+
+
+def test_kill_ends_a_run_at_once(launcher: LocalLauncher, tmp_path: Path) -> None:
+    handle = submit(launcher, tmp_path / "run", "wait")
+    until(launcher, lambda: (tmp_path / "run" / "facts.json").exists())
+    handle.kill()
+    assert ending(launcher, handle).signal == signal.SIGKILL
+
+
+def test_a_run_with_its_own_number_of_threads_keeps_it(launcher: LocalLauncher, tmp_path: Path) -> None:
+    prepare(tmp_path / "run", {"experiment": "reckless", "task": "reckless", "device": "cpu", "threads": 3})
+    ending(launcher, again(launcher, tmp_path / "run"))
+    assert facts(tmp_path / "run")["threads"] == 3
+
+
+@linux
+def test_when_the_server_is_killed_its_runs_save_and_another_takes_over(tmp_path: Path) -> None:
+    launcher = made(tmp_path / "sweep")
+    try:
+        handle = submit(launcher, tmp_path / "run", "wait")
+        until(launcher, lambda: (tmp_path / "run" / "facts.json").exists())
+        server = facts(tmp_path / "run")["parent"]
+        assert b"paperbench.sweep.launchers.server" in disturbed.command_line(server)
+        os.kill(server, signal.SIGKILL)
+        found = ending(launcher, handle)
+        assert (found.lost, found.reason) == (True, "the process that starts the runs was killed")
+        directory = RunDirectory.open(tmp_path / "run")
+        until(launcher, lambda: directory.current_state() == "stopped")
+        handle = again(launcher, tmp_path / "run")
+        until(launcher, lambda: facts(tmp_path / "run")["parent"] != server)
+        handle.stop()
+        assert ending(launcher, handle).exit_code == 3
+    finally:
+        launcher.close()
+
+
+@linux
+def test_the_end_of_the_sweep_asks_its_runs_to_save(tmp_path: Path) -> None:
+    launcher = made(tmp_path / "sweep")
+    submit(launcher, tmp_path / "run", "wait")
+    until(launcher, lambda: (tmp_path / "run" / "facts.json").exists())
+    launcher.close()
+    launcher.close()
+    directory = RunDirectory.open(tmp_path / "run")
+    until(launcher, lambda: directory.current_state() == "stopped")
+
+
+def test_a_fresh_interpreter_for_each_run(tmp_path: Path) -> None:
+    launcher = made(tmp_path / "sweep", "fresh")
+    try:
+        handle = submit(launcher, tmp_path / "run", threads=2)
+        assert ending(launcher, handle) == Ending(exit_code=0, signal=None)
+        found = facts(tmp_path / "run")
+        assert (found["session"], found["threads"]) == (handle.pid, 2)
+        assert "on stderr: fine" in (tmp_path / "run" / "log.txt").read_text()
+    finally:
+        launcher.close()
+
+
+def test_a_server_that_cannot_work_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    (tmp_path / "sitecustomize.py").write_text("import os, sys\nsys.stderr.write('no luck today\\n')\nos._exit(5)\n")
+    launcher = made(tmp_path / "sweep", "fresh")
+
+    submit(launcher, tmp_path / "run")
+
+    def give_out() -> None:
+        for _ in range(10):
+            assert ending(launcher, again(launcher, tmp_path / "run")).lost
+
+    with pytest.raises(
+        EnvironmentError_, match=r"ends by itself \(exit code 5\): no luck today; launcher\.start=fresh"
+    ):
+        give_out()
+    launcher.close()
