@@ -113,10 +113,11 @@ def test_a_condition_is_judged_once() -> None:
 
 def test_a_point_of_a_curve_is_placed_by_the_samples_it_is_read_at() -> None:
     axis = Axis(name="samples", unit="count", key="train.samples")
-    point = replace(NUMBER, axis=axis, x=100.0, when={**NUMBER.when, "train.samples": 100.0})
+    point = replace(NUMBER, axis=axis, x=100.0)
     assert departures(point, CONFIG, samples=100) == Departures()
-    assert departures(point, CONFIG, samples=200).settings == ("samples 200 instead of 100",)
-    assert departures(point, CONFIG).settings == ("train.samples 1000 instead of 100.0",)
+    assert departures(point, CONFIG, samples=200).settings == ("samples 200 instead of 100.0",)
+    assert departures(point, CONFIG).settings == ("samples 1000 instead of 100.0",)
+    assert departures(replace(point, x=1000.0), CONFIG) == Departures()
 
 
 def test_numbers_are_compared_as_numbers_and_text_as_text() -> None:

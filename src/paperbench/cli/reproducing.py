@@ -16,7 +16,7 @@ from paperbench.cli.output import duration, line, table
 from paperbench.cli.sweep_display import labelled, make_watcher
 from paperbench.config.paths import search_path, short
 from paperbench.config.schema import OutputConfig
-from paperbench.errors import ConfigError
+from paperbench.errors import EXIT_STOPPED, ConfigError
 from paperbench.report import layout as layouts
 from paperbench.report import reproductions
 from paperbench.report.layout import override_key
@@ -24,7 +24,7 @@ from paperbench.report.layoutfile import SCALES
 from paperbench.report.preparing import Prepared, prepare
 from paperbench.report.reproduction import DOCUMENT, assemble, write
 from paperbench.report.reproduction_tables import display_table
-from paperbench.report.reproductions import AtScale, Listed, at_scale
+from paperbench.report.reproductions import AtScale, Listed, time_of
 from paperbench.sweep.launchers.settings import compose_settings, split
 from paperbench.sweep.run import carry_out
 from paperbench.sweep.scheduler import MemberResult
@@ -114,7 +114,7 @@ def _cost(at: AtScale | None) -> str:
         return ""
     time = "not measured" if at.seconds is None else duration(at.seconds)
     done = f", {at.done} done" if at.done else ""
-    return f"{at.runs} run{'' if at.runs == 1 else 's'}, {time}{done}"
+    return f"{_count(at.runs, 'run')}, {time}{done}"
 
 
 # --- the plan ---------------------------------------------------------------------------------------------------------
@@ -146,14 +146,16 @@ def _print_plan(prepared: Prepared, options: Options) -> None:
 
 
 def _cost_in_words(prepared: Prepared) -> str:
-    at = at_scale(prepared.layout, prepared.scale, prepared.directory, len(prepared.seeds))
-    count = len(prepared.sweep.members)
-    runs = (
-        f"{count} run{'' if count == 1 else 's'}, {len(prepared.seeds)} seed{'' if len(prepared.seeds) == 1 else 's'}"
-    )
-    if at.seconds is None:
-        return f"{runs}; time not measured"
-    return f"{runs}; {duration(at.seconds / max(at.runs, 1) * count)} one after another on {at.machine}"
+    runs = len(prepared.sweep.members)
+    seconds, machine = time_of(prepared.layout, prepared.scale, runs)
+    said = f"{_count(runs, 'run')}, {_count(len(prepared.seeds), 'seed')}"
+    if seconds is None:
+        return f"{said}; time not measured"
+    return f"{said}; {duration(seconds)} one after another on {machine}"
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
 def _plan_document(prepared: Prepared, states: Mapping[str, str]) -> dict[str, Any]:
@@ -210,6 +212,8 @@ def _make(prepared: Prepared, settings: Any, options: Options) -> None:
     else:
         print_table(display_table(document))
         line(f"all numbers: {short(prepared.directory / DOCUMENT)}")
+    if outcome.exit_code == EXIT_STOPPED:
+        print_error("stopped; the same command goes on from here")
     if outcome.exit_code:
         raise typer.Exit(outcome.exit_code)
 
@@ -218,5 +222,4 @@ def _print_failure(result: MemberResult) -> None:
     print_error(f"failed: {labelled(result.member.request.labels)}: {result.message}")
     for text in result.log_tail:
         print_error(f"  | {text}")
-    again = "paperbench reproduce … --retry-failed tries it again"
-    print_error(f"  log: {short(result.member.directory / 'log.txt')}; {again}")
+    print_error(f"  log: {short(result.member.directory / 'log.txt')}; --retry-failed tries it again")

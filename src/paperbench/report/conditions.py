@@ -12,8 +12,7 @@ from typing import Any
 from paperbench.config.difference import ABSENT, difference
 from paperbench.config.explain import look_up, show
 from paperbench.report.layoutfile import DeviationEntry
-from paperbench.report.published import Published
-from paperbench.report.published import _same as equal
+from paperbench.report.published import Published, equal
 from paperbench.report.verdict import Departures
 
 HARMLESS = (
@@ -54,10 +53,10 @@ def departures(
     data: list[str] = []
     settings = [item.text for item in declared if not unmet(item.when, config)]
     wanted = {**(when or {}), **(number.when if number is not None else {})}
-    if number is not None and number.axis is not None and samples is not None:
-        wanted.pop(number.axis.key, None)
-        if samples != number.x:
-            settings.append(f"{number.axis.name} {samples:,} instead of {number.x:,g}")
+    if number is not None and number.axis is not None:
+        place = samples if samples is not None else look_up(config, number.axis.key)
+        if place is not None and not equal(number.x, place):
+            settings.append(_instead(number.axis.name, place, number.x))
     if number is not None and not wanted:
         settings.append("what the published number asks of a run is not stated, so nothing could be checked")
     other_data = "data.name" in unmet(wanted, config)

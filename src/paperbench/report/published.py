@@ -272,13 +272,13 @@ def _expand(paper: PaperForm, table: TableForm, row: RowForm) -> list[Published]
 
 
 def _holds(when: Mapping[str, Any], config: Mapping[str, Any]) -> bool:
-    return all(_same(expected, _lookup(config, key)) for key, expected in when.items())
+    return all(equal(expected, _lookup(config, key)) for key, expected in when.items())
 
 
 def _ends_at(entry: Published, config: Mapping[str, Any]) -> bool:
     """Whether the run's end lies where the number was read. This is no part of `when`: a longer run passes that place too,
     and its record has the number."""
-    return entry.axis is None or (bool(entry.axis.key) and _same(entry.x, _lookup(config, entry.axis.key)))
+    return entry.axis is None or (bool(entry.axis.key) and equal(entry.x, _lookup(config, entry.axis.key)))
 
 
 _ABSENT = object()
@@ -293,10 +293,10 @@ def _lookup(config: Mapping[str, Any], dotted: str) -> Any:
     return value
 
 
-def _same(expected: Any, actual: Any) -> bool:
+def equal(expected: Any, actual: Any) -> bool:
     """Equality in which 1 equals 1.0 and lists equal tuples, but a year "2007" no number and True no 1."""
     if isinstance(expected, Sequence) and not isinstance(expected, str):
         if not isinstance(actual, Sequence) or isinstance(actual, str):
             return False
-        return len(expected) == len(actual) and all(map(_same, expected, actual))
+        return len(expected) == len(actual) and all(map(equal, expected, actual))
     return isinstance(expected, bool) == isinstance(actual, bool) and expected == actual

@@ -179,7 +179,7 @@ class _Notes:
         cells = [cell for _, _, cell in cells_of(document)]
         everything = list(dict.fromkeys(remark for cell in cells for remark in cell["remarks"]))
         self._shared = [remark for remark in everything if all(remark in cell["remarks"] for cell in cells)]
-        self._shared = self._shared if len(cells) > 1 else []
+        self._all = "every number" if len(cells) > 1 else "the number"
         self._own = [remark for remark in everything if remark not in self._shared]
         self._general: Sequence[str] = document["remarks"]
         self._is_reproduction = bool(document["is_reproduction"])
@@ -193,7 +193,7 @@ class _Notes:
         verdict = () if self._is_reproduction else ("this table is not a reproduction of the paper's",)
         return (
             *verdict,
-            *(f"every number: {remark}" for remark in self._shared),
+            *(f"{self._all}: {remark}" for remark in self._shared),
             *(f"[{number}] {remark}" for number, remark in enumerate(self._own, start=1)),
             *self._general,
         )

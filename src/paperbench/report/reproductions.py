@@ -33,7 +33,7 @@ class AtScale:
 
 @dataclass(frozen=True, kw_only=True)
 class Listed:
-    """One reproduction. `is_reproduction` of a scale stands in the document that making it wrote."""
+    """One reproduction, with the scales it can be made at."""
 
     name: str
     paper: str
@@ -67,21 +67,25 @@ def describe(layout: Layout, root: Path) -> Listed:
     )
 
 
-def at_scale(layout: Layout, scale: str, root: Path, seeds: int | None = None) -> AtScale:
-    """Runs and cost of one scale, with the file's number of seeds or another."""
-    entry = layout.scale(scale)
-    runs = layout.runs(scale, seeds)
-    measured = entry.cost if isinstance(entry.cost, CostEntry) else None
+def at_scale(layout: Layout, scale: str, root: Path) -> AtScale:
+    """Runs and cost of one scale, and what is done of it."""
+    runs = layout.runs(scale)
+    seconds, machine = time_of(layout, scale, runs)
+    folders = _recorded(root / "reproduce" / layout.name / scale)
     return AtScale(
         scale=scale,
         runs=runs,
-        seeds=seeds or entry.seeds,
-        done=sum(
-            1 for folder in _recorded(root / "reproduce" / layout.name / scale) if standing(folder).state == "done"
-        ),
-        seconds=None if measured is None else measured.seconds * runs,
-        machine="" if measured is None else measured.machine,
+        seeds=layout.scale(scale).seeds,
+        done=sum(1 for folder in folders if standing(folder).state == "done"),
+        seconds=seconds,
+        machine=machine,
     )
+
+
+def time_of(layout: Layout, scale: str, runs: int) -> tuple[float | None, str]:
+    """Seconds that so many runs take one after another, and on which machine; None where that was never measured."""
+    cost = layout.scale(scale).cost
+    return (cost.seconds * runs, cost.machine) if isinstance(cost, CostEntry) else (None, "")
 
 
 def _recorded(folder: Path) -> Iterator[Path]:
