@@ -1,0 +1,15 @@
+"""Commands that documents show and no test runs, each with its reason.
+
+A pattern is matched against the command as it stands, with `*` for anything. One that matches nothing any more is a mistake.
+"""
+
+from __future__ import annotations
+
+NOT_RUN: dict[str, str] = {
+    "pip install *": "installs from the network",
+    "uv run pytest": "is what runs this",
+    "bash .ci/run": "runs this suite, and more",
+    "ray start *": "starts a service on this machine and joins others to it; tests/sweep/launchers starts clusters of its own",
+    "torchrun *": "waits for a second host; tests/engine/test_hosts.py plays both",
+    "sbatch *": "needs a Slurm cluster",
+}

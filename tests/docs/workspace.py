@@ -1,0 +1,178 @@
+"""A place to type the documents' commands in: tiny data sets, pictures, and a real run for every `RUN`.
+
+What stands for something in a document, and what is put in its place:
+
+=============  =========================================================================================================
+`RUN`          a finished smoke run of the experiment that the command names, or that the comment above the block does
+               (`<!-- run: EXPERIMENT OVERRIDE… -->`); else of faster-rcnn
+`OTHER`        another one of the same experiment, with another seed
+`SWEEP`        the folder of a sweep over both
+`DIR`          a folder that holds every data set the program reads, some images each
+`IMAGE.jpg`    a picture
+`FILE.pth`     a file
+`EXPERIMENT`   faster-rcnn
+=============  =========================================================================================================
+
+A trailing ellipsis is dropped. `train` and the like are given `--dry-run` (everything is composed and checked, data are looked
+for, nothing is trained: each experiment's training has its own test); the other commands do what they do.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from functools import cached_property
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner, Result
+
+from paperbench.catalog import TASKS
+from paperbench.cli.app import app
+from paperbench.config.compose import compose
+from tests.cli.recorded import record_sweep
+from tests.data import files
+from tests.docs.documents import Command
+
+DRY = ("train", "estimate", "sweep", "reproduce")
+"""Commands that are only looked at."""
+
+DEFAULT_EXPERIMENT = "faster-rcnn"
+
+
+class Workspace:
+    """A folder with everything that documents refer to. Runs are made when they are first asked for, once each."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._runs: dict[tuple[str, ...], Path] = {}
+
+    def folder_of(self, document: str) -> Path:
+        """Where the commands of a document are typed and its files lie."""
+        folder = self.folder / document.replace("/", "-").removesuffix(".md")
+        folder.mkdir(exist_ok=True)
+        return folder
+
+    # --- commands -----------------------------------------------------------------------------------------------------
+
+    def run(self, command: Command, monkeypatch: pytest.MonkeyPatch) -> Result:
+        """Does what the command says, in a folder that the document's commands share."""
+        here = self.folder_of(command.document)
+        if not (here / "data").exists():
+            (here / "data").symlink_to(self.data)
+        monkeypatch.delenv("PAPERBENCH_DATA", raising=False)
+        for name, value in command.variables:
+            monkeypatch.setenv(name, self._replaced(value, ()))
+        words = self.words(command)
+        monkeypatch.chdir(here)
+        return CliRunner().invoke(app, words)
+
+    def words(self, command: Command) -> list[str]:
+        """The arguments of `paperbench`, with real things in the places of those that stand for something."""
+        words = arguments_of(command)
+        source = self._source(command, words)
+        replaced = [self._replaced(word, source) for word in words if not word.startswith("[")]
+        if words and words[0] in DRY and "--dry-run" not in words and "--smoke" not in words:
+            replaced.append("--dry-run")
+        return replaced
+
+    def _source(self, command: Command, words: Sequence[str]) -> tuple[str, ...]:
+        """Experiment and overrides of the run that `RUN` means."""
+        kind, _, text = command.note.partition(":")
+        if kind.strip() == "run":
+            return tuple(text.split())
+        if len(words) > 1 and words[0] == "eval":
+            return (words[1],)
+        return (DEFAULT_EXPERIMENT,)
+
+    def _replaced(self, word: str, source: tuple[str, ...]) -> str:
+        key, equals, value = word.partition("=")
+        name = (value if equals else word).removesuffix("…")
+        makers: dict[str, Callable[[], object]] = {
+            "RUN": lambda: self.finished(source),
+            "RUN_DIR": lambda: self.finished(source),
+            "OTHER": lambda: self.finished((*source, "seed=1")),
+            "SWEEP": lambda: self.sweep(source),
+            "EXPERIMENT": lambda: DEFAULT_EXPERIMENT,
+        }
+        if name in makers:
+            name = str(makers[name]())
+        elif name in ("DIR", "../data"):
+            name = str({"gt": self.devkit, "dt": self.detections}.get(key, self.data))
+        elif name.startswith("IMAGE"):
+            name = str(self.picture)
+        elif Path(name).suffix in (".pth", ".pt") and "/" not in name:
+            name = str(self.file)
+        return f"{key}={name}" if equals else name
+
+    # --- things -------------------------------------------------------------------------------------------------------
+
+    def finished(self, source: tuple[str, ...]) -> Path:
+        """The folder of a smoke run of (experiment, override, …)."""
+        if source not in self._runs:
+            experiment, *overrides = source
+            verb = TASKS[compose(experiment, overrides).task.name].verb
+            folder = self.folder / "runs" / "-".join(word.replace("/", "_") for word in source)
+            result = CliRunner().invoke(app, [verb, experiment, *overrides, "--smoke", "--run-dir", str(folder)])
+            assert result.exit_code == 0, result.output
+            self._runs[source] = folder
+        return self._runs[source]
+
+    def sweep(self, source: tuple[str, ...]) -> Path:
+        """A sweep over `RUN` and `OTHER`."""
+        folder = self.folder / "sweeps" / "-".join(source)
+        if not folder.exists():
+            record_sweep(folder, [self.finished(source), self.finished((*source, "seed=1"))])
+        return folder
+
+    @cached_property
+    def data(self) -> Path:
+        """One folder with every data set, all with the same few images of noise."""
+        root = self.folder / "sets"
+        for year, split, name in (
+            ("2007", "trainval", "cat"),
+            ("2007", "test", "dog"),
+            ("2012", "trainval", "cat"),
+            ("2012", "val", "dog"),
+            ("mine", "trainval", "cat"),
+            ("mine", "test", "dog"),
+        ):
+            xml = files.voc_xml(files.voc_object(name, (5, 5, 30, 30)))
+            files.write_voc(root, {f"{split}-{k}": xml for k in range(2)}, year=year, split=split)
+        for split in ("train2017", "val2017"):
+            content = files.coco_content(
+                [{"image_id": 10, "category_id": 3, "bbox": [5, 5, 20, 20], "area": 400, "iscrowd": 0}]
+            )
+            files.write_coco(root, content, split=split)
+        files.write_pennfudan(root, {f"FudanPed{k:05d}": [(10, 5, 30, 30)] for k in range(1, 61)})
+        return root
+
+    @property
+    def devkit(self) -> Path:
+        return self.data / "VOCdevkit" / "VOC2012"
+
+    @cached_property
+    def detections(self) -> Path:
+        """The devkit's result file for the objects of VOC 2012's `val`."""
+        folder = self.folder / "detections"
+        folder.mkdir()
+        (folder / "comp4_det_val_dog.txt").write_text("val-0 0.9 5 5 30 30\nval-1 0.8 5 5 30 30\n", encoding="utf-8")
+        return folder
+
+    @cached_property
+    def picture(self) -> Path:
+        return files.write_image(self.folder / "picture.png", 96, 96)
+
+    @cached_property
+    def file(self) -> Path:
+        path = self.folder / "weights.pth"
+        path.write_bytes(os.urandom(16))
+        return path
+
+
+def arguments_of(command: Command) -> list[str]:
+    """What follows `paperbench` in a command that calls it, by whichever way; empty for any other command."""
+    for start in (("paperbench",), ("uv", "run", "paperbench"), ("python", "-m", "paperbench")):
+        if command.words[: len(start)] == start:
+            return list(command.words[len(start) :]) or ["--help"]
+    return []
