@@ -52,6 +52,14 @@ def test_only_what_differs_with_differences_to_the_first() -> None:
     assert not any("test/error" in text or "threads" in text or "output.root" in text for text in lines)
 
 
+def test_headlines_come_first() -> None:
+    record(Path("runs/a"), {"train/loss": 1.0, "coco/AP50": 80.0})
+    record(Path("runs/b"), {"train/loss": 2.0, "coco/AP50": 82.5})
+
+    text = call("runs/a", "runs/b").stdout
+    assert text.index("coco/AP50") < text.index("train/loss")
+
+
 def test_a_key_that_only_one_has() -> None:
     record(Path("runs/a"), METRICS, model={"width": 3})
     record(Path("runs/b"), {**METRICS, "coco/AP": 50.0})
@@ -121,7 +129,12 @@ def test_other_data_and_scales_are_pointed_out() -> None:
 
     report = document("runs/a", "runs/b")
     assert [text.split(":")[0] for text in report["remarks"]] == ["made on different data", "made at different scales"]
-    assert "data           made-up points  other points" in call("runs/a", "runs/b").stdout
+    lines = call("runs/a", "runs/b").stdout.splitlines()
+    assert [" ".join(text.split()) for text in lines][lines.index("run  data") :][:3] == [
+        "run data",
+        "a made-up points",
+        "b other points",
+    ]
 
 
 def test_different_tasks_are_compared_on_what_they_share() -> None:

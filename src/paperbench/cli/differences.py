@@ -34,25 +34,22 @@ def print_comparison(comparison: Comparison, remarks: Sequence[str]) -> None:
 def _print_columns(comparison: Comparison) -> None:
     """One run a column."""
     names = [subject.name for subject in comparison.subjects]
-    parts = (
-        ("configuration", [*comparison.config, *comparison.data]),
-        ("environment", comparison.environment),
-    )
-    for title, rows in parts:
+    for title, rows in (("configuration", comparison.config), ("environment", comparison.environment)):
         if rows:
             line()
             table((title, *names), ([row.key, *map(_written, row.values)] for row in rows))
+    for row in comparison.data:  # sentences: side by side they would push the columns apart
+        line()
+        table(("run", row.key), ([name, _written(value)] for name, value in zip(names, row.values, strict=True)))
     if comparison.metrics:
         line()
-        table(
-            ("metric", "better", *names),
-            ([row.key, _better(row.key), *_with_deltas(row)] for row in comparison.metrics),
-        )
+        rows = sorted(comparison.metrics, key=lambda row: not _is_headline(row.key))
+        table(("metric", "better", *names), ([row.key, _better(row.key), *_with_deltas(row)] for row in rows))
 
 
 def _print_rows(comparison: Comparison) -> None:
     """One run a row; of the metrics, those that a summary shows."""
-    shown = [row for row in comparison.metrics if any(fnmatchcase(row.key, pattern) for pattern, _ in HEADLINES)]
+    shown = [row for row in comparison.metrics if _is_headline(row.key)]
     shown = [*(shown or comparison.metrics), *(row for row in comparison.metrics if row.key == SECONDS and shown)]
     facts = [*comparison.config, *comparison.environment, *comparison.data]
     cells = [[*map(_written, row.values)] for row in facts] + [_with_deltas(row) for row in shown]
@@ -82,7 +79,7 @@ def _print_methods(comparison: Comparison) -> None:
     """Mean and interval of the runs that differ in their seed alone, and paired differences between such groups."""
     found = methods(comparison.subjects)
     shown = [row.key for row in comparison.metrics if any(row.key in method.metrics for method in found)]
-    shown = [key for key in shown if any(fnmatchcase(key, pattern) for pattern, _ in HEADLINES)] or shown
+    shown = [key for key in shown if _is_headline(key)] or shown
     if not shown:
         return
     rows = []
@@ -123,6 +120,11 @@ def _delta(key: str, delta: float) -> str:
     if key == SECONDS:
         return f"{'-' if delta < 0 else '+'}{duration(abs(delta))}"
     return f"{delta:+.3g}"
+
+
+def _is_headline(key: str) -> bool:
+    """Whether the summary at a run's end would show it."""
+    return any(fnmatchcase(key, pattern) for pattern, _ in HEADLINES)
 
 
 def _better(key: str) -> str:
