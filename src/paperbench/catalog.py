@@ -127,6 +127,21 @@ TASKS: dict[str, TaskSpec] = {
             module="paperbench.stn.addition_task",
         ),
         TaskSpec(
+            name="distill",
+            verb="train",
+            summary="distil a teacher into a student, beside one trained on labels alone",
+            schema="paperbench.distill.config:Distill",
+            module="paperbench.distill.task",
+            stacks=True,
+        ),
+        TaskSpec(
+            name="distill-specialists",
+            verb="train",
+            summary="a generalist, and specialists on the classes it confuses",
+            schema="paperbench.distill.config:Specialists",
+            module="paperbench.distill.specialists.task",
+        ),
+        TaskSpec(
             name="stn-colocalise",
             verb="train",
             summary="find what images have in common, without labels",
@@ -173,7 +188,8 @@ MODELS: dict[str, ModelSpec] = {
 }
 
 _DETECTION = ("detect-train", "detect-eval")
-_DIGITS = ("stn-mnist", "stn-addition", "stn-colocalise", "vae-train", "vae-eval", "distill")
+_DISTILL = ("distill", "distill-specialists")
+_DIGITS = ("stn-mnist", "stn-addition", "stn-colocalise", "vae-train", "vae-eval", *_DISTILL)
 
 DATASETS: dict[str, DatasetSpec] = {
     spec.name: spec
@@ -237,6 +253,32 @@ DATASETS: dict[str, DatasetSpec] = {
             layout="frey/frey_rawface.mat",
             homepage="https://cs.nyu.edu/~roweis/data.html",
             checker="paperbench.vae.pixels:check",
+        ),
+        DatasetSpec(
+            name="digit-pairs",
+            tasks=_DISTILL,
+            summary="pairs of overlapping digits, 45 classes, from scikit-learn's digits or from MNIST",
+            layout="",
+            homepage="",
+            checker="paperbench.distill.datasets:check",
+        ),
+        DatasetSpec(
+            name="emnist",
+            tasks=_DISTILL,
+            summary="EMNIST, 131,600 handwritten letters and digits of 47 classes (balanced), and its other variants",
+            layout="EMNIST/raw/emnist-<split>-{train,test}-{images-idx3,labels-idx1}-ubyte[.gz]",
+            homepage="https://www.nist.gov/itl/products-and-services/emnist-dataset",
+            checker="paperbench.distill.datasets:check",
+            archives=("emnist",),
+        ),
+        DatasetSpec(
+            name="cifar100",
+            tasks=_DISTILL,
+            summary="CIFAR-100, 60,000 pictures of 32x32 in 100 classes",
+            layout="cifar-100-python/{train,test,meta}",
+            homepage="https://www.cs.toronto.edu/~kriz/cifar.html",
+            checker="paperbench.distill.datasets:check",
+            archives=("cifar100",),
         ),
     )
 }

@@ -15,7 +15,7 @@ from paperbench.errors import ConfigError
 GROUPS = ("experiment", "data", "model", "optim", "scale", "recipe", "schedule", "reproduce", "launcher")
 """Folders that make a folder of configurations one of ours."""
 
-PATH_KEYS = ("data.root", "model.weights", "checkpoint", "gt", "dt")
+PATH_KEYS = ("data.root", "model.weights", "checkpoint", "teacher", "gt", "dt")
 """Keys that may name a file or folder. Stored absolute, so that a run resumes from whichever folder one stands in."""
 
 DATA_ROOT_VARIABLE = "PAPERBENCH_DATA"
@@ -84,7 +84,8 @@ def data_root() -> Path:
 def settle_paths(mapping: dict[str, Any]) -> None:
     """Fills an empty `data.root` and makes the paths of `PATH_KEYS` absolute, in place.
 
-    `model.weights` and `checkpoint` may also be names of something else; they are touched only if such a file exists.
+    `model.weights`, `checkpoint` and `teacher` (also a list) may be names of something else; they are touched only if such a
+    file exists.
     """
     for key in PATH_KEYS:
         *parents, last = key.split(".")
@@ -97,6 +98,11 @@ def settle_paths(mapping: dict[str, Any]) -> None:
         if key == "data.root" and value is None:
             section[last] = str(data_root())
         elif isinstance(value, str) and value:
-            path = Path(value).expanduser().absolute()
-            if key == "data.root" or path.exists():
-                section[last] = str(path)
+            section[last] = _settled(value, always=key == "data.root")
+        elif isinstance(value, list | tuple):
+            section[last] = [_settled(item, always=False) if isinstance(item, str) else item for item in value]
+
+
+def _settled(value: str, *, always: bool) -> str:
+    path = Path(value).expanduser().absolute()
+    return str(path) if always or path.exists() else value

@@ -1,7 +1,7 @@
 """The published archives of the data sets: where they are, how large, what proves that they are whole, what they hold.
 
-MD5 sums of VOC, COCO and MNIST are those that torchvision and the COCO community publish; Penn-Fudan publishes none, so its
-archive is judged by its size, by the check sums inside the zip and by what it must hold.
+MD5 sums of VOC, COCO, MNIST, EMNIST and CIFAR-100 are those that torchvision and the COCO community publish; Penn-Fudan
+publishes none, so its archive is judged by its size, by the check sums inside the zip and by what it must hold.
 """
 
 from __future__ import annotations
@@ -145,4 +145,23 @@ ARCHIVES: dict[str, Archive] = {
     "mnist-train-labels": _mnist("train-labels-idx1-ubyte", size=28_881, md5="d53e105ee54ea40749a09fcbcd1e9432"),
     "mnist-test-images": _mnist("t10k-images-idx3-ubyte", size=1_648_877, md5="9fb629c4189551a2d022fa330f9573f3"),
     "mnist-test-labels": _mnist("t10k-labels-idx1-ubyte", size=4_542, md5="ec29112dd5afa0611ce80d1b7f02629c"),
+    "emnist": Archive(
+        url="https://biometrics.nist.gov/cs_links/EMNIST/gzip.zip",
+        size=561_753_746,
+        md5="58c8d27c78d21e728a6bc7b3cc06412e",
+        unpacked=562_000_000,
+        into="EMNIST/raw",
+        folder="EMNIST/raw/gzip",
+        last="EMNIST/raw/gzip",
+        holds=(("EMNIST/raw/gzip/emnist-*-ubyte.gz", 24),),
+    ),
+    "cifar100": Archive(
+        url="https://www.cs.toronto.edu/~kriz/cifar-100-python.tar.gz",
+        size=169_001_437,
+        md5="eb9058c3a382ffc7106e4002c42a8d85",
+        unpacked=187_000_000,
+        folder="cifar-100-python",
+        last="cifar-100-python",
+        holds=tuple((f"cifar-100-python/{name}", 1) for name in ("train", "test", "meta")),
+    ),
 }

@@ -1,0 +1,84 @@
+"""EMNIST (Cohen, Afshar, Tapson, van Schaik 2017): handwritten letters and digits in MNIST's form.
+
+Read from the IDX files of the published `gzip.zip` in torchvision's layout, `EMNIST/raw`, packed with gzip or not.
+"""
+
+from __future__ import annotations
+
+import string
+from pathlib import Path
+from typing import Final, Literal
+
+import numpy as np
+import torch
+
+from paperbench.data.classification import ImageSet
+from paperbench.data.layout import data_root, missing
+from paperbench.data.mnist import SIDE, read_idx
+from paperbench.errors import DataError
+
+Variant = Literal["balanced", "bymerge", "byclass", "letters", "digits", "mnist"]
+
+_ALIKE: Final = "cijklmopsuvwxyz"
+"""Letters whose capital looks the same; `bymerge` and `balanced` count the two as one, under the capital's name."""
+
+_MERGED: Final = (
+    *string.digits,
+    *string.ascii_uppercase,
+    *(letter for letter in string.ascii_lowercase if letter not in _ALIKE),
+)
+CLASSES: Final[dict[str, tuple[str, ...]]] = {
+    "byclass": tuple(string.digits + string.ascii_uppercase + string.ascii_lowercase),
+    "bymerge": _MERGED,
+    "balanced": _MERGED,
+    "letters": tuple(string.ascii_lowercase),
+    "digits": tuple(string.digits),
+    "mnist": tuple(string.digits),
+}
+_FIRST_LABEL: Final = {"letters": 1}
+_IMAGES, _LABELS = "images-idx3-ubyte", "labels-idx1-ubyte"
+_REMEDY: Final = "remove it and run `paperbench data get emnist` again"
+
+
+def find(root: str | Path | None, split: Literal["train", "test"], *, variant: Variant) -> tuple[Path, Path]:
+    """The files of images and of labels, in `EMNIST/raw`, `EMNIST/raw/gzip` or `gzip` below `root`, or in it. Raises DataError."""
+    base = data_root(root)
+    prefix = f"emnist-{variant}-{split}"
+    for folder in (base / "EMNIST" / "raw", base / "EMNIST" / "raw" / "gzip", base / "gzip", base):
+        files = [
+            next((path for path in (folder / name, folder / f"{name}.gz") if path.is_file()), None)
+            for name in (f"{prefix}-{_IMAGES}", f"{prefix}-{_LABELS}")
+        ]
+        if files[0] is not None and files[1] is not None:
+            return files[0], files[1]
+    raise missing("emnist", base, f"{prefix}-{_IMAGES} and {prefix}-{_LABELS} were looked for, with and without .gz")
+
+
+def load(root: str | Path | None, split: Literal["train", "test"], *, variant: Variant) -> ImageSet:
+    """The `train` or `test` part of a variant, upright: the files hold every image transposed.
+
+    Raises DataError naming the file for what is missing, damaged or no EMNIST.
+    """
+    if split not in ("train", "test"):
+        raise ValueError(f"split is {split!r}; it takes 'train' or 'test'")
+    image_file, label_file = find(root, split, variant=variant)
+    images, labels = read_idx(image_file, dimensions=3), read_idx(label_file, dimensions=1)
+    if images.shape[1:] != (SIDE, SIDE):
+        raise DataError(
+            f"{image_file}: images of {images.shape[1]} x {images.shape[2]} pixels, EMNIST has {SIDE} x {SIDE}"
+        )
+    if len(images) != len(labels):
+        raise DataError(f"{image_file} has {len(images)} images, {label_file} has {len(labels)} labels; {_REMEDY}")
+    if len(labels) == 0:
+        raise DataError(f"{image_file}: holds no image; {_REMEDY}")
+    classes = CLASSES[variant]
+    own = labels.astype(np.int64) - _FIRST_LABEL.get(variant, 0)
+    if own.min() < 0 or own.max() >= len(classes):
+        at = int(np.flatnonzero((own < 0) | (own >= len(classes)))[0])
+        raise DataError(f"{label_file}, item {at}: label {labels[at]} is none of {variant}'s {len(classes)}; {_REMEDY}")
+    return ImageSet(
+        images=torch.from_numpy(images).transpose(1, 2).contiguous(),
+        labels=torch.from_numpy(own),
+        classes=classes,
+        name=f"EMNIST {variant} {split}",
+    )

@@ -1,0 +1,219 @@
+"""Nets trained on labels, which several runs share: the teacher and the baseline of a sweep over temperatures are the same.
+
+Everything that decides the weights of such a net is its recipe: architecture, optimizer, schedule, seed, the pixels and labels
+themselves, and the machine's settings. A net is trained in `<output.root>/nets/<hash of the recipe>/`, under a lock, by
+whichever run needs it first. Another run that needs it meanwhile waits; if the first one is killed, the next goes on from
+its last checkpoint. Each run keeps a copy of the finished weights, so it does not depend on the folder afterwards.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from paperbench.config.schema import OptimConfig
+from paperbench.distill.build import build
+from paperbench.distill.config import NetConfig
+from paperbench.distill.inputs import Images, Jittered
+from paperbench.distill.learners import Batch, HardLearner
+from paperbench.distill.nets import Net
+from paperbench.engine.checkpoints import CheckpointStore
+from paperbench.engine.files import explained, write_json
+from paperbench.engine.lock import FileLock
+from paperbench.engine.optim import build_optimizer, lr_factor
+from paperbench.engine.order import BatchKey, EpochOrder
+from paperbench.engine.run import Run
+from paperbench.engine.seeding import MODEL_INIT, seed_everything
+from paperbench.engine.stages import stage
+from paperbench.engine.trainer import Trainer
+from paperbench.errors import CheckpointError
+
+FORMAT = 1
+"""Counted up when the same recipe would give other weights."""
+
+SHARED = "nets"
+"""Folder below `output.root`."""
+
+_SECONDS_BETWEEN_LOOKS = 0.2
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """What decides the weights. `images` is a fingerprint of those it learns from, `chosen_on` of those that stop it early."""
+
+    net: NetConfig
+    optim: OptimConfig
+    samples: int
+    batch_size: int
+    clip_norm: float
+    jitter: int
+    seed: int
+    images: str
+    chosen_on: str = ""
+    evaluate_every: int = 0
+    machine: tuple[str, str, int] = ("cpu", "float32", 0)
+    """Kind of device, precision, threads: sums taken in another order are other numbers."""
+
+    @property
+    def steps(self) -> int:
+        return -(-self.samples // self.batch_size)
+
+    def digest(self) -> str:
+        """SHA-256 of all of it."""
+        text = json.dumps({"format": FORMAT, **asdict(self)}, sort_keys=True, allow_nan=False)
+        return hashlib.sha256(text.encode()).hexdigest()
+
+
+def machine_of(run: Run) -> tuple[str, str, int]:
+    """What the machine contributes to a recipe."""
+    threads = torch.get_num_threads() if run.device.type == "cpu" else 0
+    return run.device.type, run.precision, threads
+
+
+def shared_folder(run: Run, output_root: str) -> Path:
+    """Where the run's shared nets lie. It is written down once: a resume may start in another working directory."""
+    note = run.directory.checkpoints / "nets.json"
+    try:
+        return Path(json.loads(note.read_text(encoding="utf-8"))["folder"])
+    except (OSError, ValueError, KeyError, TypeError):
+        folder = Path(output_root).expanduser().absolute() / SHARED
+        with explained(note):
+            note.parent.mkdir(parents=True, exist_ok=True)
+        write_json(note, {"folder": str(folder)})
+        return folder
+
+
+@dataclass(kw_only=True)
+class HardStage:
+    """One such net as a stage of a run.
+
+    rows: what it learns from, (n,) positions in `images`, None for all. `evaluate(net)` gives metrics; with `watch` the weights
+    that were best by that metric (a minimum) are the result, not the last ones.
+    """
+
+    name: str
+    recipe: Recipe
+    run: Run
+    folder: Path
+    images: Images
+    rows: torch.Tensor | None
+    evaluate: Callable[[Net], dict[str, float]]
+    log_every: int
+    checkpoint_every: int
+    evaluate_every: int
+    watch: str | None = None
+    before: int = 0
+    total: int = 0
+
+    def __post_init__(self) -> None:
+        seed_everything(self.recipe.seed, MODEL_INIT)
+        self.net = build(self.recipe.net, size=self.images.size, classes=len(self.images.classes)).to(self.run.device)
+        self.metrics: dict[str, float] = {}
+        self.digest = self.recipe.digest()
+        self._own = CheckpointStore(self.run.directory.checkpoints / self.name, self.run.reporter)
+        self._shared = self.folder / self.digest[:16]
+        self._learner = HardLearner(self.net)
+
+    def done(self) -> bool:
+        """Whether the run has the finished net already; loads it."""
+        loaded = self._own.load() if self._own.exists() else None
+        if loaded is None or loaded[0].get("recipe") != self.digest:
+            return False
+        self.net.load_state_dict(loaded[0]["weights"])
+        self.metrics = dict(loaded[0]["metrics"])
+        return True
+
+    def train(self) -> None:
+        """Trains the net, or finds it trained, and keeps a copy of it in the run."""
+        if self.done():
+            return
+        with self.locked():
+            self.conclude(self.trainer().fit())
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """The shared folder, for this process alone. Raises `Stopped` when the run is told to stop while it waits."""
+        with explained(self._shared):
+            self._shared.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(self._shared / "lock")
+        waited = False
+        while not lock.acquire():
+            if not waited:
+                self.run.reporter.message(f"{self.name}: waiting for {lock.holder()}, which trains the same net")
+            waited = True
+            if self.run.stop:
+                raise self.run.stopped(f"while waiting for another process to train the {self.name}")
+            time.sleep(_SECONDS_BETWEEN_LOOKS)
+        try:
+            yield
+        finally:
+            lock.release()
+
+    def trainer(self) -> Trainer:
+        """The trainer of the net, in the shared folder; call it `locked`."""
+        recipe = self.recipe
+        write_json(self._shared / "recipe.json", {"format": FORMAT, **asdict(recipe)})
+        view = stage(
+            self.run,
+            self.name,
+            before=self.before,
+            total=self.total,
+            seed=recipe.seed,
+            checkpoints=self._shared,
+            identity=self.digest,
+        )
+        if view.checkpoints.step_of() == recipe.steps:
+            self.run.reporter.message(f"{self.name}: found trained in {self._shared}")
+        batches = Jittered(self.images, reach=recipe.jitter, seed=recipe.seed, chosen=self.rows)
+
+        def fetch(key: BatchKey) -> Batch:
+            inputs, labels, _ = batches(key)
+            return Batch(inputs, labels)
+
+        return Trainer(
+            run=view,
+            module=self._learner,
+            optimizer=build_optimizer(recipe.optim, [{"params": list(self._learner.named_parameters())}]),
+            lr_factor=lr_factor(recipe.optim, recipe.steps),
+            order=EpochOrder(len(batches), recipe.batch_size, recipe.seed),
+            fetch=fetch,
+            steps=recipe.steps,
+            clip_norm=recipe.clip_norm,
+            log_every=self.log_every,
+            checkpoint_every=self.checkpoint_every,
+            evaluate_every=self.evaluate_every,
+            evaluate=lambda: self.evaluate(self.net),
+            watch=self.watch,
+            watch_mode="min",
+        )
+
+    def conclude(self, metrics: dict[str, float]) -> None:
+        """Takes the metrics of the finished training, and keeps a copy of the net in the run."""
+        if self.watch is not None:
+            self._take_best()
+            metrics = {**metrics, **self.evaluate(self.net)}
+        self._finish(metrics)
+
+    def _finish(self, metrics: dict[str, float]) -> None:
+        self.metrics = metrics
+        state: dict[str, Any] = {"recipe": self.digest, "weights": self.net.state_dict(), "metrics": self.metrics}
+        self._own.save(state, step=self.recipe.steps)
+
+    def take_over(self, other: HardStage) -> None:
+        """Makes what another run's stage of the same recipe has just reached this one's result as well."""
+        self.net.load_state_dict(other.net.state_dict())
+        self._finish(dict(other.metrics))
+
+    def _take_best(self) -> None:
+        loaded = CheckpointStore(self._shared, self.run.reporter).load("best")
+        if loaded is None:
+            raise CheckpointError(f"{self._shared} has lost its checkpoints; `paperbench resume` trains the net anew")
+        self._learner.load_state_dict(loaded[0]["module"])

@@ -1,0 +1,118 @@
+"""Images that stay on the device as bytes; a step's batch is gathered, shifted and made float there."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor
+
+from paperbench.data.classification import ImageSet
+from paperbench.engine.noise import uniform
+from paperbench.engine.order import BatchKey
+from paperbench.engine.seeding import hashed
+
+JITTER = 100
+"""First key of this room's stream of shifts."""
+
+
+@dataclass(frozen=True, eq=False)
+class Images:
+    """N images of C x H x W pixels with their labels, on a device.
+
+    pixels: (N, C, H, W) uint8. labels: (N,) int64. classes: K names. name: of the data set and split.
+    """
+
+    pixels: Tensor
+    labels: Tensor
+    classes: tuple[str, ...]
+    name: str
+
+    @classmethod
+    def of(cls, images: ImageSet, device: torch.device) -> Images:
+        pixels = images.images if images.images.ndim == 4 else images.images.unsqueeze(1)
+        return cls(pixels.contiguous().to(device), images.labels.to(device), images.classes, images.name)
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    @property
+    def size(self) -> tuple[int, int, int]:
+        """C, H, W."""
+        channels, height, width = self.pixels.shape[1:]
+        return channels, height, width
+
+    @property
+    def inputs(self) -> int:
+        """D = C * H * W."""
+        return self.pixels[0].numel()
+
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 of the pixels and labels: what a teacher has seen, wherever the files lay."""
+        return self._fingerprint
+
+    @cached_property
+    def _fingerprint(self) -> str:
+        digest = hashlib.sha256(repr((tuple(self.pixels.shape), self.classes)).encode())
+        digest.update(self.pixels.cpu().numpy().tobytes())
+        digest.update(self.labels.cpu().numpy().tobytes())
+        return digest.hexdigest()
+
+    def batches(self, size: int) -> Iterator[Tensor]:
+        """Every image once, in order, (<= size, D) float32 in 0..1."""
+        for start in range(0, len(self), size):
+            yield as_float(self.pixels[start : start + size])
+
+
+def as_float(pixels: Tensor) -> Tensor:
+    """(B, C, H, W) uint8 -> (B, D) float32 in 0..1."""
+    return pixels.flatten(1).to(torch.float32).mul_(1.0 / 255.0)
+
+
+class Jittered:
+    """Batches of a training: images chosen by a `BatchKey`, each shifted by its own whole numbers of pixels.
+
+    The shift of an image follows from (seed, image, epoch) alone; both coordinates are uniform in -reach..reach and what
+    comes in is black. `chosen`: (n,) int64, the images to train on, which the key counts; None is all of them.
+    """
+
+    def __init__(self, images: Images, *, reach: int, seed: int, chosen: Tensor | None = None) -> None:
+        self.images = images
+        self.chosen = chosen
+        self._reach = reach
+        self._key = hashed(seed, JITTER)
+        self._windows: Tensor | None = None
+        if reach:
+            _, height, width = images.size
+            padded = F.pad(images.pixels, (reach,) * 4)
+            # (N, shifts down, shifts right, C, H, W) without a copy: choosing a window is choosing an index.
+            self._windows = padded.unfold(2, height, 1).unfold(3, width, 1).permute(0, 2, 3, 1, 4, 5)
+
+    def __len__(self) -> int:
+        return len(self.images) if self.chosen is None else len(self.chosen)
+
+    def rows(self, key: BatchKey) -> Tensor:
+        """(B,) int64, where the batch's images stand among all."""
+        own = self._moved(key.indices)
+        return own if self.chosen is None else self.chosen[own]
+
+    def __call__(self, key: BatchKey) -> tuple[Tensor, Tensor, Tensor]:
+        """Inputs (B, D) float32, labels (B,), rows (B,)."""
+        rows = self.rows(key)
+        if self._windows is None:
+            pixels = self.images.pixels[rows]
+        else:
+            shifts = uniform(self._key, rows, self._moved(key.epochs), 2)
+            down, right = (shifts * (2 * self._reach + 1)).long().unbind(1)
+            pixels = self._windows[rows, down, right]
+        return as_float(pixels), self.images.labels[rows], rows
+
+    def _moved(self, numbers: NDArray[np.int64]) -> Tensor:
+        return torch.from_numpy(numbers).to(self.images.pixels.device, non_blocking=True)

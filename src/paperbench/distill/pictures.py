@@ -1,0 +1,176 @@
+"""Pictures of a distillation: hard and soft targets of examples, the course of the stages, the errors that a bias leaves."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from paperbench.distill.bias import best_bias
+from paperbench.distill.inputs import Images
+from paperbench.distill.losses import Average, soft_targets
+from paperbench.engine import metriclog
+from paperbench.engine.figures import COLOURS, new_figure, save, smooth, tidy
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+_MOST_CLASSES = 20
+"""Bars that still have room for their names."""
+
+
+def targets(
+    images: Images,
+    teachers: Tensor,
+    *,
+    temperature: float,
+    average: Average,
+    count: int,
+    output: Path,
+) -> None:
+    """Examples with their hard target, and what the teacher says at T = 1 and at `temperature`, as in the talk on the paper.
+
+    teachers: (M, N, K) logits of the images. Shown are images that the teacher gets right and tells most about: the highest entropy
+    at `temperature`, at first one of each class.
+    """
+    warm = soft_targets(teachers, temperature=temperature, average=average).cpu()
+    plain = soft_targets(teachers, temperature=1.0, average=average).cpu()
+    labels = images.labels.cpu()
+    chosen = _telling(warm, plain, labels, count)
+    if not chosen:
+        return
+    figure = new_figure(9.5, 1.15 * len(chosen) + 0.4)
+    grid = figure.add_gridspec(len(chosen), 4, width_ratios=(1, 2.4, 2.4, 2.4))
+    for row, number in enumerate(chosen):
+        picture = figure.add_subplot(grid[row, 0])
+        picture.imshow(_displayed(images.pixels[number]), cmap="gray", vmin=0, vmax=255)
+        picture.set_axis_off()
+        hard = torch.nn.functional.one_hot(labels[number], warm.shape[1]).float()
+        panels = (
+            ("hard target", hard),
+            ("teacher, T = 1", plain[number]),
+            (f"teacher, T = {temperature:g}", warm[number]),
+        )
+        for column, (title, values) in enumerate(panels, start=1):
+            axes = figure.add_subplot(grid[row, column])
+            _bars(axes, values, images.classes, true=int(labels[number]), title=title if row == 0 else "")
+    save(figure, output)
+
+
+def _telling(warm: Tensor, plain: Tensor, labels: Tensor, count: int) -> list[int]:
+    entropy = -torch.xlogy(warm, warm).sum(1)
+    entropy[plain.argmax(1) != labels] = -1.0
+    order = [number for number in entropy.argsort(descending=True).tolist() if entropy[number] >= 0]
+    first: dict[int, int] = {}
+    for number in order:
+        first.setdefault(int(labels[number]), number)
+    chosen = list(first.values())[:count]
+    taken = set(chosen)
+    chosen += [number for number in order[: count + len(first)] if number not in taken][: count - len(chosen)]
+    return sorted(chosen, key=lambda number: int(labels[number]))
+
+
+def _displayed(pixels: Tensor) -> np.ndarray[Any, Any]:
+    """(C, H, W) uint8 as (H, W) or (H, W, 3)."""
+    return pixels[0].cpu().numpy() if len(pixels) == 1 else pixels.permute(1, 2, 0).cpu().numpy()
+
+
+def _bars(axes: Axes, values: Tensor, classes: Sequence[str], *, true: int, title: str) -> None:
+    tidy(axes, title=title)
+    positions = np.arange(len(values))
+    colours = [COLOURS[1] if position == true else COLOURS[0] for position in positions]
+    axes.bar(positions, values.numpy(), color=colours, width=0.8)
+    axes.set_ylim(0, max(1e-6, float(values.max())) * 1.1)
+    axes.locator_params(axis="y", nbins=2)
+    if len(values) <= _MOST_CLASSES:
+        axes.set_xticks(positions, classes, fontsize=7)
+    else:
+        axes.set_xticks([true], [classes[true]], fontsize=7)
+
+
+def course(metrics: Path, stages: Mapping[str, str], output: Path) -> None:
+    """Loss and test errors of the stages over their steps, from a run's `metrics.jsonl`. stages: name -> how to call it."""
+    records = metriclog.read(metrics)
+    found: list[tuple[str, str, list[tuple[str, list[float], list[float]]]]] = []
+    for key, title, unit in (("train/loss", "loss", "nats"), ("test/error", "test error", "%")):
+        lines = []
+        for name, label in stages.items():
+            points = [
+                (r["step"], r[f"{name}/{key}"]) for r in records if isinstance(r.get(f"{name}/{key}"), int | float)
+            ]
+            if points:
+                lines.append((label, [step for step, _ in points], [value for _, value in points]))
+        if lines:
+            found.append((title, unit, lines))
+    if not found:
+        return
+    figure = new_figure(4.6 * len(found), 3.2)
+    for column, (title, unit, lines) in enumerate(found, start=1):
+        axes = figure.add_subplot(1, len(found), column)
+        tidy(axes, title=title, x="step", y=unit)
+        for number, (label, steps, values) in enumerate(lines):
+            shown = smooth(np.array(values)) if title == "loss" else values
+            axes.plot(
+                steps, shown, color=COLOURS[number % len(COLOURS)], label=label, marker="o" if len(steps) < 3 else ""
+            )
+        if all(value > 0 for _, _, values in lines for value in values):
+            axes.set_yscale("log")
+        axes.legend(fontsize=8, frameon=False)
+    save(figure, output)
+
+
+def bias_curve(
+    logits: Tensor, labels: Tensor, classes: Sequence[int], names: str, *, chosen: Mapping[str, float], output: Path
+) -> None:
+    """Test errors against what is added to the logits of `classes`, with the constants that were chosen."""
+    z, y = logits.double().cpu(), labels.cpu()
+    best = best_bias(z, y, classes).bias
+    reach = max(2.0, 2 * abs(best), *(1.2 * abs(value) for value in chosen.values()))
+    places = torch.linspace(-reach if best < 0 else -0.25 * reach, reach if best > 0 else 0.25 * reach, 241).double()
+    added = torch.zeros(z.shape[1], dtype=torch.float64)
+    added[list(classes)] = 1.0
+    counts = [int(((z + place * added).argmax(1) != y).sum()) for place in places]
+    figure = new_figure(5.2, 3.4)
+    axes = figure.add_subplot()
+    tidy(axes, title=f"errors after a bias on {names}", x="added to the logits", y="test errors")
+    axes.plot(places.numpy(), counts, color=COLOURS[0])
+    for number, (label, value) in enumerate(chosen.items(), start=1):
+        axes.axvline(value, color=COLOURS[number], linewidth=1, linestyle="--", label=f"{label} ({value:+.2f})")
+    axes.legend(fontsize=8, frameon=False)
+    save(figure, output)
+
+
+def temperature_curves(
+    measured: Mapping[str, Mapping[float, Sequence[float]]],
+    output: Path,
+    *,
+    baselines: Mapping[str, float] | None = None,
+    y: str = "test errors",
+) -> None:
+    """Errors against temperature, a line for each kind of student: the mean over seeds, in a band from the best to the worst.
+
+    measured: name of the student -> temperature -> one value for each seed. baselines: name -> mean without distillation, dashed.
+    """
+    figure = new_figure(5.6 * 1, 3.6)
+    axes = figure.add_subplot()
+    tidy(axes, title="students by temperature", x="temperature of the soft targets", y=y)
+    for number, (name, by_temperature) in enumerate(measured.items()):
+        colour = COLOURS[number % len(COLOURS)]
+        temperatures = sorted(by_temperature)
+        values = [np.asarray(by_temperature[temperature], np.float64) for temperature in temperatures]
+        axes.plot(temperatures, [v.mean() for v in values], color=colour, marker="o", markersize=4, label=name)
+        axes.fill_between(
+            temperatures, [v.min() for v in values], [v.max() for v in values], color=colour, alpha=0.2, linewidth=0
+        )
+        if baselines and name in baselines:
+            axes.axhline(baselines[name], color=colour, linewidth=1, linestyle="--", label=f"{name}, hard targets")
+    every = sorted({temperature for by_temperature in measured.values() for temperature in by_temperature})
+    axes.set_xscale("log")
+    axes.set_xticks(every, [f"{temperature:g}" for temperature in every])
+    axes.minorticks_off()
+    axes.legend(fontsize=8, frameon=False)
+    save(figure, output)
