@@ -13,7 +13,8 @@ import yaml
 from paperbench.config.compose import Composed
 from paperbench.config.validate import dump, validate
 from paperbench.sweep import worker
-from paperbench.sweep.launchers.base import Ending, Handle, Job
+from paperbench.sweep.launchers.base import Context, Ending, Handle, Job
+from paperbench.sweep.launchers.local import LocalSettings
 from paperbench.sweep.plan import Member, Request, Sweep, member_of, sweep_id
 from paperbench.sweep.watch import SilentWatcher, View
 from tests.engine import toy
@@ -76,11 +77,12 @@ class Heard(SilentWatcher):
 class InThisProcess:
     """A launcher whose jobs are done by the time they are submitted, in the test's own process."""
 
-    Settings = dict
+    Settings = LocalSettings
     DEFAULT_JOBS = 1
 
-    def __init__(self) -> None:
+    def __init__(self, settings: LocalSettings | None = None, context: Context | None = None) -> None:
         self.jobs: list[Job] = []
+        self.context = context
 
     def submit(self, job: Job) -> Handle:
         self.jobs.append(job)

@@ -28,7 +28,7 @@ from paperbench.errors import EXIT_DONE, EXIT_FAILED, EXIT_STOPPED, PaperbenchEr
 from paperbench.sweep.progress import ProgressFile
 
 _PR_SET_PDEATHSIG = 1
-_THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
+THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 
 
 def main(arguments: Sequence[str], *, watch_parent: bool = True) -> int:
@@ -76,7 +76,7 @@ def _execute(claimed: Sequence[RunDirectory], threads: int, stop: StopFlag) -> i
         return proceed(claimed[0], reporters[0], stop, worker_reporter=of_ranks, threads=threads).exit_code
     from paperbench.engine.stacked import execute_stacked
 
-    return max(outcome.exit_code for outcome in execute_stacked(claimed, reporters, stop))
+    return max((outcome.exit_code for outcome in execute_stacked(claimed, reporters, stop)), default=EXIT_DONE)
 
 
 def _threads_before(directory: RunDirectory) -> int:
@@ -96,7 +96,7 @@ def _share_cores(threads: int) -> None:
     """Before torch is there the environment decides, afterwards torch must be told; the run's own processes inherit it."""
     if threads <= 0:
         return
-    for name in _THREAD_VARIABLES:
+    for name in THREAD_VARIABLES:
         os.environ[name] = str(threads)
     import torch
 
