@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import pytest
 
 import paperbench
+from paperbench.config.paths import shipped_conf
 from tests import import_rules
-from tests.import_rules import RULES, Source
+from tests.import_rules import PARTS, ROOM, RULES, Source
 
 PACKAGE = Source(Path(paperbench.__file__).parent)
 
@@ -23,6 +25,32 @@ def test_the_source_was_read() -> None:
     assert len(PACKAGE.files) > 50
     assert "torch" in PACKAGE.reached("paperbench.detection.task")
     assert "paperbench.engine.rundir" in PACKAGE.reached("paperbench.cli.history")
+
+
+# --- the document -----------------------------------------------------------------------------------------------------
+
+ARCHITECTURE = (Path(__file__).parents[1] / "docs/architecture.md").read_text(encoding="utf-8")
+
+
+def test_the_document_says_what_is_tested() -> None:
+    rows = [line.strip("| ").split(" | ") for line in ARCHITECTURE.splitlines() if line.startswith("| `")]
+    written = {
+        name: set(re.findall(r"`(\w+)`", allowed)) for names, allowed in rows for name in re.findall(r"\w+", names)
+    }
+
+    assert written == {part: allowed for part, allowed in PARTS.items() if part not in ("", "__main__")}
+    (room,) = re.findall(r"\| a room \| (.*), itself \|", ARCHITECTURE)
+    assert set(re.findall(r"`(\w+)`", room)) == ROOM
+
+
+def test_the_document_shows_every_part_and_every_group_of_configurations() -> None:
+    tree = ARCHITECTURE.partition("```\n")[2].partition("```")[0]
+    drawn = set(re.findall(r"(?<!\S)(\w+(?:/|\.py|\.yaml))(?!\S)", tree))
+    parts = {PACKAGE.part(file) for file in PACKAGE.files if file.parts[0] not in ("__init__.py", "__main__.py")}
+    modules = {file.name for file in PACKAGE.files if len(file.parts) == 1 and not file.name.startswith("__")}
+
+    assert drawn >= {f"{part}/" for part in parts if f"{part}.py" not in modules} | modules
+    assert drawn >= {f"{folder.name}/" for folder in shipped_conf().iterdir() if folder.is_dir()}
 
 
 # --- made-up trees ----------------------------------------------------------------------------------------------------
