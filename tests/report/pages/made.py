@@ -87,9 +87,13 @@ def log(path: Path, *, seed: int, lr: float, steps: int) -> None:
     sink = JsonLines(path)
     for step in range(1, steps + 1):
         loss = 3.0 * math.exp(-5 * step / 40) * (1 + 0.1 * noise.standard_normal()) + 0.01 * lr
-        sink.write(step, {"train/loss": loss, "train/loss_box": loss / 4, "train/loss_class": loss / 2, "train/lr": lr / step})
+        sink.write(
+            step, {"train/loss": loss, "train/loss_box": loss / 4, "train/loss_class": loss / 2, "train/lr": lr / step}
+        )
         if step % 10 == 0:
-            sink.write(step, {"toy/score": 70 * (1 - math.exp(-step / 10)) + seed, "toy/AP/cat": 30.0, "toy/AP/dog": 20.0})
+            sink.write(
+                step, {"toy/score": 70 * (1 - math.exp(-step / 10)) + seed, "toy/AP/cat": 30.0, "toy/AP/dog": 20.0}
+            )
     sink.close()
 
 

@@ -176,7 +176,10 @@ def test_dots_say_the_paper_and_ours() -> None:
     plot = DotPlot(title="mAP", unit="%", rows=rows)
     root = parsed(plot.svg)
 
-    assert root.get("aria-label") == "mAP. cnn: paper 70, here 70; <i>: paper 65, here 50; only ours: not published, here 60"
+    assert (
+        root.get("aria-label")
+        == "mAP. cnn: paper 70, here 70; <i>: paper 65, here 50; only ours: not published, here 60"
+    )
     assert "paper 70, tolerance ±1.5" in [title.text for title in root.iter(f"{SVG}title")]
     assert plot.svg.count('class="tolerance"') == 1
     assert plot.svg.count("hollow") == 1

@@ -10,7 +10,14 @@ import pytest
 
 from paperbench.engine.rundir import FAILED, RUNNING, STOPPED, RunDirectory
 from paperbench.errors import ConfigError, DataError
-from paperbench.report.pages.records import DAMAGED, INTERRUPTED, NOT_STARTED, ReproductionRecord, RunRecord, SweepRecord
+from paperbench.report.pages.records import (
+    DAMAGED,
+    INTERRUPTED,
+    NOT_STARTED,
+    ReproductionRecord,
+    RunRecord,
+    SweepRecord,
+)
 from paperbench.report.pages.sources import load, load_run
 from tests.report.pages import made
 
@@ -48,9 +55,7 @@ def test_a_run_may_be_named_by_one_of_its_files(tmp_path: Path, name: str) -> No
     assert loaded(tmp_path / name).directory == tmp_path / "run"
 
 
-@pytest.mark.parametrize(
-    ("state", "expected"), [(FAILED, FAILED), (STOPPED, STOPPED), (RUNNING, INTERRUPTED)]
-)
+@pytest.mark.parametrize(("state", "expected"), [(FAILED, FAILED), (STOPPED, STOPPED), (RUNNING, INTERRUPTED)])
 def test_an_unfinished_run_says_so(tmp_path: Path, state: str, expected: str) -> None:
     run = loaded(made.run(tmp_path / "run", state=state, message="it was so", logged=7))
 

@@ -31,7 +31,6 @@ _RESTLESS = 3.0
 
 _DECADES_OF_LOSS = 20.0
 _LOSS = "train/loss"
-_NOT_CURVES = frozenset({"step", "time"})
 
 Series = tuple[Floats, Floats]
 
@@ -244,25 +243,13 @@ def _aligned(series: Sequence[Series]) -> tuple[Floats, Floats]:
 
 def _names(runs: Sequence[RunRecord]) -> list[str]:
     """Everything that was ever logged as a number, in the order in which it first was."""
-    names: dict[str, None] = {}
-    for run in runs:
-        for record in run.records:
-            for name, value in record.items():
-                if name not in names and isinstance(value, int | float) and not isinstance(value, bool):
-                    names[name] = None
-    return [name for name in names if name not in _NOT_CURVES]
+    return list(dict.fromkeys(name for run in runs for name in run.curves))
 
 
 def _series(run: RunRecord, name: str) -> Series:
     """Steps and values, (N,) each, at which `name` was logged as a finite number."""
-    found = [(record["step"], value) for record in run.records if _is_finite(value := record.get(name))]
-    return np.array([step for step, _ in found], np.float64), np.array([value for _, value in found], np.float64)
-
-
-def _is_finite(value: object) -> bool:
-    return (
-        isinstance(value, int | float) and not isinstance(value, bool) and abs(value) != float("inf") and value == value
-    )
+    steps, values = run.curves.get(name, ((), ()))
+    return np.array(steps, np.float64), np.array(values, np.float64)
 
 
 def _ordered(names: Sequence[str] | Mapping[str, object], quantities: Quantities) -> list[str]:

@@ -98,13 +98,22 @@ def to_markdown(grid: Grid) -> str:
     """The table as GitHub's Markdown with the rounded texts, under its caption as a heading of the third order."""
     headings = [column.heading for column in grid.columns]
     rows = [[replace(cell, text=" · ".join(filter(None, (cell.text, cell.note)))) for cell in row] for row in grid.rows]
-    return f"##{tables.markdown(_table(grid, headings, rows))}"
+    body = tables.markdown(_table(grid, headings, rows)).partition("\n\n")[2]
+    return f"### {plain(grid.caption)}\n\n{body}"
+
+
+def plain(text: str) -> str:
+    """On one line, and without what Markdown would take for markup."""
+    flat = " ".join(text.split())
+    for sign in "\\`*_<[":
+        flat = flat.replace(sign, f"\\{sign}")
+    return flat
 
 
 def _table(grid: Grid, names: Sequence[str], rows: Sequence[Sequence[Cell]]) -> tables.Table:
     units = [f" ({column.unit})" if column.unit else "" for column in grid.columns]
     return tables.Table(
-        title=grid.caption,
+        title="",
         columns=tuple(
             tables.Column(name=f"{name}{unit}", align="right" if column.numeric else "left")
             for name, unit, column in zip(names, units, grid.columns, strict=True)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import base64
 import io
+import os
 import warnings
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -27,6 +28,9 @@ _MOST_PIXELS = 60_000_000
 
 _LADDER: tuple[tuple[int, int], ...] = ((1600, 86), (1200, 80), (900, 76), (640, 70), (420, 60))
 """(longest side in pixels, quality), the best first."""
+
+_STEP_DOWN = 0.6
+"""About what a rung's bytes are of those of the rung above: rungs that this leaves hopeless are not tried."""
 
 _DRAWN_ANEW = frozenset({"losses"})
 """Figures whose content the page draws itself, from the same numbers."""
@@ -95,7 +99,7 @@ def encode(wanted: Sequence[Wanted], *, budget: int, most: int) -> Gallery:
     shown, beyond = wanted[:most], wanted[most:]
     left_out = [f"{len(beyond)} more pictures, {beyond[0].source} and those after it"] if beyond else []
     share = budget // max(1, len(shown))
-    with ThreadPoolExecutor(2) as pool:  # encoding leaves the interpreter to others
+    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:  # encoding leaves the interpreter to others
         tried = list(pool.map(lambda entry: _encoded(entry, share), shown))
     spare = budget - sum(len(made.data) for made in tried)
     unfit = sum(made.too_large for made in tried)
@@ -143,14 +147,27 @@ def _encoded(entry: Wanted, most: int) -> _Made:
         paper = Image.new("RGBA", picture.size, "white")
         picture = Image.alpha_composite(paper, picture).convert("RGB")
     picture = _enlarged(picture)
-    for longest, quality in _LADDER:
-        candidate = picture.copy()
-        if max(candidate.size) > longest:
-            candidate.thumbnail((longest, longest), Image.Resampling.LANCZOS, reducing_gap=2.0)
+    expected = 0.0
+    for rung, (longest, quality) in enumerate(_LADDER):
+        last = rung == len(_LADDER) - 1
+        if expected > most and not last:
+            expected *= _STEP_DOWN
+            continue
+        candidate = _fitted(picture, longest)
         data = _webp(candidate, quality)
         if len(data) <= most:
             return _Made(data=data, width=candidate.width, height=candidate.height)
+        expected = len(data) * _STEP_DOWN
     return _Made()
+
+
+def _fitted(picture: Image.Image, longest: int) -> Image.Image:
+    """The picture, made smaller if it has to be."""
+    if max(picture.size) <= longest:
+        return picture
+    scale = longest / max(picture.size)
+    size = max(1, round(picture.width * scale)), max(1, round(picture.height * scale))
+    return picture.resize(size, Image.Resampling.LANCZOS, reducing_gap=2.0)
 
 
 def _enlarged(picture: Image.Image) -> Image.Image:

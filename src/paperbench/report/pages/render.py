@@ -15,7 +15,7 @@ from markupsafe import Markup, escape
 
 from paperbench import __version__
 from paperbench.report.pages.charts import Chart, tone_class
-from paperbench.report.pages.grids import Grid, to_markdown
+from paperbench.report.pages.grids import Grid, plain, to_markdown
 from paperbench.report.pages.page import Block, Charts, Code, Facts, Fold, Notice, Page, Prose, Tiles
 from paperbench.report.pages.pictures import Gallery
 
@@ -80,13 +80,13 @@ def _sha256(text: str) -> str:
 
 def to_document(page: Page, *, html: str, made: datetime) -> str:
     """The same tables, facts and remarks as Markdown; curves and pictures are in `html`, which it names."""
-    lines = [f"<!-- {GENERATOR} {__version__} -->", f"# {_plain(page.title)}", ""]
-    lines += [_plain(page.lead), ""] if page.lead else []
+    lines = [f"<!-- {GENERATOR} {__version__} -->", f"# {plain(page.title)}", ""]
+    lines += [plain(page.lead), ""] if page.lead else []
     lines += [f"* {fact.name}: {_shown(fact.text, code=fact.code)}" for fact in page.facts]
     lines += [f"* state: {', '.join(badge.text for badge in page.badges)}", ""]
     for section in page.sections:
         body = [line for block in section.blocks for line in _markdown(block, html)]
-        lines += [f"## {_plain(section.title)}", "", *body]
+        lines += [f"## {plain(section.title)}", "", *body]
     lines += [f"Made {made.isoformat(sep=' ', timespec='minutes')} by paperbench {__version__}.", ""]
     return "\n".join(lines)
 
@@ -100,21 +100,21 @@ def _markdown(block: Block, html: str) -> Iterator[str]:
         yield from (f"* {fact.name}: {_shown(fact.text, code=fact.code)}" for fact in block.facts)
         yield ""
     elif isinstance(block, Notice):
-        yield f"> {_plain(block.text)}"
-        yield from (f"> * {_plain(point)}" for point in block.points)
+        yield f"> {plain(block.text)}"
+        yield from (f"> * {plain(point)}" for point in block.points)
         yield ""
     elif isinstance(block, Prose):
-        yield f"{_plain(block.text)}\n"
+        yield f"{plain(block.text)}\n"
     elif isinstance(block, Code):
         yield _fenced(block.text)
     elif isinstance(block, Fold):
-        yield f"{_plain(block.summary)}:\n"
+        yield f"{plain(block.summary)}:\n"
         for inner in block.blocks:
             yield from _markdown(inner, html)
     elif isinstance(block, Charts):
-        yield f"{_plain(', '.join(_names(block)))}: drawn in {html}\n"
+        yield f"{plain(', '.join(_names(block)))}: drawn in {html}\n"
     elif isinstance(block, Gallery):
-        yield from (f"* {_plain(picture.caption)}: {_shown(picture.source, code=True)}" for picture in block.pictures)
+        yield from (f"* {plain(picture.caption)}: {_shown(picture.source, code=True)}" for picture in block.pictures)
         yield ""
 
 
@@ -125,7 +125,7 @@ def _names(block: Charts) -> list[str]:
 
 
 def _shown(text: str, *, code: bool) -> str:
-    return f"`{' '.join(text.split()).replace('`', chr(39))}`" if code else _plain(text)
+    return f"`{' '.join(text.split()).replace('`', chr(39))}`" if code else plain(text)
 
 
 def _fenced(text: str) -> str:
@@ -133,11 +133,3 @@ def _fenced(text: str) -> str:
     while fence in text:
         fence += "`"
     return f"{fence}\n{text}\n{fence}\n"
-
-
-def _plain(text: str) -> str:
-    """On one line, and without what Markdown would take for markup."""
-    flat = " ".join(text.split())
-    for sign in "\\`*_<[":
-        flat = flat.replace(sign, f"\\{sign}")
-    return flat
