@@ -124,9 +124,31 @@ def test_what_the_user_changes_is_made_elsewhere_and_is_a_deviation() -> None:
     assert changed.directory.name.startswith("smoke-")
     assert "optim.lr 0.5 instead of 0.001 (asked for on the command line)" in changed.cells[0].departures.settings
     assert not any("threads" in sentence for sentence in changed.cells[0].departures.settings)
-    moved = prepare(load(TABLE), "smoke", overrides=["output.root=elsewhere"])
+    all_one = prepare(load(TABLE), "smoke", overrides=["model.rpn.sigma=2", "model.rpn.loss_weight=3"])
+    assert len(all_one.sweep.members) == 1
+    for item in all_one.cells:
+        wanted = float(item.cell.row.removeprefix("lambda "))
+        assert f"model.rpn.loss_weight 3.0 instead of {wanted}" in item.departures.settings
+        assert "model.rpn.sigma 2.0 instead of 3.0 (asked for on the command line)" in item.departures.settings
+    moved = prepare(load(TABLE), "smoke", overrides=["output.root=elsewhere", "device=cpu"])
     assert moved.directory == Path("elsewhere/reproduce") / TABLE / "smoke"
     assert moved.cells[0].departures == plain.cells[0].departures
+
+
+def test_a_value_that_follows_from_the_seed_does_not_lose_a_run(tmp_path: Path) -> None:
+    conf = tmp_path / "conf"
+    for name, text in (
+        ("experiment/mine", "# @package _global_\ndefaults: [faster-rcnn, _self_]\nseed: 0\ndata: {data_seed: '${seed}'}\n"),
+        ("reproduce/mine", yaml.safe_dump({
+            "paper": "faster-rcnn", "table": "Table 9", "experiment": "mine", "columns": {"mAP": {}},
+            "rows": [{"row": "lambda 10"}], "scales": {"smoke": {"seeds": 2}},
+        })),
+    ):  # fmt: skip
+        file = conf / f"{name}.yaml"
+        file.parent.mkdir(parents=True)
+        file.write_text(text, encoding="utf-8")
+    prepared = prepare(load("mine"), "smoke")
+    assert [run.composed.config.data.data_seed for run in prepared.cells[0].runs.values()] == [0, 1]
 
 
 # --- values -----------------------------------------------------------------------------------------------------------

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from paperbench.config import _hydra
 from paperbench.config.compose import Composed, compose
+from paperbench.config.paths import short
 from paperbench.config.suggest import nearest
 from paperbench.config.validate import config_hash
 from paperbench.errors import ConfigError
@@ -85,12 +86,12 @@ def _prepare(layout: Layout, scale: str, count: int, overrides: Sequence[str], c
         list(requests.values()), conf_dir=conf_dir, directory=root / _folder(layout, scale, overrides),
         name=layout.name, kind=KIND, overrides=overrides,
     )  # fmt: skip
-    members = {member.hash: member for member in sweep.members}
-    asked = _asked(keys, cells, overrides, conf_dir)
+    runs = _Runs(sweep)
+    asked = _asked(cells, overrides, conf_dir)
     placed = [
         Placed(
             cell=cell,
-            runs={seed: members[digits] for seed, digits in enumerate(hashes[key])},
+            runs={seed: runs.of(key, seed, digits) for seed, digits in enumerate(hashes[key])},
             departures=departures(
                 cell.published,
                 composed[key].resolved,
@@ -137,7 +138,7 @@ def _compose_all(keys: Mapping[_Key, None], layout: Layout, conf_dir: Path | Non
         except ConfigError as error:
             mistakes.update(dict.fromkeys(error.mistakes))
     if mistakes:
-        raise ConfigError(*mistakes, f"(runs of {layout.name}, {layout.file})")
+        raise ConfigError(*mistakes, f"(in the runs of {layout.name}, {short(layout.file)})")
     return composed
 
 
@@ -145,12 +146,24 @@ def _hash(composed: Composed, seed: int) -> str:
     return config_hash({**composed.resolved, "seed": seed})[:HASH_DIGITS]
 
 
+class _Runs:
+    """The members of a sweep, found again by what was asked for."""
+
+    def __init__(self, sweep: Sweep) -> None:
+        self._by_hash = {member.hash: member for member in sweep.members}
+        self._by_request = {(member.request.experiment, member.request.overrides): member for member in sweep.members}
+
+    def of(self, key: _Key, seed: int, digits: str) -> Member:
+        """By its hash, unless an experiment's own values follow from its seed and the hash is another than it seemed."""
+        return self._by_hash.get(digits) or self._by_request[key[0], (*key[1], f"seed={seed}")]
+
+
 def _labels(key: _Key, keys: Sequence[_Key], cells: Sequence[Cell], layout: Layout) -> dict[str, str]:
     """What tells a run from the others of its table: the first cell that it fills, and how many more."""
     filled = [cell for cell, other in zip(cells, keys, strict=True) if other == key]
     rows, columns = (list(dict.fromkeys(names)) for names in ([c.row for c in filled], [c.column for c in filled]))
     labels = {"row": rows[0] if len(rows) == 1 else f"{rows[0]} (and {len(rows) - 1} more)"}
-    if 1 <= len(columns) < len(layout.columns):
+    if len(columns) < len(layout.columns):
         labels["column"] = columns[0] if len(columns) == 1 else f"{columns[0]} (and {len(columns) - 1} more)"
     return labels
 
@@ -163,22 +176,20 @@ def _folder(layout: Layout, scale: str, overrides: Sequence[str]) -> Path:
 
 
 def _only_where(key: str) -> bool:
-    return key != "data.root" and any(key == name or key.startswith(f"{name}.") for name in HARMLESS)
+    """Whether a key says where and how a run is done, and nothing of what is measured."""
+    return any(key == name or key.startswith(f"{name}.") for name in HARMLESS)
 
 
-def _asked(
-    keys: Sequence[_Key], cells: Sequence[Cell], overrides: Sequence[str], conf_dir: Path | None
-) -> list[Composed] | None:
+def _asked(cells: Sequence[Cell], overrides: Sequence[str], conf_dir: Path | None) -> list[Composed] | None:
     """Every cell as the file alone has it, on the data and machine that the user chose; None if nothing else was changed.
 
     Which data a number was made on is judged by the number's conditions; everything else by comparison with this.
     """
     kept = [text for text in overrides if override_key(text) == "data" or _only_where(override_key(text))]
-    kept += [text for text in overrides if override_key(text) == "data.root"]
     if len(kept) == len(overrides):
         return None
     known: dict[_Key, Composed] = {}
-    for key, cell in zip(keys, cells, strict=True):
-        if key not in known:
-            known[key] = compose(cell.experiment, merged(cell.overrides, kept), conf_dir=conf_dir)
+    keys = [(cell.experiment, merged(cell.overrides, kept)) for cell in cells]
+    for experiment, texts in dict.fromkeys(keys):
+        known[experiment, texts] = compose(experiment, texts, conf_dir=conf_dir)
     return [known[key] for key in keys]

@@ -1,0 +1,42 @@
+"""A table on a terminal and in a pipe."""
+
+from __future__ import annotations
+
+import sys
+
+import pytest
+
+from paperbench.cli.grid import print_table
+from paperbench.report.tables import Cell, Column, Table, text_cell
+
+TABLE = Table(
+    title="the table",
+    columns=(Column(name="row"), Column(name="ours", align="right"), Column(name="verdict")),
+    rows=(
+        (text_cell("[one]"), Cell(text="69.12", value=69.123), text_cell("within tolerance", "good")),
+        (text_cell("two"), Cell(text="", value=None), text_cell("missing", "missing")),
+    ),
+    notes=("[1] a note",),
+)
+
+
+def test_in_a_pipe_a_row_is_a_line(capsys: pytest.CaptureFixture[str]) -> None:
+    print_table(TABLE)
+    assert capsys.readouterr().out.splitlines() == [
+        "the table",
+        "row    ours   verdict",
+        "[one]  69.12  within tolerance",
+        "two    -      missing",
+        "[1] a note",
+    ]
+
+
+def test_on_a_terminal_nothing_is_taken_for_markup(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    monkeypatch.setenv("COLUMNS", "80")
+    print_table(TABLE)
+    shown = capsys.readouterr().out
+    for text in ("the table", "[one]", "69.12", "within tolerance", "missing", "[1] a note"):
+        assert text in shown
