@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -56,11 +56,21 @@ def record(
     return folder
 
 
-def record_sweep(folder: Path, directories: list[Path]) -> Path:
+def record_sweep(folder: Path, directories: Sequence[Path], experiment: str = "toy") -> Path:
     """The record of a sweep over these runs, whether they exist or not."""
     folder.mkdir(parents=True)
-    runs = [{"directory": os.path.relpath(path, folder)} for path in directories]
-    _write(folder / "sweep.json", {"schema_version": 1, "kind": "sweep", "runs": runs})
+    runs = [
+        {
+            "directory": os.path.relpath(path, folder),
+            "hash": f"{number:064x}",
+            "experiment": experiment,
+            "overrides": [f"seed={number}"],
+            "labels": {"seed": str(number)},
+        }
+        for number, path in enumerate(directories)
+    ]
+    document = {"schema_version": 1, "kind": "sweep", "name": folder.name, "id": folder.name, "experiment": experiment}
+    _write(folder / "sweep.json", {**document, "overrides": [f"seed=0..{len(runs)}"], "runs": runs})
     return folder
 
 

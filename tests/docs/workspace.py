@@ -9,7 +9,7 @@ What stands for something in a document, and what is put in its place:
 `SWEEP`        the folder of a sweep over both
 `DIR`          a folder that holds every data set the program reads, some images each
 `IMAGE.jpg`    a picture
-`FILE.pth`     a file
+`=FILE.pth`    a file, whatever its name
 `EXPERIMENT`   faster-rcnn
 =============  =========================================================================================================
 
@@ -101,7 +101,7 @@ class Workspace:
             name = str({"gt": self.devkit, "dt": self.detections}.get(key, self.data))
         elif name.startswith("IMAGE"):
             name = str(self.picture)
-        elif Path(name).suffix in (".pth", ".pt") and "/" not in name:
+        elif equals and Path(name).suffix in (".pth", ".pt") and "/" not in name:
             name = str(self.file)
         return f"{key}={name}" if equals else name
 
@@ -122,7 +122,7 @@ class Workspace:
         """A sweep over `RUN` and `OTHER`."""
         folder = self.folder / "sweeps" / "-".join(source)
         if not folder.exists():
-            record_sweep(folder, [self.finished(source), self.finished((*source, "seed=1"))])
+            record_sweep(folder, [self.finished(source), self.finished((*source, "seed=1"))], source[0])
         return folder
 
     @cached_property
