@@ -254,7 +254,7 @@ def _expand(paper: PaperForm, table: TableForm, row: RowForm) -> list[Published]
             source=table.source or paper.source,
             metric=metrics.get(column),
             when={**table.when, **row.when} if column in metrics else {},
-            note=row.note,
+            note=row.note or table.note,
             seeds=table.seeds,
             test_size=table.test_size,
             spread=row.spread.get(column),

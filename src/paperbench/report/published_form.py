@@ -88,6 +88,7 @@ class TableForm:
     source: str = ""
     metrics: dict[str, str] | str = field(default_factory=dict)
     when: dict[str, Any] = field(default_factory=dict)
+    note: str = ""
     unreproduced: str = ""
 
 
