@@ -1,0 +1,58 @@
+"""Task `distill-specialists`: a generalist, and specialists on the classes that it confuses (section 5)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+
+from paperbench.distill import datasets
+from paperbench.distill.build import build, describe
+from paperbench.distill.config import Specialists
+from paperbench.distill.nets import parameters_in
+from paperbench.distill.specialists.training import Work, steps_of
+from paperbench.engine.run import Run
+from paperbench.errors import ConfigError
+
+__all__ = ["plan", "run"]
+
+
+def plan(config: Specialists) -> Mapping[str, str]:
+    """What would be trained on what, in words; refuses what could not be, before anything is written."""
+    datasets.locate(config.data)
+    classes, own = len(datasets.classes(config.data)), config.specialists
+    mistakes = []
+    if config.nproc != 1:
+        mistakes.append(
+            f"nproc={config.nproc}: nets this small are trained in one process; use nproc=1, or a sweep with --jobs"
+        )
+    if own.count > classes:
+        mistakes.append(
+            f"specialists.count={own.count}: {config.data.name} has {classes} classes; take at most as many"
+        )
+    if own.size and not 2 <= own.size < classes:
+        mistakes.append(f"specialists.size={own.size}: give each from 2 to {classes - 1} classes, or 0 for its cluster")
+    try:
+        with torch.device("meta"):
+            weights = parameters_in(build(config.model, size=datasets.size(config.data), classes=classes))
+    except ValueError as error:
+        mistakes.append(f"model.layers={config.model.layers}: {error}")
+        weights = 0
+    if mistakes:
+        raise ConfigError(*mistakes)
+    first, each = steps_of(config.train.samples, config.train.batch_size), steps_of(own.samples, own.batch_size)
+    sizes = f"of {own.size} classes" if own.size else "one for each cluster of classes"
+    return {
+        "data": datasets.describe(config.data),
+        "generalist": f"{describe(config.model)}, {weights:,} weights",
+        "specialists": f"{own.count}, {sizes}",
+        "schedule": f"{first:,} steps of {config.train.batch_size}, then {own.count} x {each:,} of {own.batch_size}",
+    }
+
+
+def run(config: Specialists, run: Run) -> dict[str, float]:
+    """Trains the generalist, then its specialists, and scores them together; see `engine.task.Task`."""
+    work = Work.of(config, run)
+    generalist = work.train_generalist()
+    sets = work.choose(generalist)
+    return work.conclude(generalist, sets, work.specialise(generalist, sets))

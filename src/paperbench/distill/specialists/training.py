@@ -1,0 +1,258 @@
+"""From the configuration to a generalist, its specialists, and what they are right about together (section 5)."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import cast
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from paperbench.distill import datasets
+from paperbench.distill.config import Specialists
+from paperbench.distill.hard import HardStage, Recipe, machine_of, shared_folder
+from paperbench.distill.inputs import Images, Jittered
+from paperbench.distill.learners import Batch
+from paperbench.distill.nets import Net
+from paperbench.distill.pictures import course
+from paperbench.distill.scoring import logits_of, scores
+from paperbench.distill.specialists import pictures
+from paperbench.distill.specialists.clusters import confusable, covariance, membership
+from paperbench.distill.specialists.combining import called, combine
+from paperbench.distill.specialists.coverage import conditional_accuracy, coverage
+from paperbench.distill.specialists.nets import (
+    SpecialistLearner,
+    gathered,
+    labels_for,
+    scattered,
+    softmax_corrected,
+    specialist_from,
+)
+from paperbench.distill.specialists.sampling import HalvesOrder, dustbin_correction
+from paperbench.engine.files import write_json
+from paperbench.engine.optim import build_optimizer, lr_factor
+from paperbench.engine.order import BatchKey
+from paperbench.engine.run import Run
+from paperbench.engine.seeding import MODEL_INIT, hashed, seed_everything
+from paperbench.engine.stages import stage
+from paperbench.engine.trainer import Trainer
+from paperbench.errors import DataError, TrainingError
+
+SPECIALIST, CLUSTERS = 102, 103
+"""First keys of the streams of the specialists and of k-means."""
+
+GENERALIST = "generalist"
+_ROWS_AT_ONCE = 1000
+"""Images that are combined together: their problems take (images, specialists, classes) doubles."""
+
+
+def steps_of(samples: int, batch_size: int) -> int:
+    """Optimizer steps of a training."""
+    return -(-samples // batch_size)
+
+
+@dataclass(kw_only=True)
+class Work:
+    """One run: `train_generalist`, then `specialise`, then `conclude`."""
+
+    config: Specialists
+    run: Run
+    train: Images
+    test: Images
+
+    @classmethod
+    def of(cls, config: Specialists, run: Run) -> Work:
+        train, test = (Images.of(datasets.load(config.data, split), run.device) for split in ("train", "test"))
+        return cls(config=config, run=run, train=train, test=test)
+
+    def __post_init__(self) -> None:
+        self.metrics: dict[str, float] = {}
+        self._own_steps = steps_of(self.config.specialists.samples, self.config.specialists.batch_size)
+        self._first_steps = steps_of(self.config.train.samples, self.config.train.batch_size)
+
+    @property
+    def classes(self) -> int:
+        return len(self.train.classes)
+
+    def train_generalist(self) -> Net:
+        """The net that knows all classes; found or trained."""
+        config, loop = self.config, self.config.train
+        recipe = Recipe(
+            net=config.model,
+            optim=config.optim,
+            samples=loop.samples,
+            batch_size=loop.batch_size,
+            clip_norm=loop.clip_norm,
+            jitter=config.jitter,
+            seed=self.run.seed,
+            images=self.train.fingerprint,
+            machine=machine_of(self.run),
+        )
+        generalist = HardStage(
+            name=GENERALIST,
+            recipe=recipe,
+            run=self.run,
+            folder=shared_folder(self.run, config.output.root),
+            images=self.train,
+            rows=None,
+            evaluate=lambda net: scores(self._logits(net, self.test), self.test.labels),
+            log_every=loop.log_every,
+            checkpoint_every=loop.checkpoint_every,
+            evaluate_every=loop.evaluate_every,
+            total=self._first_steps + config.specialists.count * self._own_steps,
+        )
+        generalist.train()
+        self.metrics |= {f"{GENERALIST}/{name}": value for name, value in generalist.metrics.items()}
+        return generalist.net
+
+    # --- who specialises in what --------------------------------------------------------------------------------------
+
+    def choose(self, generalist: Net) -> list[tuple[int, ...]]:
+        """The specialists' classes: decided once and written down, so that a resume has the same."""
+        file = self.run.directory.checkpoints / "clusters.json"
+        if (known := _read_sets(file)) is not None:
+            return known
+        own = self.config.specialists
+        try:
+            sets = confusable(
+                self._covariance(generalist), count=own.count, size=own.size, seed=hashed(self.run.seed, CLUSTERS)
+            )
+        except ValueError as error:
+            raise DataError(f"specialists.count={own.count}, specialists.size={own.size}: {error}") from None
+        if not sets:
+            raise TrainingError(
+                f"no two classes fell into one of {own.count} clusters: nothing to specialise in; take fewer specialists, or "
+                "set specialists.size"
+            )
+        if len(sets) < own.count:
+            self.run.reporter.message(
+                f"{len(sets)} specialists instead of {own.count}: the other clusters hold one class, or the same classes again"
+            )
+        write_json(file, {"sets": [list(members) for members in sets]})
+        return sets
+
+    def _covariance(self, generalist: Net) -> Tensor:
+        count = max(2, round(self.config.clusters_on * len(self.train)))
+        images = Images(self.train.pixels[:count], self.train.labels[:count], self.train.classes, self.train.name)
+        return covariance(F.softmax(self._logits(generalist, images), dim=1))
+
+    # --- the specialists ----------------------------------------------------------------------------------------------
+
+    def specialise(self, generalist: Net, sets: list[tuple[int, ...]]) -> list[tuple[Net, float]]:
+        """Each specialist with the correction of its dustbin's logit, trained one after another."""
+        told = self._logits(generalist, self.train) if self.config.specialists.soft_weight else None
+        return [self._specialist(number, members, generalist, told) for number, members in enumerate(sets)]
+
+    def _specialist(
+        self, number: int, members: tuple[int, ...], generalist: Net, told: Tensor | None
+    ) -> tuple[Net, float]:
+        config, own = self.config, self.config.specialists
+        name = f"specialist-{number}"
+        labels = labels_for(members, self.classes).to(self.run.device)[self.train.labels]
+        special = (labels < len(members)).nonzero().squeeze(1).cpu().numpy()
+        others = (labels == len(members)).nonzero().squeeze(1).cpu().numpy()
+        if not len(special) or not len(others):
+            raise DataError(
+                f"{name}: no training image {'of' if not len(special) else 'outside'} its {len(members)} classes"
+            )
+        seed = hashed(self.run.seed, SPECIALIST, number) & 0x7FFFFFFF
+        seed_everything(seed, MODEL_INIT)
+        learner = SpecialistLearner(
+            specialist_from(generalist, members), soft_weight=own.soft_weight, temperature=own.temperature
+        )
+        targets = None if told is None else gathered(F.softmax(told / own.temperature, dim=1), members)
+        batches = Jittered(self.train, reach=config.jitter, seed=seed)
+
+        def fetch(key: BatchKey) -> Batch:
+            inputs, _, rows = batches(key)
+            return Batch(inputs, labels[rows], None if targets is None else targets[rows])
+
+        trainer = Trainer(
+            run=stage(
+                self.run,
+                name,
+                before=self._first_steps + number * self._own_steps,
+                total=self._first_steps + own.count * self._own_steps,
+                seed=seed,
+            ),
+            module=learner,
+            optimizer=build_optimizer(own.optim, [{"params": list(learner.named_parameters())}]),
+            lr_factor=lr_factor(own.optim, self._own_steps),
+            order=HalvesOrder(special, others, own.batch_size, seed),
+            fetch=fetch,
+            steps=self._own_steps,
+            clip_norm=config.train.clip_norm,
+            log_every=config.train.log_every,
+            checkpoint_every=config.train.checkpoint_every,
+        )
+        trainer.fit()
+        return cast(SpecialistLearner, trainer.module).net, dustbin_correction(len(special), len(others))
+
+    # --- all together -------------------------------------------------------------------------------------------------
+
+    def conclude(
+        self, generalist: Net, sets: list[tuple[int, ...]], specialists: list[tuple[Net, float]]
+    ) -> dict[str, float]:
+        """All metrics of the run; draws the pictures."""
+        known = membership(sets, self.classes).to(self.run.device)
+        before = self._logits(generalist, self.test)
+        after = self._combined(F.softmax(before.double(), dim=1), sets, specialists, known)
+        labels = self.test.labels
+        told = scores(after.log(), labels)
+        first = scores(before, labels)["test/accuracy"]
+        found = {
+            **self.metrics,
+            f"{GENERALIST}/conditional/accuracy": conditional_accuracy(before, labels, known),
+            **{f"specialists/{name}": value for name, value in told.items()},
+            "specialists/conditional/accuracy": conditional_accuracy(after, labels, known),
+            "specialists/count": float(len(sets)),
+            "specialists/classes": float(known.any(0).sum()),
+            **coverage(before, after, labels, known),
+        }
+        if first > 0:
+            found["specialists/relative_gain"] = 100 * (told["test/accuracy"] - first) / first
+        self._draw(generalist, sets, found)
+        return found
+
+    def _combined(
+        self,
+        p_g: Tensor,
+        sets: list[tuple[int, ...]],
+        specialists: list[tuple[Net, float]],
+        known: Tensor,
+    ) -> Tensor:
+        """(Nt, K): the answers of all together to the test images."""
+        p_m = torch.stack(
+            [
+                scattered(softmax_corrected(self._logits(net, self.test), correction), members, self.classes)
+                for members, (net, correction) in zip(sets, specialists, strict=True)
+            ],
+            dim=1,
+        )
+        active = called(p_g, known, top=self.config.specialists.top)
+        parts = []
+        for start in range(0, len(p_g), _ROWS_AT_ONCE):
+            rows = slice(start, start + _ROWS_AT_ONCE)
+            parts.append(combine(p_g[rows], p_m[rows], known, active[rows]))
+            self.run.raise_if_stopped()
+        return torch.cat(parts)
+
+    def _draw(self, generalist: Net, sets: list[tuple[int, ...]], found: dict[str, float]) -> None:
+        figures = self.run.directory.figures
+        names = {name: name for name in (GENERALIST, *(f"specialist-{number}" for number in range(len(sets))))}
+        course(self.run.directory.metrics_file, names, figures / "course.png")
+        pictures.confusion(self._covariance(generalist), sets, self.train.classes, figures / "confusion.png")
+        pictures.coverage(found, figures / "coverage.png")
+
+    def _logits(self, net: Net, images: Images) -> Tensor:
+        return logits_of(net, images, batch_size=self.config.evaluation.batch_size)
+
+
+def _read_sets(file: Path) -> list[tuple[int, ...]] | None:
+    try:
+        return [tuple(int(number) for number in members) for members in json.loads(file.read_text())["sets"]]
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
