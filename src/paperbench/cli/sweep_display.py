@@ -91,7 +91,7 @@ class PlainWatcher:
 
     def begin(self, sweep: Sweep, views: Sequence[View], jobs: int) -> None:
         self._views = views
-        at_once = f", {jobs} at a time" if jobs > 1 else ""
+        at_once = f", {jobs} at a time" if 1 < jobs < len(views) else ""
         self._print(f"{sweep.kind} {sweep.name} ({sweep.id}): {len(views)} runs{at_once}")
 
     def changed(self, view: View) -> None:

@@ -203,7 +203,7 @@ def test_without_slurm_and_without_submitit(tmp_path: Path, monkeypatch: pytest.
 @pytest.mark.parametrize(
     ("settings", "said"),
     [
-        ({"minutes": 2, "save_seconds": 120}, "save_seconds=120 leaves nothing of minutes=2"),
+        ({"minutes": 2, "save_seconds": 120}, "120 seconds leave nothing of launcher.minutes=2"),
         ({"partitions": "gpu"}, "partitions"),
         ({"gpus": -1}, "gpus"),
         ({"executor": "pbs"}, "executor"),

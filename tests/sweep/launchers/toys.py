@@ -36,14 +36,14 @@ def job(run_dir: Path, **changes: Any) -> Job:
     return Job(directories=(run_dir,), threads=1, name=run_dir.name)
 
 
-def drive(launcher: Launcher, handles: Sequence[Handle], *, seconds: float = 90) -> list[Ending]:
+def drive(launcher: Launcher, handles: Sequence[Handle], *, seconds: float = 200) -> list[Ending]:
     """Waits for all of them; their endings."""
     until(launcher, handles, lambda: all(handle.poll() is not None for handle in handles), seconds=seconds)
     endings = [handle.poll() for handle in handles]
     return [ending for ending in endings if ending is not None]
 
 
-def until(launcher: Launcher, handles: Sequence[Handle], condition: Callable[[], bool], *, seconds: float = 90) -> None:
+def until(launcher: Launcher, handles: Sequence[Handle], condition: Callable[[], bool], *, seconds: float = 200) -> None:
     """Waits, polling as a scheduler does, until `condition` holds."""
     deadline = time.monotonic() + seconds
     while not condition():

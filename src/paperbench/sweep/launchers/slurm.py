@@ -17,7 +17,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import Field
+from pydantic import Field, ValidationInfo, field_validator
 
 from paperbench.config.schema import STRICT, NonNegativeInt, PositiveFloat, PositiveInt
 from paperbench.engine.files import explained, write_atomic
@@ -58,12 +58,13 @@ class SlurmSettings:
     sbatch: dict[str, str | int | bool] = field(default_factory=dict)
     poll_seconds: PositiveFloat = 5.0
 
-    def __post_init__(self) -> None:
-        if self.save_seconds >= 60 * self.minutes:
-            raise ValueError(
-                f"save_seconds={self.save_seconds} leaves nothing of minutes={self.minutes}; give less of the one or more "
-                "of the other"
-            )
+    @field_validator("save_seconds")
+    @classmethod
+    def _within(cls, value: int, info: ValidationInfo) -> int:
+        minutes = info.data.get("minutes")  # absent if that is wrong itself
+        if minutes is not None and value >= 60 * minutes:
+            raise ValueError(f"{value} seconds leave nothing of launcher.minutes={minutes}; give fewer, or more minutes")
+        return value
 
     def parameters(self, name: str) -> dict[str, Any]:
         """Keyword arguments of submitit's `SlurmExecutor.update_parameters`, but for CPUs and GPUs."""
