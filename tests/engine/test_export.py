@@ -139,7 +139,7 @@ def test_every_format_is_held_against_the_runs_own_model(kind: str, tmp_path: Pa
     nn.init.constant_(other.last.bias, 5.0)
 
     with pytest.raises(ExportError, match="scores differs by"):
-        export(exportable(reference=other), kind, tmp_path / "net", FACTS)
+        export(exportable(reference=other), kind, tmp_path / "new" / "folder" / "net", FACTS)
     assert list(tmp_path.iterdir()) == []
 
 

@@ -81,6 +81,7 @@ def export(exportable: Exportable, kind: str, file: Path, facts: Mapping[str, An
     metadata = {**{key: str(value) for key, value in facts.items()}, **exportable.metadata}
     record_file = file.with_name(f"{file.name}.json")
     temporary = file.with_name(f".{file.name}{formats.SUFFIXES[kind]}")
+    made = [folder for folder in file.absolute().parents if not folder.exists()]
     with explained(file):
         file.parent.mkdir(parents=True, exist_ok=True)
     try:
@@ -97,6 +98,9 @@ def export(exportable: Exportable, kind: str, file: Path, facts: Mapping[str, An
     finally:
         with suppress(OSError):
             temporary.unlink()
+        with suppress(OSError):  # ends at the first that is not empty: after a success at once
+            for folder in made:
+                folder.rmdir()
     return record
 
 
