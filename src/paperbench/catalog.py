@@ -148,8 +148,24 @@ TASKS: dict[str, TaskSpec] = {
             schema="paperbench.stn.config:StnColocalise",
             module="paperbench.stn.colocalise_task",
         ),
+        TaskSpec(
+            name="stn-svhn",
+            verb="train",
+            summary="read house numbers, with transformers at the input or inside the net",
+            schema="paperbench.stn.config:StnSvhn",
+            module="paperbench.stn.svhn_task",
+        ),
+        TaskSpec(
+            name="stn-birds",
+            verb="train",
+            summary="tell fine-grained classes by windows on parts",
+            schema="paperbench.stn.config:StnBirds",
+            module="paperbench.stn.birds_task",
+        ),
     )
 }
+
+_STN = "Jaderberg et al., Spatial Transformer Networks, NIPS 2015"
 
 MODELS: dict[str, ModelSpec] = {
     spec.name: spec
@@ -159,6 +175,66 @@ MODELS: dict[str, ModelSpec] = {
             tasks=("detect-train", "detect-eval"),
             summary="region proposal network and Fast R-CNN head, trained jointly",
             source="Ren et al., Faster R-CNN, TPAMI 2016",
+        ),
+        ModelSpec(
+            name="fcn",
+            tasks=("stn-mnist", "stn-addition"),
+            summary="two fully connected hidden layers",
+            source=_STN,
+        ),
+        ModelSpec(
+            name="cnn",
+            tasks=("stn-mnist", "stn-addition"),
+            summary="9x9 and 7x7 convolutions",
+            source=_STN,
+        ),
+        ModelSpec(
+            name="st-fcn",
+            tasks=("stn-mnist", "stn-addition"),
+            summary="a spatial transformer in front of FCN",
+            source=_STN,
+        ),
+        ModelSpec(
+            name="2st-fcn",
+            tasks=("stn-addition",),
+            summary="two spatial transformers side by side in front of FCN",
+            source=_STN,
+        ),
+        ModelSpec(
+            name="st-cnn",
+            tasks=("stn-mnist",),
+            summary="a spatial transformer in front of CNN",
+            source=_STN,
+        ),
+        ModelSpec(
+            name="dcn",
+            tasks=("stn-mnist",),
+            summary="a deformable convolution in front of CNN, with as many weights as ST-CNN",
+            source="Dai et al., Deformable Convolutional Networks, ICCV 2017; the comparison is ours",
+        ),
+        ModelSpec(
+            name="svhn-cnn",
+            tasks=("stn-svhn",),
+            summary="eight convolutions, five classifiers",
+            source=_STN,
+        ),
+        ModelSpec(
+            name="svhn-st-single",
+            tasks=("stn-svhn",),
+            summary="the same with a spatial transformer on the input",
+            source=_STN,
+        ),
+        ModelSpec(
+            name="svhn-st-multi",
+            tasks=("stn-svhn",),
+            summary="the same with a spatial transformer in front of each of the first four convolutions",
+            source=_STN,
+        ),
+        ModelSpec(
+            name="parts",
+            tasks=("stn-birds",),
+            summary="2 or 4 windows that one localisation net places, or none",
+            source=_STN,
         ),
         ModelSpec(
             name="vae",
@@ -236,6 +312,40 @@ DATASETS: dict[str, DatasetSpec] = {
             layout="",
             homepage="",
             checker="paperbench.data.labelled:check",
+        ),
+        DatasetSpec(
+            name="numbers",
+            tasks=("stn-svhn",),
+            summary="generated house numbers of one to five handwritten digits",
+            layout="",
+            homepage="",
+            checker="paperbench.stn.datasets:check_numbers",
+        ),
+        DatasetSpec(
+            name="svhn",
+            tasks=("stn-svhn",),
+            summary="Street View House Numbers, full numbers, 248,823 photographs",
+            layout="svhn/{train,extra,test}/{digitStruct.mat,*.png}",
+            homepage="http://ufldl.stanford.edu/housenumbers/ (format 1)",
+            checker="paperbench.stn.datasets:check_numbers",
+            archives=("svhn-train", "svhn-test", "svhn-extra"),
+        ),
+        DatasetSpec(
+            name="parts",
+            tasks=("stn-birds",),
+            summary="generated images of 25 classes told by two small parts",
+            layout="",
+            homepage="",
+            checker="paperbench.stn.datasets:check_birds",
+        ),
+        DatasetSpec(
+            name="cub",
+            tasks=("stn-birds",),
+            summary="Caltech-UCSD Birds-200-2011, 11,788 photographs of 200 species",
+            layout="CUB_200_2011/{images.txt,classes.txt,image_class_labels.txt,train_test_split.txt,images}",
+            homepage="https://www.vision.caltech.edu/datasets/cub_200_2011/",
+            checker="paperbench.stn.datasets:check_birds",
+            archives=("cub-200-2011",),
         ),
         DatasetSpec(
             name="mnist",

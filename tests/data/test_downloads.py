@@ -260,7 +260,7 @@ def test_every_archive_of_the_catalogue_is_described() -> None:
     named = [name for spec in DATASETS.values() for name in spec.archives]
     assert sorted(named) == sorted(ARCHIVES)
     for archive in ARCHIVES.values():
-        assert archive.url.startswith(("https://", "http://images.cocodataset.org/"))
+        assert archive.url.startswith(("https://", "http://images.cocodataset.org/", "http://ufldl.stanford.edu/"))
         assert archive.md5 is None or len(archive.md5) == 32
         assert archive.last.startswith(archive.folder)
         assert all(pattern.startswith(archive.folder.split("/")[0]) for pattern, _ in archive.holds)

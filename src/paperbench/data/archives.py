@@ -12,6 +12,7 @@ from typing import Final
 
 _VOC: Final = "https://thor.robots.ox.ac.uk/pascal/VOC"
 _COCO: Final = "http://images.cocodataset.org"
+_SVHN: Final = "http://ufldl.stanford.edu/housenumbers"
 _MNIST: Final = "https://ossci-datasets.s3.amazonaws.com/mnist"
 
 
@@ -91,6 +92,20 @@ def _mnist(name: str, *, size: int, md5: str) -> Archive:
     )
 
 
+def _svhn(split: str, images: int, *, size: int, unpacked: int) -> Archive:
+    folder = f"svhn/{split}"
+    return Archive(
+        url=f"{_SVHN}/{split}.tar.gz",
+        size=size,
+        md5=None,
+        unpacked=unpacked,
+        into="svhn",
+        folder=folder,
+        last=f"{folder}/digitStruct.mat",
+        holds=((f"{folder}/*.png", images),),
+    )
+
+
 ARCHIVES: dict[str, Archive] = {
     "voc2007-trainval": _voc(
         "2007",
@@ -163,5 +178,17 @@ ARCHIVES: dict[str, Archive] = {
         folder="cifar-100-python",
         last="cifar-100-python",
         holds=tuple((f"cifar-100-python/{name}", 1) for name in ("train", "test", "meta")),
+    ),
+    "svhn-train": _svhn("train", 33_402, size=404_141_560, unpacked=430_000_000),
+    "svhn-test": _svhn("test", 13_068, size=276_555_967, unpacked=300_000_000),
+    "svhn-extra": _svhn("extra", 202_353, size=1_955_489_752, unpacked=2_200_000_000),
+    "cub-200-2011": Archive(
+        url="https://data.caltech.edu/records/65de6-vp158/files/CUB_200_2011.tgz",
+        size=1_150_585_339,
+        md5="97eceeb196236b17998738112f37df78",
+        unpacked=1_200_000_000,
+        folder="CUB_200_2011",
+        last="CUB_200_2011/images.txt",
+        holds=(("CUB_200_2011/images/*/*.jpg", 11_788),),
     ),
 }

@@ -12,6 +12,8 @@ from pydantic import Field
 
 from paperbench.config.schema import STRICT, NonNegativeFloat, NonNegativeInt, PositiveInt, TrainConfig
 from paperbench.data.classification import DigitsData, MnistData
+from paperbench.data.fine_grained import BirdData, PartsData
+from paperbench.data.sequences import GeneratedNumbers, NumbersData
 
 DigitData = Annotated[DigitsData | MnistData, Field(discriminator="name")]
 Distortion = Literal["none", "r", "rts", "p", "e", "tc"]
@@ -166,6 +168,8 @@ class EncoderConfig:
     filters: PositiveInt = 64
     samples: PositiveInt = 256_000
     """Digits that it is trained on before the localisation begins."""
+    distortion: Literal["none", "r", "p", "e"] = "none"
+    """Of those digits, 28x28."""
     batch_size: PositiveInt = 256
     lr: Annotated[float, Field(gt=0)] = 2e-3
 
@@ -185,6 +189,82 @@ class StnColocalise(TrainConfig):
     """Classes, each for itself."""
     margin: NonNegativeFloat = 1.0
     """Alpha of the triplet objective."""
+    start: Annotated[float, Field(gt=0, le=1)] = 1.0
+    """Scale of the window that the search begins with; 1 is the whole image."""
     data: DigitData = field(default_factory=DigitsData)
     encoder: EncoderConfig = field(default_factory=EncoderConfig)
     evaluation: DigitEvaluation = field(default_factory=DigitEvaluation)
+
+
+# --- house numbers and birds ------------------------------------------------------------------------------------------
+
+
+@dataclass(kw_only=True)
+class PictureEvaluation:
+    """How the test set is scored, and what is drawn."""
+
+    __pydantic_config__ = STRICT
+
+    batch_size: PositiveInt = 128
+    pictures: NonNegativeInt = 8
+    """Test images drawn with their windows."""
+
+
+@dataclass(kw_only=True)
+class HouseNumberModel:
+    """CNN, ST-CNN Single (one transformer, on the input) or ST-CNN Multi (in front of each of the first four convolutions)."""
+
+    __pydantic_config__ = STRICT
+
+    name: Literal["svhn-cnn", "svhn-st-single", "svhn-st-multi"] = "svhn-st-multi"
+    filters: Annotated[float, Field(gt=0, le=4)] = 1.0
+    """A factor on the paper's numbers of filters, 48 to 192."""
+    hidden: PositiveInt = 3072
+    """Width of the two fully connected layers."""
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.5
+    padding: Literal["zeros", "border", "reflection"] = "zeros"
+    """What transformers see beyond the image."""
+    localisation_lr: NonNegativeFloat = 0.1
+    """Learning rate of the localisation nets, as a multiple of `optim.lr`."""
+
+
+@dataclass(kw_only=True)
+class StnSvhn(TrainConfig):
+    """Task `stn-svhn` (section 4.2, table 2)."""
+
+    __pydantic_config__ = STRICT
+
+    data: NumbersData = field(default_factory=GeneratedNumbers)
+    model: HouseNumberModel = field(default_factory=HouseNumberModel)
+    evaluation: PictureEvaluation = field(default_factory=PictureEvaluation)
+
+
+@dataclass(kw_only=True)
+class PartsModel:
+    """A CNN on the whole image, or 2 or 4 windows with a CNN each, placed by one localisation net."""
+
+    __pydantic_config__ = STRICT
+
+    name: Literal["parts"] = "parts"
+    windows: Literal[0, 2, 4] = 2
+    """0 is the plain CNN."""
+    backbone: Literal["small", "resnet18", "resnet50", "squeezenet1_1"] = "resnet50"
+    """Of every window's net and of the localisation net; the paper's Inception with batch normalisation is not in torchvision."""
+    weights: str | None = None
+    """None, a file with a state dict, or `DEFAULT` for torchvision's ImageNet weights."""
+    side: Annotated[int, Field(ge=32)] = 224
+    """Of what the nets see: windows are sampled at this side, the localisation net sees the whole image at it."""
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.7
+    localisation_lr: NonNegativeFloat = 1e-4
+    """Learning rate of the localisation net, as a multiple of `optim.lr`."""
+
+
+@dataclass(kw_only=True)
+class StnBirds(TrainConfig):
+    """Task `stn-birds` (section 4.3, table 3)."""
+
+    __pydantic_config__ = STRICT
+
+    data: BirdData = field(default_factory=PartsData)
+    model: PartsModel = field(default_factory=PartsModel)
+    evaluation: PictureEvaluation = field(default_factory=PictureEvaluation)

@@ -9,7 +9,6 @@ import torch
 from paperbench.config.schema import LoopConfig
 from paperbench.data import labelled
 from paperbench.engine.figures import loss_curves
-from paperbench.engine.optim import build_optimizer, lr_factor
 from paperbench.engine.order import EpochOrder
 from paperbench.engine.run import Run
 from paperbench.engine.seeding import MODEL_INIT, seed_everything
@@ -18,6 +17,7 @@ from paperbench.errors import ConfigError
 from paperbench.stn import distortions, drawing
 from paperbench.stn.build import Net, build, has_transformer, parameter_groups
 from paperbench.stn.config import StnAddition, StnMnist
+from paperbench.stn.fitting import describe_schedule, make_trainer, steps_of
 from paperbench.stn.inputs import DistortedImages, for_test, for_training
 from paperbench.stn.learner import Classification, ErrorCount
 from paperbench.stn.parameters import count
@@ -64,7 +64,7 @@ def plan(config: DigitExperiment) -> Mapping[str, str]:
     return {
         "data": f"{pairs}{labelled.describe(config.data)}, {NAMES[config.distortion]}, {canvas}x{canvas}",
         "model": f"{describe_model(config)}, {count(net):,} weights",
-        "schedule": describe_schedule(config),
+        "schedule": describe_schedule(config.train, config.optim),
     }
 
 
@@ -75,17 +75,6 @@ def describe_model(config: DigitExperiment) -> str:
         return model.name.upper()
     number = f"{model.transformers} x " if model.transformers > 1 else ""  # type: ignore[union-attr]
     return f"{number}{model.name.upper()} ({config.transform})"
-
-
-def describe_schedule(config: DigitExperiment) -> str:
-    """Steps, batch, optimizer and rate."""
-    loop, optim = config.train, config.optim
-    return f"{steps_of(loop):,} steps of {loop.batch_size}, {optim.name}, rate {optim.lr:g}, {optim.schedule}"
-
-
-def steps_of(loop: LoopConfig) -> int:
-    """Optimizer steps of a training of `loop`."""
-    return -(-loop.samples // loop.batch_size)
 
 
 def run(config: DigitExperiment, run: Run) -> dict[str, float]:
@@ -128,22 +117,15 @@ def trainer(
     score: ErrorCount | None,
 ) -> Trainer:
     """The trainer of `learner` for the schedule of `config`."""
-    loop = config.train
-    steps = steps_of(loop)
     rate = getattr(config.model, "localisation_lr", 1.0)
-    return Trainer(
-        run=run,
-        module=learner,
-        optimizer=build_optimizer(config.optim, list(parameter_groups(learner.net, localisation_lr=rate))),
-        lr_factor=lr_factor(config.optim, steps),
-        order=EpochOrder(len(train_set), loop.batch_size, run.seed, run.ranks.rank, run.ranks.world),
+    return make_trainer(
+        run,
+        learner,
+        parameter_groups(learner.net, localisation_lr=rate),
+        optim=config.optim,
+        loop=config.train,
+        length=len(train_set),
         fetch=train_set.fetch,
-        steps=steps,
-        clip_norm=loop.clip_norm,
-        log_every=loop.log_every,
-        checkpoint_every=loop.checkpoint_every,
-        evaluate_every=loop.evaluate_every,
-        prefetch=loop.prefetch,
         evaluate=score,
     )
 

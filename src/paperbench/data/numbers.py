@@ -1,0 +1,69 @@
+"""Generated house numbers: one to five handwritten digits in a row, in two colours, tilted, anywhere on the image.
+
+They stand in for SVHN where there is no archive, made of scikit-learn's digits. The digits of the test images come from the test
+split. Every image is a function of (data_seed, split, index).
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+
+from paperbench.data import digits
+from paperbench.data.sequences import LONGEST, NONE, NumberSet
+
+_PITCH = 17
+"""Pixels from one digit to the next; a digit's ink is 20 wide and rarely fills them."""
+
+
+def generate(split: Literal["train", "test"], *, images: int, size: int, data_seed: int = 0) -> NumberSet:
+    """`images` images of `size` x `size` pixels."""
+    source = digits.load(split)
+    glyphs, names = source.images.numpy(), source.labels.numpy()
+    pictures = np.zeros((images, 3, size, size), np.uint8)
+    labels = np.full((images, LONGEST), NONE, np.int64)
+    for index in range(images):
+        random = np.random.default_rng((data_seed, split == "test", index))
+        chosen = random.integers(0, len(names), random.integers(1, LONGEST + 1))
+        labels[index, : len(chosen)] = names[chosen]
+        pictures[index] = _picture(_strip(glyphs[chosen]), size, random)
+    return NumberSet(
+        images=torch.from_numpy(pictures),
+        labels=torch.from_numpy(labels),
+        name=f"generated numbers {split}",
+        left_out={},
+    )
+
+
+def _strip(glyphs: NDArray[np.uint8]) -> Image.Image:
+    """The digits side by side, ink white on black."""
+    height, width = glyphs.shape[1:]
+    strip = np.zeros((height, width + _PITCH * (len(glyphs) - 1)), np.uint8)
+    for place, glyph in enumerate(glyphs):
+        part = strip[:, place * _PITCH : place * _PITCH + width]
+        np.maximum(part, glyph, out=part)
+    return Image.fromarray(strip)
+
+
+def _picture(strip: Image.Image, size: int, random: np.random.Generator) -> NDArray[np.uint8]:
+    """(3, size, size): the strip as large as fits or smaller, tilted a little, in one colour on a shaded other one."""
+    wide = size * random.uniform(0.55, 0.95)
+    scale = min(wide / strip.width, size * random.uniform(0.4, 0.9) / strip.height)
+    turned = strip.resize(
+        (max(1, round(strip.width * scale)), max(1, round(strip.height * scale))), Image.Resampling.BILINEAR
+    ).rotate(random.uniform(-12, 12), Image.Resampling.BILINEAR, expand=True)
+    ink = Image.new("L", (size, size))
+    room = [size - side for side in turned.size]
+    ink.paste(turned, tuple(round(random.uniform(min(0, free), max(0, free))) for free in room))
+    alpha = np.asarray(ink, np.float32) / 255
+    dark, light = random.uniform(0, 110, 3), random.uniform(145, 255, 3)
+    front, back = (dark, light) if random.random() < 0.5 else (light, dark)
+    slope = random.uniform(-30, 30, 2)
+    ramp = np.add.outer(np.linspace(-1, 1, size) * slope[0], np.linspace(-1, 1, size) * slope[1])
+    ground = back[:, None, None] + ramp + random.normal(0, 6, (size, size))
+    mixed = alpha * front[:, None, None] + (1 - alpha) * ground
+    return np.clip(np.rint(mixed), 0, 255).astype(np.uint8)

@@ -1,0 +1,157 @@
+"""Task `stn-colocalise`: an encoder of digits first, then for each digit a transformer on a set of its images (A.2, table 5)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from paperbench.config.schema import LoopConfig, OptimConfig
+from paperbench.data import labelled
+from paperbench.data.classification import ImageSet
+from paperbench.engine.noise import uniform
+from paperbench.engine.phases import phase
+from paperbench.engine.run import Run
+from paperbench.engine.seeding import MODEL_INIT, hashed, seed_everything
+from paperbench.errors import ConfigError, DataError
+from paperbench.stn import distortions
+from paperbench.stn.colocalise import Colocaliser
+from paperbench.stn.config import StnColocalise
+from paperbench.stn.drawing import windows_found
+from paperbench.stn.fitting import make_trainer, steps_of
+from paperbench.stn.inputs import for_test, for_training
+from paperbench.stn.learner import Classification, ErrorCount
+from paperbench.stn.networks import ConvolutionalNet, FrontedNet
+
+__all__ = ["plan", "run"]
+
+CLUTTER = 103
+"""First key of the streams that place digits and clutter."""
+FOUND_AT = 0.5
+"""IoU above which a digit counts as found."""
+
+
+@dataclass(frozen=True)
+class Scene:
+    """The images of one digit, (N, 1, canvas, canvas) in 0..1, and where the digit is, (N, 4) normalised."""
+
+    images: Tensor
+    boxes: Tensor
+
+
+def plan(config: StnColocalise) -> Mapping[str, str]:
+    """What would be done on what, in words. Raises what would stop the run, before anything is written."""
+    labelled.locate(config.data)
+    if config.nproc > 1:
+        raise ConfigError(f"nproc={config.nproc}: all images of a set take part in every step; use nproc=1")
+    if len(set(config.digits)) < len(config.digits):
+        raise ConfigError(f"digits={list(config.digits)}: names a digit twice")
+    clutter = f"{config.clutter} patches of clutter" if config.clutter else "no clutter"
+    return {
+        "data": f"{labelled.describe(config.data)}, {config.images} images of a digit on "
+        f"{config.canvas}x{config.canvas}, {clutter}",
+        "model": f"attention transformer, encoder CNN with {config.encoder.filters} filters",
+        "schedule": f"encoder on {config.encoder.samples:,} digits, then {steps_of(config.train):,} steps for each of "
+        f"{len(config.digits)} digits",
+    }
+
+
+def run(config: StnColocalise, run: Run) -> dict[str, float]:
+    """Trains the encoder, localises each digit, draws; see `engine.task.Task`."""
+    train_set = labelled.load(config.data, "train")
+    chosen = {digit: _members(train_set, digit, config.images) for digit in config.digits}
+    encoder, metrics = _encoder(config, train_set, run)
+    done = -(-config.encoder.samples // config.encoder.batch_size)
+    found: list[float] = []
+    for digit, members in chosen.items():
+        run.raise_if_stopped()
+        scene = _scene(config, train_set, members, digit, run)
+        colocaliser = _localise(config, encoder, scene, phase(run, f"digit-{digit}", steps_before=done), digit)
+        done += steps_of(config.train)
+        overlaps = colocaliser.overlaps(scene.images, scene.boxes)
+        found.append(100 * float((overlaps > FOUND_AT).float().mean()))
+        metrics |= {f"colocalise/{digit}": found[-1], f"colocalise/iou/{digit}": float(overlaps.mean())}
+        run.reporter.message(f"digit {digit}: {found[-1]:.0f} % found")
+        if run.ranks.is_main:
+            shown = config.evaluation.pictures
+            windows_found(
+                scene.images[:shown],
+                colocaliser.transformer,
+                scene.boxes[:shown],
+                run.directory.figures / f"digit-{digit}.png",
+            )
+    return {**metrics, "colocalise/mean": sum(found) / len(found), "colocalise/lowest": min(found)}
+
+
+def _members(train_set: ImageSet, digit: int, count: int) -> Tensor:
+    """Indices of the first `count` images of a digit."""
+    members = torch.nonzero(train_set.labels == digit).flatten()[:count]
+    if len(members) < count:
+        raise DataError(f"{train_set.name}: has {len(members)} images of digit {digit}, images={count} were asked for")
+    return members
+
+
+def _scene(config: StnColocalise, train_set: ImageSet, members: Tensor, digit: int, run: Run) -> Scene:
+    """The same one for the same seed, whatever else the run does."""
+    placed = distortions.Cluttered(config.canvas, patches=config.clutter)
+    samples = members.to(run.device)
+    noise = uniform(hashed(run.seed, CLUTTER, digit), samples, torch.zeros_like(samples), placed.draws)
+    return Scene(placed(train_set.images.to(run.device), samples, noise), placed.boxes(noise))
+
+
+def _encoder(config: StnColocalise, train_set: ImageSet, run: Run) -> tuple[ConvolutionalNet, dict[str, float]]:
+    """The digit CNN, trained or taken up again, and its error on the test digits."""
+    options = config.encoder
+    seed_everything(run.seed, MODEL_INIT)
+    net = ConvolutionalNet(channels=1, side=distortions.SIDE, filters=options.filters, classes=10).to(run.device)
+    learner = Classification(
+        FrontedNet(torch.nn.Identity(), net), evaluations=1, classes=10, shape=(1, distortions.SIDE, distortions.SIDE)
+    ).to(run.device)
+    inputs = for_training(train_set, distortions.make(options.distortion), run.seed, run.device)
+    test_set = for_test(labelled.load(config.data, "test"), distortions.make(options.distortion), 0, run.device)
+    loop = LoopConfig(
+        samples=options.samples,
+        batch_size=options.batch_size,
+        log_every=config.train.log_every,
+        checkpoint_every=config.train.checkpoint_every,
+        prefetch=config.train.prefetch,
+    )
+    optim = OptimConfig(name="adamw", lr=options.lr, schedule="cosine", warmup_steps=steps_of(loop) // 10)
+    metrics = make_trainer(
+        phase(run, "encoder"),
+        learner,
+        [{"params": net.parameters()}],
+        optim=optim,
+        loop=loop,
+        length=len(inputs),
+        fetch=inputs.fetch,
+        evaluate=ErrorCount(learner, test_set, run, batch_size=config.evaluation.batch_size),
+    ).fit()
+    return net, {"encoder/error": metrics["test/error"]}
+
+
+def _localise(config: StnColocalise, encoder: ConvolutionalNet, scene: Scene, run: Run, digit: int) -> Colocaliser:
+    """The transformer of one digit, trained or taken up again."""
+    seed_everything(run.seed, MODEL_INIT, digit + 1)
+    colocaliser = Colocaliser(
+        encoder, canvas=config.canvas, window=distortions.SIDE, start=config.start, margin=config.margin
+    ).to(run.device)
+
+    def evaluate() -> dict[str, float]:
+        overlaps = colocaliser.overlaps(scene.images, scene.boxes)
+        return {f"colocalise/{digit}": 100 * float((overlaps > FOUND_AT).float().mean())}
+
+    make_trainer(
+        run,
+        colocaliser,
+        [{"params": colocaliser.transformer.parameters()}],
+        optim=config.optim,
+        loop=config.train,
+        length=len(scene.images),
+        fetch=lambda key: scene.images[torch.from_numpy(key.indices).to(scene.images.device)],
+        evaluate=evaluate,
+        order_seed=hashed(run.seed, digit),
+    ).fit()
+    return colocaliser.eval()
