@@ -9,16 +9,16 @@ import json
 import os
 import random
 import signal
-import subprocess
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 
+from paperbench.engine.checkpoints import CheckpointStore
 from paperbench.sweep import record
 from tests.engine import toy
 
@@ -34,38 +34,41 @@ class Account:
     seconds: float = 0.0
 
 
+class Process(Protocol):
+    """A sweep in a process of its own; `subprocess.Popen` is one."""
+
+    @property
+    def pid(self) -> int: ...
+
+    def poll(self) -> int | None: ...
+
+
 def disturb(
-    command: Sequence[str],
+    start: Callable[[], Process],
     *,
-    environment: Mapping[str, str],
-    output: Path,
     kills: Mapping[str, int],
     seed: int,
     pauses: tuple[float, float] = (0.1, 0.6),
     limit: float = 600.0,
 ) -> Account:
-    """Gives `command` until it leaves with 0, killing as often as `kills` says, at moments and in an order drawn from `seed`.
+    """Starts the sweep until it ends with 0, killing as often as `kills` says, at moments and in an order drawn from `seed`.
 
-    `output` gets what the command says. Raises `AssertionError` when the sweep does not come to an end within `limit` seconds.
+    Raises `AssertionError` when the sweep does not come to an end within `limit` seconds, or too soon for all the kills.
     """
     chance = random.Random(seed)
     due = [target for target in TARGETS for _ in range(kills[target])]
     chance.shuffle(due)
     account, began = Account(), time.monotonic()
     while not account.exit_codes or account.exit_codes[-1] != 0:
-        assert time.monotonic() - began < limit, f"no end after {account}"
-        with (
-            output.open("ab") as said,
-            subprocess.Popen(command, env=dict(environment), stdout=said, stderr=said) as sweep,
-        ):
-            while sweep.poll() is None:
-                assert time.monotonic() - began < limit, f"no end after {account}"
-                time.sleep(chance.uniform(*pauses))
-                if due and _kill(due[-1], sweep.pid, chance):
-                    account.kills[due.pop()] += 1
-        account.exit_codes.append(sweep.returncode)
+        sweep = start()
+        while (code := sweep.poll()) is None:
+            assert time.monotonic() - began < limit, f"no end after {account}"
+            time.sleep(chance.uniform(*pauses))
+            if due and _kill(due[-1], sweep.pid, chance):
+                account.kills[due.pop()] += 1
+        account.exit_codes.append(code)
     account.seconds = time.monotonic() - began
-    assert not due, f"the sweep ended before it was killed {len(due)} more times"
+    assert not due, f"the sweep ended before it was killed {len(due)} more times: {account}"
     return account
 
 
@@ -131,10 +134,17 @@ def _of_results(run: Path, other: Path) -> list[str]:
     found = [] if results == expected else [f"results {results}, expected {expected}"]
     if toy.record(run) != toy.record(other):
         found.append("another record of metrics")
-    weights, right = toy.weights(run), toy.weights(other)
-    if any(not torch.equal(weights[name], right[name]) for name in right):
-        found.append("other weights")
+    state, right = _last_state(run), _last_state(other)
+    if state.keys() != right.keys() or any(not torch.equal(state[name], right[name]) for name in right):
+        found.append("another last checkpoint")
     return found
+
+
+def _last_state(run: Path) -> dict[str, torch.Tensor]:
+    """Weights, or numbers, in a run's last checkpoint."""
+    loaded = CheckpointStore(run / "checkpoints", sweep=False).load()
+    state = loaded[0] if loaded is not None else {}
+    return state["module"] if "module" in state else {"drawn": torch.tensor(state.get("drawn", []))}
 
 
 def _results(run: Path) -> dict[str, Any] | None:
@@ -153,7 +163,7 @@ def _of_completions(run: Path) -> list[str]:
     """A session's first line in the log names experiment and task; its last, if it completes the run, is `done`."""
     lines = [line.split(maxsplit=2)[-1] for line in (run / "log.txt").read_text().splitlines() if line[:2] == "20"]
     ends = [number for number, line in enumerate(lines) if line == "done" or line.startswith("done:")]
-    begins = [number for number, line in enumerate(lines) if line.endswith("· toy")]
+    begins = [number for number, line in enumerate(lines) if " · " in line]
     if len(ends) > 1 or (ends and begins[-1] > ends[0]):
         return [f"completed more than once: {[line for line in lines if len(line) < 80]}"]
     return []

@@ -6,7 +6,8 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from types import ModuleType
+from typing import Any, ClassVar
 
 import yaml
 
@@ -38,26 +39,34 @@ def conf(folder: Path, **changes: object) -> Path:
     return folder
 
 
-def member(root: Path, *, labels: Mapping[str, str] | None = None, **changes: Any) -> Member:
-    """A member without Hydra; needs `toy.register`."""
-    resolved = {**toy.config(**changes), "output": {"root": str(root)}}
-    config = validate(toy.SPEC, resolved)
-    request = Request(experiment="toy", labels=labels or {})
+def member(root: Path, task: ModuleType = toy, *, labels: Mapping[str, str] | None = None, **changes: Any) -> Member:
+    """A member without Hydra. `task` is a module with `SPEC` and `config`, and has been registered."""
+    resolved = {**task.config(**changes), "output": {"root": str(root)}}
+    config = validate(task.SPEC, resolved)
+    request = Request(experiment=config.experiment, labels=labels or {})
     composed = Composed(
-        experiment="toy", task=toy.SPEC, config=config, resolved=dump(config), overrides=(), choices={}, source=None
+        experiment=config.experiment,
+        task=task.SPEC,
+        config=config,
+        resolved=dump(config),
+        overrides=(),
+        choices={},
+        source=None,
     )
     return member_of(request, composed)
 
 
-def sweep(root: Path, count: int, **changes: Any) -> Sweep:
+def sweep(root: Path, count: int, task: ModuleType = toy, **changes: Any) -> Sweep:
     """`count` runs that differ in their seed."""
-    members = [member(root, labels={"seed": str(seed)}, seed=seed, **changes) for seed in range(count)]
-    return sweep_of(root, members)
+    return sweep_of(
+        root, [member(root, task, labels={"seed": str(seed)}, seed=seed, **changes) for seed in range(count)]
+    )
 
 
 def sweep_of(root: Path, members: Sequence[Member]) -> Sweep:
     made = sweep_id(members)
-    return Sweep(name="toy", id=made, directory=root / "toy" / "sweeps" / made, members=tuple(members))
+    name = members[0].request.experiment
+    return Sweep(name=name, id=made, directory=root / name / "sweeps" / made, members=tuple(members))
 
 
 class Heard(SilentWatcher):
@@ -77,8 +86,8 @@ class Heard(SilentWatcher):
 class InThisProcess:
     """A launcher whose jobs are done by the time they are submitted, in the test's own process."""
 
-    Settings = LocalSettings
-    DEFAULT_JOBS = 1
+    Settings: ClassVar[type] = LocalSettings
+    DEFAULT_JOBS: ClassVar[int] = 1
 
     def __init__(self, settings: LocalSettings | None = None, context: Context | None = None) -> None:
         self.jobs: list[Job] = []

@@ -316,9 +316,11 @@ class Scheduler:
         if self._ending:
             return
         self._ending = True
-        self._watcher.message(why)
         for running in self._running:
             running.handle.stop()
+        self._watcher.message(why)
+        with suppress(EnvironmentError_):  # a full disk may be the reason
+            self._events.write("stopping", reason=why)
 
     def _abandon(self) -> None:
         """The sweep cannot go on: what runs is asked to save, and given a moment for it."""
