@@ -88,6 +88,7 @@ class PlainWatcher:
         self._clock = clock
         self._views: Sequence[View] = ()
         self._spoke = 0.0
+        self._silenced = False
 
     def begin(self, sweep: Sweep, views: Sequence[View], jobs: int) -> None:
         self._views = views
@@ -122,12 +123,14 @@ class PlainWatcher:
 
     def _print(self, text: str) -> None:
         self._spoke = self._clock()
+        if self._silenced:
+            return
         encoding = getattr(self._stream, "encoding", None) or "utf-8"
         try:
             self._stream.write(text.encode(encoding, "replace").decode(encoding) + "\n")
             self._stream.flush()
         except (OSError, ValueError):  # ValueError: the stream was closed
-            self._stream = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115, PTH123 - until the process ends
+            self._silenced = True
 
 
 # --- live table -------------------------------------------------------------------------------------------------------
