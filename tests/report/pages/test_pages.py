@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from paperbench.engine.rundir import FAILED, STOPPED
+from paperbench.report.pages.page import Charts
 from paperbench.report.pages.writing import Written, write_report
 from tests.report.pages import made
 
@@ -273,7 +274,7 @@ def test_many_columns_are_laid_out_as_in_the_paper(tmp_path: Path) -> None:
 
     assert [row["b"][1] for row in page.columns("table")] == ["51.0", "51.0"]
     grid = report.page.grids()[0]
-    assert grid.rows[0][1].note == "paper 50 ±1.5 · within tolerance"
+    assert grid.rows[0][1].note == "paper 50 ±1.5\nwithin tolerance"
 
 
 def test_what_is_no_reproduction_says_so_first(tmp_path: Path) -> None:
@@ -295,6 +296,25 @@ def test_columns_that_are_numbers_make_curves(tmp_path: Path) -> None:
     assert html.count("line tone-0 dashed") == 1
     assert "samples, logarithmic" in html
     assert "AEVB, here" in html
+
+
+def test_the_papers_whole_curve_lies_under_ours(tmp_path: Path) -> None:
+    from paperbench.report import published
+
+    row = next(iter(published.table("vae", "Figure 2")))
+    curve = published.curve("vae", "Figure 2", row)
+    cell = made.cell([-150.0, -151.0], curve.ys[0], unit="nats")
+    cell["published"]["row"] = row
+    folder = made.reproduction(
+        tmp_path / "r", ["1e6"], {"ours": {"1e6": cell}}, paper="vae", table="Figure 2", name="vae/figure-2"
+    )
+    report, page = written(folder)
+    charts = [block for section in report.page.sections for block in section.blocks if isinstance(block, Charts)]
+    dashed, ours = charts[0].charts[0].lines  # type: ignore[union-attr]
+
+    assert (tuple(dashed.x), tuple(dashed.y)) == (curve.xs, curve.ys)
+    assert (ours.x.tolist(), ours.y.tolist()) == ([1e6], [-150.5])
+    assert "training samples seen, logarithmic" in page.text
 
 
 # --- all of them ------------------------------------------------------------------------------------------------------

@@ -37,7 +37,7 @@ class Column:
 class Cell:
     """`text` is shown; `value` is what sorts, and the exact number of a numeric column; None: there is none.
 
-    `note` is a second, smaller line. `chip` sets the text as a small label.
+    `note` stands below it, smaller, in one line or several. `chip` sets the text as a small label.
     """
 
     text: str = MISSING
@@ -97,7 +97,10 @@ def to_csv(grid: Grid) -> str:
 def to_markdown(grid: Grid) -> str:
     """The table as GitHub's Markdown with the rounded texts, under its caption as a heading of the third order."""
     headings = [column.heading for column in grid.columns]
-    rows = [[replace(cell, text=" · ".join(filter(None, (cell.text, cell.note)))) for cell in row] for row in grid.rows]
+    rows = [
+        [replace(cell, text=" · ".join(filter(None, (cell.text, *cell.note.splitlines())))) for cell in row]
+        for row in grid.rows
+    ]
     body = tables.markdown(_table(grid, headings, rows)).partition("\n\n")[2]
     return f"### {plain(grid.caption)}\n\n{body}"
 

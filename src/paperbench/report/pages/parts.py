@@ -57,11 +57,7 @@ def trouble(runs: Sequence[RunRecord]) -> list[Block]:
     for run in runs:
         if run.state in (FAILED, DAMAGED, INTERRUPTED) or run.faults:
             points = tuple(filter(None, (run.message, *run.faults)))
-            about = (
-                f"{run.name} is {run.state}"
-                if run.state != DONE
-                else f"{run.name} is done, but some of its files are not whole"
-            )
+            about = f"{run.name}: {run.state if run.state != DONE else 'done, but not all of its files are whole'}"
             blocks.append(Notice(text=about, tone="bad" if run.state in (FAILED, DAMAGED) else "warn", points=points))
             tail = run.log_tail() if run.state != DONE else ""
             if tail:

@@ -6,23 +6,29 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from paperbench.report.pages.charts import TONES, Chart, Line, spans_decades
+from paperbench.errors import DataError
+from paperbench.report import published
+from paperbench.report.pages.charts import Chart, Line, spans_decades
 from paperbench.report.pages.dotplot import DotPlot, Dots, legible
 from paperbench.report.pages.page import Block, Charts
 from paperbench.report.pages.reproduction_cells import Document, Hand
+from paperbench.report.pages.thinning import Floats
+from paperbench.report.published import Published
 from paperbench.report.verdict import Verdict
 
 _MOST_DOTS = 24
 _FEWEST_FOR_A_CURVE = 3
+_ROWS_OF_A_CHART = 4
+"""A figure of more rows becomes several charts: each row is two curves, the paper's and ours."""
 
 
 def figures(document: Document, hand: Hand) -> list[Block | None]:
-    """Curves over the columns where all of them are numbers, such as how much was trained; a dot plot a column otherwise."""
+    """Curves for what the paper draws as curves, or where all columns are numbers; a dot plot a column otherwise."""
     names = [str(name) for name in document["columns"]]
+    printed = _printed_curves(document)
     positions = {name: position for name in names if (position := _position(name)) is not None}
-    if len(names) >= _FEWEST_FOR_A_CURVE and len(positions) == len(names):
-        chart = _curves(document, positions, hand)
-        return [None if chart is None else Charts(charts=(chart,))]
+    if printed or (len(names) >= _FEWEST_FOR_A_CURVE and len(positions) == len(names)):
+        return [Charts(charts=tuple(charts)) if (charts := _curves(document, positions, printed, hand)) else None]
     plots = [plot for name in names if (plot := _dots(document, name, hand)) is not None]
     return [Charts(charts=tuple(plots), key=True) if plots else None]
 
@@ -75,31 +81,60 @@ def _position(name: str) -> float | None:
         return None
 
 
-def _curves(document: Document, positions: Mapping[str, float], hand: Hand) -> Chart | None:
-    """Each row as a curve over the columns: the paper's dashed, ours as dots with their interval."""
-    rows = _measured_rows(document)
-    lines = [line for tone, row in enumerate(rows[:TONES]) for line in _row_lines(row, positions, tone)]
-    if not lines:
-        return None
+def _printed_curves(document: Document) -> dict[str, list[Published]]:
+    """By row of the document all points of the paper's curve, those too that nothing was measured at; none for tables."""
+    found = {}
+    for row in _measured_rows(document):
+        name = next((cell["published"].get("row") for cell in row["cells"].values() if cell.get("published")), None)
+        if name is None:
+            continue
+        try:
+            points = published.table(str(document.get("paper")), str(document["table"]))[str(name)]
+        except (DataError, KeyError):
+            continue  # the document is all there is to draw from
+        if all(point.x is not None for point in points.values()):
+            found[str(row["row"])] = list(points.values())
+    return found
+
+
+def _curves(
+    document: Document, positions: Mapping[str, float], printed: Mapping[str, Sequence[Published]], hand: Hand
+) -> list[Chart]:
+    """Each row as the paper's curve, dashed, and ours as dots with their interval; as many charts as its rows need."""
+    rows = [row for row in _measured_rows(document) if _row_lines(row, positions, printed, 0)]
+    groups = [rows[start : start + _ROWS_OF_A_CHART] for start in range(0, len(rows), _ROWS_OF_A_CHART)]
+    alone = len(groups) == 1
+    axis = next((points[0].axis for points in printed.values()), None)
     words = {name.partition(" ")[2] for name in positions}
+    label = axis.name if axis else words.pop() if len(words) == 1 and "" not in words else "column of the table"
+    log = axis.scale == "log" if axis else spans_decades(list(positions.values()), times=50)
+    return [
+        Chart(
+            title=str(document["table"]) if alone else f"{document['table']}, rows from {group[0]['row']}",
+            x_label=label,
+            unit=_common_unit(group, hand),
+            lines=tuple(line for tone, row in enumerate(group) for line in _row_lines(row, positions, printed, tone)),
+            log_x=log,
+            note="Dashed: the paper's. Dots: measured here, with the interval over seeds.",
+            width=640 if alone else 400,
+            height=340 if alone else 260,
+        )
+        for group in groups
+    ]
+
+
+def _common_unit(rows: Sequence[Document], hand: Hand) -> str:
     units = {hand.unit(cell) for row in rows for cell in row["cells"].values()}
-    more = f" {len(rows) - TONES} more rows in the table." if len(rows) > TONES else ""
-    return Chart(
-        title=str(document.get("table") or "figure"),
-        x_label=words.pop() if len(words) == 1 and "" not in words else "column of the table",
-        unit=units.pop() if len(units) == 1 else "",
-        lines=tuple(lines),
-        log_x=spans_decades(list(positions.values()), times=50),
-        note=f"Dashed: the paper's. Dots: measured here, with the interval over seeds.{more}",
-        width=640,
-        height=340,
-    )
+    return units.pop() if len(units) == 1 else ""
 
 
-def _row_lines(row: Document, positions: Mapping[str, float], tone: int) -> list[Line]:
+def _row_lines(
+    row: Document, positions: Mapping[str, float], printed: Mapping[str, Sequence[Published]], tone: int
+) -> list[Line]:
     ordered = sorted(positions.items(), key=lambda item: item[1])
     cells = [(x, row["cells"][name]) for name, x in ordered if name in row["cells"]]
-    paper = [(x, cell["published"]["value"]) for x, cell in cells if cell.get("published")]
+    paper = [(point.x, point.value) for point in printed.get(str(row["row"]), ()) if point.x is not None]
+    paper = paper or [(x, cell["published"]["value"]) for x, cell in cells if cell.get("published")]
     ours = [(x, cell) for x, cell in cells if cell.get("mean") is not None]
     lines = []
     if paper:
@@ -112,7 +147,7 @@ def _row_lines(row: Document, positions: Mapping[str, float], tone: int) -> list
     return lines
 
 
-def _columns(pairs: Sequence[Sequence[float]]) -> tuple[np.ndarray, np.ndarray]:
+def _columns(pairs: Sequence[Sequence[float]]) -> tuple[Floats, Floats]:
     """Two (N,) arrays from N pairs."""
     both = np.array(pairs, np.float64)
     return both[:, 0], both[:, 1]

@@ -136,7 +136,7 @@ def _stack(name: str, cell: Document | None, hand: Hand) -> Cell:
     if paper.value is not None:
         tolerance = hand.tolerance(cell)
         band = "" if tolerance.value is None else f" {tolerance.text}"
-        said = f"paper {paper.text}{band} · {said}"
+        said = f"paper {paper.text}{band}\n{said}"
     mean = cell.get("mean")
     return number_cell(mean, hand.ours(name, cell, mean).text, tone=tone(cell), note=said)
 

@@ -54,7 +54,7 @@ def facts_of(runs: Sequence[RunRecord]) -> list[Fact]:
     machines = dict.fromkeys(", ".join(str(part) for part in parts_ if part) for parts_ in made)
     seconds = [run.seconds for run in runs if run.seconds is not None]
     named = {
-        "runs": str(len(runs)),
+        "runs": str(len(runs) or ""),
         "scale": ", ".join(scales),
         "seeds": ", ".join(seeds),
         "device": "; ".join(machines),
