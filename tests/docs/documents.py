@@ -174,18 +174,17 @@ def _first_word(line: str) -> str:
 
 
 def _simple_commands(line: str) -> Iterator[list[str]]:
-    lexer = shlex.shlex(line, posix=True, punctuation_chars="|&;<>")
-    lexer.whitespace_split = True
+    """Words between separators that stand alone; a redirection takes the word after it along."""
     words: list[str] = []
     redirected = False
-    for token in lexer:
-        if token and set(token) <= set("|&;"):
+    for token in shlex.split(line, comments=True):
+        if token in ("|", "||", "&&", ";", "&"):
             if words:
                 yield words
             words = []
-        elif token and set(token) <= set("<>&"):
+        elif token in (">", ">>", "<", "2>"):
             redirected = True
-        elif redirected:
+        elif redirected or token == "2>&1":
             redirected = False
         else:
             words.append(token)

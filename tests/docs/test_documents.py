@@ -123,6 +123,13 @@ def test_placeholders(tmp_path: Path) -> None:
         "/runs/vae",
         "/runs/vae-1",
     ]
+    assert replaced(
+        "<!-- run: vae -->\n```\npaperbench report RUN|SWEEP [--output DIR|FILE] 'a=[b]' [--json]\n```\n"
+    ) == [
+        "report",
+        "/runs/vae",
+        "a=[b]",
+    ]
     assert replaced("```\npaperbench eval vae checkpoint=RUN\n```\n") == ["eval", "vae", "checkpoint=/runs/vae"]
     assert replaced("```\npaperbench predict RUN IMAGE.jpg\n```\n") == [
         "predict",

@@ -13,14 +13,16 @@ What stands for something in a document, and what is put in its place:
 `EXPERIMENT`   faster-rcnn
 =============  =========================================================================================================
 
-A trailing ellipsis is dropped. `train` and the like are given `--dry-run` (everything is composed and checked, data are looked
-for, nothing is trained: each experiment's training has its own test); the other commands do what they do.
+Of `RUN|SWEEP` the first is taken; what stands in brackets, and a trailing ellipsis, are dropped. `train` and the like are given
+`--dry-run` (everything is composed and checked, data are looked for, nothing is trained: each experiment's training has its own
+test); the other commands do what they do.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+import re
+from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
 
@@ -38,6 +40,9 @@ DRY = ("train", "estimate", "sweep", "reproduce")
 """Commands that are only looked at."""
 
 DEFAULT_EXPERIMENT = "faster-rcnn"
+
+
+_ALTERNATIVES = re.compile(r"[A-Z_]+(\|[A-Z_]+)+")
 
 
 class Workspace:
@@ -71,7 +76,7 @@ class Workspace:
         """The arguments of `paperbench`, with real things in the places of those that stand for something."""
         words = arguments_of(command)
         source = self._source(command, words)
-        replaced = [self._replaced(word, source) for word in words if not word.startswith("[")]
+        replaced = [self._replaced(word, source) for word in _without_optional(words)]
         if words and words[0] in DRY and "--dry-run" not in words and "--smoke" not in words:
             replaced.append("--dry-run")
         return replaced
@@ -88,6 +93,7 @@ class Workspace:
     def _replaced(self, word: str, source: tuple[str, ...]) -> str:
         key, equals, value = word.partition("=")
         name = (value if equals else word).removesuffix("…")
+        name = name.partition("|")[0] if _ALTERNATIVES.fullmatch(name) else name
         makers: dict[str, Callable[[], object]] = {
             "RUN": lambda: self.finished(source),
             "RUN_DIR": lambda: self.finished(source),
@@ -168,6 +174,16 @@ class Workspace:
         path = self.folder / "weights.pth"
         path.write_bytes(os.urandom(16))
         return path
+
+
+def _without_optional(words: Sequence[str]) -> Iterator[str]:
+    """The words outside `[…]`, which may reach over several; `key=[a,b]` is a value and stays."""
+    inside = False
+    for word in words:
+        inside = inside or word.startswith("[")
+        if not inside:
+            yield word
+        inside = inside and not word.removesuffix("…").endswith("]")
 
 
 def arguments_of(command: Command) -> list[str]:
