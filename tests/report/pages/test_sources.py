@@ -179,12 +179,21 @@ def test_a_damaged_record_is_an_error_that_names_it(tmp_path: Path, file: str, t
     assert str(tmp_path / file) in str(error.value)
 
 
-def test_a_cell_that_lacks_a_number_is_found_before_anything_is_drawn(tmp_path: Path) -> None:
-    cell = made.cell([1.0], 1.0)
-    del cell["verdict"]
-    folder = made.reproduction(tmp_path / "r", ["a"], {"x": {"a": cell}})
+@pytest.mark.parametrize(
+    ("key", "value", "said"),
+    [
+        ("verdict", None, r"rows\.0\.cells\.a\.verdict: Input should be a valid string"),
+        ("mean", "9", r"cells\.a\.mean"),
+        ("interval", [1.0], r"cells\.a\.interval"),
+        ("values", [{"seed": 0, "value": None, "run": ""}], r"cells\.a\.values\.0\.value"),
+    ],
+)
+def test_a_cell_that_cannot_be_drawn_is_found_before_anything_is(
+    tmp_path: Path, key: str, value: object, said: str
+) -> None:
+    folder = made.reproduction(tmp_path / "r", ["a"], {"x": {"a": {**made.cell([1.0], 1.0), key: value}}})
 
-    with pytest.raises(DataError, match="holds no table"):
+    with pytest.raises(DataError, match=said):
         load(folder)
 
 

@@ -16,6 +16,7 @@ import yaml
 
 from paperbench.engine.rundir import DONE, KILLED, RunDirectory
 from paperbench.errors import ConfigError, DataError
+from paperbench.report.pages import reproduction_form
 from paperbench.report.pages.records import (
     DAMAGED,
     INTERRUPTED,
@@ -30,22 +31,6 @@ from paperbench.report.pages.records import (
 SCHEMA_VERSION = 1
 SWEEP, REPRODUCTION = "sweep.json", "reproduction.json"
 
-_TABLE_KEYS = frozenset({"name", "scale", "table", "caption", "remarks", "is_reproduction"})
-_CELL_KEYS = frozenset(
-    {
-        "published",
-        "metric",
-        "values",
-        "n",
-        "mean",
-        "interval",
-        "interval_kind",
-        "difference",
-        "verdict",
-        "departs",
-        "remarks",
-    }
-)
 _YAML_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # libyaml's, where it is there: ten times as fast
 
 
@@ -181,36 +166,21 @@ def _read_checkpoints(path: Path, faults: list[str]) -> tuple[Checkpoint, ...]:
 
 def _load_sweep(folder: Path) -> SweepRecord:
     record = _read_record(folder / SWEEP)
+    overrides = record.get("overrides")
     return SweepRecord(
         directory=folder,
         name=str(record.get("name") or folder.name),
         experiment=str(record.get("experiment") or ""),
-        overrides=tuple(map(str, record.get("overrides") or ())),
+        overrides=tuple(map(str, overrides)) if isinstance(overrides, list) else (),
         runs=_load_members(folder, record),
     )
 
 
 def _load_reproduction(folder: Path) -> ReproductionRecord:
     document = _read_record(folder / REPRODUCTION)
-    if not _is_table(document):
-        raise DataError(f"{folder / REPRODUCTION}: holds no table; `paperbench reproduce` writes it again")
+    reproduction_form.check(folder / REPRODUCTION, document)
     runs = _load_members(folder, _read_record(folder / SWEEP)) if (folder / SWEEP).is_file() else ()
     return ReproductionRecord(directory=folder, document=document, runs=runs)
-
-
-def _is_table(document: Mapping[str, Any]) -> bool:
-    """Whether a reproduction has all that its tables are drawn from."""
-    rows = document.get("rows")
-    if (
-        not isinstance(rows, list)
-        or not isinstance(document.get("columns"), list)
-        or not document.keys() >= _TABLE_KEYS
-    ):
-        return False
-    if not all(isinstance(row, Mapping) and "row" in row and isinstance(row.get("cells"), Mapping) for row in rows):
-        return False
-    cells = [cell for row in rows for cell in row["cells"].values()]
-    return all(isinstance(cell, Mapping) and cell.keys() >= _CELL_KEYS for cell in cells)
 
 
 def _read_record(path: Path) -> dict[str, Any]:

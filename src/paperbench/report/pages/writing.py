@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
 from paperbench.config.paths import short
 from paperbench.engine.files import explained, write_atomic
-from paperbench.errors import ConfigError
+from paperbench.errors import ConfigError, EnvironmentError_
 from paperbench.report.pages.grids import to_csv
 from paperbench.report.pages.page import Page
 from paperbench.report.pages.quantities import Headlines, Quantities
@@ -65,14 +66,30 @@ def write_report(source: Path, output: Path | None = None, *, headlines: Headlin
     text = to_html(page, made=made)
     tables = {html.with_name(f"{html.stem}-{grid.name}.csv"): to_csv(grid) for grid in page.grids()}
     document = html.with_suffix(".md")
-    with explained(html.parent):
-        html.parent.mkdir(parents=True, exist_ok=True)
-    for path, content in tables.items():
-        write_atomic(path, content)
-    write_atomic(document, to_document(page, html=html.name, made=made))
-    write_atomic(html, text)
+    with _explained():
+        with explained(html.parent):
+            html.parent.mkdir(parents=True, exist_ok=True)
+        for path, content in tables.items():
+            write_atomic(path, content)
+        write_atomic(document, to_document(page, html=html.name, made=made))
+        write_atomic(html, text)
     _remove_stale(html, set(tables))
     return Written(page=page, html=html, markdown=document, tables=tuple(tables), size=len(text.encode()))
+
+
+@contextmanager
+def _explained() -> Iterator[None]:
+    """Gives an error about a place that cannot be written the remedy that a report has: another place."""
+    try:
+        yield
+    except EnvironmentError_ as error:
+        cause = error.__cause__
+        if not isinstance(cause, OSError):
+            raise
+        place = f"{cause.filename}: " if cause.filename else ""
+        raise EnvironmentError_(
+            f"cannot write the report: {place}{cause.strerror or cause}; name another place with --output"
+        ) from cause
 
 
 def _page(subject: Subject, quantities: Quantities) -> Page:
