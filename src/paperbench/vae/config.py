@@ -157,6 +157,8 @@ class EvaluationConfig:
     likelihood_images: NonNegativeInt = 0
     """First test images that `test/nll` is measured on; 0 is all."""
     marginal: MarginalConfig = field(default_factory=MarginalConfig)
+    pictures: bool = True
+    """Whether to draw samples, reconstructions and the like in `figures/`."""
 
 
 # --- tasks ------------------------------------------------------------------------------------------------------------
@@ -176,7 +178,7 @@ class VaeTrain(TrainConfig):
     mcem: McemConfig = field(default_factory=McemConfig)
     prior: bool = False
     """Whether weights have the prior N(0, I), as in the paper (MAP): a weight decay of 1 / number of training images."""
-    compile: Literal["auto", "on", "off"] = "auto"
+    compile: Literal["auto", "on", "off"] = "off"
     """Whether the losses run through torch.compile; `auto` where it pays: long runs on a machine with a C++ compiler."""
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
 

@@ -51,6 +51,6 @@ def run(config: VaeEval, run: Run) -> dict[str, float]:
     run.reporter.message(f"weights of step {step} from {config.checkpoint}")
     evaluator = Evaluator(config, objective, train, test, run)
     metrics = {**evaluator(), **evaluator.likelihood()}
-    if run.ranks.is_main:
+    if run.ranks.is_main and config.evaluation.pictures:
         pictures.draw(objective, test, run.directory.figures, seed=config.seed)
     return metrics

@@ -13,8 +13,11 @@ from torch import Tensor
 
 LogDensity = Callable[[Tensor], Tensor]
 
+JITTER = 0.3
+"""Largest share by which the step size of a transition differs from the tuned one."""
+
 ADAPTATION_RATE = 0.05
-"""Change of the log of the step size for an acceptance that is off by 1."""
+"""Growth of the log of the step size after a transition that is certain to be accepted."""
 
 
 @dataclass(frozen=True)
@@ -53,9 +56,14 @@ def transition(
     log_density: LogDensity, state: State, step_size: Tensor | float, steps: int, stream: torch.Generator
 ) -> tuple[State, Tensor]:
     """One step of every chain, which leaves exp(log_density) invariant; the new state, and the probabilities (B,) with which
-    the proposals were accepted. A proposal whose energy is not finite is refused."""
+    the proposals were accepted. A proposal whose energy is not finite is refused.
+
+    Each chain's step size is shortened or lengthened by up to `JITTER`, drawn anew. A trajectory of always the same length can
+    be a whole period of the motion, which ends where it began: the chain would stand still and be accepted all the while.
+    """
     momentum = torch.randn(state.z.shape, generator=stream, device=stream.device)
-    proposed, end = leapfrog(log_density, state, momentum, step_size, steps)
+    jitter = torch.rand((len(momentum), 1), generator=stream, device=stream.device)
+    proposed, end = leapfrog(log_density, state, momentum, step_size * (1 + JITTER * (2 * jitter - 1)), steps)
     change = proposed.log_density - state.log_density + 0.5 * (momentum.square() - end.square()).sum(-1)
     probability = torch.nan_to_num(change, nan=-torch.inf).clamp(max=0).exp()
     taken = torch.rand(len(probability), generator=stream, device=stream.device) < probability
@@ -69,9 +77,9 @@ def transition(
 
 
 def adapted(step_size: Tensor, acceptance: Tensor, *, target: float, rate: float = ADAPTATION_RATE) -> Tensor:
-    """The step size after a transition accepted with probability `acceptance`: larger above `target`, smaller below.
+    """The step size after a transition that was accepted with probability `acceptance`: longer above `target`, shorter below.
 
-    Both tensors have the same shape: () for one step size, (B, 1) for one a chain. Changes it by a factor, so that a step size
-    finds its order of magnitude in tens of transitions.
+    Both tensors have the same shape: () for one step size, (B, 1) for one a chain. The log of the step size moves by `rate` for
+    an acceptance of 1, and by as much more for one of 0 as keeps it where `target` is the mean.
     """
-    return step_size * (rate * (acceptance - target)).exp()
+    return step_size * (rate * (acceptance - target) / (1 - target)).exp()

@@ -90,7 +90,7 @@ class _Chains:
         for number in range(self._settings.burn_in):
             probability = self._move()
             # Falling rates: coarse at first, quiet at the end.
-            rate = 1.0 / (1 + number / 10)
+            rate = 0.5 / (1 + number / 10)
             self._step_size = hmc.adapted(
                 self._step_size, probability[:, None], target=self._settings.acceptance, rate=rate
             )

@@ -56,7 +56,7 @@ class Part:
         """The metrics of the run: those of training, and what is measured once at its end. Draws the pictures."""
         self.objective.eval()
         metrics = {**metrics, **self.evaluator.likelihood()}
-        if self.run.ranks.is_main:
+        if self.run.ranks.is_main and self.config.evaluation.pictures:
             directory = self.run.directory
             loss_curves(directory.metrics_file, directory.figures / "losses.png")
             pictures.bound_curves(

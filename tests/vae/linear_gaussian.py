@@ -1,0 +1,66 @@
+"""A linear model with normal noise: the one case in which log p(x) and p(z | x) are known exactly.
+
+z ~ N(0, I), x = A z + b + noise, noise ~ N(0, variance).
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.distributions import MultivariateNormal
+
+from paperbench.vae.densities import normal_log_prob
+from paperbench.vae.model import GaussianPixels, Generative, Guide
+
+
+class LinearPixels(GaussianPixels):
+    """The decoder, without the sigmoid that pictures ask for."""
+
+    def __init__(self, weight: Tensor, bias: Tensor, variance: float) -> None:
+        super().__init__(nn.Identity(), nn.Identity(), nn.Identity())
+        self.weight = nn.Parameter(weight)
+        self.bias = nn.Parameter(bias)
+        self.variance = variance
+
+    def log_prob(self, x: Tensor, z: Tensor) -> Tensor:
+        mean = z @ self.weight.T + self.bias
+        return normal_log_prob(x, mean, torch.full_like(mean, self.variance).log())
+
+
+class LinearGaussian:
+    """A model of 6 pixels and `latent` dimensions, and images that it made."""
+
+    def __init__(self, latent: int = 2, *, images: int = 5, variance: float = 0.5) -> None:
+        stream = torch.Generator().manual_seed(latent)
+        self.weight = torch.randn(6, latent, generator=stream)
+        self.bias = torch.randn(6, generator=stream)
+        self.variance = variance
+        self.latent = latent
+        noise = torch.randn(images, 6, generator=stream) * variance**0.5
+        self.x = torch.randn(images, latent, generator=stream) @ self.weight.T + self.bias + noise
+        self.model = Generative(LinearPixels(self.weight, self.bias, variance), latent=latent)
+
+    def log_likelihood(self) -> Tensor:
+        """log p(x) of each image, (B,)."""
+        covariance = self.weight @ self.weight.T + self.variance * torch.eye(6)
+        return MultivariateNormal(self.bias, covariance).log_prob(self.x)
+
+    def posterior(self) -> tuple[Tensor, Tensor]:
+        """Means (B, L) and the covariance (L, L) of p(z | x)."""
+        covariance = torch.linalg.inv(torch.eye(self.latent) + self.weight.T @ self.weight / self.variance)
+        return (self.x - self.bias) @ self.weight @ covariance / self.variance, covariance
+
+    def guide(self, *, widened: float = 1.0) -> Guide:
+        """A guide with the right means and variances, but no correlations: the posterior itself only for one dimension.
+
+        widened: factor on the variances.
+        """
+        _, covariance = self.posterior()
+        gain = covariance @ self.weight.T / self.variance
+        guide = Guide(nn.Identity(), width=6, latent=self.latent)
+        with torch.no_grad():
+            guide.mean.weight.copy_(gain)
+            guide.mean.bias.copy_(-gain @ self.bias)
+            guide.log_variance.weight.zero_()
+            guide.log_variance.bias.copy_((widened * covariance.diagonal()).log())
+        return guide

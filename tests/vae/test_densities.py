@@ -1,0 +1,68 @@
+from __future__ import annotations
+
+import pytest
+import torch
+from torch.distributions import Bernoulli, Normal, kl_divergence
+
+from paperbench.vae.densities import (
+    bernoulli_log_prob,
+    kl_to_standard_normal,
+    normal_log_prob,
+    standard_normal_log_prob,
+)
+
+
+def test_kl_of_known_values() -> None:
+    mean = torch.tensor([[0.0, 1.0, -0.5], [0.2, -2.0, 0.0]])
+    log_variance = torch.tensor([[0.0, -1.0, 0.5], [-0.3, 0.2, -4.0]])
+    assert kl_to_standard_normal(mean, log_variance).tolist() == pytest.approx([0.8833003559, 3.5602683089], rel=1e-6)
+
+
+def test_bernoulli_of_known_values() -> None:
+    x, logits = torch.tensor([0.0, 1.0, 1.0, 0.3]), torch.tensor([-2.0, 0.5, 3.0, -0.1])
+    assert float(bernoulli_log_prob(x, logits)) == pytest.approx(-1.3239890069, rel=1e-6)
+
+
+def test_normal_of_known_values() -> None:
+    x, mean = torch.tensor([0.0, 1.0, 1.0, 0.3]), torch.tensor([0.1, 0.5, 0.9, 0.2])
+    log_variance = torch.tensor([-4.0, -2.0, 0.0, -6.0])
+    assert float(normal_log_prob(x, mean, log_variance)) == pytest.approx(-0.8945208628, rel=1e-6)
+
+
+def test_densities_are_those_of_torch() -> None:
+    stream = torch.Generator().manual_seed(0)
+    x, mean, log_variance = torch.randn((3, 2, 4, 7), generator=stream)
+    scale = (0.5 * log_variance).exp()
+    torch.testing.assert_close(normal_log_prob(x, mean, log_variance), Normal(mean, scale).log_prob(x).sum(-1))
+    torch.testing.assert_close(standard_normal_log_prob(x), Normal(0.0, 1.0).log_prob(x).sum(-1))
+    kl = kl_divergence(Normal(mean, scale), Normal(torch.zeros(()), torch.ones(()))).sum(-1)
+    torch.testing.assert_close(kl_to_standard_normal(mean, log_variance), kl)
+    black_or_white = (x > 0).float()
+    torch.testing.assert_close(
+        bernoulli_log_prob(black_or_white, mean), Bernoulli(logits=mean).log_prob(black_or_white).sum(-1)
+    )
+
+
+def test_extreme_logits_stay_finite() -> None:
+    logits = torch.tensor([-200.0, 200.0], requires_grad=True)
+    value = bernoulli_log_prob(torch.tensor([0.0, 1.0]), logits)
+    value.backward()
+    assert float(value.detach()) == pytest.approx(0.0, abs=1e-6)
+    assert logits.grad is not None
+    assert torch.isfinite(logits.grad).all()
+
+
+def test_padding_adds_nothing() -> None:
+    mean = torch.tensor([[0.3, -1.0]])
+    log_variance = torch.tensor([[0.1, -0.4]])
+    wide_mean, wide_log_variance = (torch.nn.functional.pad(t, (0, 3)).requires_grad_() for t in (mean, log_variance))
+    kl = kl_to_standard_normal(wide_mean, wide_log_variance)
+    torch.testing.assert_close(kl, kl_to_standard_normal(mean, log_variance))
+    kl.sum().backward()
+    assert wide_mean.grad is not None
+    assert wide_log_variance.grad is not None
+    assert not wide_mean.grad[:, 2:].any()
+    assert not wide_log_variance.grad[:, 2:].any()
+    torch.testing.assert_close(
+        standard_normal_log_prob(torch.nn.functional.pad(mean, (0, 3)), 2), standard_normal_log_prob(mean)
+    )
