@@ -12,7 +12,6 @@ from pydantic import BeforeValidator, Field
 
 from paperbench.config.schema import (
     STRICT,
-    Fraction,
     NonNegativeFloat,
     NonNegativeInt,
     OptimConfig,
@@ -27,7 +26,9 @@ Dropout = Annotated[float, Field(ge=0, lt=1)]
 
 
 def _several(value: Any) -> Any:
-    """One name is a list of one."""
+    """One name is a list of one: `teacher=RUN`, `transfer.omit=3`."""
+    if isinstance(value, int) and not isinstance(value, bool):
+        return (value,)
     return ((value,) if value else ()) if isinstance(value, str) else value
 
 
@@ -138,7 +139,7 @@ class TransferConfig:
     only: Annotated[tuple[ClassName, ...], BeforeValidator(_several)] = ()
     """The only classes whose images it sees."""
     fraction: Annotated[float, Field(gt=0, le=1)] = 1.0
-    """Share of the images that it sees, the same of every class (section 6 takes 3 %)."""
+    """Share of the images left that it sees, the same of every class (section 6 takes 3 %)."""
     seed: NonNegativeInt = 0
     """Of the choice of images: the same for runs of all seeds."""
 
@@ -211,6 +212,19 @@ class Distill(TrainConfig):
 
 
 @dataclass(kw_only=True)
+class ClusterConfig:
+    """The predictions that decide which classes are confusable; no label is used."""
+
+    __pydantic_config__ = STRICT
+
+    fraction: Annotated[float, Field(gt=0, le=1)] = 1.0
+    """Share of the training images that they are made for."""
+    temperature: PositiveFloat = 1.0
+    """Of the predictions (the paper: 1). A generalist that is sure of nearly all of its training images shows at T = 1 hardly any
+    confusion, and k-means then separates single classes from all the rest."""
+
+
+@dataclass(kw_only=True)
 class SpecialistConfig:
     """Specialists on classes that the generalist confuses (section 5)."""
 
@@ -242,7 +256,6 @@ class Specialists(TrainConfig):
     model: NetConfig = field(default_factory=NetConfig)
     jitter: NonNegativeInt = 0
     """Pixels by which training images are shifted at most."""
-    clusters_on: Fraction = 1.0
-    """Share of the training images whose predictions decide what is confusable; no label is used."""
+    clusters: ClusterConfig = field(default_factory=ClusterConfig)
     specialists: SpecialistConfig = field(default_factory=SpecialistConfig)
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)

@@ -39,8 +39,9 @@ def divide(labels: Tensor, classes: Sequence[str], transfer: TransferConfig, val
         special = torch.isin(host, torch.tensor(affected))
         seen &= special if transfer.only else ~special
     if transfer.fraction < 1:
-        # Chosen among all, then cut: the same images whatever else is left out.
-        seen &= _share(host, transfer.fraction, hashed(transfer.seed, _FRACTION))
+        rest = seen.nonzero().squeeze(1)
+        seen = torch.zeros_like(seen)
+        seen[rest] = _share(host[rest], transfer.fraction, hashed(transfer.seed, _FRACTION))
     if not bool(seen.any()):
         raise ConfigError(
             f"transfer: no training image is left for the student (of {len(host)}); omit fewer classes or take a larger fraction"

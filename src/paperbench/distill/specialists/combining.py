@@ -2,21 +2,21 @@
 
     KL(p_g, q) + sum over its active specialists m of KL(p_m, q),
 
-where p_m gives probabilities to the classes S_m that m knows and one to its dustbin, for which q's probabilities of all
+where p_m gives probabilities to the classes S_m that m knows and one, d_m, to its dustbin, for which q's probabilities of all
 other classes are added up.
 
-The paper descends the gradient in logits, image by image. Here all images are solved at once, to rounding. Setting the gradient
-to zero gives, with A active specialists, Q_m the mass of q outside S_m, and f_j the sum of all that is said about class j itself,
+The paper descends the gradient in logits, image by image. Here all images are solved at once, to rounding. With f_j the sum of all
+that is said about class j itself, setting the gradient to zero gives
 
-    q_j = f_j / (1 + A - sum of u_m over the m that do not know j),    u_m = p_m,dustbin / Q_m.
+    q_j = f_j / (v + sum of u_m over the m that know j),    u_m = d_m / (mass of q outside S_m),    v + sum_m u_m = 1 + A,
 
-So only the A numbers u are unknown. They are the minimum of the convex function
+A being the number of active specialists. So only v and the u are unknown. They are the minimum of the convex function
 
-    - sum_j f_j log(1 + A - sum_m u_m [j not in S_m]) - sum_m p_m,dustbin log u_m,
+    v + sum_m u_m - sum_j f_j log(v + sum of u_m over the m that know j) - sum_m d_m log u_m,
 
-which Newton's method finds from u = 1 in a few steps. Where the generalist leaves almost nothing outside S_m, the difference in
-the denominator loses digits; a few steps of the iteration q_j <- (f_j + q_j sum_m u_m(q)) / (1 + A), which is expectation
-maximisation and has the same fixed point, bring them back.
+whose gradient is 1 - sum_j q_j for v and 1 - (mass of q in S_m) - d_m / u_m for u_m. Newton's method finds it in a few steps.
+Nothing is ever subtracted but at the very end of a comparison, so a generalist that is sure to thirty digits does no harm; steps are
+relative to the unknowns, which may lie as far apart.
 
 B images, K classes, M specialists.
 """
@@ -29,11 +29,15 @@ from torch import Tensor
 from paperbench.errors import TrainingError
 
 _TOLERANCE = 1e-12
-_MOST_STEPS = 200
-_POLISHING_STEPS = 3
+_MOST_STEPS = 1000
 _MOST_HALVINGS = 40
+_SHRINKING = 0.95
 _FLOOR = 1e-30
-"""Of the generalist's probabilities: with none at all outside S_m the dustbin's mass could go nowhere."""
+"""Of the generalist's probabilities: with none at all outside S_m the dustbin's mass could go nowhere. And what a dustbin must
+hold to count."""
+
+_LEVEL = 1e-10
+"""Where the function falls by less, rounding decides which of two values is smaller, and full steps are right."""
 
 
 def combine(
@@ -49,86 +53,95 @@ def combine(
 
     generalist: (B, K), p_g. specialists: (B, M, K + 1): probabilities of the classes a specialist knows, 0 for the others, and
     last that of its dustbin. known: (M, K) bool; no specialist knows every class. active: (B, M) bool, which of them are asked
-    about an image; without any, the answer is p_g. tolerance: how far the mass of a dustbin may be from what it should be.
-    Raises TrainingError when that is not reached.
+    about an image; without any, the answer is p_g. tolerance: how far the sum of q, and the mass that goes into a dustbin, may
+    be from what they should be. Raises TrainingError when that is not reached.
     """
     problem = _Problem(generalist, specialists, known, active)
-    u = problem.live.double()  # everybody's dustbin has the mass that q gives it: always admissible
+    answers = torch.empty_like(problem.fixed)
+    left = torch.arange(len(answers), device=answers.device)
+    y = problem.start()
     for _ in range(most_steps):
-        if problem.residual(u) <= tolerance:
-            return problem.polished(problem.answer(u))
-        u = problem.improved(u)
-    raise TrainingError(f"specialists could not be combined to {tolerance:g} in {most_steps} steps of Newton's method")
+        q = problem.answer(y)
+        done = problem.residuals(y, q) <= tolerance
+        answers[left[done]] = q[done] / q[done].sum(1, keepdim=True)
+        if bool(done.all()):
+            return answers
+        left, y, q = left[~done], y[~done], q[~done]
+        problem.keep(~done)
+        y = problem.improved(y, q)
+    raise TrainingError(
+        f"specialists could not be combined to {tolerance:g} in {most_steps} steps of Newton's method for {len(left)} images"
+    )
 
 
 class _Problem:
-    """The convex problem in u (B, M). Entries of specialists that are not asked, or whose dustbin is empty, stay 0."""
+    """The convex problem in y = (v, u_1, ..., u_M), (B, M + 1). The u of specialists that are not asked, or whose dustbin is
+    empty, stay 0."""
 
     def __init__(self, generalist: Tensor, specialists: Tensor, known: Tensor, active: Tensor) -> None:
         asked = active.double()
         said = torch.einsum("bm,bmk->bk", asked, specialists[..., :-1].double() * known)
         self.fixed = generalist.double().clamp_min(_FLOOR) + said
-        self.dust = asked * specialists[..., -1].double()
-        self.others = (~known).double()
-        self.votes = 1 + asked.sum(1, keepdim=True)
-        self.live = self.dust > 0
+        dust = asked * specialists[..., -1].double()
+        self.dust = torch.cat([torch.zeros_like(dust[:, :1]), dust], dim=1)
+        everywhere = torch.ones_like(known[:1])
+        self.inside = torch.cat([everywhere, known]).double()
+        self.outside = torch.cat([torch.zeros_like(everywhere), ~known]).double()
+        self.live = self.dust > _FLOOR
+        self.live[:, 0] = True
 
-    def answer(self, u: Tensor) -> Tensor:
-        return self.fixed / self._room(u)
+    def start(self) -> Tensor:
+        return self.live.double()
 
-    def _room(self, u: Tensor) -> Tensor:
-        return self.votes - u @ self.others
+    def answer(self, y: Tensor) -> Tensor:
+        return self.fixed / (y @ self.inside)
 
-    def residual(self, u: Tensor) -> float:
-        """The largest difference between a dustbin's mass and that of u times q's mass outside."""
-        outside = self.answer(u) @ self.others.T
-        return float((u * outside - self.dust).abs().max()) if u.numel() else 0.0
+    def keep(self, rows: Tensor) -> None:
+        """Goes on with these images alone. rows: (B,) bool."""
+        self.fixed, self.dust, self.live = self.fixed[rows], self.dust[rows], self.live[rows]
 
-    def improved(self, u: Tensor) -> Tensor:
-        """One step of Newton's method with a line search of its own for every image."""
-        room = self._room(u)
-        q = self.fixed / room
-        safe = torch.where(self.live, u, 1.0)
-        gradient = torch.where(self.live, q @ self.others.T - self.dust / safe, 0.0)
-        curvature = torch.einsum("bk,mk,nk->bmn", q / room, self.others, self.others)
-        both = self.live[:, :, None] & self.live[:, None, :]
-        diagonal = torch.where(self.live, self.dust / safe.square(), 1.0)
-        direction = -torch.linalg.solve(torch.where(both, curvature, 0.0) + torch.diag_embed(diagonal), gradient)
-        return self._searched(u, direction, (gradient * direction).sum(1, keepdim=True))
+    def residuals(self, y: Tensor, q: Tensor) -> Tensor:
+        """(B,), the larger of |sum of q - 1| and of the dustbins' |u_m (mass outside S_m) - d_m|."""
+        dustbins = y * (q @ self.outside.T) - self.dust
+        return torch.maximum((q.sum(1) - 1).abs(), dustbins.abs().amax(1))
 
-    def _searched(self, u: Tensor, direction: Tensor, slope: Tensor) -> Tensor:
-        """u moved as far along `direction` as stays admissible and lowers the function enough (Armijo). slope: (B, 1), < 0."""
-        length = torch.minimum(_reach(u, direction), _reach(self._room(u), -(direction @ self.others)))
-        length = (0.95 * length).clamp(max=1.0)
-        before = self._value(u)
-        # So close to the minimum the function no longer tells better from worse, and full steps are right.
-        near = slope.abs() < 1e-10
+    def improved(self, y: Tensor, q: Tensor) -> Tensor:
+        """One step of Newton's method, with a line search of its own for every image. Unknowns are scaled to 1."""
+        gradient = torch.where(self.live, y * (1 - q @ self.inside.T) - self.dust, 0.0)
+        part = y[:, :, None] * self.inside / (y @ self.inside)[:, None, :]  # (B, M + 1, K), in 0..1
+        curvature = torch.einsum("bk,bmk,bnk->bmn", self.fixed, part, part)
+        diagonal = curvature.diagonal(dim1=1, dim2=2) + torch.where(self.live, self.dust, 1.0)
+        scale = diagonal.rsqrt()
+        both = scale[:, :, None] * scale[:, None, :]
+        matrix = (curvature + torch.diag_embed(diagonal - curvature.diagonal(dim1=1, dim2=2))) * both
+        # A trace on the diagonal of ones: classes that nobody tells apart leave directions without curvature.
+        matrix = matrix + 1e-14 * torch.eye(matrix.shape[1], dtype=matrix.dtype, device=matrix.device)
+        direction = -scale * torch.linalg.solve(matrix, scale * gradient)
+        # Each unknown may shrink twentyfold at once, and does not hold the others back when it would have to shrink more.
+        kept = direction.clamp(min=-_SHRINKING)
+        downhill = (gradient * kept).sum(1, keepdim=True) < 0
+        shortened = direction * (_SHRINKING / (-direction).amax(1, keepdim=True).clamp_min(_SHRINKING))
+        direction = torch.where(downhill, kept, shortened)
+        return self._searched(y, direction, (gradient * direction).sum(1, keepdim=True))
+
+    def _searched(self, y: Tensor, direction: Tensor, slope: Tensor) -> Tensor:
+        """y (1 + length direction) with the longest length, halved from 1, that lowers the function enough (Armijo). slope: (B, 1)."""
+        length = torch.ones_like(slope)
+        before = self._value(y)
+        near = slope.abs() < _LEVEL
         for _ in range(_MOST_HALVINGS):
-            enough = near | (self._value(u + length * direction) <= before + 1e-4 * length * slope)
+            enough = near | (self._value(y * (1 + length * direction)) <= before + 1e-4 * length * slope)
             if bool(enough.all()):
                 break
             length = torch.where(enough, length, length / 2)
-        return u + length * direction
+        return y * (1 + length * direction)
 
-    def _value(self, u: Tensor) -> Tensor:
+    def _value(self, y: Tensor) -> Tensor:
         """(B, 1)."""
-        room = (self.fixed * self._room(u).log()).sum(1, keepdim=True)
-        return -room - torch.xlogy(self.dust, torch.where(self.live, u, 1.0)).sum(1, keepdim=True)
-
-    def polished(self, q: Tensor) -> Tensor:
-        q = q / q.sum(1, keepdim=True)
-        for _ in range(_POLISHING_STEPS):
-            outside = q @ self.others.T
-            share = torch.where(self.live, self.dust / outside.clamp_min(_FLOOR), 0.0)
-            q = (self.fixed + q * (share @ self.others)) / self.votes
-            q = q / q.sum(1, keepdim=True)
-        return q
-
-
-def _reach(values: Tensor, change: Tensor) -> Tensor:
-    """(B, 1): how many times `change` (B, n) can be added to the positive `values` before one of them is 0."""
-    ratio = torch.where(change < 0, values / (-change).clamp_min(_FLOOR), torch.inf)
-    return ratio.amin(1, keepdim=True)
+        logs = torch.xlogy(self.fixed, y @ self.inside).sum(1, keepdim=True)
+        return (
+            y.sum(1, keepdim=True) - logs - torch.xlogy(self.dust, torch.where(self.live, y, 1.0)).sum(1, keepdim=True)
+        )
 
 
 def closed_form(generalist: Tensor, specialist: Tensor, known: Tensor) -> Tensor:

@@ -135,9 +135,10 @@ class Work:
         return sets
 
     def _covariance(self, generalist: Net) -> Tensor:
-        count = max(2, round(self.config.clusters_on * len(self.train)))
+        own = self.config.clusters
+        count = max(2, round(own.fraction * len(self.train)))
         images = Images(self.train.pixels[:count], self.train.labels[:count], self.train.classes, self.train.name)
-        return covariance(F.softmax(self._logits(generalist, images), dim=1))
+        return covariance(F.softmax(self._logits(generalist, images) / own.temperature, dim=1))
 
     # --- the specialists ----------------------------------------------------------------------------------------------
 
