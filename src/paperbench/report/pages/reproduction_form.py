@@ -10,7 +10,6 @@ from typing import Any
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
-from paperbench.config.validate import one_line
 from paperbench.errors import DataError
 
 _STRICT = ConfigDict(strict=True, allow_inf_nan=False)
@@ -89,4 +88,4 @@ def check(path: Path, document: Mapping[str, Any]) -> None:
         faults = [f"{'.'.join(map(str, fault['loc']))}: {fault['msg']}" for fault in error.errors()]
         more = [f"and {len(faults) - _MOST_FAULTS} more"] if len(faults) > _MOST_FAULTS else []
         said = "; ".join([*faults[:_MOST_FAULTS], *more])
-        raise DataError(f"{path}: {one_line(said)}; `paperbench reproduce` writes it again") from error
+        raise DataError(f"{path}: {' '.join(said.split())}; `paperbench reproduce` writes it again") from error
