@@ -83,3 +83,19 @@ def test_nothing_is_made_for_what_cannot_be_reported(tmp_path: Path) -> None:
     with pytest.raises(ConfigError):
         write_report(tmp_path / "empty", tmp_path / "out")
     assert names(tmp_path) == {"empty"}
+
+
+def test_an_interrupted_report_does_not_stand_in_the_way_of_the_next(
+    run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patched:
+        patched.setattr("paperbench.report.pages.writing.to_document", _interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            write_report(run)
+    write_report(run)
+
+    assert names(run / "report") == FILES
+
+
+def _interrupted(*_: object, **__: object) -> str:
+    raise KeyboardInterrupt

@@ -69,10 +69,10 @@ def write_report(source: Path, output: Path | None = None, *, headlines: Headlin
     with _explained():
         with explained(html.parent):
             html.parent.mkdir(parents=True, exist_ok=True)
+        write_atomic(html, text)  # first: by it the files beside it are known as a report's, should this be interrupted
+        write_atomic(document, to_document(page, html=html.name, made=made))
         for path, content in tables.items():
             write_atomic(path, content)
-        write_atomic(document, to_document(page, html=html.name, made=made))
-        write_atomic(html, text)
     _remove_stale(html, set(tables))
     return Written(page=page, html=html, markdown=document, tables=tuple(tables), size=len(text.encode()))
 
