@@ -131,3 +131,18 @@ def test_a_task_that_does_not_stack(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     toy.register(monkeypatch)
     with pytest.raises(ConfigError, match="these runs cannot be trained side by side: task toy"):
         execute(made(tmp_path, {"seed": 1}, {"seed": 2}))
+
+
+@pytest.mark.usefixtures("stacking")
+def test_one_that_fails_alone_leaves_the_others_done(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def with_a_failure(configs: Sequence[toy.ToyConfig], runs: Sequence[Run]) -> list[Any]:
+        return [TrainingError("not finite at step 3"), *run_stacked(configs[1:], runs[1:])]
+
+    monkeypatch.setattr(toy, "run_stacked", with_a_failure)
+    directories = made(tmp_path, {"seed": 1}, {"seed": 2})
+    failed, done = execute(directories)
+    assert (failed.status, failed.exit_code, failed.message) == ("failed", 1, "not finite at step 3")
+    assert directories[0].status()["error"] == "TrainingError"
+    assert directories[0].results() is None
+    assert done.status == "done"
+    assert directories[1].results() is not None

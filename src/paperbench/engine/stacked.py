@@ -19,7 +19,15 @@ from paperbench.engine.rundir import DONE, FAILED, RUNNING, STOPPED, RunDirector
 from paperbench.engine.session import Logged, announce, finish, opened, settings
 from paperbench.engine.signals import StopFlag
 from paperbench.engine.task import Stacks, Task
-from paperbench.errors import EXIT_DONE, EXIT_FAILED, EXIT_STOPPED, ConfigError, EnvironmentError_, Stopped
+from paperbench.errors import (
+    EXIT_DONE,
+    EXIT_FAILED,
+    EXIT_STOPPED,
+    ConfigError,
+    EnvironmentError_,
+    PaperbenchError,
+    Stopped,
+)
 
 
 def execute_stacked(
@@ -28,8 +36,9 @@ def execute_stacked(
     """Does the runs side by side by their task's `run_stacked`, and returns how each ended; one reporter for each.
 
     All are of one task and have one `stack_key` (`ConfigError` otherwise). Each gets its own results, status and log, as if it
-    were alone. When the work fails, the error is raised and the runs are left in state `stopped`: which of them is to blame
-    shows when each is continued alone. A failure of the environment is the failure of all.
+    were alone. A run for which `run_stacked` returns an error has failed, and the others have not. When the work as a whole
+    fails, the error is raised and the runs are left in state `stopped`: which of them is to blame shows when each is continued
+    alone. A failure of the environment is the failure of all.
     """
     logged = [Logged(reporter, directory) for reporter, directory in zip(reporters, directories, strict=True)]
     try:
@@ -37,7 +46,7 @@ def execute_stacked(
             directory.acquire()
             directory.update_status(state=RUNNING, message="", error="", exit_code=None)
         with ExitStack() as stack:
-            results = _work(directories, logged, stop, stack)
+            return _work(directories, logged, stop, stack)
     except Stopped:
         reason = f" on {stop.reason}" if stop.reason else ""
         return [_stopped(directory, f"stopped{reason}") for directory in directories]
@@ -49,12 +58,11 @@ def execute_stacked(
         for reporter, directory in zip(logged, directories, strict=True):
             reporter.close()
             directory.release()
-    return [Outcome(d.path, found, DONE, EXIT_DONE) for d, found in zip(directories, results, strict=True)]
 
 
 def _work(
     directories: Sequence[RunDirectory], reporters: Sequence[Reporter], stop: StopFlag, stack: ExitStack
-) -> list[dict[str, Any]]:
+) -> list[Outcome]:
     loaded = [load_file(directory.config_file) for directory in directories]
     spec, first, _ = loaded[0]
     configs = [config for _, config, _ in loaded]
@@ -71,10 +79,14 @@ def _work(
     metrics = task.run_stacked(configs, runs)
     if len(metrics) != len(runs):
         raise ValueError(f"{spec.module}.run_stacked returned {len(metrics)} results for {len(runs)} runs")
-    return [
-        finish(run, resolved, values, said, side_by_side=len(runs))
-        for run, (_, _, resolved), values, said in zip(runs, loaded, metrics, data, strict=True)
-    ]
+    outcomes: list[Outcome] = []
+    for run, (_, _, resolved), values, said in zip(runs, loaded, metrics, data, strict=True):
+        if isinstance(values, PaperbenchError):
+            outcomes.append(_failed(run.directory, values))
+        else:
+            results = finish(run, resolved, values, said, side_by_side=len(runs))
+            outcomes.append(Outcome(run.directory.path, results, DONE, EXIT_DONE))
+    return outcomes
 
 
 def _stacking_task(specs: Sequence[TaskSpec], configs: Sequence[Any]) -> Stacks:
@@ -96,6 +108,13 @@ def _stopped(directory: RunDirectory, why: str) -> Outcome:
     directory.update_status(state=STOPPED, message=message, exit_code=EXIT_STOPPED)
     directory.write_log(message)
     return Outcome(directory.path, None, STOPPED, EXIT_STOPPED, message)
+
+
+def _failed(directory: RunDirectory, error: PaperbenchError) -> Outcome:
+    """Of one run alone, while the others of its stack went on."""
+    directory.update_status(state=FAILED, message=str(error), error=type(error).__name__, exit_code=error.exit_code)
+    directory.write_log(f"failed: {error}")
+    return Outcome(directory.path, None, FAILED, error.exit_code, str(error))
 
 
 def _record_failure(directory: RunDirectory, error: BaseException, count: int) -> None:

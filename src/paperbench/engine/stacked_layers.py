@@ -13,13 +13,46 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from copy import deepcopy
-from typing import NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 M = TypeVar("M", bound=nn.Module)
+
+
+class _BatchedLinear(torch.autograd.Function):
+    """Written out because autograd's own gradient of `bmm` comes transposed: copying it into the layout of the weights would
+    cost more than the product."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        ctx.save_for_backward(x, weight)
+        transposed = weight.transpose(1, 2)
+        return torch.bmm(x, transposed) if bias is None else torch.baddbmm(bias.unsqueeze(1), x, transposed)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
+        (gradient,) = gradients
+        x, weight = ctx.saved_tensors
+        wanted = ctx.needs_input_grad
+        return (
+            torch.bmm(gradient, weight) if wanted[0] else None,
+            torch.bmm(gradient.transpose(1, 2), x) if wanted[1] else None,
+            gradient.sum(1) if wanted[2] else None,
+        )
+
+
+def batched_linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """x (S, B, in), weight (S, out, in), bias (S, out) or None -> (S, B, out); in autocast's type where that is on."""
+    kind = x.device.type
+    if torch.is_autocast_enabled(kind):
+        dtype = torch.get_autocast_dtype(kind)
+        x, weight, bias = x.to(dtype), weight.to(dtype), None if bias is None else bias.to(dtype)
+    result = _BatchedLinear.apply(x, weight, bias)
+    assert isinstance(result, Tensor)
+    return result
 
 
 class StackedLinear(nn.Module):
@@ -39,9 +72,7 @@ class StackedLinear(nn.Module):
             together = F.linear(x, self.weight.flatten(0, 1), None if self.bias is None else self.bias.flatten())
             return together.unflatten(1, (models, out)).transpose(0, 1)
         rows = x.reshape(models, -1, x.shape[-1])
-        weight = self.weight.transpose(1, 2)
-        y = torch.bmm(rows, weight) if self.bias is None else torch.baddbmm(self.bias.unsqueeze(1), rows, weight)
-        return y.reshape(*x.shape[:-1], out)
+        return batched_linear(rows, self.weight, self.bias).reshape(*x.shape[:-1], out)
 
 
 class StackedDropout(nn.Module):

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 if TYPE_CHECKING:
     from paperbench.engine.export import Exportable
     from paperbench.engine.run import Run
+    from paperbench.errors import PaperbenchError
 
 
 class Task(Protocol):
@@ -46,8 +47,8 @@ class Stacks(Protocol):
         """Runs with equal keys may be trained side by side; None for a run that has to be alone."""
         ...
 
-    def run_stacked(self, configs: Sequence[Any], runs: Sequence[Run]) -> list[dict[str, float]]:
-        """Does all of the runs and returns the metrics of each, in their order.
+    def run_stacked(self, configs: Sequence[Any], runs: Sequence[Run]) -> Sequence[dict[str, float] | PaperbenchError]:
+        """Does all of the runs and returns the metrics of each, in their order, or the error that it alone failed with.
 
         Each model starts as `run` would start it (`seed_everything(config.seed, MODEL_INIT)`), and what is saved in
         `run.checkpoints` is what `run` continues from. A run may have checkpoints of an earlier session already.
