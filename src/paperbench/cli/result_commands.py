@@ -1,0 +1,148 @@
+"""Commands about runs that there are: `runs`, `compare`, `report`, `predict`, `export`. Parsing only, like `app`."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from paperbench.cli import options as o
+from paperbench.cli.guard import guarded
+
+
+class ExportFormat(StrEnum):
+    """What `export` can write."""
+
+    safetensors = "safetensors"
+    onnx = "onnx"
+    torchscript = "torchscript"
+
+
+def runs(
+    root: Annotated[Path, typer.Argument(metavar="FOLDER", help="Where runs were written.")] = Path("outputs"),
+    sort: Annotated[
+        str | None,
+        typer.Option(
+            "--sort",
+            metavar="KEY",
+            help="Sort by metric (the result), updated, seconds, a key of the configuration, or a metric's name: "
+            "results best first, the rest lowest first. Default: the newest first.",
+        ),
+    ] = None,
+    reverse: Annotated[
+        bool, typer.Option("--reverse", help="The other way round; runs without the key stay last.")
+    ] = False,
+    filters: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--filter",
+            metavar="KEY=VALUE",
+            help="Only runs where it holds: state=done, data=voc, 'coco/AP50>=80'; also != < <= >, and * in text. Repeatable.",
+        ),
+    ] = None,
+    limit: Annotated[int | None, typer.Option("--limit", metavar="N", min=1, help="At most so many.")] = None,
+    json_output: o.Json = False,
+    debug: o.Debug = False,
+) -> None:
+    """List runs, the newest first: state, result, age, folder."""
+    with guarded(json_output=json_output, debug=debug):
+        from paperbench.cli import runlist
+
+        runlist.print_runs(
+            root, json_output=json_output, filters=filters or (), sort=sort, reverse=reverse, limit=limit
+        )
+
+
+def compare(
+    given: Annotated[
+        list[Path],
+        typer.Argument(
+            metavar="RUN",
+            help="Folders of runs, the first one to compare with; the folder of a sweep stands for its runs.",
+            show_default=False,
+        ),
+    ],
+    json_output: o.Json = False,
+    debug: o.Debug = False,
+) -> None:
+    """Show only what differs between runs.
+
+    Configuration, environment, data and metrics; runs of different tasks are compared on what they share.
+    """
+    with guarded(json_output=json_output, debug=debug):
+        from paperbench.cli import comparing
+
+        comparing.compare_runs(given, json_output=json_output)
+
+
+def report(
+    source: Annotated[
+        Path,
+        typer.Argument(
+            metavar="RUN|SWEEP|REPRODUCTION", help="Folder of a run, a sweep or a reproduction.", show_default=False
+        ),
+    ],
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            "--output", metavar="DIR|FILE", help="A folder, or a file ending in .html; default FOLDER/report."
+        ),
+    ] = None,
+    json_output: o.Json = False,
+    debug: o.Debug = False,
+) -> None:
+    """Write one page with tables, curves and pictures.
+
+    One HTML file that opens from disk, with Markdown and CSV beside it.
+    """
+    with guarded(json_output=json_output, debug=debug):
+        from paperbench.cli import reporting
+
+        reporting.report(source, output=output, json_output=json_output)
+
+
+def predict(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a trained run.", show_default=False)],
+    images: Annotated[list[Path], typer.Argument(metavar="IMAGE", help="Pictures to look at.", show_default=False)],
+    output: Annotated[
+        Path | None, typer.Option("--output", metavar="DIR", help="Where to draw; default RUN/figures/predictions.")
+    ] = None,
+    score_threshold: Annotated[
+        float | None,
+        typer.Option("--score-threshold", metavar="P", min=0, max=1, help="Draw what scores at least this."),
+    ] = None,
+    device: o.Device = None,
+    json_output: o.Json = False,
+    debug: o.Debug = False,
+) -> None:
+    """Draw what a trained model sees in pictures."""
+    with guarded(json_output=json_output, debug=debug):
+        from paperbench.cli import pictures
+
+        pictures.predict(
+            run, images, output=output, score_threshold=score_threshold, device=device, json_output=json_output
+        )
+
+
+def export(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a trained run.", show_default=False)],
+    kind: Annotated[
+        ExportFormat,
+        typer.Option("--format", help="safetensors: the weights alone; onnx, torchscript: what computes with them."),
+    ],
+    output: Annotated[
+        Path | None, typer.Option("--output", metavar="FILE", help="The file; default RUN/export/model.<format>.")
+    ] = None,
+    json_output: o.Json = False,
+    debug: o.Debug = False,
+) -> None:
+    """Write a trained model for other programs, and check it.
+
+    A file that computes something else is not kept (exit code 1). What goes in and comes out stands in FILE.json.
+    """
+    with guarded(json_output=json_output, debug=debug):
+        from paperbench.cli import exporting
+
+        exporting.export(run, kind.value, output=output, json_output=json_output)
