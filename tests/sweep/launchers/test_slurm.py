@@ -10,7 +10,7 @@ import pytest
 from pydantic import TypeAdapter, ValidationError
 
 from paperbench.errors import EnvironmentError_
-from paperbench.sweep.launchers import base, slurm_queue
+from paperbench.sweep.launchers import base, slurm_job, slurm_queue
 from paperbench.sweep.launchers.base import Ending
 from paperbench.sweep.launchers.slurm import SlurmLauncher, SlurmSettings
 from tests.sweep.launchers import toys
@@ -142,26 +142,44 @@ def test_what_the_queue_says_of_a_job_that_left_no_word(tmp_path: Path, cluster:
     assert [handle.poll() for handle in handles[:2] for _ in range(3)] == [None] * 6
 
 
-def test_stopping_what_waits_and_what_was_never_submitted(tmp_path: Path, cluster: Cluster) -> None:
+def test_stopping_what_waits_what_works_and_what_was_never_submitted(tmp_path: Path, cluster: Cluster) -> None:
     launcher = launcher_of(tmp_path)
-    submitted = launcher.submit(toys.job(tmp_path / "run"))
+    waits, works = (launcher.submit(toys.job(tmp_path / f"run{n}", seed=n)) for n in range(2))
     launcher.wait(0)
-    never = launcher.submit(toys.job(tmp_path / "other", seed=1))
-    cluster.queue(j100="PENDING")
-    assert submitted.poll() is None
-    submitted.stop()
-    never.stop()
+    never = launcher.submit(toys.job(tmp_path / "never", seed=2))
+    cluster.queue(j100_0="PENDING", j100_1="RUNNING")
+    for handle in (waits, works, never):
+        assert handle.poll() is None
+        handle.stop()
     assert cluster.cancelled == []  # all at once, at the next opportunity
-    cluster.queue(j100="CANCELLED")
     launcher.wait(0)
     assert len(cluster.scripts) == 1
-    assert cluster.cancelled == ["--state=PENDING 100"]
-    withdrawn = Ending(exit_code=3, signal=None, reason="withdrawn before it began")
-    assert [never.poll(), *toys.drive(launcher, [submitted])] == [withdrawn, withdrawn]
-    submitted.kill()
-    toys.until(launcher, [], lambda: cluster.cancelled[-1] == "100")
-    assert isinstance(launcher, base.Rejoins)
+    assert cluster.cancelled == ["100_0"]
+    assert works.order.read_text() == "stop"
+    cluster.queue(j100="CANCELLED", j100_1="RUNNING")  # of an array, what never began is listed under the array's id
+    withdrawn = Ending(exit_code=3, signal=None, reason="withdrawn from the queue")
+    assert [never.poll(), *toys.drive(launcher, [waits])] == [withdrawn, withdrawn]
+    assert works.poll() is None
+    works.kill()
+    assert works.order.read_text() == "kill"
+    toys.until(launcher, [], lambda: cluster.cancelled[-1] == "100_1")
     toys.until(launcher, [], lambda: not launcher._queue._cancelling)  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize(("said", "goes_on"), [("RUNNING", True), ("COMPLETING", False), ("", False), (None, False)])
+def test_a_job_is_put_back_only_while_slurm_wants_it_to_go_on(
+    said: str | None, goes_on: bool, cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert slurm_job._counts_as_running()  # no Slurm at all: submitit's local executor
+    monkeypatch.setenv("SUBMITIT_EXECUTOR", "slurm")
+    monkeypatch.setenv("SLURM_JOB_ID", "100")
+    if said is None:
+        cluster.be_away()
+    else:
+        (cluster.folder / "queue").write_text(f"{said}\n")
+    assert slurm_job._counts_as_running() is goes_on
+    if said is not None:
+        assert "--jobs=100" in (cluster.folder / "asked").read_text()
 
 
 def test_the_same_sweep_given_again_finds_its_jobs(tmp_path: Path, cluster: Cluster) -> None:

@@ -63,7 +63,9 @@ class SlurmSettings:
     def _within(cls, value: int, info: ValidationInfo) -> int:
         minutes = info.data.get("minutes")  # absent if that is wrong itself
         if minutes is not None and value >= 60 * minutes:
-            raise ValueError(f"{value} seconds leave nothing of launcher.minutes={minutes}; give fewer, or more minutes")
+            raise ValueError(
+                f"{value} seconds leave nothing of launcher.minutes={minutes}; give fewer, or more minutes"
+            )
         return value
 
     def parameters(self, name: str) -> dict[str, Any]:
@@ -257,8 +259,10 @@ class SlurmHandle:
         code, refused = outcome["exit_code"], outcome["refused"]
         if code == EXIT_STOPPED and refused:
             return Ending(exit_code=code, signal=None, reason=f"{self._what}: {refused} (launcher.max_timeouts)")
-        if code == EXIT_STOPPED and not self._stopping:
-            return Ending(exit_code=code, signal=None, reason=f"{self._what} was stopped by Slurm", lost=True)
+        if (
+            code == EXIT_STOPPED and not self._stopping
+        ):  # on the order of an earlier sweep, which this one took back too late
+            return Ending(exit_code=code, signal=None, reason=f"{self._what} was told to stop before", lost=True)
         return ending(code, f"in {self._what}")
 
     def _of_state(self, state: str) -> Ending:
@@ -277,7 +281,7 @@ class SlurmHandle:
         return f"Slurm job {self.job_id}"
 
 
-_WITHDRAWN = Ending(exit_code=EXIT_STOPPED, signal=None, reason="withdrawn before it began")
+_WITHDRAWN = Ending(exit_code=EXIT_STOPPED, signal=None, reason="withdrawn from the queue")
 
 
 def _read_records(path: Path, executor: str) -> dict[str, str]:

@@ -7,6 +7,7 @@ back. The sweep asks through a file, for a signal would look like Slurm's.
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 from dataclasses import dataclass, field
@@ -86,14 +87,33 @@ class RunJob:
             self._child.stop()
 
     def _put_back(self) -> None:
-        """The run was told to stop and this process was not: it asks submitit for what Slurm's signal would have done."""
+        """Slurm told the run to stop, and not this process: it asks submitit for what Slurm's own signal would have done.
+
+        That is right before a preemption, while Slurm still counts the job as running. It is not if somebody cancelled the job,
+        or if Slurm itself puts it back: then this process leaves without a word, and the queue says what becomes of the job.
+        """
         from submitit.core.job_environment import JobEnvironment
 
+        if not _counts_as_running():
+            raise SystemExit(EXIT_STOPPED)
         try:
             signal.raise_signal(JobEnvironment._usr_sig())  # leaves the process if the job is put back
         except subprocess.CalledProcessError:
-            return  # Slurm is ending the job and puts it back by itself, or the sweep will submit it again
+            raise SystemExit(EXIT_STOPPED) from None  # Slurm was faster
 
     def _pass_on(self, number: int, frame: FrameType | None) -> None:
         if self._child is not None:
             self._child.stop()
+
+
+def _counts_as_running() -> bool:
+    """Whether Slurm wants this job to go on; where there is no Slurm, nothing else could be."""
+    job_id = os.environ.get("SLURM_JOB_ID")
+    if os.environ.get("SUBMITIT_EXECUTOR") != "slurm" or job_id is None:
+        return True
+    command = ["squeue", "--noheader", f"--jobs={job_id}", "--format=%T"]
+    try:
+        said = subprocess.run(command, check=True, capture_output=True, text=True, timeout=20).stdout
+    except (OSError, subprocess.SubprocessError):
+        return False
+    return said.split() == ["RUNNING"]

@@ -26,6 +26,8 @@ _LIVE = frozenset({
 })  # fmt: skip
 """States of jobs that may still do something; every other one is final."""
 
+_WAITING = frozenset({"PENDING", "REQUEUED", "REQUEUE_FED", "REQUEUE_HOLD", "RESV_DEL_HOLD", "SPECIAL_EXIT"})
+
 LOST = frozenset({"NODE_FAIL", "BOOT_FAIL", "PREEMPTED"})
 """Final states that are not the run's doing."""
 
@@ -85,7 +87,8 @@ class SlurmQueue:
         states = self._snapshot()
         if states is None:
             return None
-        state = states.get(job_id, GONE)
+        # Jobs of an array that were cancelled while they waited are listed under the array's own id.
+        state = states.get(job_id) or states.get(job_id.partition("_")[0], GONE)
         return None if state in _LIVE else state
 
     def withdraw(self, job_id: str) -> None:
@@ -95,10 +98,16 @@ class SlurmQueue:
     def flush(self) -> None:
         """Does what was put off."""
         self._cancelling = [process for process in self._cancelling if process.poll() is None]
-        while self._withdrawn:
-            some, self._withdrawn = self._withdrawn[:_IDS_OF_ONE_COMMAND], self._withdrawn[_IDS_OF_ONE_COMMAND:]
+        if not self._withdrawn:
+            return
+        # By its id alone: with `--state=PENDING`, scancel takes all of an array that waits for one of its jobs.
+        self._looked = float("-inf")
+        states = self._snapshot() or {}
+        waiting = [job_id for job_id in self._withdrawn if states.get(job_id) in _WAITING]
+        self._withdrawn = []
+        for begin in range(0, len(waiting), _IDS_OF_ONE_COMMAND):
             with suppress(OSError, subprocess.SubprocessError):
-                command = ["scancel", "--state=PENDING", *some]
+                command = ["scancel", *waiting[begin : begin + _IDS_OF_ONE_COMMAND]]
                 subprocess.run(command, check=False, capture_output=True, timeout=60)
 
     def cancel(self, job_id: str) -> None:
