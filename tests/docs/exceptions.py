@@ -8,6 +8,7 @@ from __future__ import annotations
 NOT_RUN: dict[str, str] = {
     "pip install *": "installs from the network",
     "uv run pytest": "is what runs this",
+    "paperbench sweep --resume *": "wants the id of a sweep that exists; tests/cli/test_sweeping.py goes on with some",
     "bash .ci/run": "runs this suite, and more",
     "ray start *": "starts a service on this machine and joins others to it; tests/sweep/launchers starts clusters of its own",
     "torchrun *": "waits for a second host; tests/engine/test_hosts.py plays both",

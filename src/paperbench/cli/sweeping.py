@@ -21,6 +21,7 @@ from paperbench.sweep.launchers.base import launcher_class
 from paperbench.sweep.launchers.settings import compose_settings, split
 from paperbench.sweep.plan import Member, Sweep, plan_overrides
 from paperbench.sweep.run import MemberResult, SweepOutcome, carry_out
+from paperbench.sweep.stacks import grouped
 from paperbench.sweep.standing import Standing, standing
 
 OUTPUT_ROOT = "output.root"
@@ -43,8 +44,9 @@ def sweep(experiment: str | None, overrides: list[str] | None, options: SweepOpt
     """Plans all runs, then does what is missing of them, or only says what that would be."""
     own, others = split(overrides or ())
     planned, settings = _planned(experiment, others, own, options)
+    groups = grouped(planned.members, stacked=options.stacked)
     if options.run.dry_run:
-        _print_plan(planned, options)
+        _print_plan(planned, options, jobs=len(groups))
         return
     outcome = carry_out(
         planned,
@@ -109,7 +111,7 @@ def _recorded(name: str, others: Sequence[str], options: SweepOptions) -> Sweep:
 # --- what would be run ------------------------------------------------------------------------------------------------
 
 
-def _print_plan(planned: Sweep, options: SweepOptions) -> None:
+def _print_plan(planned: Sweep, options: SweepOptions, *, jobs: int) -> None:
     """`--dry-run`: the table of runs, what tells them apart, and how each stands."""
     found = [(member, standing(member.directory)) for member in planned.members]
     if options.run.json_output:
@@ -137,7 +139,8 @@ def _print_plan(planned: Sweep, options: SweepOptions) -> None:
         ([*(member.request.labels.get(key, "") for key in keys), member.hash, _in_words(now)] for member, now in found),
     )
     doing = sum(_would_run(now, options) for _, now in found)
-    line(f"{doing} to run, {len(found) - doing} not")
+    together = f"; side by side, all of them are {jobs} jobs" if options.stacked else ""
+    line(f"{doing} to run, {len(found) - doing} not{together}")
 
 
 def _would_run(now: Standing, options: SweepOptions) -> bool:
@@ -172,7 +175,10 @@ def _print_end(planned: Sweep, outcome: SweepOutcome, options: SweepOptions) -> 
     failed = [result for result in results if result.state == "failed"]
     for result in failed:
         _print_failure(result)
-    line(f"  all of it    {short(planned.directory / record.RECORD)}")
+    line(f"  all of it    {short(planned.directory)}")
+    if len(done) > 1:
+        line(f"  compare      {shlex.join(['paperbench', 'compare', short(planned.directory)])}")
+        line(f"  report       {shlex.join(['paperbench', 'report', short(planned.directory)])}")
     if outcome.exit_code == EXIT_STOPPED:
         line(f"  continue it  {_command(planned, options)}")
     elif failed:
