@@ -112,6 +112,13 @@ TASKS: dict[str, TaskSpec] = {
             takes_checkpoint=True,
         ),
         TaskSpec(
+            name="vae-semi",
+            verb="train",
+            summary="classify with few labels by a generative model",
+            schema="paperbench.vae.config:SemiTrain",
+            module="paperbench.vae.semi_task",
+        ),
+        TaskSpec(
             name="stn-mnist",
             verb="train",
             summary="classify distorted digits, with or without a spatial transformer",
@@ -140,6 +147,20 @@ TASKS: dict[str, TaskSpec] = {
             summary="a generalist, and specialists on the classes it confuses",
             schema="paperbench.distill.config:Specialists",
             module="paperbench.distill.specialists.task",
+        ),
+        TaskSpec(
+            name="rca-estimate",
+            verb="estimate",
+            summary="predict the quality of segmentations without ground truth",
+            schema="paperbench.rca.config:RcaEstimate",
+            module="paperbench.rca.task",
+        ),
+        TaskSpec(
+            name="rca-scores",
+            verb="estimate",
+            summary="predict quality from reference scores that were computed elsewhere",
+            schema="paperbench.rca.config:RcaScores",
+            module="paperbench.rca.scores_task",
         ),
         TaskSpec(
             name="stn-colocalise",
@@ -260,12 +281,24 @@ MODELS: dict[str, ModelSpec] = {
             summary="plain autoencoder, squared errors",
             source="Kingma, Welling, Auto-Encoding Variational Bayes, ICLR 2014, without its distributions",
         ),
+        ModelSpec(
+            name="m1",
+            tasks=("vae-semi",),
+            summary="latent features of a VAE, and a classifier on them",
+            source="Kingma et al., Semi-Supervised Learning with Deep Generative Models, NIPS 2014",
+        ),
+        ModelSpec(
+            name="m2",
+            tasks=("vae-semi",),
+            summary="generative model with the class as a latent variable",
+            source="Kingma et al., Semi-Supervised Learning with Deep Generative Models, NIPS 2014",
+        ),
     )
 }
 
 _DETECTION = ("detect-train", "detect-eval")
 _DISTILL = ("distill", "distill-specialists")
-_DIGITS = ("stn-mnist", "stn-addition", "stn-colocalise", "vae-train", "vae-eval", *_DISTILL)
+_DIGITS = ("stn-mnist", "stn-addition", "stn-colocalise", "vae-train", "vae-eval", "vae-semi", *_DISTILL)
 
 DATASETS: dict[str, DatasetSpec] = {
     spec.name: spec
@@ -371,6 +404,14 @@ DATASETS: dict[str, DatasetSpec] = {
             layout="",
             homepage="",
             checker="paperbench.distill.datasets:check",
+        ),
+        DatasetSpec(
+            name="phantoms",
+            tasks=("rca-estimate",),
+            summary="generated bodies with five organs, in two or three dimensions",
+            layout="",
+            homepage="",
+            checker="paperbench.rca.generated:check",
         ),
         DatasetSpec(
             name="emnist",
