@@ -123,7 +123,7 @@ def on_two_hosts(command: str, folder: Path, environment: Mapping[str, str]) -> 
         for _ in range(2)
     ]
     try:
-        printed = [agent.communicate(timeout=120)[0] for agent in agents]
+        printed = [agent.communicate(timeout=140)[0] for agent in agents]
     finally:
         for agent in agents:
             agent.kill()

@@ -24,7 +24,7 @@ STOP, KILL = "stop", "kill"
 
 @dataclass(kw_only=True)
 class RunJob:
-    """Does the runs of one job and returns its `Report`."""
+    """Does the runs of one job, and returns how that ended."""
 
     arguments: tuple[str, ...]
     """Of `paperbench.sweep.worker`."""
