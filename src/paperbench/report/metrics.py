@@ -19,6 +19,9 @@ _DIRECTIONS: tuple[tuple[str, Direction], ...] = (
     ("*/loss*", "lower"),
     ("*/mae*", "lower"),
     ("*/bound*", "higher"),
+    ("*/importance_bound*", "higher"),
+    ("*/marginal*", "higher"),
+    ("*/squared_error*", "lower"),
     ("*/accuracy*", "higher"),
     ("*/pearson_r*", "higher"),
 )
