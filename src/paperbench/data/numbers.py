@@ -16,6 +16,8 @@ from PIL import Image
 from paperbench.data import digits
 from paperbench.data.sequences import LONGEST, NONE, NumberSet
 
+_LENGTHS = (0.15, 0.5, 0.25, 0.08, 0.02)
+"""Shares of numbers of one to five digits, about those of SVHN."""
 _PITCH = 17
 """Pixels from one digit to the next; a digit's ink is 20 wide and rarely fills them."""
 
@@ -28,7 +30,7 @@ def generate(split: Literal["train", "test"], *, images: int, size: int, data_se
     labels = np.full((images, LONGEST), NONE, np.int64)
     for index in range(images):
         random = np.random.default_rng((data_seed, split == "test", index))
-        chosen = random.integers(0, len(names), random.integers(1, LONGEST + 1))
+        chosen = random.integers(0, len(names), 1 + random.choice(LONGEST, p=_LENGTHS))
         labels[index, : len(chosen)] = names[chosen]
         pictures[index] = _picture(_strip(glyphs[chosen]), size, random)
     return NumberSet(
@@ -51,8 +53,8 @@ def _strip(glyphs: NDArray[np.uint8]) -> Image.Image:
 
 def _picture(strip: Image.Image, size: int, random: np.random.Generator) -> NDArray[np.uint8]:
     """(3, size, size): the strip as large as fits or smaller, tilted a little, in one colour on a shaded other one."""
-    wide = size * random.uniform(0.55, 0.95)
-    scale = min(wide / strip.width, size * random.uniform(0.4, 0.9) / strip.height)
+    wide = size * random.uniform(0.6, 0.95)
+    scale = min(wide / strip.width, size * random.uniform(0.45, 0.9) / strip.height)
     turned = strip.resize(
         (max(1, round(strip.width * scale)), max(1, round(strip.height * scale))), Image.Resampling.BILINEAR
     ).rotate(random.uniform(-12, 12), Image.Resampling.BILINEAR, expand=True)

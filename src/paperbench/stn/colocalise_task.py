@@ -82,7 +82,12 @@ def run(config: StnColocalise, run: Run) -> dict[str, float]:
                 scene.boxes[:shown],
                 run.directory.figures / f"digit-{digit}.png",
             )
-    return {**metrics, "colocalise/mean": sum(found) / len(found), "colocalise/lowest": min(found), "colocalise/highest": max(found)}
+    return {
+        **metrics,
+        "colocalise/mean": sum(found) / len(found),
+        "colocalise/lowest": min(found),
+        "colocalise/highest": max(found),
+    }
 
 
 def _members(train_set: ImageSet, digit: int, count: int) -> Tensor:

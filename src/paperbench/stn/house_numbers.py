@@ -72,6 +72,15 @@ class HouseNumberNet(nn.Module):
         )
         self.places = nn.Linear(hidden, LONGEST * (NONE + 1))
         self.dropout = dropout
+        self._initialise()
+
+    def _initialise(self) -> None:
+        """He et al. 2015 for what ReLUs follow: with torch's default the signal fades over ten layers. The paper does not say."""
+        for layer in [*self.convolutions, *self.body]:
+            if isinstance(layer, nn.Conv2d | nn.Linear):
+                nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
+                assert layer.bias is not None
+                nn.init.zeros_(layer.bias)
 
     def forward(self, images: Tensor) -> Tensor:
         """(B, 5, 11) logits."""

@@ -25,6 +25,8 @@ Batch = tuple[Tensor, Tensor]
 class DistortedImages:
     """Called with samples and the epochs they are drawn in, gives a batch: the same one for the same `key`, samples, epochs.
 
+    An input does not depend on the others of its batch, but for the last bits of its positions, which come out of one product.
+
     `digits` > 1: an input is that many digits, each distorted for itself, in channels of its own, and the label is their sum
     (section A.1); the others beside a sample are drawn anew every epoch.
     """

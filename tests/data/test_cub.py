@@ -1,0 +1,91 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from paperbench.data import cub, parts
+from paperbench.data.fine_grained import CubData, PartsData
+from paperbench.errors import DataError
+from paperbench.stn import datasets
+from tests.data.files import write_image
+
+CLASSES = ("001.Black_footed_Albatross", "002.Laysan_Albatross", "003.Sooty_Albatross")
+
+
+def write_cub(root: Path, images: int = 12) -> Path:
+    """The archive's layout: classes in turn, every third image for testing."""
+    folder = root / "CUB_200_2011"
+    names = [f"{CLASSES[k % 3]}/Bird_{k:04d}.jpg" for k in range(images)]
+    for k, name in enumerate(names):
+        write_image(folder / "images" / name, height=40 + k, width=60, seed=k)
+    for file, lines in {
+        "images.txt": names,
+        "classes.txt": list(CLASSES),
+        "image_class_labels.txt": [str(k % 3 + 1) for k in range(images)],
+        "train_test_split.txt": [str(int(k // 3 % 3 != 0)) for k in range(images)],
+    }.items():
+        (folder / file).write_text("".join(f"{k} {line}\n" for k, line in enumerate(lines, start=1)))
+    return folder
+
+
+def test_splits_classes_and_squares(tmp_path: Path) -> None:
+    write_cub(tmp_path)
+    train, test = (cub.load(tmp_path, split, side=24) for split in ("train", "test"))
+    assert (len(train), len(test)) == (6, 6)
+    assert train.classes == ("Black_footed_Albatross", "Laysan_Albatross", "Sooty_Albatross")
+    assert train.labels.tolist() == [0, 1, 2, 0, 1, 2]
+    assert train.images.shape == (6, 3, 24, 24)
+    assert len(cub.load(tmp_path / "CUB_200_2011", "test", side=24, limit=3)) == 3
+
+
+def test_limits_spread_over_the_classes(tmp_path: Path) -> None:
+    write_cub(tmp_path, 36)
+    few = cub.load(tmp_path, "train", side=8, limit=4)
+    assert len(set(few.labels.tolist())) > 1
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "message"),
+    [
+        ("image_class_labels.txt", "1 1\n", "image 2 .* is not in all of"),
+        ("image_class_labels.txt", "".join(f"{k} 9\n" for k in range(1, 13)), "class 9, which classes.txt lacks"),
+        ("train_test_split.txt", "".join(f"{k} 2\n" for k in range(1, 13)), "it takes 0 or 1"),
+        ("train_test_split.txt", "".join(f"{k} 0\n" for k in range(1, 13)), "no image belongs to the train split"),
+        ("classes.txt", "1\n", "classes.txt:1: expected an id"),
+        ("images.txt", "1 a\n1 b\n", "images.txt:2: expected an id of its own"),
+    ],
+)
+def test_faults_name_file_and_line(tmp_path: Path, file: str, content: str, message: str) -> None:
+    folder = write_cub(tmp_path)
+    (folder / file).write_text(content)
+    with pytest.raises(DataError, match=message):
+        cub.read(tmp_path, "train")
+
+
+def test_images_that_do_not_decode_are_named(tmp_path: Path) -> None:
+    folder = write_cub(tmp_path)
+    broken = sorted((folder / "images").rglob("*.jpg"))[0]
+    broken.write_bytes(broken.read_bytes()[:100])
+    with pytest.raises(DataError, match=broken.name):
+        datasets.check_birds(CubData(root=str(tmp_path), size=32))
+
+
+def test_a_missing_archive_says_where_to_get_it(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"image_class_labels\.txt") as error:
+        datasets.locate(CubData(root=str(tmp_path)))
+    assert "paperbench data get cub" in str(error.value)
+    with pytest.raises(ValueError, match="split"):
+        cub.read(tmp_path, "validation")  # type: ignore[arg-type]
+
+
+def test_generated_parts_tell_their_class() -> None:
+    some = parts.generate("train", images=5, side=48)
+    assert some.images.shape == (5, 3, 48, 48)
+    assert len(some.classes) == 25
+    assert torch.equal(parts.generate("train", images=2, side=48).images, some.images[:2])
+    assert not torch.equal(parts.generate("test", images=5, side=48).images, some.images)
+    counts = datasets.check_birds(PartsData(train_images=30, test_images=10, size=48))
+    assert counts["train: images"] == 30
+    assert counts["test: classes"] == 25

@@ -1,0 +1,96 @@
+from __future__ import annotations
+
+import gzip
+import struct
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from paperbench.data import labelled, mnist
+from paperbench.data.classification import MnistData
+from paperbench.errors import DataError
+
+
+def idx(values: np.ndarray) -> bytes:
+    return bytes((0, 0, 8, values.ndim)) + struct.pack(f">{values.ndim}I", *values.shape) + values.tobytes()
+
+
+def write_mnist(root: Path, *, train: int = 30, test: int = 20, packed: bool = True) -> Path:
+    """MNIST in torchvision's layout with made-up images; returns the folder of the files."""
+    folder = root / "MNIST" / "raw"
+    folder.mkdir(parents=True)
+    for prefix, count in (("train", train), ("t10k", test)):
+        random = np.random.default_rng(count)
+        images = random.integers(0, 256, (count, 28, 28), dtype=np.uint8)
+        labels = (np.arange(count) % 10).astype(np.uint8)
+        for name, values in (("images-idx3-ubyte", images), ("labels-idx1-ubyte", labels)):
+            content = idx(values)
+            path = folder / f"{prefix}-{name}"
+            if packed:
+                path.with_name(path.name + ".gz").write_bytes(gzip.compress(content))
+            else:
+                path.write_bytes(content)
+    return folder
+
+
+@pytest.mark.parametrize("packed", [True, False])
+def test_images_and_labels_in_their_order(tmp_path: Path, packed: bool) -> None:
+    write_mnist(tmp_path, packed=packed)
+    found = mnist.load(tmp_path, "test")
+    assert found.images.shape == (20, 28, 28)
+    assert found.images.dtype == torch.uint8
+    assert found.labels.tolist() == [k % 10 for k in range(20)]
+    expected = np.random.default_rng(20).integers(0, 256, (20, 28, 28), dtype=np.uint8)
+    assert np.array_equal(found.images.numpy(), expected)
+    assert len(mnist.load(tmp_path / "MNIST" / "raw", "train")) == 30
+
+
+def test_limits_and_counts(tmp_path: Path) -> None:
+    write_mnist(tmp_path)
+    config = MnistData(root=str(tmp_path), max_train_images=12)
+    assert len(labelled.load(config, "train")) == 12
+    assert len(labelled.load(config, "test")) == 20
+    counts = labelled.check(config)
+    assert counts["train: images"] == 12
+    assert counts["test: images by class"] == {str(digit): 2 for digit in range(10)}
+    assert "at most 12 training images" in labelled.describe(config)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("train-images-idx3-ubyte.gz", b"no gzip at all", "damaged gzip file"),
+        ("train-images-idx3-ubyte.gz", gzip.compress(b"abcdefgh" * 10)[:-12], "damaged gzip file"),
+        ("train-images-idx3-ubyte.gz", gzip.compress(idx(np.zeros(9, np.uint8))), "no IDX file of 3 dimensions"),
+        ("train-images-idx3-ubyte.gz", gzip.compress(b""), "begins with nothing"),
+        (
+            "train-images-idx3-ubyte.gz",
+            gzip.compress(idx(np.zeros((30, 28, 28), np.uint8))[:-5]),
+            "holds 23515 values, its header announces 30 x 28 x 28",
+        ),
+        ("train-images-idx3-ubyte.gz", gzip.compress(idx(np.zeros((30, 8, 8), np.uint8))), "images of 8 x 8 pixels"),
+        ("train-labels-idx1-ubyte.gz", gzip.compress(idx(np.full(30, 11, np.uint8))), "item 0: label 11 is no digit"),
+        ("train-labels-idx1-ubyte.gz", gzip.compress(idx(np.zeros(29, np.uint8))), "has 30 images.*has 29 labels"),
+    ],
+)
+def test_faults_name_the_file(tmp_path: Path, name: str, content: bytes, message: str) -> None:
+    folder = write_mnist(tmp_path)
+    (folder / name).write_bytes(content)
+    with pytest.raises(DataError, match=message) as error:
+        mnist.load(tmp_path, "train")
+    assert name in str(error.value)
+    with pytest.raises(DataError, match=message):
+        labelled.check(MnistData(root=str(tmp_path)))
+
+
+def test_missing_files_are_looked_for_before_a_run(tmp_path: Path) -> None:
+    folder = write_mnist(tmp_path)
+    labelled.locate(MnistData(root=str(tmp_path)))
+    (folder / "t10k-labels-idx1-ubyte.gz").unlink()
+    with pytest.raises(DataError, match=r"t10k-labels-idx1-ubyte were looked for") as error:
+        labelled.locate(MnistData(root=str(tmp_path)))
+    assert "paperbench data get mnist" in str(error.value)
+    with pytest.raises(ValueError, match="split"):
+        mnist.load(tmp_path, "validation")  # type: ignore[arg-type]

@@ -1,0 +1,188 @@
+"""The distortions have the paper's ranges, and an input is a function of key, sample and epoch."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from paperbench.data.classification import ImageSet
+from paperbench.engine.noise import uniform
+from paperbench.engine.order import EpochOrder
+from paperbench.stn import distortions
+from paperbench.stn.distortions import SIDE, Cluttered, quadrilateral_to_square
+from paperbench.stn.grids import Projective
+from paperbench.stn.inputs import for_test, for_training
+
+NAMES = ("none", "r", "rts", "p", "e", "tc")
+CANVAS = {"none": 28, "r": 28, "rts": 42, "p": 28, "e": 28, "tc": 60}
+CPU = torch.device("cpu")
+
+
+def draws(distortion: distortions.Distortion, count: int = 4000) -> Tensor:
+    return uniform(0, torch.arange(count), torch.zeros(count, dtype=torch.int64), distortion.draws)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_inputs_are_in_range_and_on_their_canvas(digits: ImageSet, name: str) -> None:
+    distortion = distortions.make(name)
+    assert distortion.canvas == CANVAS[name]
+    inputs = for_training(digits, distortion, 0, CPU)
+    images, labels = inputs(torch.arange(40), torch.zeros(40, dtype=torch.int64))
+    assert images.shape == (40, 1, CANVAS[name], CANVAS[name])
+    assert images.dtype == torch.float32
+    assert 0 <= images.min()
+    assert images.max() <= 1
+    assert torch.equal(labels, digits.labels)
+    assert (images.flatten(1).sum(1) > 5).all()  # nothing vanishes
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_an_input_depends_on_key_sample_and_epoch_alone(digits: ImageSet, name: str) -> None:
+    inputs = for_training(digits, distortions.make(name), 5, CPU)
+    samples, epochs = torch.tensor([3, 17, 3]), torch.tensor([0, 1, 2])
+    together, _ = inputs(samples, epochs)
+    for number in range(3):
+        alone, _ = inputs(samples[number : number + 1], epochs[number : number + 1])
+        torch.testing.assert_close(alone[0], together[number], atol=1e-4, rtol=0)  # sums are taken in another order
+    again, _ = for_training(digits, distortions.make(name), 5, CPU)(samples, epochs)
+    assert torch.equal(again, together)
+    if name != "none":
+        assert not torch.equal(together[0], together[2])
+        other, _ = for_training(digits, distortions.make(name), 6, CPU)(samples, epochs)
+        assert not torch.equal(other, together)
+        test, _ = for_test(digits, distortions.make(name), 5, CPU)(samples, epochs)
+        assert not torch.equal(test, together)
+
+
+def test_ranks_share_a_batch_without_changing_it(digits: ImageSet) -> None:
+    inputs = for_training(digits, distortions.make("e"), 0, CPU)
+    whole, _ = inputs.fetch(EpochOrder(40, 8, 0).batch(3))
+    parts = [inputs.fetch(EpochOrder(40, 8, 0, rank, 2).batch(3))[0] for rank in (0, 1)]
+    torch.testing.assert_close(torch.cat(parts), whole, atol=1e-4, rtol=0)
+
+
+def test_the_test_set_is_fixed_and_complete(digits: ImageSet) -> None:
+    inputs = for_test(digits, distortions.make("rts"), 0, CPU)
+    once = [torch.cat(parts) for parts in zip(*inputs.all(7), strict=True)]
+    again = [torch.cat(parts) for parts in zip(*inputs.all(40), strict=True)]
+    torch.testing.assert_close(once[0], again[0], atol=1e-4, rtol=0)
+    assert torch.equal(once[1], digits.labels)
+    shares = [list(inputs.all(7, share=slice(rank, None, 2))) for rank in (0, 1)]
+    assert sum(len(labels) for part in shares for _, labels in part) == 40
+
+
+def test_rotations_cover_a_half_turn() -> None:
+    distortion = distortions.Rotated()
+    theta = distortion.parameters(draws(distortion))
+    angles = torch.rad2deg(torch.atan2(theta[:, 1], theta[:, 0]))
+    assert -90 <= angles.min() < -85
+    assert 85 < angles.max() <= 90
+    assert theta[:, [2, 5]].abs().max() == 0
+    torch.testing.assert_close(theta[:, 0] ** 2 + theta[:, 1] ** 2, torch.ones(len(theta)))
+
+
+def test_rts_turns_scales_and_places_within_its_ranges() -> None:
+    distortion = distortions.RotatedScaledTranslated()
+    theta = distortion.parameters(draws(distortion)).view(-1, 2, 3)
+    scale = 42 / SIDE / theta[:, 0, :2].norm(dim=1)
+    assert 0.7 <= scale.min() < 0.71
+    assert 1.19 < scale.max() <= 1.2001
+    angles = torch.rad2deg(torch.atan2(theta[:, 0, 1], theta[:, 0, 0]))
+    assert -45.001 <= angles.min() < -43
+    assert 43 < angles.max() <= 45.001
+    centre = -torch.linalg.solve(theta[:, :, :2], theta[:, :, 2:])[..., 0] * 21  # pixels from the middle of the canvas
+    room = (42 - SIDE * scale) / 2
+    assert (centre.abs() <= room[:, None] + 1e-3).all()
+    assert (centre.abs() / room[:, None]).max() > 0.95
+
+
+def test_a_centre_that_is_sought_is_found(digits: ImageSet) -> None:
+    """Without turning, at scale 1 and in the middle, RTS is the digit with a black rim."""
+    distortion = distortions.RotatedScaledTranslated()
+    still = torch.tensor([[0.5, 0.6, 0.5, 0.5]])
+    image = distortion(digits.images, torch.tensor([4]), still)[0, 0]
+    torch.testing.assert_close(image[7:35, 7:35], digits.images[4] / 255, atol=1e-3, rtol=0)
+    assert image[:7].max() < 1e-3
+
+
+def test_perspective_sends_moved_corners_to_the_digits_corners() -> None:
+    square = torch.tensor([[-1.0, -1.0], [1.0, -1.0], [1.0, 1.0], [-1.0, 1.0]])
+    moved = 0.8 * square + 0.1 * torch.randn(50, 4, 2, generator=torch.Generator().manual_seed(0))
+    theta = quadrilateral_to_square(moved)
+    grid = Projective((2, 2))
+    for number in range(50):
+        found = grid.map_points(theta[number : number + 1].double(), moved[number].double())
+        torch.testing.assert_close(found[0], square.double(), atol=1e-3, rtol=0)
+
+
+def test_displacements_have_the_papers_deviations() -> None:
+    spline = distortions.Elastic()
+    noise = draws(spline)
+    noise[:, 0] = 1 - 2**-24  # scale 1
+    moved = (spline.parameters(noise) - spline.grid.identity()) * SIDE / 2
+    assert float(moved.std()) == pytest.approx(1.5, rel=0.02)
+    assert float(moved.mean()) == pytest.approx(0, abs=0.02)
+    unmoved = torch.full((1, 33), 0.5)
+    unmoved[0, 1:17] = 0  # radius 0
+    targets = spline.parameters(unmoved)
+    torch.testing.assert_close(targets[0], spline.grid.identity() / 0.875)
+
+
+def test_clutter_is_a_digit_and_patches_of_other_images(digits: ImageSet) -> None:
+    clear, cluttered = Cluttered(60, patches=0), Cluttered(60)
+    noise = draws(cluttered, 40)
+    samples = torch.arange(40)
+    digit = clear(digits.images, samples, noise[:, :2])
+    both = cluttered(digits.images, samples, noise)
+    assert (both >= digit).all()
+    assert (both > digit).flatten(1).sum(1).max() <= 6 * 36
+    corners = clear.corners(noise)
+    for number in range(40):
+        x, y = corners[number].tolist()
+        torch.testing.assert_close(digit[number, 0, y : y + 28, x : x + 28], digits.images[number] / 255)
+    boxes = clear.boxes(noise)
+    torch.testing.assert_close((boxes[:, :2] + 1) * 30, corners.float())
+    torch.testing.assert_close((boxes[:, 2:] - boxes[:, :2]) * 30, torch.full((40, 2), 28.0))
+
+
+def test_overlapping_patches_stop_at_white() -> None:
+    white = ImageSet(
+        images=torch.full((3, 28, 28), 255, dtype=torch.uint8),
+        labels=torch.zeros(3).long(),
+        classes=("0",),
+        name="white",
+    )
+    distortion = Cluttered(34, patches=12)
+    assert distortion(white.images, torch.tensor([0]), draws(distortion, 1)).max() == 1
+
+
+def test_pairs_are_two_channels_and_their_sum(digits: ImageSet) -> None:
+    inputs = for_training(digits, distortions.make("none"), 0, CPU, digits=2)
+    assert inputs.classes == 19
+    samples = torch.arange(40)
+    images, sums = inputs(samples, torch.zeros(40, dtype=torch.int64))
+    assert images.shape == (40, 2, 28, 28)
+    pixels = digits.images.float() / 255
+    assert torch.equal(images[:, 0], pixels)
+    partners = torch.stack([(pixels == image).flatten(1).all(1).nonzero()[0, 0] for image in images[:, 1]])
+    assert torch.equal(sums, digits.labels + digits.labels[partners])
+    again, other = inputs(samples, torch.ones(40, dtype=torch.int64))
+    assert not torch.equal(other, sums)
+    assert torch.equal(again[:, 0], images[:, 0])
+
+
+def test_both_digits_of_a_pair_are_distorted_for_themselves(digits: ImageSet) -> None:
+    same = ImageSet(images=digits.images[:1], labels=digits.labels[:1], classes=digits.classes, name="one")
+    images, _ = for_training(same, distortions.make("r"), 0, CPU, digits=2)(torch.tensor([0]), torch.tensor([0]))
+    assert not torch.equal(images[:, 0], images[:, 1])
+
+
+def test_angles_differ_between_samples() -> None:
+    distortion = distortions.Rotated()
+    theta = distortion.parameters(draws(distortion, 100))
+    assert len(np.unique(theta[:, 0].numpy())) == 100
+    assert math.isfinite(float(theta.sum()))

@@ -1,0 +1,123 @@
+"""The module: where it may stand, how it starts, what its gradients are."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+from paperbench.stn.grids import Affine, Attention, Projective
+from paperbench.stn.localisation import convolutional, fully_connected, house_numbers, strided
+from paperbench.stn.networks import FullyConnectedNet, TransformedNet
+from paperbench.stn.tps import ThinPlateSpline
+from paperbench.stn.transformer import SpatialTransformer
+from paperbench.stn.volumes import Affine3d
+
+
+def transformer(grid: nn.Module | None = None, side: int = 12, **options: object) -> SpatialTransformer:
+    torch.manual_seed(0)
+    localisation, features = fully_connected(1, side, width=8)
+    return SpatialTransformer(
+        localisation=localisation,
+        features=features,
+        grid=grid or Affine((side, side)),
+        **options,  # type: ignore[arg-type]
+    )
+
+
+@pytest.mark.parametrize("family", [Affine, Attention, Projective, ThinPlateSpline])
+def test_it_starts_as_the_identity_whatever_the_input(family: type[nn.Module]) -> None:
+    module = transformer(family((12, 12)))
+    images = torch.rand(5, 1, 12, 12, generator=torch.Generator().manual_seed(1))
+    torch.testing.assert_close(module(images), images, atol=1e-5, rtol=0)
+    assert torch.equal(module.theta(images), module.theta(images.flip(0)))
+
+
+def test_it_learns_where_to_look() -> None:
+    """The gradient reaches the localisation net through the sampler, and its first step already."""
+    module = transformer(start=torch.tensor([0.8, 0.1, 0.0, 0.0, 0.8, 0.0]))
+    module(torch.rand(3, 1, 12, 12)).square().sum().backward()
+    assert module.regression.weight.grad is not None
+    assert module.regression.weight.grad.abs().sum() > 0
+    nn.init.normal_(module.regression.weight)
+    module(torch.rand(3, 1, 12, 12)).square().sum().backward()
+    assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in module.parameters())
+
+
+def test_another_start_and_another_output_size() -> None:
+    module = transformer(Attention((5, 9)), start=torch.tensor([0.5, 0.0, 0.0]))
+    assert module.theta(torch.rand(2, 1, 12, 12)).tolist() == [[0.5, 0.0, 0.0]] * 2
+    assert module(torch.rand(2, 1, 12, 12)).shape == (2, 1, 5, 9)
+
+
+def test_antialiasing_averages_a_finer_sample() -> None:
+    images = torch.rand(2, 1, 12, 12)
+    module = transformer(Affine((12, 12)), antialias=2)
+    torch.testing.assert_close(module(images), nn.functional.avg_pool2d(images, 2), atol=1e-5, rtol=0)
+
+
+def test_several_in_a_row_and_side_by_side() -> None:
+    images = torch.rand(3, 1, 12, 12)
+    row = nn.Sequential(transformer(), nn.Conv2d(1, 1, 3, padding=1), transformer())
+    assert row(images).shape == images.shape
+    net = TransformedNet([transformer(), transformer()], FullyConnectedNet(channels=2, side=12, units=4, classes=3))
+    torch.testing.assert_close(net.warped(images), torch.cat([images, images], 1), atol=1e-5, rtol=0)
+    assert net(images).shape == (3, 3)
+
+
+def test_inside_a_net_it_warps_feature_maps_and_passes_their_gradient() -> None:
+    features = torch.rand(2, 4, 6, 6, requires_grad=True)
+    localisation, count = fully_connected(4, 6, width=8, layers=2)
+    module = SpatialTransformer(localisation=localisation, features=count, grid=Affine((6, 6)))
+    module(features).sum().backward()
+    assert features.grad is not None
+    torch.testing.assert_close(features.grad, torch.ones_like(features), atol=1e-4, rtol=0)
+
+
+def test_volumes() -> None:
+    module = SpatialTransformer(
+        localisation=nn.Sequential(nn.Flatten(), nn.Linear(60, 4)), features=4, grid=Affine3d((3, 4, 5))
+    )
+    volume = torch.rand(2, 1, 3, 4, 5)
+    torch.testing.assert_close(module(volume), volume, atol=1e-5, rtol=0)
+
+
+def test_grids_stay_in_float32_under_autocast() -> None:
+    module = transformer()
+    nn.init.normal_(module.regression.weight, std=0.1)
+    images = torch.rand(2, 1, 12, 12)
+    with torch.autocast("cpu", torch.bfloat16):
+        theta = module.theta(images)
+        warped = module.warp(images, theta)
+    assert theta.dtype == torch.float32
+    assert warped.dtype == torch.float32
+    torch.testing.assert_close(warped, module.warp(images, theta))
+
+
+def test_gradients_of_the_whole_module_in_double() -> None:
+    module = transformer(ThinPlateSpline((4, 4)), side=5).double()
+    nn.init.normal_(module.regression.weight, std=0.05)
+    images = torch.rand(2, 1, 5, 5, dtype=torch.float64, generator=torch.Generator().manual_seed(3))
+    weight = module.regression.weight
+
+    def warp(values: torch.Tensor) -> torch.Tensor:
+        return torch.func.functional_call(module, {"regression.weight": values}, (images,))
+
+    assert torch.autograd.gradcheck(warp, (weight.detach().clone().requires_grad_(),), eps=1e-7, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("build", "side", "weights"),
+    [(convolutional, 28, 10_960), (convolutional, 60, 42_960), (fully_connected, 28, 27_232), (strided, 84, 5_920)],
+)
+def test_localisation_nets_are_those_of_the_paper(build: object, side: int, weights: int) -> None:
+    """Without the last layer: 11,086 with 6 outputs at 28, 43,632 with 32 at 60, 27,430 fully connected, 5,947 for three."""
+    module, features = build(1, side)  # type: ignore[operator]
+    assert sum(p.numel() for p in module.parameters()) == weights
+    assert module(torch.zeros(2, 1, side, side)).shape == (2, features)
+
+
+def test_an_input_that_is_too_small_is_refused() -> None:
+    with pytest.raises(ValueError, match="10x10 pixels is too small"):
+        convolutional(1, 10)
+    assert house_numbers(3, 16)[1] == 32
