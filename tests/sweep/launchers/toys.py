@@ -43,7 +43,9 @@ def drive(launcher: Launcher, handles: Sequence[Handle], *, seconds: float = 200
     return [ending for ending in endings if ending is not None]
 
 
-def until(launcher: Launcher, handles: Sequence[Handle], condition: Callable[[], bool], *, seconds: float = 200) -> None:
+def until(
+    launcher: Launcher, handles: Sequence[Handle], condition: Callable[[], bool], *, seconds: float = 200
+) -> None:
     """Waits, polling as a scheduler does, until `condition` holds."""
     deadline = time.monotonic() + seconds
     while not condition():
