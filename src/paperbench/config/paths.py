@@ -15,7 +15,26 @@ from paperbench.errors import ConfigError
 GROUPS = ("experiment", "data", "model", "optim", "scale", "recipe", "schedule", "reproduce", "launcher")
 """Folders that make a folder of configurations one of ours."""
 
-PATH_KEYS = ("data.root", "model.weights", "checkpoint", "teacher", "gt", "dt")
+PATH_KEYS = (
+    "data.root",
+    "model.weights",
+    "checkpoint",
+    "teacher",
+    "gt",
+    "dt",
+    "images",
+    "masks",
+    "truth",
+    "manifest",
+    "scores",
+    "reference.images",
+    "reference.masks",
+    "calibration",
+    "calibration.images",
+    "calibration.masks",
+    "calibration.truth",
+    "output.transforms",
+)
 """Keys that may name a file or folder. Stored absolute, so that a run resumes from whichever folder one stands in."""
 
 DATA_ROOT_VARIABLE = "PAPERBENCH_DATA"

@@ -1,0 +1,244 @@
+"""Schemas of the tasks `rca-estimate` and `rca-scores`. Defaults are the single-atlas classifier with the paper's maximum."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Annotated, Any, Literal
+
+from pydantic import BeforeValidator, Field
+
+from paperbench.config.schema import (
+    STRICT,
+    Fraction,
+    NonNegativeFloat,
+    NonNegativeInt,
+    OutputConfig,
+    PositiveFloat,
+    PositiveInt,
+    RunConfig,
+)
+
+
+def _several(value: Any) -> Any:
+    """`masks=DIR` is a list of one."""
+    return ([value] if value else []) if isinstance(value, str) else value
+
+
+Paths = Annotated[tuple[str, ...], BeforeValidator(_several), Field(description="a path or a list of paths")]
+MetricName = Literal["dsc", "jaccard", "precision", "recall", "asd", "hd", "hd95"]
+MetricNames = Annotated[tuple[MetricName, ...], Field(min_length=1)]
+OpenFraction = Annotated[float, Field(gt=0, lt=1)]
+
+
+# --- data of the program's own ----------------------------------------------------------------------------------------
+
+
+@dataclass(kw_only=True)
+class LabelledData:
+    """A labelled set: some are references, some are judged, some calibrate; the masks to judge are made by `segmenters`."""
+
+    __pydantic_config__ = STRICT
+
+    references: PositiveInt = 8
+    cases: PositiveInt = 24
+    """Images that are judged."""
+    calibration: NonNegativeInt = 0
+    """Images with known truth, none of them judged, for `calibration.kind=labelled`."""
+    training: NonNegativeInt = 0
+    """Images that the segmenters which learn are trained on; none of them is a reference, judged, or calibrates."""
+    split_seed: NonNegativeInt = 0
+    """Decides which image is what; it stays the same when the run's seed changes."""
+
+
+@dataclass(kw_only=True)
+class PhantomData(LabelledData):
+    """Generated bodies with five organs; nothing is read from disk."""
+
+    __pydantic_config__ = STRICT
+
+    name: Literal["phantoms"] = "phantoms"
+    shape: Annotated[
+        tuple[Annotated[int, Field(ge=24)], ...],
+        Field(min_length=2, max_length=3, description="two or three lengths, each of 24 or more"),
+    ] = (96, 96)
+    data_seed: NonNegativeInt = 0
+
+
+DataConfig = PhantomData
+
+
+@dataclass(kw_only=True)
+class SegmenterConfig:
+    """What makes the masks that are judged where `images` is empty."""
+
+    __pydantic_config__ = STRICT
+
+    kinds: Annotated[tuple[Literal["deformed"], ...], Field(min_length=1)] = ("deformed",)
+    """`deformed`: the truth, made worse by a random amount."""
+    masks: PositiveInt = 1
+    """Deformed masks an image, each of another quality."""
+
+
+# --- the user's own files ---------------------------------------------------------------------------------------------
+
+
+@dataclass(kw_only=True)
+class LabelConfig:
+    """What the numbers in the masks mean."""
+
+    __pydantic_config__ = STRICT
+
+    kind: Literal["values", "bits"] = "values"
+    """`bits`: organs overlap, and a voxel holds the sum of their numbers 1, 2, 4, ..."""
+    values: tuple[PositiveInt, ...] = ()
+    """Labels to judge; empty is all that the references hold."""
+    names: tuple[str, ...] = ()
+    """A name for each of `values`."""
+
+
+@dataclass(kw_only=True)
+class ReferenceConfig:
+    """Images whose masks are known to be right."""
+
+    __pydantic_config__ = STRICT
+
+    images: str = ""
+    masks: str = ""
+    select: Literal["all", "random", "nearest"] = "all"
+    """`nearest`: for each image the `count` that resemble it most."""
+    count: PositiveInt = 8
+    """How many `random` and `nearest` take."""
+
+
+# --- method -----------------------------------------------------------------------------------------------------------
+
+
+@dataclass(kw_only=True)
+class RegistrationConfig:
+    """Affine, then cubic B-splines, coarse to fine, on normalised cross-correlation; empty lists choose by dimension."""
+
+    __pydantic_config__ = STRICT
+
+    affine: tuple[tuple[PositiveInt, PositiveInt], ...] = ()
+    """Levels of (reduction of the image, steps)."""
+    bspline: tuple[tuple[PositiveInt, Annotated[int, Field(ge=4)], PositiveInt], ...] = ()
+    """Levels of (reduction, control points along each axis, steps)."""
+    stiffness: NonNegativeFloat | None = None
+    """Weight of the squared differences of neighbouring control points; null chooses by dimension."""
+    choose_stiffness: tuple[NonNegativeFloat, ...] = ()
+    """Values to choose from: the one whose predictions for degraded masks of the references, each left out in turn, are nearest."""
+
+
+@dataclass(kw_only=True)
+class CalibrationConfig:
+    """From the raw maximum to an unbiased prediction (isotonic regression) and an interval (split-conformal)."""
+
+    __pydantic_config__ = STRICT
+
+    kind: Literal["none", "references", "labelled"] = "references"
+    """`references`: degraded masks of the references, each left out in turn. `labelled`: images with masks and truth."""
+    images: str = ""
+    masks: Paths = ()
+    truth: str = ""
+    degraded: PositiveInt = 16
+    """Degraded masks of each reference."""
+    coverage: OpenFraction = 0.9
+    """Share of the intervals that shall hold the real value."""
+    low: Fraction = 0.4
+    high: Fraction = 0.95
+    """Quantiles of the reference scores that the interval is widened from (Cosarinsky et al. 2025)."""
+
+
+@dataclass(kw_only=True)
+class RcaOutput(OutputConfig):
+    """Where runs are written, and where transforms are kept."""
+
+    __pydantic_config__ = STRICT
+
+    transforms: str | None = None
+    """Folder of computed transforms, shared by all runs; null is `<root>/transforms`, empty keeps none."""
+
+
+@dataclass(kw_only=True)
+class JudgedConfig(RunConfig):
+    """What both tasks share: what a prediction is turned into."""
+
+    __pydantic_config__ = STRICT
+
+    threshold: float = 0.7
+    """A predicted value that is worse is flagged (Robinson et al. 2019: a Dice score of 0.7)."""
+    flag_on: Literal["max", "mean", "calibrated"] = "max"
+    pictures: NonNegativeInt = 6
+    """Pictures of the worst cases, each with the reference that judged it."""
+
+
+@dataclass(kw_only=True)
+class RcaEstimate(JudgedConfig):
+    """Task `rca-estimate`."""
+
+    __pydantic_config__ = STRICT
+
+    images: str = ""
+    """Folder of the images; empty takes `data`."""
+    masks: Paths = ()
+    """A folder of masks, or one a segmenter."""
+    truth: str = ""
+    """Folder of true masks, where there are any: predictions are then held against them."""
+    manifest: str = ""
+    """A CSV file in place of folders: role, case, image, segmenter, mask, truth."""
+    resample: bool = False
+    """Lay masks whose geometry differs over their images, by nearest neighbour, instead of refusing them."""
+    data: DataConfig = field(default_factory=PhantomData)
+    segmenters: SegmenterConfig = field(default_factory=SegmenterConfig)
+    labels: LabelConfig = field(default_factory=LabelConfig)
+    reference: ReferenceConfig = field(default_factory=ReferenceConfig)
+    classifier: Literal["atlas"] = "atlas"
+    metrics: MetricNames = ("dsc",)
+    """The first one is judged, calibrated and flagged; the others are predicted beside it."""
+    registration: RegistrationConfig = field(default_factory=RegistrationConfig)
+    calibration: CalibrationConfig = field(default_factory=CalibrationConfig)
+    # The same section with one key more; configurations are not written to after validation.
+    output: RcaOutput = field(default_factory=RcaOutput)  # pyright: ignore[reportIncompatibleVariableOverride]
+
+
+@dataclass(kw_only=True)
+class ScoreCalibration:
+    """How intervals are made from scores."""
+
+    __pydantic_config__ = STRICT
+
+    coverage: OpenFraction = 0.9
+    low: Fraction = 0.4
+    high: Fraction = 0.95
+
+
+@dataclass(kw_only=True)
+class RcaScores(JudgedConfig):
+    """Task `rca-scores`: the statistics alone, of scores that somebody else computed."""
+
+    __pydantic_config__ = STRICT
+
+    scores: str = ""
+    """CSV with the columns case, label, reference, score, and truth, segmenter where known."""
+    calibration: str = ""
+    """CSV of the same columns with truth, of other cases; empty calibrates nothing."""
+    higher_is_better: bool = True
+    """False for distances: the best reference is then the one with the smallest."""
+    interval: ScoreCalibration = field(default_factory=ScoreCalibration)
+
+
+__all__ = [
+    "CalibrationConfig",
+    "DataConfig",
+    "JudgedConfig",
+    "LabelConfig",
+    "LabelledData",
+    "MetricName",
+    "PhantomData",
+    "PositiveFloat",
+    "RcaEstimate",
+    "RcaScores",
+    "ReferenceConfig",
+    "RegistrationConfig",
+    "SegmenterConfig",
+]

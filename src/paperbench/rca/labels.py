@@ -1,0 +1,86 @@
+"""Which labels there are, and label maps as one binary mask a label.
+
+`values`: a voxel belongs to the organ whose number it holds. `bits`: organs may overlap, and a voxel holds the sum of theirs
+(1, 2, 4, ...).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from paperbench.errors import ConfigError, DataError
+
+Kind = Literal["values", "bits"]
+
+
+@dataclass(frozen=True)
+class Labels:
+    """The labels that are judged, in order: their numbers in the maps and their names."""
+
+    kind: Kind
+    values: tuple[int, ...]
+    names: tuple[str, ...]
+
+    def __len__(self) -> int:
+        return len(self.values)
+
+    def planes(self, labels: Tensor) -> Tensor:
+        """Maps (...) of whole numbers as binary masks (L, ...)."""
+        wanted = torch.tensor(self.values, dtype=labels.dtype, device=labels.device)
+        wanted = wanted.view(-1, *[1] * labels.dim())
+        return (labels & wanted) != 0 if self.kind == "bits" else labels == wanted
+
+    def map_of(self, planes: NDArray[np.bool_]) -> NDArray[np.int64]:
+        """Binary masks (L, ...) as one map; where `values` overlap the later label stands."""
+        out = np.zeros(planes.shape[1:], np.int64)
+        for value, plane in zip(self.values, planes, strict=True):
+            out = out | (plane * value) if self.kind == "bits" else np.where(plane, value, out)
+        return out
+
+
+def settle(
+    kind: Kind, values: Sequence[int], names: Sequence[str], maps: Iterable[tuple[str, NDArray[np.int64]]]
+) -> Labels:
+    """The labels asked for, or all that the references' `maps` (file, map) hold.
+
+    Raises ConfigError where values and names do not fit, DataError where the references hold none of them.
+    """
+    if names and len(names) != len(values):
+        raise ConfigError(f"labels.names: {len(names)} names for {len(values)} labels.values; give one for each")
+    if len(set(values)) != len(values) or len(set(names)) != len(names):
+        raise ConfigError("labels: a value or a name is given twice")
+    if any(value < 1 for value in values):
+        raise ConfigError(f"labels.values: {min(values)} is the background; labels are 1 and above")
+    if kind == "bits" and any(value & (value - 1) for value in values):
+        raise ConfigError("labels.values: with labels.kind=bits they are powers of two: 1, 2, 4, ...")
+    found: set[int] = set()
+    for _, labels in maps:
+        found |= {int(value) for value in np.unique(labels) if value}
+    if kind == "bits":
+        whole = 0
+        for value in found:
+            whole |= value
+        found = {1 << bit for bit in range(63) if whole >> bit & 1}
+    missing = sorted(set(values) - found)
+    if missing:
+        raise DataError(
+            f"labels.values: no reference mask holds {', '.join(map(str, missing))}; "
+            f"they hold {_listed(found)} (labels.kind={kind})"
+        )
+    if not found:
+        raise DataError("the reference masks are all empty: nothing can be judged with them")
+    chosen = tuple(values) or tuple(sorted(found))
+    if len(chosen) > 255:
+        raise DataError(f"the reference masks hold {len(chosen)} labels; name those to judge: labels.values=[1,2]")
+    return Labels(kind, chosen, tuple(names) or tuple(map(str, chosen)))
+
+
+def _listed(values: Iterable[int]) -> str:
+    return ", ".join(map(str, sorted(values)[:20])) or "none"

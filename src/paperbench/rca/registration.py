@@ -1,0 +1,216 @@
+"""One image registered to all references at once: affine, then cubic B-splines, in two or three dimensions.
+
+Shapes: B references, d dimensions, `...` the image axes in the order of the arrays. Coordinates run from -1 to 1 over the box of
+an image (borders, not voxel centres), the last array axis first, as `torch.nn.functional.grid_sample` has them. A transform
+takes places in a reference to places in the image, so that labels of the image are drawn, by nearest neighbour, on the
+reference's voxels.
+
+Every pair is optimised for itself: nothing in the loss, the optimizer or the pyramid mixes references, and doubles keep what
+the processor's order of sums may differ by far below the distance that would move a voxel. So neither order nor batching of the
+references shows in the result. Nothing is random.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+AFFINE_RATE: Final = 0.03
+BSPLINE_RATE: Final = 0.025
+MIN_SIDE: Final = 8
+"""No level is reduced below this many voxels along an axis."""
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """Levels of the pyramid: affine (reduction, steps), B-spline (reduction, control points along each axis, steps)."""
+
+    affine: tuple[tuple[int, int], ...]
+    bspline: tuple[tuple[int, int, int], ...]
+    stiffness: float
+
+
+PLANAR: Final = Schedule(affine=((8, 25), (4, 10)), bspline=((4, 7, 20), (2, 12, 15)), stiffness=0.03)
+SPATIAL: Final = Schedule(affine=((4, 25), (2, 10)), bspline=((4, 7, 30), (2, 12, 40)), stiffness=0.008)
+
+
+@dataclass(frozen=True)
+class Transforms:
+    """From each of B references to the image: `theta` (B, d, d + 1), then `fields` of control points (B, d, c, ..., c)."""
+
+    theta: Tensor
+    fields: tuple[Tensor, ...]
+
+    def __len__(self) -> int:
+        return len(self.theta)
+
+    def grid(self, index: int, shape: Sequence[int]) -> Tensor:
+        """Places in the image of the voxels of reference `index`, whose array has `shape`: (*shape, d)."""
+        theta = self.theta[index : index + 1]
+        grid = F.affine_grid(theta, [1, 1, *shape], align_corners=False)
+        for field in self.fields:
+            grid = grid + displacement(field[index : index + 1], bases(field, shape)).movedim(1, -1)
+        return grid[0]
+
+
+def register(references: Tensor, image: Tensor, schedule: Schedule, scale: Tensor) -> Transforms:
+    """Transforms from `references` (B, 1, ...) to `image` (1, 1, ...), both in [0, 1] and on the same grid of voxels.
+
+    `scale` (B, d): how much larger a reference's box is than the image's, the last array axis first; 1 where no physical size is
+    known. It is where the affine part begins.
+    """
+    batch = references.shape[0]
+    pyramid = {
+        factor: (reduced(references, factor), reduced(image, factor).expand(batch, *[-1] * (image.dim() - 1)))
+        for factor in {level[0] for level in (*schedule.affine, *schedule.bspline)}
+    }
+    theta = _start(references, image, scale)
+    for factor, steps in schedule.affine:
+        theta = _fit_affine(*pyramid[factor], theta, steps)
+    fields: list[Tensor] = []
+    for factor, controls, steps in schedule.bspline:
+        fields.append(_fit_bspline(*pyramid[factor], theta, fields, controls, steps, schedule.stiffness))
+    return Transforms(theta, tuple(fields))
+
+
+def _start(references: Tensor, image: Tensor, scale: Tensor) -> Tensor:
+    """Sizes as the headers say, and centres of mass laid over each other wherever that correlates better than leaving them."""
+    batch, dims = references.shape[0], references.dim() - 2
+    plain = torch.zeros(batch, dims, dims + 1, dtype=references.dtype, device=references.device)
+    plain[:, range(dims), range(dims)] = scale
+    moved = plain.clone()
+    small, small_image = reduced(references, 4), reduced(image, 4).expand(batch, *[-1] * (image.dim() - 1))
+    moved[:, :, dims] = centre_of_mass(small_image) - scale * centre_of_mass(small)
+    loss = [dissimilarity(warped(small_image, theta, small), small) for theta in (plain, moved)]
+    better = loss[1] < loss[0] - 1e-6
+    return torch.where(better.view(-1, 1, 1), moved, plain)
+
+
+def _fit_affine(fixed: Tensor, moving: Tensor, theta: Tensor, steps: int) -> Tensor:
+    theta = theta.clone().requires_grad_(True)
+    optimizer = torch.optim.Adam([theta], lr=AFFINE_RATE)
+    for _ in range(steps):
+        optimizer.zero_grad(set_to_none=True)
+        dissimilarity(warped(moving, theta, fixed), fixed).sum().backward()
+        optimizer.step()
+    return theta.detach()
+
+
+def _fit_bspline(
+    fixed: Tensor, moving: Tensor, theta: Tensor, before: Sequence[Tensor], controls: int, steps: int, stiffness: float
+) -> Tensor:
+    """Control points (B, d, controls, ...) that are added to what the coarser levels did."""
+    batch, dims, shape = fixed.shape[0], fixed.dim() - 2, fixed.shape[2:]
+    base = F.affine_grid(theta, list(fixed.shape), align_corners=False)
+    for field in before:
+        base = base + displacement(field, bases(field, shape)).movedim(1, -1)
+    points = torch.zeros(batch, dims, *[controls] * dims, dtype=fixed.dtype, device=fixed.device, requires_grad=True)
+    matrices = bases(points, shape)
+    optimizer = torch.optim.Adam([points], lr=BSPLINE_RATE)
+    for _ in range(steps):
+        optimizer.zero_grad(set_to_none=True)
+        grid = base + displacement(points, matrices).movedim(1, -1)
+        loss = dissimilarity(sample(moving, grid), fixed) + stiffness * roughness(points)
+        loss.sum().backward()
+        optimizer.step()
+    return points.detach()
+
+
+# --- parts ------------------------------------------------------------------------------------------------------------
+
+
+def dissimilarity(a: Tensor, b: Tensor) -> Tensor:
+    """1 - normalised cross-correlation of each pair, (B, 1, ...) -> (B,); 1 where either is constant."""
+    a, b = (x.flatten(1) - x.flatten(1).mean(1, keepdim=True) for x in (a, b))
+    return 1 - (a * b).sum(1) / (a.norm(dim=1) * b.norm(dim=1) + 1e-6)
+
+
+def roughness(points: Tensor) -> Tensor:
+    """Sum of the squared differences of neighbouring control points, (B, d, c, ...) -> (B,)."""
+    parts = [(points.diff(dim=axis) ** 2).flatten(1).sum(1) for axis in range(2, points.dim())]
+    return torch.stack(parts).sum(0)
+
+
+def reduced(x: Tensor, factor: int) -> Tensor:
+    """Means over about `factor` voxels along each axis, (B, 1, ...)."""
+    shape = [min(length, max(MIN_SIDE, -(-length // factor))) for length in x.shape[2:]]
+    if shape == list(x.shape[2:]):
+        return x
+    if all(length == small * factor for length, small in zip(x.shape[2:], shape, strict=True)):
+        return (F.avg_pool2d if x.dim() == 4 else F.avg_pool3d)(x, factor)
+    if x.dim() == 4:
+        return F.adaptive_avg_pool2d(x, (shape[0], shape[1]))
+    return F.adaptive_avg_pool3d(x, (shape[0], shape[1], shape[2]))
+
+
+def sample(image: Tensor, grid: Tensor) -> Tensor:
+    """Linear interpolation, 0 outside."""
+    return F.grid_sample(image, grid, align_corners=False)
+
+
+def warped(image: Tensor, theta: Tensor, like: Tensor) -> Tensor:
+    """The image (B, 1, ...) drawn on the voxels of `like` by affine maps (B, d, d + 1)."""
+    return sample(image, F.affine_grid(theta, list(like.shape), align_corners=False))
+
+
+def centre_of_mass(x: Tensor) -> Tensor:
+    """(B, 1, ...) of values >= 0 -> (B, d), the last array axis first."""
+    dims = x.dim() - 2
+    mass = x[:, 0]
+    total = mass.flatten(1).sum(1).clamp(min=1e-9)
+    found = []
+    for axis in range(dims):
+        length = x.shape[2 + axis]
+        places = (torch.arange(length, dtype=x.dtype, device=x.device) * 2 + 1) / length - 1
+        profile = mass.sum([1 + other for other in range(dims) if other != axis])
+        found.append((profile * places).sum(1) / total)
+    return torch.stack(found[::-1], dim=1)
+
+
+def bspline_matrix(controls: int, size: int, *, like: Tensor) -> Tensor:
+    """Uniform cubic B-splines over an axis, at the centres of `size` voxels: (size, controls), rows sum to 1."""
+    spans = controls - 3
+    place = (torch.arange(size, dtype=torch.float64) + 0.5) / size * spans
+    first = place.floor().clamp(max=spans - 1).long()
+    t = place - first
+    weights = torch.stack(
+        [(1 - t) ** 3, 3 * t**3 - 6 * t**2 + 4, -3 * t**3 + 3 * t**2 + 3 * t + 1, t**3], dim=1
+    ) / 6  # fmt: skip
+    matrix = torch.zeros(size, controls, dtype=torch.float64)
+    matrix.scatter_(1, first[:, None] + torch.arange(4), weights)
+    return matrix.to(like)
+
+
+def bases(points: Tensor, shape: Sequence[int]) -> list[Tensor]:
+    """The matrix of each axis that takes control points (B, d, c, ...) to an array of `shape`."""
+    return [bspline_matrix(points.shape[2 + axis], length, like=points.detach()) for axis, length in enumerate(shape)]
+
+
+def displacement(points: Tensor, matrices: Sequence[Tensor]) -> Tensor:
+    """Control points (B, d, c, ...) -> displacement (B, d, ...): one matrix product an axis, the smallest products first."""
+    field = points
+    for axis in reversed(range(len(matrices))):
+        field = (field.movedim(2 + axis, -1) @ matrices[axis].T).movedim(-1, 2 + axis)
+    return field
+
+
+def nearest_index(grid: Tensor, shape: Sequence[int]) -> tuple[Tensor, Tensor]:
+    """Which voxel of an image of `shape` each place (..., d) lies in: flat indices (...), and whether it lies inside."""
+    index = torch.zeros(grid.shape[:-1], dtype=torch.int64, device=grid.device)
+    inside = torch.ones_like(index, dtype=torch.bool)
+    dims = len(shape)
+    for axis, length in enumerate(shape):
+        place = torch.floor((grid[..., dims - 1 - axis] + 1) * (length / 2)).long()
+        inside &= (place >= 0) & (place < length)
+        index = index * length + place.clamp(0, length - 1)
+    return index, inside
+
+
+def draw(labels: Tensor, index: Tensor, inside: Tensor) -> Tensor:
+    """Label maps (S, ...) of the image at the voxels that `nearest_index` found: (S, ...); 0 outside."""
+    return labels.flatten(1)[:, index] * inside

@@ -1,0 +1,115 @@
+"""Splines, coordinates and the promises about order and batching."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from scipy.interpolate import BSpline
+
+from paperbench.rca.registration import (
+    Schedule,
+    bases,
+    bspline_matrix,
+    centre_of_mass,
+    displacement,
+    draw,
+    nearest_index,
+    reduced,
+    register,
+)
+from tests.rca.made import picture
+
+FAST = Schedule(affine=((4, 8),), bspline=((2, 5, 6),), stiffness=0.03)
+
+
+def tensor(number: int, shape: tuple[int, ...] = (32, 36)) -> torch.Tensor:
+    image = picture(number, shape=shape).image
+    return torch.from_numpy(image / image.max()).double()[None, None]
+
+
+def test_the_matrix_is_scipys_uniform_cubic_spline() -> None:
+    matrix = bspline_matrix(7, 20, like=torch.zeros(1, dtype=torch.float64)).numpy()
+    place = (np.arange(20) + 0.5) / 20 * 4
+    knots = np.arange(-3, 8)
+    for control in range(7):
+        basis = BSpline(knots, np.eye(7)[control], 3)
+        np.testing.assert_allclose(matrix[:, control], basis(place), atol=1e-12)
+    np.testing.assert_allclose(matrix.sum(1), 1)
+
+
+@pytest.mark.parametrize("shape", [(9, 11), (8, 9, 10)])
+def test_a_displacement_is_the_product_over_all_axes(shape: tuple[int, ...]) -> None:
+    points = torch.randn(
+        2, len(shape), *[5] * len(shape), dtype=torch.float64, generator=torch.Generator().manual_seed(0)
+    )
+    matrices = bases(points, shape)
+    letters = "xyz"[: len(shape)]
+    formula = f"bc{letters}," + ",".join(f"{letter.upper()}{letter}" for letter in letters) + f"->bc{letters.upper()}"
+    torch.testing.assert_close(displacement(points, matrices), torch.einsum(formula, points, *matrices))
+
+
+@pytest.mark.parametrize("shape", [(6, 7), (5, 6, 7)])
+def test_nearest_drawing_is_that_of_grid_sample(shape: tuple[int, ...]) -> None:
+    generator = torch.Generator().manual_seed(1)
+    labels = torch.randint(0, 9, (2, *shape), generator=generator)
+    grid = torch.rand(*shape, len(shape), generator=generator, dtype=torch.float64) * 2.4 - 1.2
+    theirs = F.grid_sample(labels[None].double(), grid[None], mode="nearest", align_corners=False)[0].long()
+    ours = draw(labels, *nearest_index(grid, shape))
+    torch.testing.assert_close(ours, theirs)
+    assert set(ours.unique().tolist()) <= {0, *labels.unique().tolist()}
+
+
+def test_centres_of_mass_have_the_last_axis_first() -> None:
+    image = torch.zeros(1, 1, 4, 8)
+    image[0, 0, 0, 7] = 2.0
+    torch.testing.assert_close(centre_of_mass(image), torch.tensor([[0.875, -0.75]]))
+
+
+def test_reducing_keeps_the_mean_and_a_least_size() -> None:
+    image = torch.rand(1, 1, 64, 30)
+    assert reduced(image, 4).shape[2:] == (16, 8)
+    assert reduced(image, 100).shape[2:] == (8, 8)
+    assert reduced(image[..., :28], 4).mean().item() == pytest.approx(image[..., :28].mean().item(), abs=1e-2)
+
+
+@pytest.mark.parametrize(("offset", "shape"), [((3, -2), (32, 36)), ((2, -1, 1), (24, 24, 24))])
+def test_a_moved_image_is_found_again(offset: tuple[int, ...], shape: tuple[int, ...]) -> None:
+    whole = picture(0, shape=shape)
+    assert whole.truth is not None
+    image = torch.from_numpy(whole.image / whole.image.max()).double()[None, None]
+    axes = tuple(range(len(shape)))
+    reference = torch.roll(image, offset, dims=[2 + axis for axis in axes])
+    found = register(reference, image, Schedule(((4, 25), (2, 15)), (), 0.0), torch.ones(1, len(shape)).double())
+    labels = torch.from_numpy(whole.truth)[None]
+    drawn = draw(labels, *nearest_index(found.grid(0, shape), shape))[0].numpy()
+    wanted = np.roll(whole.truth, offset, axis=axes)
+    agree = 2 * ((drawn == wanted) & (wanted > 0)).sum() / ((drawn > 0).sum() + (wanted > 0).sum())
+    before = 2 * ((whole.truth == wanted) & (wanted > 0)).sum() / (2 * (wanted > 0).sum())
+    assert agree > 0.9 > before
+
+
+@pytest.mark.parametrize("shape", [(32, 36), (24, 24, 26)])
+def test_neither_order_nor_batching_shows_in_the_transforms(shape: tuple[int, ...]) -> None:
+    references = torch.cat([tensor(k, shape) for k in range(4)])
+    image, scale = tensor(9, shape), torch.ones(4, len(shape), dtype=torch.float64)
+    together = register(references, image, FAST, scale)
+    turned = register(references.flip(0), image, FAST, scale)
+    for k in range(4):
+        alone = register(references[k : k + 1], image, FAST, scale[:1])
+        for other, index in ((alone, 0), (turned, 3 - k)):
+            torch.testing.assert_close(together.grid(k, shape), other.grid(index, shape), rtol=0, atol=1e-9)
+
+
+def test_sizes_in_the_world_are_where_the_affine_part_begins() -> None:
+    image = tensor(0, (32, 32))
+    still = Schedule(affine=((2, 1),), bspline=(), stiffness=0.0)
+    found = register(image, image, still, torch.tensor([[1.3, 0.8]], dtype=torch.float64))
+    diagonal = found.theta[0, [0, 1], [0, 1]]
+    torch.testing.assert_close(diagonal, torch.tensor([1.3, 0.8], dtype=torch.float64), atol=0.05, rtol=0)
+
+
+def test_a_constant_reference_leaves_the_transform_finite() -> None:
+    found = register(torch.zeros(1, 1, 32, 32).double(), tensor(0, (32, 32)), FAST, torch.ones(1, 2).double())
+    assert torch.isfinite(found.grid(0, (32, 32))).all()
