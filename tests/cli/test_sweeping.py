@@ -85,7 +85,8 @@ def test_a_failure_is_named_with_the_end_of_its_log_and_what_to_type() -> None:
     at = next(i for i, line in enumerate(lines) if line.startswith("toy: "))
     assert lines[at] == "toy: 1 of 2 runs done, 1 failed"
     assert lines[at + 1].startswith("failed: fault=nan@3, after 0:0")
-    assert any(line.startswith("  | ") and "TrainingError" in line for line in lines[at:])
+    assert any(line.startswith("  | ") and "raise not_finite_error" in line for line in lines[at:])
+    assert sum("not finite at step 3" in line for line in lines[at:]) == 1, "said once"
     command = lines[-1].split("  ")[-1].removeprefix(" ").split()
     assert command[:3] == ["paperbench", "sweep", "--resume"]
     assert command[4:] == ["--jobs", "2", "--retry-failed"]

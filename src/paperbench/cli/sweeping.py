@@ -25,6 +25,8 @@ from paperbench.sweep.stacks import grouped
 from paperbench.sweep.standing import Standing, standing
 
 OUTPUT_ROOT = "output.root"
+MOST_TAILS, LINES_OF_A_TAIL = 10, 6
+"""Of how many failures the end of the log is shown, and how much of it; further ones are named with their log."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -173,8 +175,8 @@ def _print_end(planned: Sweep, outcome: SweepOutcome, options: SweepOptions) -> 
     ]
     line(f"{planned.name}: {', '.join(said)}")
     failed = [result for result in results if result.state == "failed"]
-    for result in failed:
-        _print_failure(result)
+    for number, result in enumerate(failed):
+        _print_failure(result, tail=number < MOST_TAILS)
     line(f"  all of it    {short(planned.directory)}")
     if len(done) > 1:
         line(f"  compare      {shlex.join(['paperbench', 'compare', short(planned.directory)])}")
@@ -186,12 +188,16 @@ def _print_end(planned: Sweep, outcome: SweepOutcome, options: SweepOptions) -> 
         line(f"  try again    {_command(planned, options)}{retry}")
 
 
-def _print_failure(result: MemberResult) -> None:
+def _print_failure(result: MemberResult, *, tail: bool) -> None:
     labels = labelled(result.member.request.labels)
     when = f", after {duration(result.seconds)}" if not result.reused else ", before this sweep"
     line(f"failed: {labels or result.member.hash}{when}: {result.message}")
-    for text in result.log_tail:
-        line(f"  | {text}")
+    if tail:
+        # The message is the last line of a traceback, and was said already.
+        said = result.message.splitlines() or [""]
+        lines = [text for text in result.log_tail if not (said[0] and said[0] in text)]
+        for text in lines[-LINES_OF_A_TAIL:]:
+            line(f"  | {text}")
     line(f"  log: {short(result.member.directory / 'log.txt')}")
 
 

@@ -35,7 +35,7 @@ MOST_LOSSES = 5
 class MemberResult:
     """How a member stands at the end. `reused`: it was so before; `results`: the content of results.json if it is done.
 
-    `seconds` is the run's own time over all its sessions if it is done, else that of the last session.
+    `seconds` is the run's own time over all its sessions.
     """
 
     member: Member
@@ -293,7 +293,7 @@ class Scheduler:
         failed = state == "failed"
         results = now.results if state == "done" else None
         message = how or now.message
-        seconds = float((results or {}).get("seconds") or entry.view.seconds)
+        seconds = float((results or {}).get("seconds") or now.seconds or entry.view.seconds)
         entry.result = MemberResult(
             member=entry.member,
             state=state,

@@ -21,6 +21,8 @@ class Standing:
     step: int = 0
     steps: int = 0
     best: float | None = None
+    seconds: float = 0.0
+    """The run's own time so far, over all its sessions."""
     message: str = ""
     error: str = ""
     exit_code: int | None = None
@@ -51,6 +53,7 @@ def standing(directory: Path) -> Standing:
         step=int(status.get("step") or 0),
         steps=int(status.get("steps") or 0),
         best=float(best) if isinstance(best, int | float) else None,
+        seconds=float(status.get("seconds") or 0.0),
         message=str(status.get("message") or ""),
         error=str(status.get("error") or ""),
         exit_code=status.get("exit_code"),

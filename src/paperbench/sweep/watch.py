@@ -32,7 +32,7 @@ class View:
     message: str = ""
     began: float | None = None
     seconds: float = 0.0
-    """Of the present session once it has ended; for a run that is done, of all of them."""
+    """The run's own time over all its sessions, once the present one has ended."""
 
     def elapsed(self, clock: Callable[[], float] = time.monotonic) -> float:
         """Seconds of the present session until now, or of a finished one."""

@@ -3,7 +3,7 @@
 Every launcher starts it, as a process or by calling `main`. It reads nothing but the directories' own files, and writes
 nothing but these: what a run says goes to its `log.txt`, how far it is to `.progress.json`. A run that is done already is
 left as it is; one that another process works in is waited for. Several directories are trained side by side
-(`engine.session.execute_stacked`).
+(`engine.stacked.execute_stacked`).
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import json
 import os
 import signal
 import sys
+import traceback
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -41,29 +42,36 @@ def main(arguments: Sequence[str], *, watch_parent: bool = True) -> int:
     parser.add_argument("directories", nargs="+", type=Path, metavar="RUN_DIR")
     given = parser.parse_args(arguments)
     with StopFlag(watch_parent=watch_parent) as stop:
-        try:
-            return _work(given.directories, given.threads, stop)
-        except PaperbenchError as error:
-            sys.stderr.write(f"{error}\n")
-            return error.exit_code
-        except Exception as error:
-            sys.stderr.write(f"{type(error).__name__}: {error}\n")
-            return EXIT_FAILED
+        return _work(given.directories, given.threads, stop)
 
 
 def _work(paths: Sequence[Path], threads: int, stop: StopFlag) -> int:
     claimed: list[RunDirectory] = []
     try:
-        for path in sorted(paths):  # one order everywhere: two jobs with common runs never wait for each other
-            directory = claim(path, stop)
-            if stop:
-                return EXIT_STOPPED
-            if directory is not None:
-                claimed.append(directory)
-        return _execute(claimed, threads, stop) if claimed else EXIT_DONE
+        try:
+            for path in sorted(paths):  # one order everywhere: two jobs with common runs never wait for each other
+                directory = claim(path, stop)
+                if stop:
+                    return EXIT_STOPPED
+                if directory is not None:
+                    claimed.append(directory)
+        except Exception as error:
+            sys.stderr.write(f"{error}\n" if isinstance(error, PaperbenchError) else traceback.format_exc())
+            return error.exit_code if isinstance(error, PaperbenchError) else EXIT_FAILED
+        return _recorded(claimed, threads, stop) if claimed else EXIT_DONE
     finally:
         for directory in claimed:
             directory.release()
+
+
+def _recorded(claimed: Sequence[RunDirectory], threads: int, stop: StopFlag) -> int:
+    """`_execute`, whose failures are in the run's own status and log by the time they arrive here."""
+    try:
+        return _execute(claimed, threads, stop)
+    except PaperbenchError as error:
+        return error.exit_code
+    except BaseException:
+        return EXIT_FAILED
 
 
 def _execute(claimed: Sequence[RunDirectory], threads: int, stop: StopFlag) -> int:
