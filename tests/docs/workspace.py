@@ -9,7 +9,7 @@ What stands for something in a document, and what is put in its place:
 `SWEEP`        the folder of a sweep over both
 `DIR`          a folder that holds every data set the program reads, some images each
 `IMAGE.jpg`    a picture
-`=FILE.pth`    a file, whatever its name
+`=FILE.pth`    a file, whatever its name; `=FILE.csv` what its key takes
 `EXPERIMENT`   faster-rcnn
 =============  =========================================================================================================
 
@@ -35,6 +35,7 @@ from paperbench.config.compose import compose
 from tests.cli.recorded import record_sweep
 from tests.data import files
 from tests.docs.documents import Command
+from tests.rca import made as segmentations
 
 DRY = ("train", "estimate", "sweep", "reproduce")
 """Commands that are only looked at."""
@@ -104,7 +105,9 @@ class Workspace:
         if name in makers:
             name = str(makers[name]())
         elif name in ("DIR", "../data"):
-            name = str({"gt": self.devkit, "dt": self.detections}.get(key, self.data))
+            name = str({"gt": self.devkit, "dt": self.detections, **self.segmentations}.get(key, self.data))
+        elif name.endswith(".csv") and key in self.segmentations:
+            name = str(self.segmentations[key])
         elif name.startswith("IMAGE"):
             name = str(self.picture)
         elif equals and Path(name).suffix in (".pth", ".pt") and "/" not in name:
@@ -164,6 +167,23 @@ class Workspace:
         folder.mkdir()
         (folder / "comp4_det_val_dog.txt").write_text("val-0 0.9 5 5 30 30\nval-1 0.8 5 5 30 30\n", encoding="utf-8")
         return folder
+
+    @cached_property
+    def segmentations(self) -> dict[str, Path]:
+        """Pictures, masks, references, a manifest and files of scores, by the keys that name them."""
+        root = self.folder / "segmentations"
+        words = segmentations.folders(root)
+        places = {key: Path(value) for key, _, value in (word.partition("=") for word in words) if "root" not in key}
+        places = {key: path for key, path in places.items() if path.is_dir()} | {"truth": root / "truth"}
+        places["manifest"] = root / "list.csv"
+        lines = ["role,case,image,segmenter,mask,truth"]
+        lines += [f"reference,r{k},ref-images/r{k}.png,,,ref-masks/r{k}.png" for k in range(3)]
+        lines += [f"case,c{k},images/c{k}.png,,masks/c{k}.png," for k in range(2)]
+        places["manifest"].write_text("\n".join(lines) + "\n", encoding="utf-8")
+        for key, case in (("scores", "a"), ("calibration", "b")):
+            places[key] = root / f"{key}.csv"
+            places[key].write_text(f"case,label,reference,score,truth\n{case},x,r,0.5,0.6\n", encoding="utf-8")
+        return places
 
     @cached_property
     def picture(self) -> Path:
