@@ -34,7 +34,7 @@ def test_inputs_are_in_range_and_on_their_canvas(digits: ImageSet, name: str) ->
     images, labels = inputs(torch.arange(40), torch.zeros(40, dtype=torch.int64))
     assert images.shape == (40, 1, CANVAS[name], CANVAS[name])
     assert images.dtype == torch.float32
-    assert 0 <= images.min()
+    assert images.min() >= 0
     assert images.max() <= 1
     assert torch.equal(labels, digits.labels)
     assert (images.flatten(1).sum(1) > 5).all()  # nothing vanishes
@@ -117,6 +117,20 @@ def test_perspective_sends_moved_corners_to_the_digits_corners() -> None:
     for number in range(50):
         found = grid.map_points(theta[number : number + 1].double(), moved[number].double())
         torch.testing.assert_close(found[0], square.double(), atol=1e-3, rtol=0)
+
+
+def test_perspective_never_folds_the_digit_over() -> None:
+    distortion = distortions.Perspective()
+    corners = distortion.moved_corners(draws(distortion))
+    after = corners.roll(-1, 1) - corners
+    before = corners - corners.roll(1, 1)
+    turns = before[..., 0] * after[..., 1] - before[..., 1] * after[..., 0]
+    assert (turns > 0.25 * 4 * 0.75**2 - 1e-5).all()
+    moved = (corners - corners.sign() * 0.875).flatten(1) * SIDE / 2
+    assert 4.0 < float(moved.std()) < 5.0  # those that fold are the ones that moved farthest
+    hopeless = draws(distortion, 3)
+    hopeless[:, 1:] = 1 - 2**-24  # the same long way for all corners, every time
+    assert torch.isfinite(distortion.parameters(hopeless)).all()
 
 
 def test_displacements_have_the_papers_deviations() -> None:

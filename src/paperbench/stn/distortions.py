@@ -106,11 +106,15 @@ class RotatedScaledTranslated(Warp):
 class Perspective(Warp):
     """P: scaled by 0.75 to 1, then each corner moved by a normal number of pixels with deviation 5: a homography.
 
-    Where moved corners make no convex quadrilateral, the part of the image behind the horizon stays black.
+    Corners moved that far may fold the square over or squash it flat, and nothing of the digit is left. The paper's own errors, 0.8
+    percent on this set, leave no room for that: where the triangle at a corner is less than `LEAST` of what it was, all four are
+    drawn again (9 in 100 images), up to `ATTEMPTS` times, and then left where they are.
     """
 
-    draws = 9
     deviation = 5.0
+    LEAST = 0.25
+    ATTEMPTS = 4
+    draws = 1 + 8 * ATTEMPTS
 
     def __init__(self) -> None:
         super().__init__(Projective((SIDE, SIDE)), SIDE)
@@ -121,9 +125,17 @@ class Perspective(Warp):
         return super().to(device)
 
     def parameters(self, uniform: Tensor) -> Tensor:
-        scale = _between(uniform[:, :1], 0.75, 1.0)
-        moved = normal(uniform[:, 1:]).view(-1, 4, 2) * (2 * self.deviation / SIDE)
-        return quadrilateral_to_square(scale[:, :, None] * self._corners + moved)
+        return quadrilateral_to_square(self.moved_corners(uniform))
+
+    def moved_corners(self, uniform: Tensor) -> Tensor:
+        """(B, 4, 2) normalised, from the upper left one clockwise."""
+        still = _between(uniform[:, :1, None], 0.75, 1.0) * self._corners
+        drawn = normal(uniform[:, 1:].view(-1, self.ATTEMPTS, 8)).unflatten(2, (4, 2)) * (2 * self.deviation / SIDE)
+        tried = torch.cat([still[:, None] + drawn, still[:, None]], dim=1)
+        sound = (_turns(tried) > self.LEAST * _turns(still)[:, None]).all(2)
+        sound[:, -1] = True
+        first = sound.to(torch.uint8).argmax(1)
+        return tried.take_along_dim(first[:, None, None, None], dim=1)[:, 0]
 
 
 class Elastic(Warp):
@@ -244,6 +256,12 @@ def quadrilateral_to_square(corners: Tensor) -> Tensor:
     )
     to_unit = adjugate(from_unit)
     return Projective.parameters_of(torch.cat([2 * to_unit[:, :2] - to_unit[:, 2:], to_unit[:, 2:]], dim=1))
+
+
+def _turns(corners: Tensor) -> Tensor:
+    """(..., 4) twice the signed area of the triangle at each corner of (..., 4, 2); all positive if convex and clockwise."""
+    before, after = corners - corners.roll(1, -2), corners.roll(-1, -2) - corners
+    return before[..., 0] * after[..., 1] - before[..., 1] * after[..., 0]
 
 
 def _cross(first: Tensor, second: Tensor) -> Tensor:
