@@ -78,7 +78,7 @@ def assert_same_weights(first: Path, second: Path, *stages: str) -> None:
             assert torch.equal(value, other[name]), f"{stage}, {name}"
 
 
-class Crash(Exception):
+class CrashError(Exception):
     """What stands for a kill."""
 
 
@@ -100,7 +100,7 @@ class CrashingReporter(SilentReporter):
         if (phase, done) == self._at:
             if self._kill:
                 os.kill(os.getpid(), signal.SIGKILL)
-            raise Crash
+            raise CrashError
 
 
 def start_and_be_killed(config: Mapping[str, Any], run_dir: Path, stage: str, step: int) -> None:

@@ -20,7 +20,9 @@ from paperbench.errors import CheckpointError, ConfigError, DataError, Paperbenc
 def _images(count: int, seed: int) -> Images:
     pixels = torch.randint(0, 256, (count, 4, 4), dtype=torch.uint8, generator=torch.Generator().manual_seed(seed))
     labels = torch.arange(count) % 3
-    return Images.of(ImageSet(images=pixels, labels=labels, classes=("a", "b", "c"), name="made up"), torch.device("cpu"))
+    return Images.of(
+        ImageSet(images=pixels, labels=labels, classes=("a", "b", "c"), name="made up"), torch.device("cpu")
+    )
 
 
 TRAIN, TEST = _images(9, 0), _images(6, 1)
@@ -147,5 +149,5 @@ def test_places_without_a_teacher(tmp_path: Path, made: str) -> None:
     place = tmp_path / "run"
     if made != "nothing":
         (place / ("checkpoints" if made == "no nets" else ".")).mkdir(parents=True)
-    with pytest.raises(ConfigError, match="teacher=.*run"):
+    with pytest.raises(ConfigError, match=r"teacher=.*run"):
         find(str(place))

@@ -65,7 +65,9 @@ def test_short_weights_are_left_alone() -> None:
 def _foreign() -> nn.Module:
     torch.manual_seed(1)
     return nn.Sequential(
-        OrderedDict(fc1=nn.Linear(64, 9), relu1=nn.ReLU(), fc2=nn.Linear(9, 6, bias=False), act=nn.ReLU(), out=nn.Linear(6, 3))
+        OrderedDict(
+            fc1=nn.Linear(64, 9), relu1=nn.ReLU(), fc2=nn.Linear(9, 6, bias=False), act=nn.ReLU(), out=nn.Linear(6, 3)
+        )
     )
 
 

@@ -18,7 +18,7 @@ from paperbench.engine.rundir import RunDirectory
 from paperbench.engine.signals import StopFlag
 from paperbench.engine.stacked import execute_stacked
 from tests.distill.runs import (
-    Crash,
+    CrashError,
     CrashingReporter,
     assert_same_weights,
     metrics_of,
@@ -118,7 +118,7 @@ def test_a_stack_breaks_off_and_goes_on_to_the_same_weights(tmp_path: Path, both
     configs = [resolved(tmp_path / "out", *LONG, *kind) for kind in KINDS]
     directories = [tmp_path / str(number) for number in range(len(KINDS))]
     for stage, step in (("baseline", 20), ("distilled", 35)):
-        with pytest.raises(Crash):
+        with pytest.raises(CrashError):
             _side_by_side(configs, directories, CrashingReporter(stage, step))
     assert _side_by_side(configs, directories) == expected
     for number, directory in enumerate(directories):
@@ -126,10 +126,10 @@ def test_a_stack_breaks_off_and_goes_on_to_the_same_weights(tmp_path: Path, both
 
 
 def test_a_run_of_a_broken_stack_can_go_on_alone(tmp_path: Path, both: Any) -> None:
-    alone, _, expected, _ = both
+    _, _, expected, _ = both
     configs = [resolved(tmp_path / "out", *LONG, *kind) for kind in KINDS[:2]]
     directories = [tmp_path / str(number) for number in range(2)]
-    with pytest.raises(Crash):
+    with pytest.raises(CrashError):
         _side_by_side(configs, directories, CrashingReporter("distilled", 35))
     metrics = resume(directories[1])
     assert metrics["distilled/test/nll"] == pytest.approx(expected[1]["distilled/test/nll"], abs=1e-4)
@@ -153,13 +153,28 @@ def _key(*overrides: str) -> Any:
 
 
 def test_students_that_may_share_a_stack() -> None:
-    for override in ("temperature=3", "seed=4", "hard_weight=0.5", "optim.lr=0.1", "model.width=700", "teaching.seed=2"):
+    for override in (
+        "temperature=3",
+        "seed=4",
+        "hard_weight=0.5",
+        "optim.lr=0.1",
+        "model.width=700",
+        "teaching.seed=2",
+    ):
         assert _key(override) == _key(), override
 
 
 @pytest.mark.parametrize(
     "override",
-    ["model.width=300", "model.layers=3", "train.samples=7", "transfer.omit=3", "targets=logits", "data=mnist", "jitter=1"],
+    [
+        "model.width=300",
+        "model.layers=3",
+        "train.samples=7",
+        "transfer.omit=3",
+        "targets=logits",
+        "data=mnist",
+        "jitter=1",
+    ],
 )
 def test_students_that_may_not(override: str) -> None:
     assert _key(override) != _key()

@@ -18,7 +18,7 @@ from paperbench.engine.lock import FileLock
 from paperbench.errors import ConfigError, DataError
 from tests.distill.runs import (
     TINY,
-    Crash,
+    CrashError,
     CrashingReporter,
     assert_same_weights,
     resolved,
@@ -73,7 +73,8 @@ def test_another_temperature_trains_neither_teacher_nor_baseline_again(tmp_path:
 
 
 @pytest.mark.parametrize(
-    "change", ["seed=1", "teaching.jitter=1", "teaching.net.width=13", "teaching.optim.lr=0.002", "data.max_train_images=100"]
+    "change",
+    ["seed=1", "teaching.jitter=1", "teaching.net.width=13", "teaching.optim.lr=0.002", "data.max_train_images=100"],
 )
 def test_a_teacher_of_another_recipe_is_another_teacher(tmp_path: Path, change: str) -> None:
     train(resolved(tmp_path, "baseline.train=false"), tmp_path / "a")
@@ -90,7 +91,7 @@ def test_a_fixed_teacher_serves_students_of_all_seeds(tmp_path: Path) -> None:
 
 def test_a_finished_run_does_not_need_the_shared_folder(tmp_path: Path) -> None:
     config = resolved(tmp_path)
-    with pytest.raises(Crash):
+    with pytest.raises(CrashError):
         train(config, tmp_path / "run", CrashingReporter("distilled", 2))
     for path in (tmp_path / hard.SHARED).iterdir():
         for file in path.iterdir():
@@ -134,7 +135,7 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[st
 def test_a_run_resumes_to_the_same_weights_whichever_stage_broke_off(
     tmp_path: Path, undisturbed: tuple[Path, dict[str, float]], stage: str, step: int
 ) -> None:
-    with pytest.raises(Crash):
+    with pytest.raises(CrashError):
         train(resolved(tmp_path, "teaching.net.dropout=0.5"), tmp_path / "run", CrashingReporter(stage, step))
     watching = CrashingReporter()
     metrics = resume(tmp_path / "run", watching)
@@ -157,7 +158,7 @@ def test_another_run_goes_on_with_the_teacher_of_a_killed_one(
     tmp_path: Path, undisturbed: tuple[Path, dict[str, float]]
 ) -> None:
     config = resolved(tmp_path, "teaching.net.dropout=0.5")
-    with pytest.raises(Crash):
+    with pytest.raises(CrashError):
         train(config, tmp_path / "first", CrashingReporter("teacher", 5))
     watching = CrashingReporter()
     assert train(config, tmp_path / "second", watching) == undisturbed[1]
@@ -216,9 +217,7 @@ def test_an_ensemble_is_trained_kept_and_given_on(tmp_path: Path) -> None:
     assert {"teacher/test/errors", "teacher-0/test/errors", "teacher-1/test/errors"} <= set(trained)
     first, second = weights(tmp_path / "a", "teacher-0"), weights(tmp_path / "a", "teacher-1")
     assert not torch.equal(first["head.weight"], second["head.weight"])
-    given = train(
-        resolved(tmp_path / "elsewhere", f"teacher={tmp_path / 'a'}", "baseline.train=false"), tmp_path / "b"
-    )
+    given = train(resolved(tmp_path / "elsewhere", f"teacher={tmp_path / 'a'}", "baseline.train=false"), tmp_path / "b")
     assert given["distilled/test/nll"] == trained["distilled/test/nll"]
     by_logits = train(
         resolved(tmp_path, "teaching.members=2", "teaching.average=logits", "baseline.train=false"), tmp_path / "c"
@@ -236,7 +235,9 @@ def test_omitted_digits_are_reported_with_both_corrections(tmp_path: Path) -> No
     )
     assert metrics["corrected/test/errors"] <= metrics["distilled/test/errors"]
     assert metrics["corrected/test/errors"] <= metrics["validated/test/errors"]
-    assert metrics["distilled/omitted/right"] == pytest.approx(100 * (1 - metrics["distilled/omitted/errors"] / 6), abs=20)
+    assert metrics["distilled/omitted/right"] == pytest.approx(
+        100 * (1 - metrics["distilled/omitted/errors"] / 6), abs=20
+    )
     assert (tmp_path / "run" / "figures" / "bias.png").is_file()
     removed = 100 * (1 - metrics["corrected/test/errors"] / metrics["distilled/test/errors"])
     assert metrics["corrected/removed"] == pytest.approx(removed)
@@ -289,9 +290,7 @@ def test_targets_teach(tmp_path: Path, targets: str) -> None:
         (["model=convnet", "model.layers=9"], "model.layers=9"),
     ],
 )
-def test_mistakes_are_found_before_anything_is_written(
-    tmp_path: Path, overrides: list[str], message: str
-) -> None:
+def test_mistakes_are_found_before_anything_is_written(tmp_path: Path, overrides: list[str], message: str) -> None:
     chosen = [text for text in TINY if text.partition("=")[0] not in {o.partition("=")[0] for o in overrides}]
     with pytest.raises(ConfigError, match=message):
         plan(compose("distill", [*chosen, *overrides]).config)

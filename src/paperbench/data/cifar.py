@@ -27,6 +27,7 @@ _HARMLESS: Final = {
     ("numpy", "ndarray"),
     ("numpy", "dtype"),
     ("_codecs", "encode"),
+    ("__builtin__", "bytes"),
 }
 
 

@@ -34,7 +34,9 @@ def confusable(matrix: Tensor, *, count: int, size: int = 0, seed: int) -> list[
     if size and not 2 <= size < classes:
         raise ValueError(f"sets of {size} out of {classes} classes; choose from 2 to {classes - 1}, or 0")
     columns = matrix.T.cpu().numpy()
-    means = KMeans(n_clusters=count, n_init=10, random_state=seed % 2**32).fit(columns)
+    # Without stubs, the type of `n_init` is guessed from its default, "auto".
+    means = KMeans(n_clusters=count, n_init=10, random_state=seed % 2**32)  # pyright: ignore[reportArgumentType]
+    means.fit(columns)
     if size == 0:
         sets = [np.flatnonzero(means.labels_ == number) for number in range(count)]
     else:

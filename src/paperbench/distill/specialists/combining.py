@@ -15,8 +15,8 @@ A being the number of active specialists. So only v and the u are unknown. They 
     v + sum_m u_m - sum_j f_j log(v + sum of u_m over the m that know j) - sum_m d_m log u_m,
 
 whose gradient is 1 - sum_j q_j for v and 1 - (mass of q in S_m) - d_m / u_m for u_m. Newton's method finds it in a few steps.
-Nothing is ever subtracted but at the very end of a comparison, so a generalist that is sure to thirty digits does no harm; steps are
-relative to the unknowns, which may lie as far apart.
+The denominators are sums of positive numbers and steps are relative to the unknowns, so a generalist that is sure to a hundred
+digits does no harm.
 
 B images, K classes, M specialists.
 """
@@ -31,8 +31,8 @@ from paperbench.errors import TrainingError
 _TOLERANCE = 1e-12
 _MOST_STEPS = 1000
 _MOST_HALVINGS = 40
-_SHRINKING = 0.95
-_FLOOR = 1e-30
+_SHRINKING = 0.99
+_FLOOR = 1e-250
 """Of the generalist's probabilities: with none at all outside S_m the dustbin's mass could go nowhere. And what a dustbin must
 hold to count."""
 
@@ -117,7 +117,7 @@ class _Problem:
         # A trace on the diagonal of ones: classes that nobody tells apart leave directions without curvature.
         matrix = matrix + 1e-14 * torch.eye(matrix.shape[1], dtype=matrix.dtype, device=matrix.device)
         direction = -scale * torch.linalg.solve(matrix, scale * gradient)
-        # Each unknown may shrink twentyfold at once, and does not hold the others back when it would have to shrink more.
+        # Each unknown may shrink a hundredfold at once, and does not hold the others back when it would have to shrink more.
         kept = direction.clamp(min=-_SHRINKING)
         downhill = (gradient * kept).sum(1, keepdim=True) < 0
         shortened = direction * (_SHRINKING / (-direction).amax(1, keepdim=True).clamp_min(_SHRINKING))
@@ -125,7 +125,7 @@ class _Problem:
         return self._searched(y, direction, (gradient * direction).sum(1, keepdim=True))
 
     def _searched(self, y: Tensor, direction: Tensor, slope: Tensor) -> Tensor:
-        """y (1 + length direction) with the longest length, halved from 1, that lowers the function enough (Armijo). slope: (B, 1)."""
+        """y (1 + length direction), the length halved from 1 until the function falls enough (Armijo). slope: (B, 1)."""
         length = torch.ones_like(slope)
         before = self._value(y)
         near = slope.abs() < _LEVEL

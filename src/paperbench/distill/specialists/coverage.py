@@ -43,6 +43,8 @@ def conditional_accuracy(scores: Tensor, labels: Tensor, known: Tensor) -> float
     right = images = 0
     for row in known.to(labels.device):
         members = row.nonzero().squeeze(1)
+        if not len(members):
+            continue
         of_set = row[labels]
         answers = members[scores[of_set][:, members].argmax(1)]
         right += int((answers == labels[of_set]).sum())
