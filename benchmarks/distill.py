@@ -1,0 +1,401 @@
+"""Distillation: student updates per second, and what the short schedule reaches on MNIST.
+
+    uv run python -m benchmarks.distill speed --data-root DIR
+    uv run python -m benchmarks.distill accuracy --data-root DIR [--part nets|omitted|temperature ...]
+
+`speed`, stacked: five students (temperatures 1, 2, 4, 8, 20) distilled by one teacher, side by side in one process against one
+after another, for 800, 300 and 30 units. Both sides are the code that `paperbench sweep distill --stacked` and
+`paperbench train distill` run, from batch to update, with the log lines of the short schedule; a student update is one step of
+one student.
+
+`speed`, loader: one student in that loop against the loop that a user writes first: torchvision's MNIST with `ToTensor` behind a
+DataLoader, the teacher's forward pass in every step, `kl_div`, Adam. The same nets, batch and precision; the DataLoader with
+the number of workers that is fastest here of 0, 1 and 2. That the soft targets are computed once belongs to what is compared;
+`same targets` gives the loader's side the stored ones as well.
+
+Rounds of both sides take turns in one process; the first steps of each are not counted. Each number is the median over rounds, a
+ratio the median of the ratios of neighbouring rounds.
+
+`accuracy` does the runs themselves, as the command line would, and writes what each reached and how long it took. Parts:
+`nets` (teacher, 2x800 on hard targets, 2x800 distilled; one seed timed alone), `omitted` (without 3s, with and without held-back
+images; only 7s and 8s), `temperature` (30 units at T = 1, 2, 3, 4, 8, 20 with three seeds, and 300 and 800 units if asked for).
+Runs are kept in `--runs` and continue where they were interrupted. With `--scale paper` and `--device cuda` the same on a GPU.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from pathlib import Path
+from statistics import mean, median
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.utils.data import DataLoader
+from torchvision.datasets import MNIST
+from torchvision.transforms.v2 import Compose, ToDtype, ToImage
+
+from benchmarks.common import machine, spread, write
+from paperbench.config.compose import compose
+from paperbench.config.validate import config_hash
+from paperbench.distill.config import Distill
+from paperbench.distill.pictures import temperature_curves
+from paperbench.distill.stacked import Students
+from paperbench.distill.training import Data, Part, load
+from paperbench.engine import device as devices
+from paperbench.engine import launch
+from paperbench.engine.checkpoints import CheckpointStore
+from paperbench.engine.metriclog import JsonLines, MetricLog
+from paperbench.engine.ranks import Ranks
+from paperbench.engine.reporter import SilentReporter
+from paperbench.engine.run import Run
+from paperbench.engine.rundir import RunDirectory
+from paperbench.engine.session import settings
+from paperbench.engine.signals import StopFlag
+from paperbench.engine.stacked_trainer import fit_side_by_side
+from paperbench.engine.trainer import Trainer
+
+TEMPERATURES = (1, 2, 4, 8, 20)
+SWEEP = (1, 2, 3, 4, 8, 20)
+WIDTHS = (800, 300, 30)
+Rows = list[dict[str, Any]]
+
+
+def configuration(root: Path, *overrides: str) -> tuple[Distill, dict[str, Any]]:
+    """`paperbench train distill data=mnist ...`, as an object and as data."""
+    composed = compose("distill", ["data=mnist", f"data.root={root}", *overrides])
+    return composed.config, composed.resolved
+
+
+# --- speed ------------------------------------------------------------------------------------------------------------
+
+
+class Bench:
+    """Students of one width on real images, with made-up opinions of a teacher: what they say takes no time to compute."""
+
+    def __init__(self, args: argparse.Namespace, data: Data, folder: Path, width: int) -> None:
+        self.args = args
+        self.data = data
+        self.folder = folder
+        self.width = width
+        self.device = data.train.pixels.device
+        self._runs = 0
+        self._opinion = (
+            torch.randn(1, len(data.train), 10, generator=torch.Generator().manual_seed(0)).to(self.device) * 4
+        )
+
+    def trainer(self, temperature: float, steps: int) -> Trainer:
+        """A trainer as the task makes it."""
+        config, resolved = configuration(
+            self.args.data_root,
+            f"temperature={temperature}",
+            f"model.width={self.width}",
+            f"train.samples={steps * 256}",
+            "train.evaluate_every=0",
+            "train.checkpoint_every=1000000",
+            "baseline.train=false",
+            f"output.root={self.folder}",
+        )
+        self._runs += 1
+        directory = RunDirectory.create(self.folder, "bench", resolved, self.folder / f"run-{self._runs}")
+        run = Run(
+            directory=directory,
+            device=self.device,
+            precision=self.args.precision,
+            ranks=Ranks(),
+            reporter=SilentReporter(),
+            stop=StopFlag(),
+            log=MetricLog([JsonLines(directory.metrics_file)]),
+            checkpoints=CheckpointStore(directory.checkpoints),
+            seed=0,
+            config_hash=config_hash(resolved),
+        )
+        part = Part.of(config, run, self.data)
+        part.teacher_logits = self._opinion
+        trainer = part.trainer()
+        trainer.evaluate = None
+        return trainer
+
+    def alone(self, steps: int) -> float:
+        """Student updates per second, five students one after another."""
+        seconds = 0.0
+        for temperature in TEMPERATURES:
+            trainer = self.trainer(temperature, steps)
+            trainer.fit()
+            seconds += trainer.order.batch_size * (steps - 1) / trainer.clock.rate()
+        return len(TEMPERATURES) * (steps - 1) / seconds
+
+    def stacked(self, steps: int) -> float:
+        """The same, side by side."""
+        trainers = [self.trainer(temperature, steps) for temperature in TEMPERATURES]
+        for result in fit_side_by_side(trainers, lambda numbers: Students([trainers[n] for n in numbers])):
+            if isinstance(result, Exception):
+                raise result
+        return len(TEMPERATURES) * trainers[0].clock.rate() / trainers[0].order.batch_size
+
+    def one(self, steps: int) -> float:
+        """Updates per second of a single student."""
+        trainer = self.trainer(20, steps)
+        trainer.fit()
+        return trainer.clock.rate() / trainer.order.batch_size
+
+
+def plain_mlp(width: int) -> nn.Sequential:
+    """2 x width, as anybody would write it."""
+    return nn.Sequential(
+        nn.Flatten(), nn.Linear(784, width), nn.ReLU(), nn.Linear(width, width), nn.ReLU(), nn.Linear(width, 10)
+    )
+
+
+class Loop:
+    """The loop that a user writes first."""
+
+    def __init__(self, args: argparse.Namespace, device: torch.device, width: int, *, workers: int) -> None:
+        images = MNIST(
+            str(args.data_root), train=True, transform=Compose([ToImage(), ToDtype(torch.float32, scale=True)])
+        )
+        self.loader = DataLoader(Indexed(images), batch_size=256, shuffle=True, num_workers=workers, drop_last=True)
+        self.device = device
+        self.precision = args.precision
+        self.student = plain_mlp(width).to(device)
+        self.teacher = plain_mlp(1200).to(device).eval()
+        self.optimizer = torch.optim.Adam(self.student.parameters(), lr=1e-3)
+        self.stored = torch.randn(60_000, 10, device=device)
+
+    def rate(self, steps: int, *, same_targets: bool) -> float:
+        """Updates per second."""
+        began, done = 0.0, -_UNCOUNTED
+        while True:
+            for images, labels, indices in self.loader:
+                self._step(images.to(self.device), labels.to(self.device), indices if same_targets else None)
+                done += 1
+                if done == 0:
+                    self._wait()
+                    began = time.perf_counter()
+                elif done == steps:
+                    self._wait()
+                    return steps / (time.perf_counter() - began)
+
+    def _wait(self) -> None:
+        if self.device.type == "cuda":
+            torch.cuda.synchronize()
+
+    def _step(self, images: Tensor, labels: Tensor, indices: Tensor | None) -> None:
+        with devices.autocast(self.device, self.precision):
+            logits = self.student(images).float()
+            with torch.no_grad():
+                told = self.teacher(images).float() if indices is None else self.stored[indices.to(self.device)]
+        soft = F.kl_div(F.log_softmax(logits / 20, 1), F.softmax(told / 20, 1), reduction="batchmean") * 400
+        loss = soft + 0.1 * F.cross_entropy(logits, labels)
+        self.optimizer.zero_grad()
+        loss.backward()
+        self.optimizer.step()
+
+
+_UNCOUNTED = 5
+
+
+class Indexed(torch.utils.data.Dataset[Any]):
+    """A data set that says which image it gives, for targets that are stored."""
+
+    def __init__(self, images: MNIST) -> None:
+        self.images = images
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, index: int) -> tuple[Any, int, int]:
+        image, label = self.images[index]
+        return image, label, index
+
+
+def against(rounds: int, first: Callable[[], float], second: Callable[[], float]) -> dict[str, Any]:
+    """Medians of both and of the ratios, `first` over `second`, of rounds that take turns."""
+    pairs = [(first(), second()) for _ in range(rounds)]
+    low, middle, high = spread([a / b for a, b in pairs])
+    return {
+        "ours": f"{median(a for a, _ in pairs):.1f}",
+        "theirs": f"{median(b for _, b in pairs):.1f}",
+        "ratio": f"{middle:.2f}",
+        "ratio_min": f"{low:.2f}",
+        "ratio_max": f"{high:.2f}",
+    }
+
+
+def speed(args: argparse.Namespace) -> None:
+    """Writes `results/distill-<device>.csv`."""
+    device = devices.resolve(args.device)
+    args.precision = devices.resolve_precision(args.precision, device)
+    facts = {**machine(str(device)), "precision": args.precision, "unit": "student updates per second, batch 256"}
+    config, _ = configuration(args.data_root)
+    rows: Rows = []
+
+    def note(what: str, against_what: str, width: int, numbers: dict[str, Any]) -> None:
+        rows.append({"what": what, "against": against_what, "units": width, **numbers, "rounds": args.rounds, **facts})
+        print({key: rows[-1][key] for key in ("what", "against", "units", "ours", "theirs", "ratio")}, flush=True)
+
+    with settings(device, args.threads), tempfile.TemporaryDirectory() as folder:
+        data = load(config, device)
+        for width in WIDTHS:
+            bench = Bench(args, data, Path(folder) / str(width), width)
+            steps = args.steps * (4 if width < 100 else 1)
+            numbers = against(args.rounds, lambda b=bench, n=steps: b.stacked(n), lambda b=bench, n=steps: b.alone(n))
+            note("5 students side by side", "one after another", width, numbers)
+            workers = fastest_workers(args, device, width)
+            loop = Loop(args, device, width, workers=workers)
+            for same in (False, True):
+                numbers = against(
+                    args.rounds,
+                    lambda b=bench, n=steps: b.one(n),
+                    lambda loop=loop, same=same: loop.rate(args.steps, same_targets=same),
+                )
+                name = f"DataLoader, {workers} workers" + (", same targets" if same else "")
+                note("1 student", name, width, numbers)
+    print(write(f"distill-{device.type}", rows))
+
+
+def fastest_workers(args: argparse.Namespace, device: torch.device, width: int) -> int:
+    """The number of loader processes that is fastest here."""
+    rates = {n: Loop(args, device, width, workers=n).rate(args.steps, same_targets=False) for n in (0, 1, 2)}
+    return max(rates, key=lambda n: rates[n])
+
+
+# --- accuracy ---------------------------------------------------------------------------------------------------------
+
+
+class Runs:
+    """Runs kept in a folder, each done once."""
+
+    def __init__(self, args: argparse.Namespace) -> None:
+        self.args = args
+
+    def results(self, *overrides: str) -> dict[str, Any]:
+        """Content of results.json of `distill` with these overrides on MNIST; makes or continues the run."""
+        args = self.args
+        _, resolved = configuration(
+            args.data_root,
+            f"scale={args.scale}",
+            f"device={args.device}",
+            f"threads={args.threads}",
+            f"precision={args.precision}",
+            f"output.root={args.runs}",
+            *overrides,
+        )
+        folder = Path(args.runs) / "distill" / config_hash(resolved)[:12]
+        print(" ".join(overrides) or "(default)", "->", folder, flush=True)
+        made = (folder / "config.yaml").is_file()
+        outcome = (
+            launch.resume(folder, SilentReporter())
+            if made
+            else launch.start(resolved, run_dir=folder, reporter=SilentReporter())
+        )
+        if outcome.results is None:
+            raise SystemExit(outcome.exit_code)
+        return outcome.results
+
+
+def accuracy(args: argparse.Namespace) -> None:
+    """Writes `results/distill-accuracy-<device>.csv`: one row a number."""
+    facts = {**machine(str(devices.resolve(args.device))), "scale": args.scale}
+    facts["threads"] = str(args.threads or facts["threads"])
+    runs = Runs(args)
+    rows: Rows = []
+
+    def note(what: str, name: str, values: Sequence[float], seconds: Sequence[float]) -> None:
+        low, _, high = spread(values)
+        rows.append(
+            {
+                "what": what, "number": name, "mean": f"{mean(values):.4g}", "min": f"{low:.4g}", "max": f"{high:.4g}",
+                "seeds": len(values), "seconds_of_a_run": f"{median(seconds):.0f}", **facts,
+            }
+        )  # fmt: skip
+        print({key: rows[-1][key] for key in ("what", "number", "mean", "min", "max", "seconds_of_a_run")}, flush=True)
+
+    for part in args.part:
+        {"nets": nets, "omitted": omitted, "temperature": temperature}[part](args, runs, note)
+    print(write(f"distill-accuracy-{'gpu' if args.device.startswith('cuda') else 'cpu'}", rows))
+
+
+Note = Callable[[str, str, Sequence[float], Sequence[float]], None]
+
+
+def _noted(note: Note, what: str, found: Sequence[dict[str, Any]], names: Sequence[str]) -> None:
+    for name in names:
+        with suppress(KeyError):
+            note(what, name, [r["metrics"][name] for r in found], [r["seconds"] for r in found])
+
+
+def nets(args: argparse.Namespace, runs: Runs, note: Note) -> None:
+    """Teacher, baseline and distilled student."""
+    found = [runs.results(f"seed={seed}") for seed in range(args.seeds)]
+    _noted(note, "2x800, T = 20", found, [f"{name}/test/errors" for name in ("teacher", "baseline", "distilled")])
+
+
+def omitted(args: argparse.Namespace, runs: Runs, note: Note) -> None:
+    """Transfer sets without 3s, and with only 7s and 8s; the bias chosen on the test set, and on held-back images."""
+    cases = {"without 3s": "transfer.omit=3", "only 7s and 8s": "transfer.only=[7,8]"}
+    names = ("test/errors", "omitted/errors", "omitted/right", "bias", "removed")
+    for what, case in cases.items():
+        for held, said in ((0.0, ""), (0.1, ", a tenth held back")):
+            found = [
+                runs.results(f"seed={seed}", case, f"validation.fraction={held}", "baseline.train=false")
+                for seed in range(args.seeds)
+            ]
+            kinds = ("distilled", "corrected", "validated")
+            _noted(note, f"{what}{said}", found, [f"{kind}/{name}" for kind in kinds for name in names])
+
+
+def temperature(args: argparse.Namespace, runs: Runs, note: Note) -> None:
+    """Students of each width at each temperature, three seeds, one teacher; draws `results/distill-temperature.png`."""
+    measured: dict[str, dict[float, list[float]]] = {}
+    hard: dict[str, float] = {}
+    for width in args.widths:
+        name = f"2x{width}"
+        measured[name] = {}
+        for t in SWEEP:
+            found = [
+                runs.results(f"seed={seed}", "teaching.seed=0", f"model.width={width}", f"temperature={t}")
+                for seed in range(max(3, args.seeds))
+            ]
+            _noted(note, f"{name}, T = {t}", found, ["distilled/test/errors"])
+            measured[name][float(t)] = [r["metrics"]["distilled/test/errors"] for r in found]
+            hard[name] = mean(r["metrics"]["baseline/test/errors"] for r in found)
+        note(f"{name}, hard targets", "baseline/test/errors", [hard[name]], [math.nan])
+        best = min(measured[name], key=lambda t: mean(measured[name][t]))
+        note(f"{name}, best temperature", "temperature", [best], [math.nan])
+    folder = Path(args.runs)
+    temperature_curves(measured, folder / "distill-temperature.png", baselines=hard)
+    print(folder / "distill-temperature.png")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    commands = parser.add_subparsers(dest="command", required=True)
+    for name in ("speed", "accuracy"):
+        command = commands.add_parser(name)
+        command.add_argument("--data-root", type=Path, required=True, help="folder with MNIST/raw")
+        command.add_argument("--device", default="cpu")
+        command.add_argument("--precision", default="auto")
+        command.add_argument("--threads", type=int, default=0)
+    commands.choices["speed"].add_argument("--rounds", type=int, default=5)
+    commands.choices["speed"].add_argument("--steps", type=int, default=150)
+    more = commands.choices["accuracy"]
+    more.add_argument("--runs", type=Path, default=Path("outputs"))
+    more.add_argument("--scale", default="short", choices=("smoke", "short", "paper"))
+    more.add_argument("--seeds", type=int, default=1)
+    more.add_argument(
+        "--part", nargs="+", default=["nets", "omitted", "temperature"], choices=("nets", "omitted", "temperature")
+    )
+    more.add_argument("--widths", nargs="+", type=int, default=[30])
+    args = parser.parse_args()
+    speed(args) if args.command == "speed" else accuracy(args)
+
+
+if __name__ == "__main__":
+    main()
