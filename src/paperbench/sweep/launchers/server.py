@@ -29,9 +29,11 @@ from paperbench.sweep import worker
 
 NEEDED = ("torch", "paperbench.engine.session", "paperbench.engine.stacked")
 """What every run imports."""
-BUILDS_OPTIMIZERS = "paperbench.engine.optim"
-COMES_WITH_THEM = "torch._dynamo"
-"""Imported by torch when the first optimizer is made, and takes longer than torch itself."""
+USED_BY = {
+    "paperbench.engine.optim": ("torch._dynamo",),  # comes with the first optimizer, and takes longer than torch itself
+    "paperbench.engine.figures": ("matplotlib.figure", "matplotlib.backends.backend_agg"),
+}
+"""What a task that has imported the one will import, when it runs, of the others."""
 OOM_SCORE = 500
 """Added to a run's badness: when memory runs out, the kernel is to end a run and not the sweep."""
 
@@ -139,12 +141,18 @@ def main(arguments: Sequence[str]) -> None:
     if mode == "fork":
         for module in (*NEEDED, *modules):
             _import(module)
-        if BUILDS_OPTIMIZERS in sys.modules:
-            _import(COMES_WITH_THEM)
+        for module in [late for known, later in USED_BY.items() if known in sys.modules for late in later]:
+            _import(module)
         gc.collect()
         gc.freeze()  # the collector would otherwise touch, and so copy, every page in every child
     with socket.socket(fileno=int(descriptor)) as orders:
-        Server(orders, fork=mode == "fork").serve()
+        Server(orders, fork=mode == "fork" and not _has_cuda_context()).serve()
+
+
+def _has_cuda_context() -> bool:
+    """Whether something that was imported has started CUDA, which no fork would survive."""
+    torch = sys.modules.get("torch")
+    return torch is not None and torch.cuda.is_initialized()
 
 
 def _import(module: str) -> None:
