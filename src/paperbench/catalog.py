@@ -24,6 +24,9 @@ class TaskSpec:
     can show pictures to a trained run. `stacks`: it implements `engine.task.Stacks`, so that
     `paperbench sweep --stacked` can train several runs side by side. `exports` names the formats that `paperbench export`
     can write its trained models in; the module then implements `engine.task.Exports`.
+
+    `conventions` are dotted keys of its configuration that decide what its numbers mean: runs that differ in one must not be
+    compared, and `paperbench compare` refuses to.
     """
 
     name: str
@@ -35,6 +38,7 @@ class TaskSpec:
     takes_checkpoint: bool = False
     predicts: bool = False
     stacks: bool = False
+    conventions: tuple[str, ...] = ()
     exports: tuple[str, ...] = ()
 
 
@@ -102,6 +106,7 @@ TASKS: dict[str, TaskSpec] = {
             evaluated_by="vae-eval",
             predicts=True,
             stacks=True,
+            conventions=("binarisation", "data.divisor"),
         ),
         TaskSpec(
             name="vae-eval",
@@ -110,6 +115,7 @@ TASKS: dict[str, TaskSpec] = {
             schema="paperbench.vae.config:VaeEval",
             module="paperbench.vae.eval_task",
             takes_checkpoint=True,
+            conventions=("binarisation", "data.divisor"),
         ),
         TaskSpec(
             name="vae-semi",
@@ -411,6 +417,22 @@ DATASETS: dict[str, DatasetSpec] = {
             summary="generated bodies with five organs, in two or three dimensions",
             layout="",
             homepage="",
+            checker="paperbench.rca.generated:check",
+        ),
+        DatasetSpec(
+            name="jsrt",
+            tasks=("rca-estimate",),
+            summary="JSRT's 247 chest radiographs with five organs, as pictures with bit-field masks",
+            layout="JSRT/{images,masks}",
+            homepage="http://db.jsrt.or.jp/eng.php",
+            checker="paperbench.rca.generated:check",
+        ),
+        DatasetSpec(
+            name="hippocampus",
+            tasks=("rca-estimate",),
+            summary="Medical Segmentation Decathlon, task 4: MRI volumes with two parts of the hippocampus",
+            layout="Task04_Hippocampus/{imagesTr,labelsTr}",
+            homepage="http://medicaldecathlon.com/",
             checker="paperbench.rca.generated:check",
         ),
         DatasetSpec(

@@ -245,3 +245,13 @@ def test_mistakes_are_explained(given: list[str], code: int, said: str) -> None:
     assert result.exit_code == code
     assert said in result.stderr
     assert result.stdout == ""
+
+
+def test_numbers_that_mean_different_things_are_not_compared() -> None:
+    for name, binarisation in (("a", "grey"), ("b", "static"), ("c", "grey")):
+        record(Path("runs") / name, {"test/bound": -100.0}, task="vae-train", binarisation=binarisation)
+
+    refused = call("runs/a", "runs/b")
+    assert refused.exit_code == 2
+    assert "binarisation=grey (a), binarisation=static (b): their numbers mean different things" in refused.stderr
+    assert call("runs/a", "runs/c").exit_code == 0

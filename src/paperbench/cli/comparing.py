@@ -14,7 +14,7 @@ from paperbench.config.difference import ABSENT
 from paperbench.config.paths import short
 from paperbench.engine.rundir import RunDirectory
 from paperbench.errors import ConfigError, DataError
-from paperbench.report.comparison import SECONDS, Comparison, Row, Subject, compare, environment_facts
+from paperbench.report.comparison import SECONDS, Comparison, Row, Subject, compare, contradictions, environment_facts
 from paperbench.report.metrics import direction
 from paperbench.report.seeds import Method, methods
 from paperbench.report.statistics import Summary
@@ -28,7 +28,10 @@ def compare_runs(given: Sequence[Path], *, json_output: bool) -> None:
     if len(directories) < 2:
         names = ", ".join(short(path) for path in directories) or "none"
         raise ConfigError(f"compare: needs at least two runs, found {names}. Runs: `paperbench runs`", *remarks)
-    comparison = compare(_subjects(directories))
+    subjects = _subjects(directories)
+    if refused := contradictions(subjects):
+        raise ConfigError(*refused)
+    comparison = compare(subjects)
     remarks = [*remarks, *comparison.remarks]
     if json_output:
         emit_json(_document(comparison, remarks))

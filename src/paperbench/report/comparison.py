@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from paperbench.catalog import TASKS
 from paperbench.config.difference import ABSENT, flatten
 
 SECONDS = "seconds"
@@ -84,6 +85,25 @@ def compare(subjects: Sequence[Subject]) -> Comparison:
         same_metrics=len(metrics) - len(differing),
         remarks=tuple(_remarks(subjects, shared=shared)),
     )
+
+
+def contradictions(subjects: Sequence[Subject]) -> list[str]:
+    """Why numbers of these runs must not be compared: for every convention of their tasks (`catalog.TaskSpec.conventions`)
+    in which they differ, a sentence that names both values. Empty where none does."""
+    keys = dict.fromkeys(
+        key for subject in subjects if subject.task in TASKS for key in TASKS[subject.task].conventions
+    )
+    found = []
+    for key in keys:
+        held: dict[Any, str] = {}
+        for subject in subjects:
+            value = dict(flatten(subject.config)).get(key, ABSENT)
+            if value is not ABSENT:
+                held.setdefault(value, subject.name)
+        if len(held) > 1:
+            said = ", ".join(f"{key}={value} ({name})" for value, name in held.items())
+            found.append(f"{said}: their numbers mean different things and are not compared; compare runs of one {key}")
+    return found
 
 
 def compared_config(subject: Subject) -> dict[str, Any]:
