@@ -76,9 +76,7 @@ class StopAfter(StopFlag):
 def losses(run: Run) -> list[dict[str, float]]:
     """The logged losses and norms of every step."""
     names = ("train/loss", "train/grad_norm")
-    records = [
-        record for record in metriclog.read(run.directory.metrics_file) if all(name in record for name in names)
-    ]
+    records = [record for record in metriclog.read(run.directory.metrics_file) if all(name in record for name in names)]
     return [
         {name: value for name, value in record.items() if name.startswith(("train/loss", "train/grad"))}
         for record in records

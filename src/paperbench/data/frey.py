@@ -5,6 +5,7 @@ Read from `frey_rawface.mat` as its authors publish it: variable `ff`, 560 x 196
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 from typing import Final, Literal
 
@@ -62,9 +63,11 @@ def read(path: Path) -> np.ndarray:
     import scipy.io  # half a second: only when faces are wanted
 
     try:
-        content = scipy.io.loadmat(path)
+        raw = path.read_bytes()
     except OSError as error:
         raise DataError(f"{path}: cannot be read: {error.strerror or error}") from error
+    try:
+        content = scipy.io.loadmat(io.BytesIO(raw))
     except Exception as error:
         # SciPy's reader meets damage with a dozen kinds of exception; all mean the same here.
         raise DataError(f"{path}: no sound MATLAB file ({_one_line(error)}); replace it by a fresh copy") from error
