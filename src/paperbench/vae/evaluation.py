@@ -9,6 +9,7 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
+from paperbench.engine.products import fast_products
 from paperbench.engine.run import Run
 from paperbench.engine.seeding import generator
 from paperbench.vae.bounds import Form, bound
@@ -47,7 +48,7 @@ class Evaluator:
 
     def __call__(self) -> dict[str, float]:
         objective = self.objective
-        with torch.no_grad(), _float32(self.run):
+        with torch.no_grad(), _float32(self.run), fast_products(self.run.device):
             values: dict[str, float] = {}
             for split, pixels, limit in (
                 ("test", self.test, 0),
@@ -71,7 +72,7 @@ class Evaluator:
         if not isinstance(objective, Variational) or settings.importance_samples == 0:
             return {}
         limit = settings.likelihood_images or len(self.test)
-        with torch.no_grad(), _float32(self.run):
+        with torch.no_grad(), _float32(self.run), fast_products(self.run.device):
             parts = self._shared(
                 min(limit, len(self.test)),
                 lambda start, stop, chunk: importance_sampled(
