@@ -11,6 +11,7 @@ from typer.testing import CliRunner, Result
 
 from paperbench.cli.app import app
 from paperbench.engine.rundir import RunDirectory
+from paperbench.errors import DataError
 from paperbench.sweep.launchers import base
 from tests.engine import toy
 from tests.sweep import toys
@@ -135,6 +136,28 @@ def test_mistakes_leave_nothing_behind(tmp_path: Path, arguments: tuple[str, ...
     assert result.exit_code == 2
     assert said in result.stderr
     assert [path.name for path in tmp_path.iterdir()] == ["conf"]
+
+
+def test_a_launcher_that_was_begun_is_closed_when_a_task_refuses(monkeypatch: pytest.MonkeyPatch) -> None:
+    done: list[str] = []
+    monkeypatch.setattr(toys.InThisProcess, "warm", lambda self: done.append("warm"), raising=False)
+    monkeypatch.setattr(toys.InThisProcess, "close", lambda self: done.append("close"))
+
+    def refusing(config: toy.ToyConfig) -> dict[str, str]:
+        done.append("asked")
+        raise DataError("points.txt: no such file")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(toy, "plan", refusing)
+        result = call("toy", "seed=1,2")
+    assert (result.exit_code, result.stderr) == (4, "error: points.txt: no such file\n")
+    assert done == ["warm", "asked", "close"]
+    assert call("toy", "sed=1,2").exit_code == 2
+    assert call("toy", "seed=1,2", "--dry-run").exit_code == 0
+    assert done == ["warm", "asked", "close"], "nothing is begun for a mistake or a dry run"
+    assert call("toy", "seed=1,2").exit_code == 0
+    assert call("toy", "seed=1,2").exit_code == 0
+    assert done[3:] == ["warm", "close", "close"], "nothing is warmed for what is done"
 
 
 def test_the_options_stand_for_overrides() -> None:

@@ -170,6 +170,19 @@ def test_the_end_of_the_sweep_asks_its_runs_to_save(tmp_path: Path) -> None:
     until(launcher, lambda: directory.current_state() == "stopped")
 
 
+@linux
+def test_a_launcher_that_was_warmed_for_nothing_leaves_nothing(tmp_path: Path) -> None:
+    launcher = made(tmp_path / "sweep")
+    launcher.close()
+    before = set(disturbed.children(os.getpid()))
+    launcher.warm()
+    launcher.warm()
+    (server,) = set(disturbed.children(os.getpid())) - before
+    assert not (tmp_path / "sweep").exists()
+    launcher.close()
+    assert server not in disturbed.children(os.getpid())
+
+
 def test_a_fresh_interpreter_for_each_run(tmp_path: Path) -> None:
     launcher = made(tmp_path / "sweep", "fresh")
     try:

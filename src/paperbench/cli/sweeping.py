@@ -17,10 +17,10 @@ from paperbench.cli.sweep_display import labelled, make_watcher, title
 from paperbench.config.paths import search_path, short
 from paperbench.errors import EXIT_STOPPED, ConfigError
 from paperbench.sweep import record
-from paperbench.sweep.launchers.base import launcher_class
+from paperbench.sweep.launchers.base import Launcher, Warms, launcher_class
 from paperbench.sweep.launchers.settings import compose_settings, split
 from paperbench.sweep.plan import Member, Sweep, plan_overrides
-from paperbench.sweep.run import MemberResult, SweepOutcome, carry_out
+from paperbench.sweep.run import MemberResult, SweepOutcome, carry_out, launcher_for
 from paperbench.sweep.stacks import grouped
 from paperbench.sweep.standing import Standing, standing
 
@@ -45,15 +45,14 @@ class SweepOptions:
 def sweep(experiment: str | None, overrides: list[str] | None, options: SweepOptions) -> None:
     """Plans all runs, then does what is missing of them, or only says what that would be."""
     own, others = split(overrides or ())
-    planned, settings = _planned(experiment, others, own, options)
-    groups = grouped(planned.members, stacked=options.stacked)
-    if options.run.dry_run:
-        _print_plan(planned, options, jobs=len(groups))
+    start = _Start(own, options)
+    planned = _planned(experiment, others, options, start)
+    if start.launcher is None:
+        _print_plan(planned, options)
         return
     outcome = carry_out(
         planned,
-        launcher=options.launcher,
-        settings=settings,
+        launcher=start.launcher,
         jobs=options.jobs,
         watcher=make_watcher(json_output=options.run.json_output),
         retry_failed=options.retry_failed,
@@ -68,35 +67,66 @@ def sweep(experiment: str | None, overrides: list[str] | None, options: SweepOpt
         raise typer.Exit(outcome.exit_code)
 
 
+class _Start:
+    """The launcher, which may take seconds to start: it does while the tasks are asked about their configurations."""
+
+    def __init__(self, own: Sequence[str], options: SweepOptions) -> None:
+        self._options = options
+        self.mistakes: tuple[str, ...] = ()
+        self.launcher: Launcher | None = None
+        """None before `begin`, and for a dry run."""
+        try:
+            launcher_class(options.launcher)
+            self._settings = compose_settings(options.launcher, own, search_path(options.run.conf_dir))
+        except ConfigError as error:
+            self.mistakes = error.mistakes
+
+    def begin(self, planned: Sweep) -> None:
+        """Called with the composed sweep. Raises `ConfigError` for runs that cannot be `--stacked`."""
+        options = self._options
+        grouped(planned.members, stacked=options.stacked)
+        if self.mistakes or options.run.dry_run:
+            return
+        self.launcher = launcher_for(
+            planned, options.launcher, self._settings, jobs=options.jobs, stacked=options.stacked
+        )
+        missing = any(standing(member.directory).state != "done" for member in planned.members)
+        if missing and isinstance(self.launcher, Warms):
+            self.launcher.warm()
+
+    def give_up(self) -> None:
+        """Nothing is going to be run."""
+        if self.launcher is not None:
+            self.launcher.close()
+
+
 # --- which runs -------------------------------------------------------------------------------------------------------
 
 
-def _planned(experiment: str | None, overrides: list[str], own: list[str], options: SweepOptions) -> tuple[Sweep, Any]:
-    """The sweep and its launcher's settings, or one error with the mistakes in both."""
-    mistakes: list[str] = []
-    settings, planned = None, None
+def _planned(experiment: str | None, overrides: list[str], options: SweepOptions, start: _Start) -> Sweep:
+    """The sweep, its launcher begun; or one error with the mistakes in the runs and in the launcher's settings."""
     try:
-        launcher_class(options.launcher)
-        settings = compose_settings(options.launcher, own, search_path(options.run.conf_dir))
-    except ConfigError as error:
-        mistakes.extend(error.mistakes)
-    try:
-        if options.resume is not None:
-            planned = _recorded(options.resume, [*([experiment] if experiment else []), *overrides], options)
+        if options.resume is None:
+            planned = _composed(experiment, overrides, options, start)
         else:
-            planned = _composed(experiment, overrides, options)
+            planned = _recorded(options.resume, [*([experiment] if experiment else []), *overrides], options)
+            start.begin(planned)
     except ConfigError as error:
-        mistakes.extend(error.mistakes)
-    if mistakes or planned is None:
-        raise ConfigError(*mistakes)
-    return planned, settings
+        start.give_up()
+        raise ConfigError(*start.mistakes, *error.mistakes) from None
+    except BaseException:
+        start.give_up()
+        raise
+    if start.mistakes:
+        raise ConfigError(*start.mistakes)
+    return planned
 
 
-def _composed(experiment: str | None, overrides: list[str], options: SweepOptions) -> Sweep:
+def _composed(experiment: str | None, overrides: list[str], options: SweepOptions, start: _Start) -> Sweep:
     if experiment is None:
         raise ConfigError("name an experiment (see `paperbench ls`), or a sweep to continue with --resume ID")
     given = options.run.overrides(overrides)
-    return plan_overrides(experiment, given, conf_dir=options.run.conf_dir)
+    return plan_overrides(experiment, given, conf_dir=options.run.conf_dir, composed=start.begin)
 
 
 def _recorded(name: str, others: Sequence[str], options: SweepOptions) -> Sweep:
@@ -113,7 +143,7 @@ def _recorded(name: str, others: Sequence[str], options: SweepOptions) -> Sweep:
 # --- what would be run ------------------------------------------------------------------------------------------------
 
 
-def _print_plan(planned: Sweep, options: SweepOptions, *, jobs: int) -> None:
+def _print_plan(planned: Sweep, options: SweepOptions) -> None:
     """`--dry-run`: the table of runs, what tells them apart, and how each stands."""
     found = [(member, standing(member.directory)) for member in planned.members]
     if options.run.json_output:
@@ -141,6 +171,7 @@ def _print_plan(planned: Sweep, options: SweepOptions, *, jobs: int) -> None:
         ([*(member.request.labels.get(key, "") for key in keys), member.hash, _in_words(now)] for member, now in found),
     )
     doing = sum(_would_run(now, options) for _, now in found)
+    jobs = len(grouped(planned.members, stacked=options.stacked))
     together = f"; side by side, all of them are {jobs} jobs" if options.stacked else ""
     line(f"{doing} to run, {len(found) - doing} not{together}")
 

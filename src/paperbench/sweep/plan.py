@@ -10,7 +10,7 @@ import importlib
 import itertools
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from math import prod
 from pathlib import Path
@@ -113,11 +113,18 @@ def _key(text: str) -> str:
     return text.partition("=")[0].lstrip("+")
 
 
-def plan_overrides(experiment: str, overrides: Sequence[str], *, conf_dir: Path | None = None) -> Sweep:
+def plan_overrides(
+    experiment: str,
+    overrides: Sequence[str],
+    *,
+    conf_dir: Path | None = None,
+    composed: Callable[[Sweep], None] | None = None,
+) -> Sweep:
     """`expand` and `plan` in one, so that one error names the mistakes that either finds."""
     requests, mistakes = _expanded(experiment, overrides, conf_dir)
+    composed = None if mistakes else composed
     try:
-        planned = plan(requests, conf_dir=conf_dir, overrides=overrides) if requests else None
+        planned = plan(requests, conf_dir=conf_dir, overrides=overrides, composed=composed) if requests else None
     except ConfigError as error:
         raise ConfigError(*mistakes, *error.mistakes) from None
     if planned is None or mistakes:
@@ -136,12 +143,14 @@ def plan(
     name: str | None = None,
     kind: str = "sweep",
     overrides: Sequence[str] = (),
+    composed: Callable[[Sweep], None] | None = None,
 ) -> Sweep:
     """Composes and checks every request; requests of one configuration become one member.
 
     `directory` is the sweep's folder, by default `<output.root>/<experiment>/sweeps/<id>`; `name` is the first request's
-    experiment unless given, and `overrides` what a person typed. Nothing is made. Raises one `ConfigError` with the mistakes
-    of all runs, each said once.
+    experiment unless given, and `overrides` what a person typed. Nothing is made. `composed` is called when all configurations
+    are right, before the tasks are asked what they think of them: that imports them, which takes seconds. Raises one
+    `ConfigError` with the mistakes of all runs, each said once.
     """
     faults: list[PaperbenchError] = []
     members: dict[str, Member] = {}
@@ -152,8 +161,6 @@ def plan(
                 members.setdefault(member.hash, member)
             except PaperbenchError as error:
                 faults.append(error)
-    if not faults:
-        faults = _refusals(list(members.values()))
     if faults:
         raise _joined(faults)
     if not members:
@@ -161,7 +168,7 @@ def plan(
     first, found = next(iter(members.values())), tuple(members.values())
     made = sweep_id(found)
     root = Path(first.composed.resolved["output"]["root"])
-    return Sweep(
+    sweep = Sweep(
         name=name or first.request.experiment,
         id=made,
         directory=directory or root / first.request.experiment / "sweeps" / made,
@@ -169,6 +176,12 @@ def plan(
         kind=kind,
         overrides=tuple(overrides),
     )
+    if composed is not None:
+        composed(sweep)
+    faults = _refusals(found)
+    if faults:
+        raise _joined(faults)
+    return sweep
 
 
 def _member(request: Request, conf_dir: Path | None) -> Member:

@@ -19,7 +19,7 @@ from paperbench.sweep.scheduler import MemberResult, Scheduler
 from paperbench.sweep.stacks import grouped
 from paperbench.sweep.watch import Watcher
 
-__all__ = ["MemberResult", "SweepOutcome", "carry_out", "cores", "run", "threads_of"]
+__all__ = ["MemberResult", "SweepOutcome", "carry_out", "cores", "launcher_for", "run", "threads_of"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,7 +81,7 @@ def run(
 def carry_out(
     sweep: Sweep,
     *,
-    launcher: str = "local",
+    launcher: str | Launcher = "local",
     settings: Any = None,
     jobs: int | None = None,
     watcher: Watcher,
@@ -91,27 +91,17 @@ def carry_out(
 ) -> SweepOutcome:
     """`run` with a launcher of its own, listening to SIGINT, SIGTERM and SIGUSR1. A second SIGINT kills every run and exits.
 
-    `settings` is an instance of the launcher's `Settings` (default: the schema's own values); `jobs` None is its
-    `DEFAULT_JOBS`.
+    `launcher` is a name, or what `launcher_for` made for this sweep; `settings` is an instance of the launcher's `Settings`
+    (default: the schema's own values); `jobs` None is its `DEFAULT_JOBS`.
     """
-    kind = launcher_class(launcher)
-    jobs = jobs or kind.DEFAULT_JOBS
-    context = Context(
-        name=f"{sweep.name}-{sweep.id}".replace("/", "-"),
-        directory=sweep.directory.absolute(),
-        jobs=jobs,
-        threads=threads_of(jobs, len(grouped(sweep.members, stacked=stacked))),
-        modules=tuple(dict.fromkeys(member.composed.task.module for member in sweep.members)),
-    )
-    with (
-        StopFlag(on_abort=watcher.close) as stop,
-        closing(create(launcher, settings or kind.Settings(), context)) as made,
-    ):
+    if isinstance(launcher, str):
+        launcher = launcher_for(sweep, launcher, settings, jobs=jobs, stacked=stacked)
+    with StopFlag(on_abort=watcher.close) as stop, closing(launcher):
         try:
             return run(
                 sweep,
-                launcher=made,
-                jobs=jobs,
+                launcher=launcher,
+                jobs=jobs or launcher.DEFAULT_JOBS,
                 watcher=watcher,
                 stop=stop,
                 retry_failed=retry_failed,
@@ -120,6 +110,22 @@ def carry_out(
             )
         finally:
             watcher.close()
+
+
+def launcher_for(
+    sweep: Sweep, name: str, settings: Any = None, *, jobs: int | None = None, stacked: bool = False
+) -> Launcher:
+    """The launcher `name`, told about the sweep; see `carry_out`. Raises `EnvironmentError_` where its library is missing."""
+    kind = launcher_class(name)
+    jobs = jobs or kind.DEFAULT_JOBS
+    context = Context(
+        name=f"{sweep.name}-{sweep.id}".replace("/", "-"),
+        directory=sweep.directory.absolute(),
+        jobs=jobs,
+        threads=threads_of(jobs, len(grouped(sweep.members, stacked=stacked))),
+        modules=tuple(dict.fromkeys(member.composed.task.module for member in sweep.members)),
+    )
+    return create(name, settings or kind.Settings(), context)
 
 
 def threads_of(jobs: int, count: int) -> int:

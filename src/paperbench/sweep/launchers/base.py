@@ -99,6 +99,15 @@ class Launcher(Protocol):
 
 
 @runtime_checkable
+class Warms(Protocol):
+    """A launcher whose start takes seconds, which may pass while the sweep is still being checked."""
+
+    def warm(self) -> None:
+        """Begins what takes long, and returns at once. Nothing is written yet; `close` undoes it."""
+        ...
+
+
+@runtime_checkable
 class Rejoins(Protocol):
     """A launcher whose jobs outlive the sweep that submitted them."""
 

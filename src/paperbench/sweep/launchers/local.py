@@ -76,9 +76,13 @@ class LocalLauncher:
         self._said: IO[bytes] | None = None
         self._unread = b""
 
-    def submit(self, job: Job) -> LocalHandle:
+    def warm(self) -> None:
+        """Starts the server, which imports what the runs need."""
         if self._server is None:
             self._start()
+
+    def submit(self, job: Job) -> LocalHandle:
+        self.warm()
         self._count += 1
         handle = self._handles[self._count] = LocalHandle(self, self._count)
         self.send({"start": handle.number, "arguments": job.arguments()})
@@ -98,9 +102,11 @@ class LocalLauncher:
             return
         server, said = self._server, self._said
         self._forget()
+        if self._count == 0:
+            server.kill()  # in the middle of an import, of which nobody has any use
         try:
             server.wait(_SECONDS_TO_CLOSE)
-        except subprocess.TimeoutExpired:  # in the middle of an import, perhaps
+        except subprocess.TimeoutExpired:
             server.kill()
             server.wait()
         if said is not None:
