@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -234,3 +235,20 @@ def test_a_manifest_says_all_that_is_wrong(tmp_path: Path) -> None:
     assert result.exit_code == 4
     for said in ("list.csv:2: image images/none.png", "list.csv:3: role 'boss'", "no row of role reference"):
         assert said in content["error"]
+
+
+def test_the_stiffness_is_chosen_on_the_references(tmp_path: Path) -> None:
+    words = [*QUICK, "data.cases=1", "data.references=3", "calibration.kind=none", "calibration.degraded=4"]
+    chosen, _ = estimate(
+        "rca", *words, f"output.root={tmp_path}", "registration.choose_stiffness=[0.03,1000]", directory=tmp_path / "a"
+    )
+    assert chosen.exit_code == 0, chosen.output
+    said = next(
+        line for line in (tmp_path / "a" / "log.txt").read_text().splitlines() if "chosen on the references" in line
+    )
+    first, second = (float(text) for text in re.findall(r": ([0-9.]+)[,)]", said))
+    value = "0.03" if first <= second else "1000"
+    assert f"stiffness {value} chosen" in said
+    assert first != second
+    estimate("rca", *words, f"output.root={tmp_path}", f"registration.stiffness={value}", directory=tmp_path / "b")
+    assert (tmp_path / "a" / "references.csv").read_text() == (tmp_path / "b" / "references.csv").read_text()

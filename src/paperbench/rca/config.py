@@ -35,7 +35,8 @@ OpenFraction = Annotated[float, Field(gt=0, lt=1)]
 
 @dataclass(kw_only=True)
 class LabelledData:
-    """A labelled set: some are references, some are judged, some calibrate; the masks to judge are made by `segmenters`."""
+    """A labelled set: some are references, some are judged, some calibrate; the masks to judge are made by
+    `segmenters`."""
 
     __pydantic_config__ = STRICT
 
@@ -44,8 +45,6 @@ class LabelledData:
     """Images that are judged."""
     calibration: NonNegativeInt = 0
     """Images with known truth, none of them judged, for `calibration.kind=labelled`."""
-    training: NonNegativeInt = 0
-    """Images that the segmenters which learn are trained on; none of them is a reference, judged, or calibrates."""
     split_seed: NonNegativeInt = 0
     """Decides which image is what; it stays the same when the run's seed changes."""
 
@@ -64,7 +63,27 @@ class PhantomData(LabelledData):
     data_seed: NonNegativeInt = 0
 
 
-DataConfig = PhantomData
+@dataclass(kw_only=True)
+class JsrtData(LabelledData):
+    """JSRT's chest radiographs with five organs, which overlap."""
+
+    __pydantic_config__ = STRICT
+
+    name: Literal["jsrt"] = "jsrt"
+    root: str | None = None
+
+
+@dataclass(kw_only=True)
+class HippocampusData(LabelledData):
+    """Task 4 of the Medical Segmentation Decathlon: small MRI volumes, two parts of the hippocampus."""
+
+    __pydantic_config__ = STRICT
+
+    name: Literal["hippocampus"] = "hippocampus"
+    root: str | None = None
+
+
+DataConfig = Annotated[PhantomData | JsrtData | HippocampusData, Field(discriminator="name")]
 
 
 @dataclass(kw_only=True)
@@ -192,7 +211,8 @@ class RcaEstimate(JudgedConfig):
     segmenters: SegmenterConfig = field(default_factory=SegmenterConfig)
     labels: LabelConfig = field(default_factory=LabelConfig)
     reference: ReferenceConfig = field(default_factory=ReferenceConfig)
-    classifier: Literal["atlas"] = "atlas"
+    classifier: Literal["atlas", "atlas-sitk"] = "atlas"
+    """`atlas`: batched registration. `atlas-sitk`: SimpleITK's, one reference after the other; `registration` is not for it."""
     metrics: MetricNames = ("dsc",)
     """The first one is judged, calibrated and flagged; the others are predicted beside it."""
     registration: RegistrationConfig = field(default_factory=RegistrationConfig)
@@ -230,6 +250,8 @@ class RcaScores(JudgedConfig):
 __all__ = [
     "CalibrationConfig",
     "DataConfig",
+    "HippocampusData",
+    "JsrtData",
     "JudgedConfig",
     "LabelConfig",
     "LabelledData",

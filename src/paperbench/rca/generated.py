@@ -8,10 +8,12 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from paperbench.data import phantoms
+from paperbench.data import phantoms, segmented
+from paperbench.data.volumes import on_grid_of, read_image, read_labels
 from paperbench.engine.seeding import hashed
+from paperbench.errors import ConfigError
 from paperbench.rca.cases import Case, Material, Picture
-from paperbench.rca.config import LabelledData, PhantomData, RcaEstimate
+from paperbench.rca.config import DataConfig, HippocampusData, JsrtData, PhantomData, RcaEstimate
 from paperbench.rca.labels import Labels
 
 DEFORM = 120
@@ -28,9 +30,42 @@ class LabelledSet:
     name: str
 
 
-def open_set(config: LabelledData) -> LabelledSet:
+def open_set(config: DataConfig) -> LabelledSet:
     """The set that `config` names. Raises DataError when it is not there."""
-    assert isinstance(config, PhantomData)
+    return _phantoms(config) if isinstance(config, PhantomData) else _real(config)
+
+
+def _real(config: JsrtData | HippocampusData) -> LabelledSet:
+    """A set on disk. Raises ConfigError when it is smaller than what is asked of it."""
+    pairs = segmented.find(config.name, config.root)
+    wanted = config.references + config.cases + config.calibration
+    if wanted > len(pairs):
+        raise ConfigError(
+            f"data: references, cases and calibration are {wanted} images together, {config.name} has {len(pairs)}"
+        )
+    known = segmented.JSRT_ORGANS if isinstance(config, JsrtData) else segmented.HIPPOCAMPUS_PARTS
+
+    def read(number: int) -> Picture:
+        pair = pairs[number]
+        image = read_image(pair.image)
+        return Picture(
+            name=pair.name,
+            image=image.array,
+            spacing=image.spacing,
+            physical=image.affine is not None,
+            truth=on_grid_of(image, read_labels(pair.mask)),
+        )
+
+    return LabelledSet(
+        labels=Labels("bits" if isinstance(config, JsrtData) else "values", tuple(known.values()), tuple(known)),
+        size=len(pairs),
+        read=read,
+        name_of=lambda number: pairs[number].name,
+        name=config.name,
+    )
+
+
+def _phantoms(config: PhantomData) -> LabelledSet:
     shape, seed = tuple(config.shape), config.data_seed
 
     def name_of(number: int) -> str:
@@ -41,7 +76,7 @@ def open_set(config: LabelledData) -> LabelledSet:
         return Picture(name=name_of(number), image=image, spacing=(1.0,) * len(shape), physical=False, truth=truth)
 
     values = tuple(range(1, len(phantoms.NAMES) + 1))
-    size = config.references + config.cases + config.calibration + config.training
+    size = config.references + config.cases + config.calibration
     return LabelledSet(
         labels=Labels("values", values, phantoms.NAMES),
         size=size,
@@ -51,11 +86,11 @@ def open_set(config: LabelledData) -> LabelledSet:
     )
 
 
-def parts(config: LabelledData, size: int) -> dict[str, list[int]]:
-    """Which images are references, judged, calibrate, and train: a fixed shuffle of 0 to `size` - 1."""
+def parts(config: DataConfig, size: int) -> dict[str, list[int]]:
+    """Which images are references, are judged, and calibrate: a fixed shuffle of 0 to `size` - 1."""
     order = np.random.default_rng(hashed(config.split_seed, DEFORM)).permutation(size).tolist()
     out: dict[str, list[int]] = {}
-    for part in ("references", "cases", "calibration", "training"):
+    for part in ("references", "cases", "calibration"):
         count = getattr(config, part)
         out[part], order = sorted(order[:count]), order[count:]
     return out
@@ -116,7 +151,7 @@ def degraded_map(
     return labels.map_of(phantoms.degraded(planes, severity, rng))
 
 
-def check(config: LabelledData) -> dict[str, object]:
+def check(config: DataConfig) -> dict[str, object]:
     """Reads every image of the set and counts its labels, for `paperbench data check`. Raises DataError."""
     import torch
 

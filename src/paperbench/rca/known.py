@@ -24,8 +24,8 @@ def left_out(references: Sequence[Picture], labels: Labels, *, masks: int, seed:
     """
     if len(references) < 2:
         raise ConfigError(
-            "calibration.kind=references leaves each reference out in turn and needs two of them; "
-            "with one, choose calibration.kind=none"
+            "calibration.kind=references and registration.choose_stiffness leave each reference out in turn and need two of them; "
+            "with one, choose calibration.kind=none and leave registration.choose_stiffness empty"
         )
 
     def case(reference: Picture) -> Case:

@@ -12,14 +12,15 @@ import torch
 
 from paperbench.engine.run import Run
 from paperbench.errors import ConfigError, DataError, EnvironmentError_
-from paperbench.rca import drawing, folders, generated, known, records, selection, tables
+from paperbench.rca import drawing, folders, generated, known, records, selection, sitk, tables
 from paperbench.rca.aggregation import NONE, Prediction, Rule, calibrate, predict
 from paperbench.rca.atlas import Atlas, schedule
 from paperbench.rca.cases import RECORDED, Case, Material, Picture, reason
 from paperbench.rca.classifier import ReverseClassifier
-from paperbench.rca.config import JudgedConfig, RcaEstimate
+from paperbench.rca.config import JudgedConfig, RcaEstimate, RegistrationConfig
 from paperbench.rca.judging import Verdicts, judge
 from paperbench.rca.metrics import HIGHER_IS_BETTER, OVERLAPS
+from paperbench.rca.statistics import agreement
 from paperbench.rca.statistics import metrics as numbers
 from paperbench.rca.transforms import TransformStore
 
@@ -30,9 +31,13 @@ def plan(config: RcaEstimate) -> Mapping[str, str]:
     """What would be judged, by what. Raises ConfigError and DataError for what could not be, before anything is written."""
     material = gather(config)
     dims = material.references[0].image.ndim
+    if config.classifier == "atlas-sitk":
+        sitk.require()
+        if config.registration != RegistrationConfig():
+            raise ConfigError("registration: belongs to classifier=atlas; classifier=atlas-sitk has its own settings")
     levels = schedule(config.registration, dims)
-    store_folder(config)
-    if config.calibration.kind == "references" and len(material.references) < 2:
+    leaves_out = config.calibration.kind == "references" or config.registration.choose_stiffness
+    if leaves_out and len(material.references) < 2:
         known.left_out(material.references, material.labels, masks=1, seed=0)
     count = len(material.references)
     select = config.reference.select
@@ -41,7 +46,7 @@ def plan(config: RcaEstimate) -> Mapping[str, str]:
     return {
         "data": material.description,
         "judged": f"{', '.join(material.segmenters)}; labels {', '.join(material.labels.names)}",
-        "classifier": f"{config.classifier}, {dims}-D, {steps} steps; {chosen}",
+        "classifier": f"{config.classifier}, {dims}-D{f', {steps} steps' if config.classifier == 'atlas' else ''}; {chosen}",
         "calibration": config.calibration.kind,
         **({"remark": "; ".join(material.remarks)} if material.remarks else {}),
     }
@@ -69,7 +74,7 @@ def run(config: RcaEstimate, run: Run) -> dict[str, float]:
     material = gather(config)
     for remark in material.remarks:
         run.reporter.message(remark)
-    classifier = build(config, material, run)
+    classifier = build(config, material, run, choose_stiffness(config, material, run))
     worker = Worker(config, material, classifier, run)
     calibrating = calibrating_cases(config, material)
     learnt = worker.all(CALIBRATING, calibrating, leave_out=config.calibration.kind == "references")
@@ -77,9 +82,33 @@ def run(config: RcaEstimate, run: Run) -> dict[str, float]:
     return run.ranks.on_main(lambda: conclude(config, material, verdicts, learnt, classifier, run))
 
 
-def build(config: RcaEstimate, material: Material, run: Run) -> ReverseClassifier:
-    """The reverse classifier of the configuration."""
+def choose_stiffness(config: RcaEstimate, material: Material, run: Run) -> float | None:
+    """Of `registration.choose_stiffness` the value that predicts degraded masks of the references best, each left out in turn, by
+    the mean absolute error of the first metric's best score; None where there is nothing to choose."""
+    errors: dict[float, float] = {}
+    metric = config.metrics[0]
+    for value in config.registration.choose_stiffness:
+        worker = Worker(config, material, build(config, material, run, value), run)
+        masks = config.calibration.degraded
+        cases = known.left_out(material.references, material.labels, masks=masks, seed=config.seed)
+        judged = records.of_metric(worker.all(f"stiffness-{value:g}", cases, leave_out=True), metric)
+        predictions = [predict(item, rule_of(config, metric)) for item in judged]
+        found = agreement(predictions, threshold=config.threshold, rule=rule_of(config, metric))
+        errors[value] = found.get("mae", math.inf)
+    if not errors:
+        return None
+    chosen = min(errors, key=lambda value: (errors[value], value))
+    tried = ", ".join(f"{value:g}: {error:.4f}" for value, error in errors.items())
+    run.reporter.message(f"stiffness {chosen:g} chosen on the references (mean absolute errors {tried})")
+    return chosen
+
+
+def build(config: RcaEstimate, material: Material, run: Run, stiffness: float | None = None) -> ReverseClassifier:
+    """The reverse classifier of the configuration, with another stiffness if one was chosen."""
+    if config.classifier == "atlas-sitk":
+        return sitk.SitkAtlas()
     levels = schedule(config.registration, material.references[0].image.ndim)
+    levels = levels if stiffness is None else replace(levels, stiffness=stiffness)
     folder = store_folder(config)
     store = None if folder is None else TransformStore(folder, levels)
     if store is not None:

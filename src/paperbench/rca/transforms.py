@@ -44,7 +44,8 @@ class TransformStore:
     def load(self, image: str, reference: str) -> Transforms | None:
         """The transform from a reference to an image (both by fingerprint) as a batch of one, on the host; None if unknown."""
         try:
-            with np.load(self._file(image, reference), allow_pickle=False) as held:
+            content = io.BytesIO(self._file(image, reference).read_bytes())
+            with np.load(content, allow_pickle=False) as held:
                 arrays = [torch.from_numpy(held[f"arr_{k}"]) for k in range(len(held.files))]
         except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
             return None

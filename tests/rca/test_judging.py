@@ -1,0 +1,139 @@
+"""Properties that a prediction without truth must have (Valindria et al.), with real registrations of small phantoms."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from scipy.stats import rankdata
+
+from paperbench.data.phantoms import degraded
+from paperbench.rca import atlas as atlas_module
+from paperbench.rca.aggregation import Rule, predict
+from paperbench.rca.atlas import Atlas
+from paperbench.rca.cases import Picture
+from paperbench.rca.judging import Verdicts, judge
+from paperbench.rca.labels import Labels
+from paperbench.rca.registration import Schedule
+from paperbench.rca.transforms import TransformStore
+from tests.rca.made import picture
+
+LABELS = Labels("values", (1, 2, 3, 4, 5), tuple("abcde"))
+FAST = Schedule(affine=((4, 10),), bspline=((2, 6, 8),), stiffness=0.03)
+REFERENCES = [picture(k) for k in range(3)]
+
+
+def scores(verdicts: Verdicts) -> dict[tuple[str, str], dict[str, float]]:
+    return {(j.segmenter, j.label): dict(j.scores) for j in verdicts.judged}
+
+
+def best(verdicts: Verdicts) -> list[float]:
+    return [predict(judged, Rule()).best for judged in verdicts.judged]
+
+
+def test_a_perfect_mask_with_its_own_image_among_the_references_scores_one() -> None:
+    own = picture(9)
+    assert own.truth is not None
+    case = replace(own, name="case", masks={"s": own.truth})
+    still = Schedule(affine=((2, 1),), bspline=(), stiffness=0.0)
+    assert min(best(judge(case, [*REFERENCES, own], Atlas(FAST), LABELS, ["dsc"]))) > 0.97
+    assert min(best(judge(case, [own], Atlas(replace(still, affine=())), LABELS, ["dsc"]))) == 1.0
+
+
+def test_the_prediction_falls_as_the_mask_gets_worse() -> None:
+    case = picture(9)
+    assert case.truth is not None
+    planes = np.stack([case.truth == k for k in range(1, 6)])
+    severities = np.linspace(0, 1, 9)
+    masks = {f"{k}": LABELS.map_of(degraded(planes, s, np.random.default_rng(5))) for k, s in enumerate(severities)}
+    verdicts = judge(replace(case, masks=masks), REFERENCES, Atlas(FAST), LABELS, ["dsc"])
+    means = [np.mean([predict(j, Rule()).best for j in verdicts.judged if j.segmenter == name]) for name in masks]
+    assert np.corrcoef(severities, rankdata(means))[0, 1] < -0.8  # ranks of both: Spearman's correlation
+    pairs = [(predict(j, Rule()).best, j.real) for j in verdicts.judged]
+    assert np.corrcoef(np.array(pairs).T)[0, 1] > 0.8
+
+
+def test_an_empty_mask_scores_nothing_against_every_reference() -> None:
+    case = replace(picture(9), masks={"s": np.zeros((40, 40), np.int64)})
+    assert best(judge(case, REFERENCES, Atlas(FAST), LABELS, ["dsc"])) == [0.0] * 5
+
+
+def test_permuting_labels_permutes_the_result() -> None:
+    case = picture(9, masks=2)
+    turned = Labels("values", (3, 1, 5, 2, 4), tuple("caebd"))
+    first = scores(judge(case, REFERENCES, Atlas(FAST), LABELS, ["dsc"]))
+    second = scores(judge(case, REFERENCES, Atlas(FAST), turned, ["dsc"]))
+    assert first == second
+    assert len(first) == 10
+
+
+@pytest.mark.parametrize("shape", [(40, 40), (28, 26, 24)])
+def test_scores_depend_on_neither_order_nor_batching_nor_company(shape: tuple[int, ...]) -> None:
+    references = [picture(k, shape=shape) for k in range(4)]
+    case = picture(9, shape=shape, masks=2)
+    whole = scores(judge(case, references, Atlas(FAST), LABELS, ["dsc", "hd"]))
+    turned = scores(judge(case, references[::-1], Atlas(FAST, batch=1), LABELS, ["dsc", "hd"]))
+    some = scores(judge(case, references[1:3], Atlas(FAST), LABELS, ["dsc", "hd"]))
+    alone = scores(
+        judge(replace(case, masks={"mask-1": case.masks["mask-1"]}), references, Atlas(FAST), LABELS, ["dsc", "hd"])
+    )
+    for key, found in whole.items():
+        assert turned[key] == pytest.approx(found, abs=1e-6, nan_ok=True)
+        assert some[key] == pytest.approx({k: v for k, v in found.items() if k in some[key]}, abs=1e-6, nan_ok=True)
+    for key, found in alone.items():
+        assert whole[key] == pytest.approx(found, abs=1e-6, nan_ok=True)
+
+
+def test_kept_transforms_give_the_same_and_belong_to_content(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    case = picture(9, masks=1)
+    store = TransformStore(tmp_path, FAST)
+    fresh = scores(judge(case, REFERENCES, Atlas(FAST, store=store), LABELS, ["dsc"]))
+    plain = atlas_module.register
+    computed: list[int] = []
+
+    def counted(references: Any, *rest: Any) -> Any:
+        computed.append(len(references))
+        return plain(references, *rest)
+
+    monkeypatch.setattr(atlas_module, "register", counted)
+    renamed = replace(case, name="another name")
+    assert scores(judge(renamed, REFERENCES, Atlas(FAST, store=store), LABELS, ["dsc"])) == fresh
+    assert computed == []
+    other = replace(case, image=case.image + np.float32(case.image.max()) * np.eye(40, dtype=np.float32))
+    judge(other, [*REFERENCES, picture(7)], Atlas(FAST, store=store), LABELS, ["dsc"])
+    assert computed == [4]
+    for file in tmp_path.glob("*/*.npz"):
+        file.write_bytes(file.read_bytes()[:50])
+    assert scores(judge(case, REFERENCES, Atlas(FAST, store=store), LABELS, ["dsc"])) == fresh
+    assert computed == [4, 3]
+
+
+def test_settings_have_transforms_of_their_own(tmp_path: Path) -> None:
+    case = picture(9, masks=1)
+    Atlas(FAST, store=TransformStore(tmp_path, FAST)).transforms(case, REFERENCES)
+    stiff = replace(FAST, stiffness=1.0)
+    Atlas(stiff, store=TransformStore(tmp_path, stiff)).transforms(case, REFERENCES)
+    assert len(list(tmp_path.glob("*/*.npz"))) == 2 * len(REFERENCES)
+
+
+def test_a_reference_that_fails_is_recorded_and_the_others_judge() -> None:
+    blank = Picture(
+        name="blank", image=np.ones((40, 40), np.float32), spacing=(1.0, 1.0), physical=False, truth=REFERENCES[0].truth
+    )
+    case = picture(9, masks=1)
+    verdicts = judge(case, [*REFERENCES, blank], Atlas(FAST), LABELS, ["dsc"])
+    assert [name for name, _ in verdicts.failures] == ["blank"]
+    assert "one value 1" in verdicts.failures[0][1]
+    assert scores(verdicts) == scores(judge(case, REFERENCES, Atlas(FAST), LABELS, ["dsc"]))
+    with pytest.raises(ValueError, match="none of 1 references could be used"):
+        judge(case, [blank], Atlas(FAST), LABELS, ["dsc"])
+
+
+def test_a_mask_that_could_not_be_read_is_a_problem_of_its_segmenter() -> None:
+    case = replace(picture(9, masks=1), problems={"other": "torn"})
+    verdicts = judge(case, REFERENCES, Atlas(FAST), LABELS, ["dsc"])
+    assert verdicts.problems == {"other": "torn"}
+    assert {judged.segmenter for judged in verdicts.judged} == {"mask-0"}
