@@ -31,6 +31,7 @@ from tests.sweep import disturbed, toys
 
 from benchmarks.common import machine, write
 from paperbench.sweep import record
+from paperbench.sweep.standing import standing
 
 PROGRAM = [sys.executable, "-m", "paperbench", "sweep"]
 
@@ -87,7 +88,9 @@ def overhead(folder: Path, runs: int, jobs: int) -> list[dict[str, Any]]:
             "end of the program": round(ended - max(ends.values()), 2),
             "a run, mean": round(sum(times) / runs, 3),
             "between two runs of a slot, mean": round((wall * jobs - sum(times)) / runs, 3),
-            "of it: from the order to the run's own time": round(_mean_wait(folder, document, starts, jobs), 3),
+            "of it: order to the run's own time": round(_mean_wait(folder, document, starts, jobs), 3),
+            "of it: results to the scheduler's notice": round(_mean_notice(folder, document, ends), 3),
+            "of it: idle slots at the end": round(_idle(ends, jobs) / runs, 3),
         }
     ]
 
@@ -97,6 +100,20 @@ def _mean_wait(folder: Path, document: dict[str, Any], starts: dict[str, float],
     later = sorted(document["runs"], key=lambda run: starts[run["hash"]])[jobs:]
     waits = [_session_began(folder / run["directory"]) - starts[run["hash"]] for run in later]
     return sum(waits) / len(waits) if waits else 0.0
+
+
+def _mean_notice(folder: Path, document: dict[str, Any], ends: dict[str, float]) -> float:
+    """Mean seconds from a run's results to the moment the scheduler saw it done: last files, the process's end, its burial."""
+    notices = [
+        ends[run["hash"]] - (folder / run["directory"] / "results.json").stat().st_mtime for run in document["runs"]
+    ]
+    return sum(notices) / len(notices)
+
+
+def _idle(ends: dict[str, float], jobs: int) -> float:
+    """Seconds that slots had nothing left to do while the last run went on: a matter of how the runs come out."""
+    last = sorted(ends.values())[-jobs:]
+    return sum(last[-1] - end for end in last)
 
 
 def _session_began(run: Path) -> float:
@@ -148,7 +165,7 @@ def faults(folder: Path, runs: int, jobs: int, kills: int, seed: int) -> list[di
             **{f"kills of a {target}": count for target, count in account.kills.items()},
             "commands given": len(account.exit_codes),
             "sessions of runs": sessions,
-            "runs completed once": runs,
+            "runs completed once": sum(standing(run).state == "done" for run in disturbed.runs_of(sweep).values()),
             "results that differ": len(found),
             "seconds": round(account.seconds, 1),
             "seconds in peace": round(calm, 1),

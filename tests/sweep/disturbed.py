@@ -114,7 +114,7 @@ def differences(disturbed: Path, undisturbed: Path) -> list[str]:
     its log has one ending at most and no session after it, and the events start no run that was seen done.
     """
     found = []
-    runs, others = (_runs(folder) for folder in (disturbed, undisturbed))
+    runs, others = (runs_of(folder) for folder in (disturbed, undisturbed))
     if runs.keys() != others.keys():
         return [f"runs {sorted(runs)} and {sorted(others)}"]
     for name, run in runs.items():
@@ -122,7 +122,8 @@ def differences(disturbed: Path, undisturbed: Path) -> list[str]:
     return found + _of_events(disturbed)
 
 
-def _runs(folder: Path) -> dict[str, Path]:
+def runs_of(folder: Path) -> dict[str, Path]:
+    """The directories of the runs of the sweep recorded in `folder`, by hash."""
     entries = json.loads((folder / record.RECORD).read_text())["runs"]
     return {entry["hash"]: folder / entry["directory"] for entry in entries}
 
