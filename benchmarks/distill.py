@@ -8,10 +8,10 @@ after another, for 800, 300 and 30 units. Both sides are the code that `paperben
 `paperbench train distill` run, from batch to update, with the log lines of the short schedule; a student update is one step of
 one student.
 
-`speed`, loader: one student in that loop against the loop that a user writes first: torchvision's MNIST with `ToTensor` behind a
-DataLoader, the teacher's forward pass in every step, `kl_div`, Adam. The same nets, batch and precision; the DataLoader with
-the number of workers that is fastest here of 0, 1 and 2. That the soft targets are computed once belongs to what is compared;
-`same targets` gives the loader's side the stored ones as well.
+`speed`, loader: one student in that loop against the loop that a user writes first: torchvision's MNIST, image by image from PIL
+to a tensor, behind a DataLoader, the teacher's forward pass in every step, `kl_div`, Adam. The same nets, batch and precision;
+the DataLoader with the number of workers that is fastest here of 0, 1 and 2. That the soft targets are computed once belongs to
+what is compared; `same targets` gives the loader's side the stored ones as well.
 
 Rounds of both sides take turns in one process; the first steps of each are not counted. Each number is the median over rounds, a
 ratio the median of the ratios of neighbouring rounds.
@@ -25,7 +25,6 @@ Runs are kept in `--runs` and continue where they were interrupted. With `--scal
 from __future__ import annotations
 
 import argparse
-import math
 import tempfile
 import time
 from collections.abc import Callable, Sequence
@@ -36,14 +35,16 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
+from PIL import Image
 from torch import Tensor, nn
-from torch.utils.data import DataLoader
-from torchvision.datasets import MNIST
+from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms.v2 import Compose, ToDtype, ToImage
 
 from benchmarks.common import machine, spread, write
 from paperbench.config.compose import compose
 from paperbench.config.validate import config_hash
+from paperbench.data import mnist
+from paperbench.data.classification import ImageSet
 from paperbench.distill.config import Distill
 from paperbench.distill.pictures import temperature_curves
 from paperbench.distill.stacked import Students
@@ -157,10 +158,8 @@ class Loop:
     """The loop that a user writes first."""
 
     def __init__(self, args: argparse.Namespace, device: torch.device, width: int, *, workers: int) -> None:
-        images = MNIST(
-            str(args.data_root), train=True, transform=Compose([ToImage(), ToDtype(torch.float32, scale=True)])
-        )
-        self.loader = DataLoader(Indexed(images), batch_size=256, shuffle=True, num_workers=workers, drop_last=True)
+        pictures = Pictures(mnist.load(args.data_root, "train"))
+        self.loader = DataLoader(pictures, batch_size=256, shuffle=True, num_workers=workers, drop_last=True)
         self.device = device
         self.precision = args.precision
         self.student = plain_mlp(width).to(device)
@@ -201,18 +200,20 @@ class Loop:
 _UNCOUNTED = 5
 
 
-class Indexed(torch.utils.data.Dataset[Any]):
-    """A data set that says which image it gives, for targets that are stored."""
+class Pictures(Dataset[Any]):
+    """What torchvision's MNIST does: an image out of the tensor of all of them, to PIL, to a float tensor; and its number, for
+    targets that are stored. (torchvision itself wants the files unpacked.)"""
 
-    def __init__(self, images: MNIST) -> None:
+    def __init__(self, images: ImageSet) -> None:
         self.images = images
+        self.transform = Compose([ToImage(), ToDtype(torch.float32, scale=True)])
 
     def __len__(self) -> int:
         return len(self.images)
 
     def __getitem__(self, index: int) -> tuple[Any, int, int]:
-        image, label = self.images[index]
-        return image, label, index
+        picture = Image.fromarray(self.images.images[index].numpy())
+        return self.transform(picture), int(self.images.labels[index]), index
 
 
 def against(rounds: int, first: Callable[[], float], second: Callable[[], float]) -> dict[str, Any]:
@@ -309,10 +310,11 @@ def accuracy(args: argparse.Namespace) -> None:
 
     def note(what: str, name: str, values: Sequence[float], seconds: Sequence[float]) -> None:
         low, _, high = spread(values)
+        took = f"{median(seconds):.0f}" if seconds else ""
         rows.append(
             {
                 "what": what, "number": name, "mean": f"{mean(values):.4g}", "min": f"{low:.4g}", "max": f"{high:.4g}",
-                "seeds": len(values), "seconds_of_a_run": f"{median(seconds):.0f}", **facts,
+                "seeds": len(values), "seconds_of_a_run": took, **facts,
             }
         )  # fmt: skip
         print({key: rows[-1][key] for key in ("what", "number", "mean", "min", "max", "seconds_of_a_run")}, flush=True)
@@ -366,9 +368,9 @@ def temperature(args: argparse.Namespace, runs: Runs, note: Note) -> None:
             _noted(note, f"{name}, T = {t}", found, ["distilled/test/errors"])
             measured[name][float(t)] = [r["metrics"]["distilled/test/errors"] for r in found]
             hard[name] = mean(r["metrics"]["baseline/test/errors"] for r in found)
-        note(f"{name}, hard targets", "baseline/test/errors", [hard[name]], [math.nan])
+        note(f"{name}, hard targets", "baseline/test/errors", [hard[name]], [])
         best = min(measured[name], key=lambda t: mean(measured[name][t]))
-        note(f"{name}, best temperature", "temperature", [best], [math.nan])
+        note(f"{name}, best temperature", "temperature", [best], [])
     folder = Path(args.runs)
     temperature_curves(measured, folder / "distill-temperature.png", baselines=hard)
     print(folder / "distill-temperature.png")

@@ -23,13 +23,13 @@ from paperbench.config.schema import OptimConfig
 from paperbench.distill.build import build
 from paperbench.distill.config import NetConfig
 from paperbench.distill.inputs import Images, Jittered
-from paperbench.distill.learners import Batch, HardLearner
+from paperbench.distill.learners import HardLearner, Lessons
 from paperbench.distill.nets import Net
 from paperbench.engine.checkpoints import CheckpointStore
 from paperbench.engine.files import explained, write_json
 from paperbench.engine.lock import FileLock
 from paperbench.engine.optim import build_optimizer, lr_factor
-from paperbench.engine.order import BatchKey, EpochOrder
+from paperbench.engine.order import EpochOrder
 from paperbench.engine.run import Run
 from paperbench.engine.seeding import MODEL_INIT, seed_everything
 from paperbench.engine.stages import stage
@@ -174,17 +174,13 @@ class HardStage:
             self.run.reporter.message(f"{self.name}: found trained in {self._shared}")
         batches = Jittered(self.images, reach=recipe.jitter, seed=recipe.seed, chosen=self.rows)
 
-        def fetch(key: BatchKey) -> Batch:
-            inputs, labels, _ = batches(key)
-            return Batch(inputs, labels)
-
         return Trainer(
             run=view,
             module=self._learner,
             optimizer=build_optimizer(recipe.optim, [{"params": list(self._learner.named_parameters())}]),
             lr_factor=lr_factor(recipe.optim, recipe.steps),
             order=EpochOrder(len(batches), recipe.batch_size, recipe.seed),
-            fetch=fetch,
+            fetch=Lessons(batches),
             steps=recipe.steps,
             clip_norm=recipe.clip_norm,
             log_every=self.log_every,

@@ -2,26 +2,40 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
+from paperbench.distill.inputs import Jittered
 from paperbench.distill.losses import hard_loss, logit_matching, soft_loss
 from paperbench.distill.nets import Net
 from paperbench.engine.order import BatchKey
 
 
 class Batch(NamedTuple):
-    """inputs: (B, D) float32. labels: (B,). targets: (B, K) of the teacher, or None where there is none."""
+    """inputs: (B, D) float32. labels: (B,). targets: (B, K) of the teacher, or None where there is none. rows: (B,), where the
+    images stand in the training set."""
 
     inputs: Tensor
     labels: Tensor
     targets: Tensor | None = None
+    rows: Tensor | None = None
 
 
-Fetch = Callable[[BatchKey], Batch]
+class Lessons:
+    """Called with the key of a step, gives its batch: images with their labels and, if there is a teacher, what it says.
+
+    targets: (N, K), one row for each training image, on the device.
+    """
+
+    def __init__(self, images: Jittered, targets: Tensor | None = None) -> None:
+        self.images = images
+        self.targets = targets
+
+    def __call__(self, key: BatchKey) -> Batch:
+        inputs, labels, rows = self.images(key)
+        return Batch(inputs, labels, None if self.targets is None else self.targets[rows], rows)
 
 
 class HardLearner(nn.Module):

@@ -19,7 +19,7 @@ from paperbench.config.schema import OutputConfig
 from paperbench.config.validate import dump
 from paperbench.distill.config import Distill
 from paperbench.distill.hard import HardStage
-from paperbench.distill.learners import Batch, HardLearner, SoftLearner
+from paperbench.distill.learners import Batch, HardLearner, Lessons, SoftLearner
 from paperbench.distill.losses import hard_loss, logit_matching, soft_loss
 from paperbench.distill.training import Part, load
 from paperbench.engine.run import Run
@@ -133,20 +133,24 @@ class Students:
         learners = [cast("HardLearner | SoftLearner", trainer.module) for trainer in trainers]
         self.module: nn.Module = stack(learners)
         self._net = cast(nn.Module, self.module.net)
-        # Equal orders of equal images give equal batches: they are fetched, and go through the first layer, once.
-        self._one_order = len({(trainer.order.seed, trainer.order.length) for trainer in trainers}) == 1
+        self._lessons = [cast(Lessons, trainer.fetch) for trainer in trainers]
+        orders = {(t.order.seed, t.order.length, t.order.batch_size) for t in trainers}
+        # Equal orders of equal images give equal batches: they are made, and go through the first layer, once.
+        self._one_order = len(orders) == len({lessons.images.identity for lessons in self._lessons}) == 1
         self._losses = _joint_losses(learners, trainers[0].run.device)
 
     def fetch(self, step: int) -> Batch:
         """Inputs and labels (S, B, ...), or (B, ...) where all models see the same images; targets always (S, B, K)."""
-        batches = [cast(Batch, trainer.fetch(trainer.order.batch(step))) for trainer in self._trainers]
-        targets = [batch.targets for batch in batches if batch.targets is not None]
-        first = batches[0]
-        joined = torch.stack(targets) if targets else None
         if self._one_order:
-            return Batch(first.inputs, first.labels, joined)
+            inputs, labels, rows = self._lessons[0].images(self._trainers[0].order.batch(step))
+            told = [lessons.targets[rows] for lessons in self._lessons if lessons.targets is not None]
+            return Batch(inputs, labels, torch.stack(told) if told else None)
+        batches = [lessons(t.order.batch(step)) for lessons, t in zip(self._lessons, self._trainers, strict=True)]
+        told = [batch.targets for batch in batches if batch.targets is not None]
         return Batch(
-            torch.stack([batch.inputs for batch in batches]), torch.stack([batch.labels for batch in batches]), joined
+            torch.stack([batch.inputs for batch in batches]),
+            torch.stack([batch.labels for batch in batches]),
+            torch.stack(told) if told else None,
         )
 
     def losses(self, batch: Batch, streams: Sequence[torch.Generator]) -> dict[str, Tensor]:

@@ -19,14 +19,14 @@ from paperbench.distill.build import build
 from paperbench.distill.config import Distill
 from paperbench.distill.hard import HardStage, Recipe, machine_of, shared_folder
 from paperbench.distill.inputs import Images, Jittered
-from paperbench.distill.learners import Batch, SoftLearner
+from paperbench.distill.learners import Lessons, SoftLearner
 from paperbench.distill.losses import soft_targets
 from paperbench.distill.nets import Net
 from paperbench.distill.scoring import errors, logits_of, of_classes, scores
 from paperbench.distill.teachers import GivenTeacher, Opinion, opinion_of
 from paperbench.distill.transfer import Division, chosen_classes, divide
 from paperbench.engine.optim import build_optimizer, lr_factor
-from paperbench.engine.order import BatchKey, EpochOrder
+from paperbench.engine.order import EpochOrder
 from paperbench.engine.run import Run
 from paperbench.engine.seeding import MODEL_INIT, hashed, seed_everything
 from paperbench.engine.stages import stage
@@ -261,12 +261,7 @@ class Part:
         """The trainer of the distilled student; its module is a `SoftLearner`. Call it after `teach`."""
         config, loop = self.config, self.config.train
         learner = self.learner()
-        targets = self.targets()
         batches = Jittered(self.data.train, reach=config.jitter, seed=self.run.seed, chosen=self.division.transfer)
-
-        def fetch(key: BatchKey) -> Batch:
-            inputs, labels, rows = batches(key)
-            return Batch(inputs, labels, targets[rows])
 
         steps = steps_of(loop.samples, loop.batch_size)
         return Trainer(
@@ -275,7 +270,7 @@ class Part:
             optimizer=build_optimizer(config.optim, [{"params": list(learner.named_parameters())}]),
             lr_factor=lr_factor(config.optim, steps),
             order=EpochOrder(len(batches), loop.batch_size, self.run.seed),
-            fetch=fetch,
+            fetch=Lessons(batches, self.targets()),
             steps=steps,
             clip_norm=loop.clip_norm,
             log_every=loop.log_every,
