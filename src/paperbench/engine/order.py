@@ -67,7 +67,12 @@ class EpochOrder:
     def _slice(self, step: int, offset: int, count: int) -> BatchKey:
         if step < 0:
             raise ValueError(f"steps count from 0, not {step}")
-        positions = np.arange(count, dtype=np.int64) + (step * self.batch_size + offset)
+        first = step * self.batch_size + offset
+        epoch, place = divmod(first, self.length)
+        if place + count <= self.length:  # nearly every batch lies within one epoch: no more than a slice then
+            indices = self._permutation(epoch)[place : place + count].copy()
+            return BatchKey(step, indices, np.full(count, epoch, dtype=np.int64))
+        positions = np.arange(first, first + count, dtype=np.int64)
         epochs, places = np.divmod(positions, self.length)
         indices = np.empty(count, dtype=np.int64)
         for epoch in np.unique(epochs):

@@ -54,7 +54,7 @@ def run_stacked(configs: Sequence[VaeTrain], runs: Sequence[Run]) -> list[Result
     train, test = load(configs[0], runs[0].device)
     parts = [Part.of(config, run, train, test) for config, run in zip(configs, runs, strict=True)]
     results = fit_side_by_side(
-        [part.trainer for part in parts], lambda numbers: _Joint([parts[number] for number in numbers])
+        [part.trainer for part in parts], lambda numbers: Joint([parts[number] for number in numbers])
     )
     return [_concluded(part, result) for part, result in zip(parts, results, strict=True)]
 
@@ -68,7 +68,7 @@ def _concluded(part: Part, result: Result) -> Result:
         return error
 
 
-class _Joint:
+class Joint:
     """The objectives of several runs as one (`engine.stacked_trainer.Joint`)."""
 
     def __init__(self, parts: Sequence[Part]) -> None:
