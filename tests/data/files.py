@@ -90,3 +90,13 @@ def write_pennfudan(root: Path, images: Mapping[str, Sequence[Sequence[int]]]) -
         write_image(folder / "PNGImages" / f"{name}.png", seed=seed)
         (folder / "Annotation" / f"{name}.txt").write_text(pennfudan_text(name, boxes))
     return folder
+
+
+def write_frey(root: Path, *, frames: int = 12) -> Path:
+    """`frey/frey_rawface.mat` as it is published; pixel (r, c) of frame f is r + c + f, so that any transposition shows."""
+    import scipy.io
+
+    values = np.add.outer(np.arange(frames), np.add.outer(np.arange(28), np.arange(20))).astype(np.uint8)
+    (root / "frey").mkdir(parents=True)
+    scipy.io.savemat(root / "frey" / "frey_rawface.mat", {"ff": values.reshape(frames, 560).T})
+    return root

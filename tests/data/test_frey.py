@@ -10,15 +10,13 @@ import scipy.io
 
 from paperbench.data import frey
 from paperbench.errors import ConfigError, DataError
+from tests.data.files import write_frey
 
 
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
-    """Twelve frames; pixel (r, c) of frame f is r + c + f, so that any transposition shows."""
-    frames = np.add.outer(np.arange(12), np.add.outer(np.arange(28), np.arange(20))).astype(np.uint8)
-    (tmp_path / "frey").mkdir()
-    scipy.io.savemat(tmp_path / "frey" / "frey_rawface.mat", {"ff": frames.reshape(12, 560).T})
-    return tmp_path
+    """Twelve frames."""
+    return write_frey(tmp_path)
 
 
 def test_columns_are_frames_row_by_row(root: Path) -> None:

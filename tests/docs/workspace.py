@@ -34,6 +34,7 @@ from paperbench.cli.app import app
 from paperbench.config.compose import compose
 from tests.cli.recorded import record_sweep
 from tests.data import files
+from tests.data.test_mnist import write_mnist
 from tests.docs.documents import Command
 from tests.rca import made as segmentations
 
@@ -154,6 +155,8 @@ class Workspace:
             )
             files.write_coco(root, content, split=split)
         files.write_pennfudan(root, {f"FudanPed{k:05d}": [(10, 5, 30, 30)] for k in range(1, 61)})
+        write_mnist(root)
+        files.write_frey(root)
         return root
 
     @property
