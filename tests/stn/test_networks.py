@@ -15,7 +15,7 @@ from paperbench.stn.build import build, parameter_groups
 from paperbench.stn.config import CnnModel, DcnModel, FcnModel, StCnnModel, StFcnModel
 from paperbench.stn.deformable import DeformableFront, deform_conv
 from paperbench.stn.localisation import channels_last
-from paperbench.stn.networks import ConvolutionalNet, FullyConnectedNet, Resized
+from paperbench.stn.networks import ConvolutionalNet, FullyConnectedNet, Resized, TransformedNet
 from paperbench.stn.one_channel import OneChannelConv2d
 from paperbench.stn.parameters import count, nearest_width
 
@@ -83,13 +83,12 @@ def test_what_stands_in_front_leaves_the_digit_as_it_is_at_the_start() -> None:
 
 
 def test_a_large_canvas_is_pooled_and_a_small_one_is_not() -> None:
-    sizes = {
-        (canvas, antialias): build(StFcnModel(units=4, antialias=antialias), transform="affine", canvas=canvas)
-        .transformers[0]
-        .grid.size  # type: ignore[union-attr]
-        for canvas in (28, 42)
-        for antialias in (True, False)
-    }
+    sizes = {}
+    for canvas in (28, 42):
+        for antialias in (True, False):
+            net = build(StFcnModel(units=4, antialias=antialias), transform="affine", canvas=canvas)
+            assert isinstance(net, TransformedNet)
+            sizes[canvas, antialias] = net.each()[0].grid.size
     assert sizes == {(28, True): (28, 28), (28, False): (28, 28), (42, True): (56, 56), (42, False): (28, 28)}
 
 
@@ -108,7 +107,9 @@ def test_a_wanted_number_of_weights_is_met_as_nearly_as_widths_allow(model: Any,
     net = build(model(parameters=target), transform="affine", canvas=28)
     assert abs(count(net) - target) < 0.03 * target
     key = "filters" if "cnn" in model().name else "units"
-    found = net.classifier.first.out_channels if key == "filters" else net.classifier.first.out_features  # type: ignore[union-attr]
+    first = net.classifier.first
+    assert isinstance(first, nn.Linear | nn.Conv2d)
+    found = len(first.weight)
     for other in (found - 1, found + 1):
         beside = count(build(model(**{key: other}), transform="affine", canvas=28))
         assert abs(beside - target) >= abs(count(net) - target)
@@ -139,6 +140,7 @@ def test_the_one_channel_convolution_has_the_values_and_gradients_of_torch(kerne
     values = ours(images)
     theirs = F.conv2d(images, ours.weight, ours.bias)
     torch.testing.assert_close(values, theirs)
+    assert ours.bias is not None
     inputs = (images, ours.weight, ours.bias)
     passed = torch.rand_like(values)
     for mine, other in zip(

@@ -59,8 +59,8 @@ def _picture(strip: Image.Image, size: int, random: np.random.Generator) -> NDAr
         (max(1, round(strip.width * scale)), max(1, round(strip.height * scale))), Image.Resampling.BILINEAR
     ).rotate(random.uniform(-12, 12), Image.Resampling.BILINEAR, expand=True)
     ink = Image.new("L", (size, size))
-    room = [size - side for side in turned.size]
-    ink.paste(turned, tuple(round(random.uniform(min(0, free), max(0, free))) for free in room))
+    left, top = (round(random.uniform(min(0, size - side), max(0, size - side))) for side in turned.size)
+    ink.paste(turned, (left, top))
     alpha = np.asarray(ink, np.float32) / 255
     dark, light = random.uniform(0, 110, 3), random.uniform(145, 255, 3)
     front, back = (dark, light) if random.random() < 0.5 else (light, dark)

@@ -79,7 +79,7 @@ def _grids(net: Net, images: Tensor) -> list[NDArray[np.float32]]:
         return []
     height, width = images.shape[-2:]
     found = []
-    for transformer in net.transformers:
+    for transformer in net.each():
         grid = transformer.grid(transformer.theta(images)).float().cpu()
         found.append(torch.stack([to_pixels(grid[..., 0], width), to_pixels(grid[..., 1], height)], dim=-1).numpy())
     return found

@@ -65,7 +65,7 @@ class ErrorCount:
             seen += of_class.sum(0)
             sums += of_class.t() @ warped.flatten(1).to(sums.dtype)
         parts = ranks.all_gather((totals.cpu(), seen.cpu(), sums.cpu()))
-        (errors, loss), seen, sums = (sum(part[k] for part in parts) for k in range(3))
+        (errors, loss), seen, sums = (torch.stack(part).sum(0) for part in zip(*parts, strict=True))
         self.learner.keep((sums / seen.clamp_min(1)[:, None]).view(classes, *shape).to(self.run.device))
         return {
             "test/error": 100 * float(errors) / len(self.inputs),

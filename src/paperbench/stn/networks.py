@@ -83,9 +83,13 @@ class TransformedNet(nn.Module):
         self.transformers = nn.ModuleList(transformers)
         self.classifier = classifier
 
+    def each(self) -> list[SpatialTransformer]:
+        """The transformers, in order."""
+        return [module for module in self.transformers if isinstance(module, SpatialTransformer)]
+
     def warped(self, images: Tensor) -> Tensor:
         """(B, transformers * C, H, W): what the classifier sees."""
-        outputs = [transformer(images) for transformer in self.transformers]
+        outputs = [transformer(images) for transformer in self.each()]
         return outputs[0] if len(outputs) == 1 else torch.cat(outputs, dim=1)
 
     def forward(self, images: Tensor) -> Tensor:

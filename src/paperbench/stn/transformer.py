@@ -40,11 +40,11 @@ class SpatialTransformer(nn.Module):
         self.sampler: Sampler = sampler
         self.padding: Padding = padding
         self.antialias = antialias
-        start = grid.identity() if start is None else start  # type: ignore[operator]
-        self.regression = nn.Linear(features, len(start))
+        first: Tensor = grid.identity() if start is None else start  # type: ignore[operator]
+        self.regression = nn.Linear(features, len(first))
         nn.init.zeros_(self.regression.weight)
         with torch.no_grad():
-            self.regression.bias.copy_(start)
+            self.regression.bias.copy_(first)
 
     def theta(self, features: Tensor) -> Tensor:
         """(B, P) parameters for what the localisation net found, in float32 or the input's higher precision."""

@@ -1,0 +1,89 @@
+"""Errors of the digit nets at `scale=short`, over seeds: every cell is a run of the program, with its time.
+
+    uv run python -m benchmarks.stn_accuracy --data DIR                            all cells, three seeds
+    uv run python -m benchmarks.stn_accuracy --data DIR --cells rts/st-cnn/affine r/cnn --seeds 0
+
+A cell is DISTORTION/MODEL[/TRANSFORM]. Runs are kept below `--runs` and are not made again: the command may be stopped and
+repeated, and the CSV holds whatever is done. Each run has the whole machine; `seconds` are the program's own, from its start to
+its results.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from benchmarks.common import machine, write
+
+PLAIN, TRANSFORMED = ("fcn", "cnn"), ("st-fcn", "st-cnn")
+CELLS = [
+    *(f"{distortion}/{model}" for distortion in ("rts", "r", "p", "e", "tc") for model in PLAIN),
+    *(f"{distortion}/{model}/affine" for distortion in ("rts", "r", "p", "e", "tc") for model in TRANSFORMED),
+    *(f"rts/{model}/{transform}" for transform in ("projective", "tps") for model in TRANSFORMED),
+    *(f"r/{model}/{transform}" for transform in ("projective", "tps") for model in TRANSFORMED),
+    "rts/dcn",
+    "tc/dcn",
+]
+
+
+def run_cell(cell: str, seed: int, data: str, runs: Path, threads: int) -> dict[str, Any]:
+    """The results of one run, made or found."""
+    distortion, model, *transform = cell.split("/")
+    folder = runs / f"{cell.replace('/', '-')}-{seed}"
+    results = folder / "results.json"
+    if not results.exists():
+        command = [sys.executable, "-m", "paperbench"]
+        if (folder / "config.yaml").exists():
+            command += ["resume", str(folder)]
+        else:
+            overrides = [f"distortion={distortion}", f"model={model}", *(f"transform={name}" for name in transform)]
+            command += ["train", "stn-mnist", "data=mnist", f"data.root={data}", *overrides, f"seed={seed}", "device=cpu",
+                        f"threads={threads}", "--run-dir", str(folder)]  # fmt: skip
+        subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+    return json.loads(results.read_text())
+
+
+def row(cell: str, seed: int, results: dict[str, Any]) -> dict[str, Any]:
+    """One line of the CSV."""
+    distortion, model, *transform = cell.split("/")
+    metrics = results["metrics"]
+    return {
+        "distortion": distortion,
+        "model": model,
+        "transform": transform[0] if transform else "",
+        "seed": seed,
+        "error_percent": f"{metrics['test/error']:.2f}",
+        "weights": int(metrics["model/parameters"]),
+        "seconds": f"{results['seconds']:.0f}",
+        "training_images_per_second": f"{metrics['train/samples_per_second']:.0f}",
+        "precision": results["precision"],
+        "scale": results["scale"],
+        **machine("cpu"),
+    }
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Writes `results/stn-accuracy-cpu.csv` after every run."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", required=True, help="folder that holds MNIST/raw")
+    parser.add_argument("--cells", nargs="+", default=CELLS)
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
+    parser.add_argument("--runs", type=Path, default=Path("outputs/benchmark-stn"))
+    parser.add_argument("--threads", type=int, default=0, help="0 leaves torch's choice: all cores")
+    options = parser.parse_args(arguments)
+    data = str(Path(options.data).absolute())
+    rows = []
+    for seed in options.seeds:
+        for cell in options.cells:
+            rows.append(row(cell, seed, run_cell(cell, seed, data, options.runs, options.threads)))
+            print(*list(rows[-1].values())[:7], sep="  ", flush=True)
+            write("stn-accuracy-cpu", rows)
+
+
+if __name__ == "__main__":
+    main()
