@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Sequence
 
 from paperbench.report.metrics import direction
-from paperbench.report.pages import curves, parts, pictures
+from paperbench.report.pages import curves, parts, pictures, trends
 from paperbench.report.pages.grids import Cell, Column, Grid, number_cell, text_cell
 from paperbench.report.pages.page import Badge, Block, Fact, Fold, Section, section
 from paperbench.report.pages.quantities import Quantities, duration, plural
@@ -29,6 +29,7 @@ def sections_of_runs(runs: Sequence[RunRecord], quantities: Quantities) -> tuple
     sections = [
         *section("trouble", "What went wrong", parts.trouble(runs)),
         *section("runs", "Runs", _tables(runs, settings, quantities)),
+        *section("trends", "Results against what was varied", parts.charts(_trends(runs, settings, quantities))),
         *section("curves", "Curves", parts.charts(drawn)),
         *section("pictures", "Pictures", parts.gallery(shown)),
         *section("configuration", "Configuration", parts.configurations(settings)),
@@ -78,6 +79,11 @@ def _folded(grid: Grid | None) -> Block | None:
 
 
 # --- tables -----------------------------------------------------------------------------------------------------------
+
+
+def _trends(runs: Sequence[RunRecord], settings: Sequence[Setting], quantities: Quantities) -> curves.Curves:
+    names = list(dict.fromkeys(name for run in runs for name in run.metrics))
+    return trends.of_settings(settings, quantities.headlines(names)[:MOST_HEADLINES], quantities)
 
 
 def _tables(runs: Sequence[RunRecord], settings: Sequence[Setting], quantities: Quantities) -> list[Block | None]:
