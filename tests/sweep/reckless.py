@@ -53,6 +53,7 @@ def run(config: RecklessConfig, run: Run) -> dict[str, float]:
         "session": os.getsid(0),
         "threads": torch.get_num_threads(),
         "omp": os.environ.get("OMP_NUM_THREADS"),
+        "gpu": os.environ.get("CUDA_VISIBLE_DEVICES"),
         "oom": Path("/proc/self/oom_score_adj").read_text().strip() if Path("/proc/self").exists() else "",
     }
     (run.directory.path / "facts.json").write_text(json.dumps(facts))

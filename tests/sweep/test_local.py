@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
+import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -19,6 +21,7 @@ from paperbench.engine.rundir import RunDirectory
 from paperbench.errors import EnvironmentError_
 from paperbench.sweep.launchers.base import Context, Ending, Job
 from paperbench.sweep.launchers.local import LocalHandle, LocalLauncher, LocalSettings
+from paperbench.sweep.launchers.server import Server
 from tests.sweep import disturbed, reckless, toys
 
 linux = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="processes are found in /proc")
@@ -33,11 +36,11 @@ def _known_everywhere(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None
         yield
 
 
-def made(folder: Path, start: Any = "auto", threads: int = 1) -> LocalLauncher:
+def made(folder: Path, start: Any = "auto", **changes: Any) -> LocalLauncher:
     context = Context(
-        name="test", directory=folder, jobs=2, threads=threads, modules=("tests.sweep.reckless", "no.such.module")
+        name="test", directory=folder, jobs=2, threads=1, modules=("tests.sweep.reckless", "no.such.module")
     )
-    return LocalLauncher(LocalSettings(start=start), context)
+    return LocalLauncher(LocalSettings(start=start, **changes), context)
 
 
 @pytest.fixture(scope="module")
@@ -123,6 +126,41 @@ def test_however_one_ends_its_sibling_does_not_notice(
     assert ending(launcher, sibling) == Ending(exit_code=3, signal=None)
     status = RunDirectory.open(tmp_path / "sibling").status()
     assert (status["state"], "stopped on SIGTERM" in status["message"]) == ("stopped", True)
+
+
+def test_gpus_are_handed_out_to_those_that_have_none(
+    launcher: LocalLauncher, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(launcher, "_gpus", (2, 5))
+    first, second, third = (submit(launcher, tmp_path / str(i), "wait", seed=i) for i in range(3))
+    until(launcher, lambda: all((tmp_path / str(i) / "facts.json").exists() for i in range(3)))
+    assert [facts(tmp_path / str(i))["gpu"] for i in range(3)] == ["2", "5", "2"]
+    second.stop()
+    ending(launcher, second)
+    ending(launcher, submit(launcher, tmp_path / "3", seed=3))
+    assert facts(tmp_path / "3")["gpu"] == "5"
+    for handle in (first, third):
+        handle.stop()
+        ending(launcher, handle)
+
+
+def test_where_there_is_no_room_for_one_more_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_room() -> int:
+        raise BlockingIOError(11, "Resource temporarily unavailable")
+
+    launcher = made(tmp_path)
+    ours, theirs = socket.socketpair()
+    with ours, theirs, monkeypatch.context() as patch:
+        launcher._socket, launcher._server = ours, subprocess.Popen([sys.executable, "-c", ""])
+        handle = submit(launcher, tmp_path / "run")
+        patch.setattr(os, "fork", no_room)
+        server = Server(theirs, fork=True)
+        server._read()
+        found = ending(launcher, handle)
+        server.close()
+        launcher.close()
+    assert found.lost
+    assert found.reason == "no process could be started for it ([Errno 11] Resource temporarily unavailable)"
 
 
 def test_kill_ends_a_run_at_once(launcher: LocalLauncher, tmp_path: Path) -> None:

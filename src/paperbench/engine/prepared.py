@@ -19,22 +19,27 @@ from paperbench.config.validate import config_hash, dump, load_file, task_named,
 from paperbench.engine.files import TMP_SUFFIX, explained, write_atomic
 from paperbench.engine.rundir import DONE, WAITING, RunDirectory
 from paperbench.engine.signals import StopFlag
-from paperbench.errors import ConfigError
+from paperbench.errors import ConfigError, RunLockedError
 
 _SECONDS_BETWEEN_LOOKS = 0.2
+_SECONDS_TO_MAKE = 10.0
 
 
 def prepare(path: Path, resolved: Mapping[str, Any]) -> None:
     """Makes the directory of a run that another process is to do, in state `waiting`; one that stands is left as it is.
 
-    Raises `ConfigError` when `path` holds something else: files that are no run's, or a run of another configuration.
+    Raises `ConfigError` when `path` holds something else: files that are no run's, or a run of another configuration; and
+    `RunLockedError` when another process holds it for long without making it.
     """
     with explained(path):
         path.mkdir(parents=True, exist_ok=True)
     directory = RunDirectory(path)
+    deadline = time.monotonic() + _SECONDS_TO_MAKE
     while not directory.lock.acquire():
         if directory.config_file.is_file():
             break  # whoever is at work there works on this run
+        if time.monotonic() > deadline:
+            raise RunLockedError(f"{path} is held by {directory.lock.holder()}, which does not make its run; stop it")
         time.sleep(0.02)  # another process is just making it
     try:
         if directory.config_file.is_file():

@@ -15,7 +15,7 @@ from typing import Any, Literal
 
 from paperbench.engine.prepared import prepare, settle_free
 from paperbench.engine.signals import StopFlag
-from paperbench.errors import EXIT_ENVIRONMENT, DiskFullError, EnvironmentError_, PaperbenchError
+from paperbench.errors import EXIT_ENVIRONMENT, DiskFullError, EnvironmentError_, PaperbenchError, RunLockedError
 from paperbench.sweep import progress
 from paperbench.sweep.launchers.base import Ending, Handle, Job, Launcher, Rejoins
 from paperbench.sweep.plan import Member, Sweep
@@ -256,7 +256,7 @@ class Scheduler:
         elif self._ending:
             self._conclude(entry, "stopped" if now.state == "continues" else "not started", now)
         elif now.state == "running":
-            self._again(entry, now, "another process works on it")
+            self._again(entry, now, ending.reason or "another process works on it")
         elif ending.lost:
             self._again(entry, now, ending.reason or "its process was lost")
         elif not alone:
@@ -282,7 +282,8 @@ class Scheduler:
 
     def _fail(self, entry: _Entry, now: Standing, error: PaperbenchError | None = None, *, how: str = "") -> None:
         self._conclude(entry, "failed", now, how=how)
-        if isinstance(error, EnvironmentError_) or now.error == DiskFullError.__name__:
+        unwritable = isinstance(error, EnvironmentError_) and not isinstance(error, RunLockedError)
+        if unwritable or now.error == DiskFullError.__name__:
             self.environment = error or DiskFullError(now.message)
             self._end("no further run is started, and those that run save if they can: " + str(self.environment))
         elif self._fail_fast:

@@ -10,11 +10,12 @@ import socket
 import subprocess
 import sys
 import tempfile
+from collections import Counter
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import IO, Any, Literal
 
-from paperbench.config.schema import STRICT
+from paperbench.config.schema import STRICT, NonNegativeInt
 from paperbench.errors import EnvironmentError_
 from paperbench.sweep.launchers.base import Context, Ending, Job
 
@@ -32,14 +33,17 @@ class LocalSettings:
     start: Literal["auto", "fork", "fresh"] = "auto"
     """`fork`: from a process that has imported torch once; `fresh`: a new interpreter for each run. `auto` forks on Linux;
     elsewhere the system's own libraries do not all survive it."""
+    gpus: tuple[NonNegativeInt, ...] = ()
+    """Numbers of the GPUs to hand out, each run sees the one that fewest others have; empty: every run sees all of them."""
 
 
 class LocalHandle:
     """One process, known by the number of its job; its process id is the server's to tell."""
 
-    def __init__(self, launcher: LocalLauncher, number: int) -> None:
+    def __init__(self, launcher: LocalLauncher, number: int, gpu: int | None) -> None:
         self._launcher = launcher
         self.number = number
+        self.gpu = gpu
         self.pid: int | None = None
         self.ending: Ending | None = None
 
@@ -66,6 +70,7 @@ class LocalLauncher:
     def __init__(self, settings: LocalSettings, context: Context) -> None:
         fork = settings.start == "fork" or (settings.start == "auto" and sys.platform.startswith("linux"))
         self._mode = "fork" if fork else "fresh"
+        self._gpus = settings.gpus
         self._modules = context.modules
         self._threads = context.threads
         self._handles: dict[int, LocalHandle] = {}
@@ -84,9 +89,15 @@ class LocalLauncher:
     def submit(self, job: Job) -> LocalHandle:
         self.warm()
         self._count += 1
-        handle = self._handles[self._count] = LocalHandle(self, self._count)
-        self.send({"start": handle.number, "arguments": job.arguments()})
+        handle = LocalHandle(self, self._count, self._free_gpu())
+        self._handles[handle.number] = handle
+        environment = {} if handle.gpu is None else {"CUDA_VISIBLE_DEVICES": str(handle.gpu)}
+        self.send({"start": handle.number, "arguments": job.arguments(), "environment": environment})
         return handle
+
+    def _free_gpu(self) -> int | None:
+        taken = Counter(handle.gpu for handle in self._handles.values())
+        return min(self._gpus, key=lambda gpu: taken[gpu], default=None)
 
     def wait(self, seconds: float) -> None:
         if self._socket is None:
@@ -133,15 +144,19 @@ class LocalLauncher:
         }
         with theirs:
             command = [sys.executable, "-m", "paperbench.sweep.launchers.server", str(theirs.fileno()), self._mode]
-            self._server = subprocess.Popen(
-                [*command, *self._modules],
-                env=environment,
-                pass_fds=(theirs.fileno(),),
-                stdin=subprocess.DEVNULL,
-                stdout=self._said,
-                stderr=self._said,
-                start_new_session=True,  # Ctrl-C at the terminal reaches the sweep alone
-            )
+            try:
+                self._server = subprocess.Popen(
+                    [*command, *self._modules],
+                    env=environment,
+                    pass_fds=(theirs.fileno(),),
+                    stdin=subprocess.DEVNULL,
+                    stdout=self._said,
+                    stderr=self._said,
+                    start_new_session=True,  # Ctrl-C at the terminal reaches the sweep alone
+                )
+            except OSError as error:
+                ours.close()
+                raise EnvironmentError_(f"no process could be started: {error}") from error
         self._socket = ours
 
     def _receive(self) -> None:
@@ -160,6 +175,11 @@ class LocalLauncher:
         if "started" in answer:
             self._deaths = 0
             self._handles[answer["started"]].pid = answer["pid"]
+            return
+        if "refused" in answer:
+            reason = f"no process could be started for it ({answer['reason']})"
+            handle = self._handles.pop(answer["refused"])
+            handle.ending = Ending(exit_code=None, signal=None, reason=reason, lost=True)
             return
         number = answer["signal"]
         reason = f"killed by {signal.Signals(number).name}" if number else ""

@@ -5,9 +5,9 @@ needs, once, and then waits for orders on the socket DESCRIPTOR, computing nothi
 and no CUDA context that a child could inherit broken. Each run is a process of its own, in a session of its own, with its
 output in its own log. MODE `fresh` imports nothing and starts a new interpreter for each run instead.
 
-Orders, JSON lines: `{"start": ID, "arguments": […]}`, `{"signal": ID, "number": N}`. Answers: `{"started": ID, "pid": P}`,
-`{"ended": ID, "exit_code": C | null, "signal": N | null}`. The end of the socket ends this process, and its end asks the
-runs to save and stop.
+Orders, JSON lines: `{"start": ID, "arguments": […], "environment": {…}}`, `{"signal": ID, "number": N}`. Answers:
+`{"started": ID, "pid": P}`, `{"refused": ID, "reason": TEXT}`, `{"ended": ID, "exit_code": C | null, "signal": N | null}`. The
+end of the socket ends this process, and its end asks the runs to save and stop.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ import select
 import signal
 import socket
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, NoReturn
@@ -65,6 +65,11 @@ class Server:
             if self._orders in ready and not self._read():
                 return
 
+    def close(self) -> None:
+        """Hangs up."""
+        for held in (self._orders, self._wake, self._woken):
+            held.close()
+
     def _read(self) -> bool:
         received = self._orders.recv(1 << 16)
         *lines, self._unread = (self._unread + received).split(b"\n")
@@ -76,7 +81,11 @@ class Server:
 
     def _obey(self, order: dict[str, Any]) -> None:
         if "start" in order:
-            pid = self._start(order["arguments"])
+            try:
+                pid = self._start(order["arguments"], order["environment"])
+            except OSError as error:  # no memory, or too many processes, for one more
+                self._answer(refused=order["start"], reason=str(error))
+                return
             self._pids[pid] = order["start"]
             self._answer(started=order["start"], pid=pid)
             return
@@ -85,12 +94,14 @@ class Server:
                 with suppress(ProcessLookupError):
                     os.kill(pid, order["number"])
 
-    def _start(self, arguments: Sequence[str]) -> int:
+    def _start(self, arguments: Sequence[str], environment: Mapping[str, str]) -> int:
+        """Raises `OSError` where there is no room for one more process."""
         server = os.getpid()
         pid = os.fork()
         if pid:
             return pid
         try:
+            os.environ.update(environment)
             self._become_run(arguments, server)
         except BaseException as error:
             with suppress(Exception):
@@ -104,8 +115,7 @@ class Server:
         signal.set_wakeup_fd(-1)
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         signal.signal(signal.SIGINT, signal.SIG_DFL)
-        for held in (self._orders, self._wake, self._woken):
-            held.close()
+        self.close()
         os.setsid()
         worker.end_with_parent(server)
         worker.speak_to_log(Path(arguments[-1]))
