@@ -80,7 +80,7 @@ def _around(mask: NDArray[np.bool_]) -> tuple[slice, ...]:
 def _surface(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
     from scipy import ndimage
 
-    return mask & ~ndimage.binary_erosion(mask)
+    return mask & ~np.asarray(ndimage.binary_erosion(mask), dtype=bool)
 
 
 def distance_metrics(
