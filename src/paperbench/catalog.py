@@ -130,6 +130,7 @@ TASKS: dict[str, TaskSpec] = {
             summary="classify distorted digits, with or without a spatial transformer",
             schema="paperbench.stn.config:StnMnist",
             module="paperbench.stn.task",
+            exports=("safetensors", "onnx", "torchscript"),
             predicts=True,
         ),
         TaskSpec(
@@ -138,6 +139,7 @@ TASKS: dict[str, TaskSpec] = {
             summary="add two distorted digits, with or without spatial transformers",
             schema="paperbench.stn.config:StnAddition",
             module="paperbench.stn.addition_task",
+            exports=("safetensors", "onnx", "torchscript"),
         ),
         TaskSpec(
             name="distill",
@@ -262,6 +264,18 @@ MODELS: dict[str, ModelSpec] = {
             tasks=("stn-birds",),
             summary="2 or 4 windows that one localisation net places, or none",
             source=_STN,
+        ),
+        ModelSpec(
+            name="mlp",
+            tasks=("distill", "distill-specialists"),
+            summary="hidden layers of ReLUs: students of 2x800 and teachers of 2x1200",
+            source="Hinton, Vinyals, Dean, Distilling the Knowledge in a Neural Network, 2015",
+        ),
+        ModelSpec(
+            name="convnet",
+            tasks=("distill", "distill-specialists"),
+            summary="blocks of a 3x3 convolution, batch normalisation, ReLU and pooling",
+            source="this program's own, for pictures in colour",
         ),
         ModelSpec(
             name="vae",
