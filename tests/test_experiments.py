@@ -37,9 +37,21 @@ def voc_files(folder: Path) -> list[str]:
     return ["format=voc", f"gt={devkit}", f"dt={folder}", "split=val", "classes=[cat]"]
 
 
+def scores_file(folder: Path) -> list[str]:
+    """Scores of two references for a handful of cases with their truth, as overrides of the experiment `rca-scores`."""
+    rows = [
+        f"case{case},organ,{reference},{0.1 * case + 0.05 * position},{0.1 * case + 0.02}"
+        for case in range(8)
+        for position, reference in enumerate(("a", "b"))
+    ]
+    file = folder / "scores.csv"
+    file.write_text("\n".join(["case,label,reference,score,truth", *rows]) + "\n", encoding="utf-8")
+    return [f"scores={file}"]
+
+
 @pytest.mark.parametrize("experiment", EXPERIMENTS)
 def test_the_experiment_runs_at_smoke_scale(experiment: str, tmp_path: Path) -> None:
-    needs = {"detections": voc_files}
+    needs = {"detections": voc_files, "rca-scores": scores_file}
     overrides = needs[experiment](tmp_path) if experiment in needs else []
     verb = TASKS[compose(experiment, overrides).task.name].verb
     directory = tmp_path / "run"

@@ -50,6 +50,10 @@ def rows_with(**changes: Any) -> list[dict[str, Any]]:
 # --- shipped files ----------------------------------------------------------------------------------------------------
 
 
+WITHOUT_NUMBERS = {"distill/temperature"}
+"""The paper says in words which temperatures were best."""
+
+
 @pytest.mark.parametrize("name", SHIPPED)
 def test_every_shipped_file_stands_beside_published_numbers(name: str) -> None:
     layout = load(name)
@@ -58,7 +62,7 @@ def test_every_shipped_file_stands_beside_published_numbers(name: str) -> None:
     for scale in layout.scales:
         cells = layout.cells(scale)
         assert cells
-        assert any(cell.published for cell in cells)
+        assert any(cell.published for cell in cells) == (name not in WITHOUT_NUMBERS)
         assert all(cell.metric for cell in cells)
         assert layout.runs(scale) >= layout.scale(scale).seeds
 

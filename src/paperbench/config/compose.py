@@ -158,7 +158,8 @@ def _choose(
         available = options(group, folders)
         name = override.raw if not override.quoted else str(override.value)
         if override.deletes:
-            mistakes.append(f"{override.text}: {group} cannot be taken away. Choices: {_listed(available, current)}")
+            usable = _usable(group, available, merged)
+            mistakes.append(f"{override.text}: {group} cannot be taken away. Choices: {_listed(usable, current)}")
         elif isinstance(override.value, dict | list):
             mistakes.append(f"{override.text}: {group}= takes a name; keys are set one by one, as {group}.KEY=VALUE")
         elif name in available:
@@ -182,7 +183,7 @@ def _usable(group: str, available: Mapping[str, Path], merged: Merged) -> list[s
     return [name for name in available if name not in unfit]
 
 
-def _listed(names: Mapping[str, Path] | list[str], current: str | None) -> str:
+def _listed(names: list[str], current: str | None) -> str:
     return f"{', '.join(names)} (now {show(current)})"
 
 

@@ -167,9 +167,10 @@ def _natural(name: str) -> list[tuple[int, str]]:
 def _near(name: str, files: Iterable[str]) -> list[str]:
     """Also for a name without its paper: `table-8` means `faster-rcnn/table-8`."""
     files = list(files)
+    same = [file for file in files if file.partition("/")[2] == name]
     by_table = [file for file in files if nearest(name, [file.partition("/")[2]])] if "/" not in name else []
     of_paper = [file for file in files if file.startswith(f"{name}/")]
-    return (of_paper or nearest(name, files) or by_table)[:5]
+    return (of_paper or same or nearest(name, files) or by_table)[:5]
 
 
 # --- what is wrong with a file ----------------------------------------------------------------------------------------

@@ -212,7 +212,7 @@ def test_the_button_turns_the_colours_around(browser: Browser, pages: dict[str, 
 
 def test_a_chart_says_what_is_under_the_pointer(browser: Browser, pages: dict[str, Path]) -> None:
     with browser.visit(pages["sweep"]) as visit:
-        chart = visit.page.locator("figure.chart").first
+        chart = visit.page.locator("figure.chart", has_text="step").first
         chart.scroll_into_view_if_needed()
         box = chart.locator("svg").bounding_box()
         visit.page.mouse.move(box["x"] + box["width"] - 16, box["y"] + box["height"] / 2)
