@@ -130,7 +130,6 @@ TASKS: dict[str, TaskSpec] = {
             summary="classify distorted digits, with or without a spatial transformer",
             schema="paperbench.stn.config:StnMnist",
             module="paperbench.stn.task",
-            exports=("safetensors", "onnx", "torchscript"),
             predicts=True,
         ),
         TaskSpec(
@@ -139,7 +138,6 @@ TASKS: dict[str, TaskSpec] = {
             summary="add two distorted digits, with or without spatial transformers",
             schema="paperbench.stn.config:StnAddition",
             module="paperbench.stn.addition_task",
-            exports=("safetensors", "onnx", "torchscript"),
         ),
         TaskSpec(
             name="distill",
