@@ -68,6 +68,21 @@ def launcher(cluster: Any, tmp_path: Path) -> Iterator[RayLauncher]:
 
 
 @pytest.mark.slow
+def test_under_uv_run_the_nodes_keep_their_own_environment(
+    cluster: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import ray
+    from ray._private.runtime_env import uv_runtime_env_hook
+
+    monkeypatch.setattr(uv_runtime_env_hook, "_get_uv_run_cmdline", lambda: ["uv", "run", "paperbench", "sweep"])
+    launcher = RayLauncher(RaySettings(), toys.context(tmp_path / "sweep"))
+    try:
+        assert ray.get_runtime_context().runtime_env == {}
+    finally:
+        launcher.close()
+
+
+@pytest.mark.slow
 def test_a_node_dies_and_every_run_is_done_as_if_nothing_had_happened(
     cluster: Any, launcher: RayLauncher, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:

@@ -174,6 +174,9 @@ def _connect(ray: ModuleType, address: str, namespace: str) -> None:
         with _sigterm_kept():
             # What the cluster has to say about its nodes would be printed to stdout, among the sweep's own lines.
             ray._private.worker._worker_logs_enabled = False
+            # Under `uv run`, Ray would upload this folder and build a new environment from it on every node. The nodes have
+            # paperbench installed, and the runs shall be made by that.
+            ray._private.ray_constants.RAY_ENABLE_UV_RUN_RUNTIME_ENV = False
             ray.init(address=address, namespace=namespace, log_to_driver=False, logging_level=logging.ERROR)
     except ConnectionError:
         raise EnvironmentError_(
