@@ -107,6 +107,7 @@ TASKS: dict[str, TaskSpec] = {
             predicts=True,
             stacks=True,
             conventions=("binarisation", "data.divisor"),
+            exports=("safetensors", "onnx", "torchscript"),
         ),
         TaskSpec(
             name="vae-eval",
@@ -123,6 +124,7 @@ TASKS: dict[str, TaskSpec] = {
             summary="classify with few labels by a generative model",
             schema="paperbench.vae.config:SemiTrain",
             module="paperbench.vae.semi_task",
+            conventions=("binarisation",),
         ),
         TaskSpec(
             name="stn-mnist",

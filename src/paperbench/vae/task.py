@@ -10,11 +10,12 @@ from paperbench.vae import pixels
 from paperbench.vae.checks import check
 from paperbench.vae.config import VaeTrain
 from paperbench.vae.describe import describe_learning, describe_model, describe_schedule
+from paperbench.vae.export import export_model
 from paperbench.vae.predict import predict
 from paperbench.vae.stacked import run_stacked, stack_key
 from paperbench.vae.training import COMPILED_FROM, Part, load
 
-__all__ = ["plan", "predict", "run", "run_stacked", "stack_key"]
+__all__ = ["export_model", "plan", "predict", "run", "run_stacked", "stack_key"]
 
 
 def plan(config: VaeTrain) -> Mapping[str, str]:

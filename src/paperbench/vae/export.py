@@ -1,0 +1,136 @@
+"""`paperbench export`: both halves of a trained auto-encoder in a file that other programs read.
+
+One file holds the way in, from an image to where it lies among the latent variables, and the way out, from any latent variables
+to the image that is expected of them. They share no input, so that a program that wants one of them gives the other anything.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from paperbench.engine.export import Exportable, Output
+from paperbench.vae import pixels
+from paperbench.vae.config import VaeTrain
+from paperbench.vae.mcem import Mcem
+from paperbench.vae.objectives import AutoEncoder, Objective, Variational
+from paperbench.vae.pictures import decode
+from paperbench.vae.restore import load_objective
+
+EXAMPLES = ((4, 5), (3, 2))
+"""Test images and draws of the latent variables in each pair of batches that the file is compared on."""
+
+TOLERANCE = 1e-3
+"""Of latent variables, whose prior has a standard deviation of 1, and of pixels in 0..1."""
+
+
+class Codec(nn.Module):
+    """An objective as a function of images (N, 1, H, W) and latent variables (S, L), or of the latter alone without an encoder."""
+
+    def __init__(self, objective: Objective, *, size: tuple[int, int]) -> None:
+        super().__init__()
+        self.objective = objective
+        self.size = size
+
+    def decoded(self, z: Tensor) -> Tensor:
+        """(S, L) -> (S, 1, H, W) in 0..1."""
+        return decode(self.objective, z).unflatten(-1, (1, *self.size))
+
+
+class Decoding(Codec):
+    """Of Monte Carlo EM, which has no encoder."""
+
+    def forward(self, latents: Tensor) -> tuple[Tensor]:
+        return (self.decoded(latents),)
+
+
+class PlainCodec(Codec):
+    """Of a plain autoencoder: codes of the images, what becomes of the images, and the images of other codes."""
+
+    def forward(self, images: Tensor, latents: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        assert isinstance(self.objective, AutoEncoder)
+        codes = self.objective.encode(images.flatten(1))
+        return codes, self.decoded(codes), self.decoded(latents)
+
+
+class VariationalCodec(Codec):
+    """Of a VAE: mean and log-variance of q(z | x), what becomes of the images at the mean, and the images of other z."""
+
+    def forward(self, images: Tensor, latents: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        assert isinstance(self.objective, Variational)
+        posterior = self.objective.guide.posterior(images.flatten(1))
+        return posterior.mean, posterior.log_variance, self.decoded(posterior.mean), self.decoded(latents)
+
+
+def export_model(config: VaeTrain, run_dir: Path) -> Exportable:
+    """The model of a run: images as it was trained on them -> q(z | x) and reconstructions; latent variables -> images.
+
+    Raises ConfigError for a run without a checkpoint, CheckpointError for one that is damaged, and DataError when the data
+    set of the examples is not there.
+    """
+    device = torch.device("cpu")
+    test = pixels.load(config.data, "test", binarisation=config.binarisation, device=device)
+    objective, step = load_objective(config, run_dir, size=test.size, device=device)
+    latent, (height, width) = config.model.latent, test.size
+    images = f"(N, 1, {height}, {width}) float32 from 0 to 1, {_pixels(config)}"
+    latents = f"(S, {latent}) float32"
+    examples = [
+        (test.still(0, count).unflatten(-1, (1, *test.size)), _draws(draws, latent)) for count, draws in EXAMPLES
+    ]
+    metadata = {"binarisation": config.binarisation, "latent": str(latent)}
+    decoded = Output(
+        name="decoded", meaning=f"(S, 1, {height}, {width}) images expected of `latents`", tolerance=TOLERANCE
+    )
+    if isinstance(objective, Mcem):
+        return Exportable(
+            module=Decoding(objective, size=test.size).eval().requires_grad_(False),
+            weights="objective.model",  # not the chains, one for each training image
+            inputs=[(z,) for _, z in examples],
+            input_names=("latents",),
+            outputs=(decoded,),
+            meaning=f"latents: {latents}",
+            step=step,
+            dynamic={"latents": {0: "draws"}},
+            metadata=metadata,
+        )
+    plain = isinstance(objective, AutoEncoder)
+    codec = (PlainCodec if plain else VariationalCodec)(objective, size=test.size)
+    return Exportable(
+        module=codec.eval().requires_grad_(False),
+        weights="objective",
+        inputs=examples,
+        input_names=("images", "latents"),
+        outputs=(*_encoded(latent, plain=plain), _reconstructed(test.size), decoded),
+        meaning=f"images: {images}; latents: {latents}, any",
+        step=step,
+        dynamic={"images": {0: "batch"}, "latents": {0: "draws"}},
+        metadata=metadata,
+    )
+
+
+def _pixels(config: VaeTrain) -> str:
+    if config.binarisation != "grey":
+        return "every pixel 0 or 1"
+    return f"bytes divided by {pixels.divisor(config.data)}"
+
+
+def _draws(count: int, latent: int) -> Tensor:
+    """Draws from the prior: the same for every export."""
+    return torch.randn((count, latent), generator=torch.Generator().manual_seed(0))
+
+
+def _encoded(latent: int, *, plain: bool) -> tuple[Output, ...]:
+    if plain:
+        return (Output(name="codes", meaning=f"(N, {latent}) of `images`", tolerance=TOLERANCE),)
+    return (
+        Output(name="mean", meaning=f"(N, {latent}) of q(z | x)", tolerance=TOLERANCE),
+        Output(name="log_variance", meaning=f"(N, {latent}) of q(z | x)", tolerance=TOLERANCE),
+    )
+
+
+def _reconstructed(size: tuple[int, int]) -> Output:
+    return Output(
+        name="reconstructions", meaning=f"(N, 1, {size[0]}, {size[1]}) what becomes of `images`", tolerance=TOLERANCE
+    )
