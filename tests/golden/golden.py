@@ -1,14 +1,17 @@
-"""Twenty training steps of a tiny Faster R-CNN, loss by loss.
+"""The first training steps of small models, loss by loss.
 
 A change that is not meant to change results leaves these numbers alone. One that is meant to renews them, and says so:
 
-    uv run python -m tests.golden.golden
+    uv run python -m tests.golden.golden            # all of them
+    uv run python -m tests.golden.golden vae        # one
 """
 
 from __future__ import annotations
 
 import json
+import sys
 import tempfile
+from dataclasses import dataclass
 from pathlib import Path
 
 from paperbench.config.compose import compose
@@ -16,33 +19,55 @@ from paperbench.engine.launch import start
 from paperbench.engine.metriclog import read
 from paperbench.engine.reporter import SilentReporter
 
-PINNED = Path(__file__).with_name("faster_rcnn.json")
-OVERRIDES = [
+COMMON = (
     "scale=smoke",
     "precision=float32",
     "device=cpu",
     "threads=1",
-    "train.samples=40",
     "train.log_every=1",
     "train.checkpoint_every=100",
-    "optim.lr=1e-4",
-]
+)
+VAE = ("train.samples=400", "evaluation.importance_samples=0", "evaluation.pictures=false")
 
 
-def measure(folder: Path) -> list[dict[str, float]]:
-    """The losses of each of the 20 steps, by name; the run is written to `folder`, which must not exist."""
-    composed = compose("faster-rcnn", OVERRIDES)
+@dataclass(frozen=True)
+class Case:
+    """An experiment and what is small about it; every loss of each of its `steps` is pinned."""
+
+    experiment: str
+    overrides: tuple[str, ...]
+    steps: int = 20
+
+
+CASES = {
+    "faster_rcnn": Case("faster-rcnn", ("train.samples=40", "optim.lr=1e-4")),
+    "vae": Case("vae", VAE),
+    "vae_wake_sleep": Case("vae", (*VAE, "estimator=wake-sleep", "optim.name=adagrad", "prior=true")),
+    "vae_mcem": Case("vae", (*VAE, "estimator=mcem", "model.latent=3", "evaluation.marginal.images=1")),
+    "vae_m2": Case("vae-semi", ("train.samples=400",)),
+}
+
+
+def pinned(name: str) -> Path:
+    """Where the losses of a case are kept."""
+    return Path(__file__).with_name(f"{name}.json")
+
+
+def measure(case: Case, folder: Path) -> list[dict[str, float]]:
+    """The losses of each step, by name; the run is written to `folder`, which must not exist."""
+    composed = compose(case.experiment, [*COMMON, *case.overrides])
     start(composed.resolved, run_dir=folder, reporter=SilentReporter())
     steps = [record for record in read(folder / "metrics.jsonl") if "train/loss" in record]
     return [{name: value for name, value in step.items() if name.startswith("train/loss")} for step in steps]
 
 
 def main() -> None:
-    """Writes the losses of this machine over the pinned ones."""
-    with tempfile.TemporaryDirectory() as scratch:
-        losses = measure(Path(scratch) / "run")
-    lines = ",\n".join(json.dumps(step) for step in losses)
-    PINNED.write_text(f"[\n{lines}\n]\n", encoding="utf-8")
+    """Writes the losses of this machine over the pinned ones, of the cases that the command line names or of all."""
+    for name in sys.argv[1:] or CASES:
+        with tempfile.TemporaryDirectory() as scratch:
+            losses = measure(CASES[name], Path(scratch) / "run")
+        lines = ",\n".join(json.dumps(step) for step in losses)
+        pinned(name).write_text(f"[\n{lines}\n]\n", encoding="utf-8")
 
 
 if __name__ == "__main__":
