@@ -35,7 +35,7 @@ OpenFraction = Annotated[float, Field(gt=0, lt=1)]
 
 @dataclass(kw_only=True)
 class LabelledData:
-    """A labelled set: some are references, some are judged, some calibrate; the masks to judge are made by
+    """A labelled set: some are references, some are judged, some calibrate, some teach; the masks to judge are made by
     `segmenters`."""
 
     __pydantic_config__ = STRICT
@@ -45,6 +45,8 @@ class LabelledData:
     """Images that are judged."""
     calibration: NonNegativeInt = 0
     """Images with known truth, none of them judged, for `calibration.kind=labelled`."""
+    training: NonNegativeInt = 0
+    """Images that segmenters learn from; none of them is a reference, is judged or calibrates."""
     split_seed: NonNegativeInt = 0
     """Decides which image is what; it stays the same when the run's seed changes."""
 
@@ -211,8 +213,11 @@ class RcaEstimate(JudgedConfig):
     segmenters: SegmenterConfig = field(default_factory=SegmenterConfig)
     labels: LabelConfig = field(default_factory=LabelConfig)
     reference: ReferenceConfig = field(default_factory=ReferenceConfig)
-    classifier: Literal["atlas", "atlas-sitk"] = "atlas"
-    """`atlas`: batched registration. `atlas-sitk`: SimpleITK's, one reference after the other; `registration` is not for it."""
+    classifier: Literal["atlas", "atlas-sitk", "forest", "cnn"] = "atlas"
+    """`atlas`: batched registration, which alone `registration` is for. `atlas-sitk`: SimpleITK's, one reference after the other.
+    `forest`: a random forest, `cnn`: a small U-Net, each trained on the one image and its mask."""
+    cnn_steps: PositiveInt = 200
+    """Training steps of `classifier=cnn` on each mask."""
     metrics: MetricNames = ("dsc",)
     """The first one is judged, calibrated and flagged; the others are predicted beside it."""
     registration: RegistrationConfig = field(default_factory=RegistrationConfig)

@@ -17,6 +17,8 @@ from paperbench.rca.config import DataConfig, HippocampusData, JsrtData, Phantom
 from paperbench.rca.labels import Labels
 
 DEFORM = 120
+SHARES = ("references", "cases", "calibration", "training")
+"""What an image can be, in the order in which the shuffled images are given out."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,10 +40,9 @@ def open_set(config: DataConfig) -> LabelledSet:
 def _real(config: JsrtData | HippocampusData) -> LabelledSet:
     """A set on disk. Raises ConfigError when it is smaller than what is asked of it."""
     pairs = segmented.find(config.name, config.root)
-    wanted = config.references + config.cases + config.calibration
-    if wanted > len(pairs):
+    if (wanted := asked_for(config)) > len(pairs):
         raise ConfigError(
-            f"data: references, cases and calibration are {wanted} images together, {config.name} has {len(pairs)}"
+            f"data: {', '.join(SHARES)} are {wanted} images together, {config.name} has {len(pairs)}; take fewer of one"
         )
     known = segmented.JSRT_ORGANS if isinstance(config, JsrtData) else segmented.HIPPOCAMPUS_PARTS
 
@@ -76,21 +77,25 @@ def _phantoms(config: PhantomData) -> LabelledSet:
         return Picture(name=name_of(number), image=image, spacing=(1.0,) * len(shape), physical=False, truth=truth)
 
     values = tuple(range(1, len(phantoms.NAMES) + 1))
-    size = config.references + config.cases + config.calibration
     return LabelledSet(
         labels=Labels("values", values, phantoms.NAMES),
-        size=size,
+        size=asked_for(config),
         read=read,
         name_of=name_of,
         name=f"phantoms of {' x '.join(map(str, shape))}",
     )
 
 
+def asked_for(config: DataConfig) -> int:
+    """Images of all shares together; no image is in two of them."""
+    return sum(getattr(config, part) for part in SHARES)
+
+
 def parts(config: DataConfig, size: int) -> dict[str, list[int]]:
-    """Which images are references, are judged, and calibrate: a fixed shuffle of 0 to `size` - 1."""
+    """Which images are references, are judged, calibrate, and teach segmenters: a fixed shuffle of 0 to `size` - 1."""
     order = np.random.default_rng(hashed(config.split_seed, DEFORM)).permutation(size).tolist()
     out: dict[str, list[int]] = {}
-    for part in ("references", "cases", "calibration"):
+    for part in SHARES:
         count = getattr(config, part)
         out[part], order = sorted(order[:count]), order[count:]
     return out
