@@ -132,6 +132,7 @@ TASKS: dict[str, TaskSpec] = {
             summary="classify distorted digits, with or without a spatial transformer",
             schema="paperbench.stn.config:StnMnist",
             module="paperbench.stn.task",
+            exports=("safetensors", "onnx", "torchscript"),
             predicts=True,
         ),
         TaskSpec(
@@ -140,6 +141,7 @@ TASKS: dict[str, TaskSpec] = {
             summary="add two distorted digits, with or without spatial transformers",
             schema="paperbench.stn.config:StnAddition",
             module="paperbench.stn.addition_task",
+            exports=("safetensors", "onnx", "torchscript"),
         ),
         TaskSpec(
             name="distill",
@@ -148,6 +150,7 @@ TASKS: dict[str, TaskSpec] = {
             schema="paperbench.distill.config:Distill",
             module="paperbench.distill.task",
             stacks=True,
+            exports=("safetensors", "onnx", "torchscript"),
         ),
         TaskSpec(
             name="distill-specialists",

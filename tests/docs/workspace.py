@@ -34,7 +34,9 @@ from paperbench.cli.app import app
 from paperbench.config.compose import compose
 from tests.cli.recorded import record_sweep
 from tests.data import files
+from tests.data.test_cub import write_cub
 from tests.data.test_mnist import write_mnist
+from tests.data.test_svhn import HOUSES, write_svhn
 from tests.docs.documents import Command
 from tests.rca import made as segmentations
 
@@ -157,6 +159,9 @@ class Workspace:
         files.write_pennfudan(root, {f"FudanPed{k:05d}": [(10, 5, 30, 30)] for k in range(1, 61)})
         write_mnist(root)
         files.write_frey(root)
+        write_cub(root)
+        for split in ("train", "extra", "test"):
+            write_svhn(root, HOUSES, split=split)
         return root
 
     @property

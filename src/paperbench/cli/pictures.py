@@ -44,6 +44,8 @@ def predict(
         return
     for entry in found:
         line(f"{entry.get('image', '')} -> {short(Path(entry['picture']).absolute())}")
+        if "label" in entry:
+            line(f"  {entry['label']}  {entry['probability']:.2f}")
         for item in entry.get("detections", ()):
             box = ", ".join(f"{side:.0f}" for side in item["box"])
             line(f"  {item['class']:<14} {item['score']:.2f}  ({box})")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from paperbench.stn.export import export_model
 from paperbench.stn.training import plan, run
 
-__all__ = ["plan", "run"]
+__all__ = ["export_model", "plan", "run"]

@@ -13,7 +13,12 @@ Localisation = tuple[nn.Module, int]
 
 
 def channels_last(images: Tensor) -> Tensor:
-    """(B, C, H, W) with C the fastest axis in memory. For C = 1, where any order is as good, the strides have to say it."""
+    """(B, C, H, W) with C the fastest axis in memory. For C = 1, where any order is as good, the strides have to say it.
+
+    While a graph is being traced it does nothing: the formats that graphs are written in know no strides.
+    """
+    if torch.jit.is_tracing() or torch.compiler.is_exporting():
+        return images
     _, channels, height, width = images.shape
     if channels > 1:
         return images.contiguous(memory_format=torch.channels_last)

@@ -16,10 +16,9 @@ from paperbench.engine import device as devices
 from paperbench.engine.checkpoints import load_for_evaluation
 from paperbench.engine.reporter import Reporter
 from paperbench.stn import distortions
-from paperbench.stn.build import Net
 from paperbench.stn.config import StnMnist
 from paperbench.stn.drawing import samples
-from paperbench.stn.training import make_net
+from paperbench.stn.training import make_net, restore
 
 
 def predict(
@@ -37,12 +36,13 @@ def predict(
     Returns one dict an image: `image`, `picture`, `label`, `probability` in 0..1. Raises DataError for files that are no images.
     """
     where = devices.resolve(device or config.device)
-    net = load_net(config, run_dir, where, reporter)
+    state = load_for_evaluation(run_dir, reporter, which="last")[0]
+    net = restore(make_net(config), state).to(where).eval()
     canvas = distortions.make(config.distortion).canvas
+    pictures = [read_digit(path, canvas).to(where) for path in images]  # all, before anything is written
     output.mkdir(parents=True, exist_ok=True)
     answers = []
-    for number, path in enumerate(images):
-        picture = read_digit(path, canvas).to(where)
+    for number, (path, picture) in enumerate(zip(images, pictures, strict=True)):
         with torch.inference_mode():
             probabilities = net(picture).float().softmax(1)[0]
         drawn = samples(net, picture, output / f"{number:03d}-{path.stem}.png")
@@ -55,17 +55,6 @@ def predict(
             }
         )
     return answers
-
-
-def load_net(config: StnMnist, run_dir: Path, device: torch.device, reporter: Reporter | None = None) -> Net:
-    """The trained net of a run, in evaluation mode."""
-    state, _, _ = load_for_evaluation(run_dir, reporter, which="last")
-    net = make_net(config)
-    prefix = "net."
-    net.load_state_dict(
-        {name.removeprefix(prefix): value for name, value in state["module"].items() if name.startswith(prefix)}
-    )
-    return net.to(device).eval()
 
 
 def read_digit(path: Path, canvas: int) -> Tensor:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
+from paperbench.stn.export import export_model
 from paperbench.stn.predict import predict
 from paperbench.stn.training import plan, run
 
-__all__ = ["plan", "predict", "run"]
+__all__ = ["export_model", "plan", "predict", "run"]

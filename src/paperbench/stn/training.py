@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import torch
+from torch import Tensor
 
 from paperbench.config.schema import LoopConfig
 from paperbench.data import labelled
@@ -75,6 +77,14 @@ def describe_model(config: DigitExperiment) -> str:
         return model.name.upper()
     number = f"{model.transformers} x " if model.transformers > 1 else ""  # type: ignore[union-attr]
     return f"{number}{model.name.upper()} ({config.transform})"
+
+
+def restore(net: Net, state: Mapping[str, Any]) -> Net:
+    """`net` with the weights of a run's checkpoint."""
+    prefix = "net."
+    module: Mapping[str, Tensor] = state["module"]
+    net.load_state_dict({name.removeprefix(prefix): value for name, value in module.items() if name.startswith(prefix)})
+    return net
 
 
 def run(config: DigitExperiment, run: Run) -> dict[str, float]:
