@@ -8,6 +8,7 @@ from typing import cast
 from paperbench.distill import datasets, given
 from paperbench.distill.build import build, describe
 from paperbench.distill.config import Distill, NetConfig
+from paperbench.distill.export import export_model
 from paperbench.distill.learners import SoftLearner
 from paperbench.distill.nets import parameters_in
 from paperbench.distill.stacked import run_stacked, stack_key
@@ -16,7 +17,7 @@ from paperbench.distill.transfer import chosen_classes
 from paperbench.engine.run import Run
 from paperbench.errors import ConfigError
 
-__all__ = ["plan", "run", "run_stacked", "stack_key"]
+__all__ = ["export_model", "plan", "run", "run_stacked", "stack_key"]
 
 
 def plan(config: Distill) -> Mapping[str, str]:

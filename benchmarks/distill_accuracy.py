@@ -1,0 +1,231 @@
+"""Distillation: what `scale=short` reaches, over seeds: every row is made of runs of the program.
+
+    uv run python -m benchmarks.distill_accuracy --data DIR                                    everything
+    uv run python -m benchmarks.distill_accuracy --data DIR --parts nets omitted
+
+| part | data | what |
+|---|---|---|
+| nets | MNIST | the teacher, 2x800 on hard targets, 2x800 distilled at T = 20 |
+| omitted | MNIST | students that never saw a 3, or only 7s and 8s; the bias chosen on the test set and on held-back images |
+| width-30, width-300, width-800 | MNIST | temperatures 1, 2, 3, 4, 8, 20 with three seeds, side by side; one teacher |
+| little | MNIST | 3 % of the images: hard targets with an early stop, soft ones without |
+| ensemble | MNIST | five 2x300 in one, their probabilities or their logits averaged |
+| specialists | pairs of digits | 45 classes, a generalist and nine specialists; how many know a class |
+| digits | scikit-learn's digits | the default of `paperbench train distill` |
+
+Runs are kept below `--runs` and none is made again: the command may be stopped and repeated, and the CSV keeps the rows of other
+parts. `seconds` are the program's own, from a run's start to its results, with what had to be trained first; runs that were
+trained side by side share them, and `side_by_side` says how many did. On a busy machine they say little.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import json
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import mean
+from typing import Any
+
+from benchmarks.common import RESULTS, machine, write
+
+NAME = "distill-accuracy"
+THREE_NETS = ("teacher", "baseline", "distilled")
+TEMPERATURES = (1, 2, 3, 4, 8, 20)
+BIASED = ("test/errors", "omitted/errors", "omitted/right", "bias", "removed")
+
+Row = dict[str, Any]
+Results = dict[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Case:
+    """One command: `paperbench sweep EXPERIMENT OVERRIDES seed=...`, and the metrics that are kept of its runs."""
+
+    part: str
+    what: str
+    overrides: tuple[str, ...] = ()
+    metrics: tuple[str, ...]
+    experiment: str = "distill"
+    data: str = "mnist"
+    seeds: int = 3
+    stacked: bool = False
+
+
+def _scores(*nets: str, kind: str = "errors") -> tuple[str, ...]:
+    return tuple(f"{net}/test/{kind}" for net in nets)
+
+
+def _omitted() -> list[Case]:
+    kinds = ("distilled", "corrected", "validated")
+    metrics = tuple(f"{kind}/{name}" for kind in kinds for name in BIASED)
+    choices = {"without 3s": ("transfer.omit=3",), "only 7s and 8s": ("transfer.omit=[]", "transfer.only=[7,8]")}
+    return [
+        Case(
+            part="omitted",
+            what=f"{what}, {'a tenth' if held else 'nothing'} held back",
+            experiment="distill-omitted",
+            overrides=(*choice, f"validation.fraction={held}", "teaching.seed=0"),
+            metrics=metrics,
+            seeds=1,
+        )
+        for what, choice in choices.items()
+        for held in (0.1, 0)
+    ]
+
+
+def _width(width: int) -> Case:
+    temperatures = ",".join(map(str, TEMPERATURES))
+    return Case(
+        part=f"width-{width}",
+        what=f"2x{width}",
+        overrides=(f"model.width={width}", f"temperature={temperatures}", "teaching.seed=0"),
+        metrics=_scores("baseline", "distilled"),
+        stacked=True,
+    )
+
+
+def _ensemble(average: str) -> Case:
+    plain = ("width=300", "dropout=0", "input_dropout=0", "max_norm=0")
+    return Case(
+        part="ensemble",
+        what=f"five 2x300 in one, {average} averaged",
+        overrides=(
+            *(f"teaching.net.{key}" for key in plain),
+            "teaching.jitter=0",
+            "teaching.members=5",
+            f"teaching.average={average}",
+            "teaching.seed=100",
+            "model.width=300",
+            "temperature=4",
+        ),
+        metrics=_scores(*THREE_NETS) + tuple(f"teacher-{number}/test/errors" for number in range(5)),
+        stacked=True,
+    )
+
+
+CASES = (
+    Case(part="nets", what="2x1200, 2x800, T = 20", metrics=_scores(*THREE_NETS), seeds=1),
+    *_omitted(),
+    _width(30),
+    Case(
+        part="little",
+        what="3 % of the images",
+        experiment="distill-regulariser",
+        overrides=("transfer.fraction=0.03", "teaching.seed=0"),
+        metrics=tuple(f"{net}/{split}/accuracy" for net in THREE_NETS for split in ("train", "test")),
+        seeds=1,
+    ),
+    Case(
+        part="specialists",
+        what="45 classes, 9 specialists",
+        experiment="distill-specialists",
+        data="digit-pairs",
+        metrics=(
+            *(f"{who}/{name}" for name in ("test/accuracy", "conditional/accuracy") for who in ("generalist", "specialists")),
+            "specialists/relative_gain",
+            "specialists/count",
+            "specialists/classes",
+            "coverage/*",
+        ),
+    ),
+    Case(part="digits", what="2x1200, 2x800, T = 20", data="digits", metrics=_scores(*THREE_NETS)),
+    _width(300),
+    *(_ensemble(average) for average in ("probabilities", "logits")),
+    _width(800),
+)  # fmt: skip
+PARTS = tuple(dict.fromkeys(case.part for case in CASES))
+
+
+def runs_of(case: Case, args: argparse.Namespace) -> list[tuple[dict[str, str], Results]]:
+    """What was varied and `results.json` of each of its runs, made or found."""
+    where = [f"data.root={args.data.absolute()}"] if case.data == "mnist" else []
+    command = [
+        *(sys.executable, "-m", "paperbench", "sweep", case.experiment, f"data={case.data}", *where, *case.overrides),
+        f"seed={','.join(map(str, range(case.seeds)))}",
+        *(f"output.root={args.runs}", f"scale={args.scale}", f"device={args.device}", f"threads={args.threads}", "--json"),
+        *(["--stacked"] if case.stacked else []),
+    ]  # fmt: skip
+    finished = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False)
+    if finished.returncode:
+        raise SystemExit(finished.returncode)
+    return [(run["labels"], run["results"]) for run in json.loads(finished.stdout)["runs"]]
+
+
+def rows_of(case: Case, runs: Sequence[tuple[dict[str, str], Results]], args: argparse.Namespace) -> list[Row]:
+    """One row a metric, for each setting that was varied beside the seed."""
+    settings: dict[str, list[Results]] = {}
+    for labels, results in runs:
+        said = ", ".join(f"{key}={value}" for key, value in labels.items() if key != "seed")
+        settings.setdefault(said, []).append(results)
+    facts = {
+        **machine(args.device),
+        "scale": args.scale,
+        "threads": str(args.threads or machine(args.device)["threads"]),
+    }
+    return [
+        {"part": case.part, "what": case.what, "setting": setting, "metric": metric, **_numbers(found, metric), **facts}
+        for setting, found in settings.items()
+        for metric in _named(case.metrics, found)
+    ]
+
+
+def _named(wanted: Sequence[str], found: Sequence[Results]) -> list[str]:
+    """The metrics that some run has; `NAME/*` stands for all that begin so. (Coverage depends on the clusters of a seed.)"""
+    there = dict.fromkeys(name for results in found for name in results["metrics"])
+    return [
+        name
+        for pattern in wanted
+        for name in there
+        if name == pattern or (pattern.endswith("*") and name.startswith(pattern[:-1]))
+    ]
+
+
+def _numbers(found: Sequence[Results], metric: str) -> dict[str, Any]:
+    values = [results["metrics"][metric] for results in found if metric in results["metrics"]]
+    return {
+        "mean": f"{mean(values):.5g}",
+        "lowest": f"{min(values):.5g}",
+        "highest": f"{max(values):.5g}",
+        "by_seed": " ".join(f"{value:.5g}" for value in values),
+        "seconds": f"{max(results['seconds'] for results in found):.0f}",
+        "side_by_side": max(results.get("side_by_side", 1) for results in found),
+        "precision": found[0]["precision"],
+    }
+
+
+def kept(name: str, parts: Sequence[str]) -> list[Row]:
+    """Rows of an earlier CSV that belong to other parts."""
+    path = RESULTS / f"{name}.csv"
+    if not path.is_file():
+        return []
+    with path.open(newline="", encoding="utf-8") as file:
+        return [row for row in csv.DictReader(file) if row["part"] not in parts]
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Writes `results/distill-accuracy-<device>.csv` after every case."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, required=True, help="folder that holds MNIST/raw")
+    parser.add_argument("--parts", nargs="+", default=list(PARTS), choices=PARTS)
+    parser.add_argument("--runs", type=Path, default=Path("outputs"))
+    parser.add_argument("--scale", default="short", choices=("smoke", "short", "paper"))
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--threads", type=int, default=0, help="0 leaves torch's choice: all cores")
+    args = parser.parse_args(arguments)
+    name = f"{NAME}-{args.device.partition(':')[0]}"
+    made: list[Row] = []
+    for case in CASES:
+        if case.part in args.parts:
+            made += rows_of(case, runs_of(case, args), args)
+            done = {row["part"] for row in made}
+            order = sorted([*kept(name, tuple(done)), *made], key=lambda row: PARTS.index(row["part"]))
+            print(write(name, order), case.part, case.what, flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,85 @@
+"""`paperbench export`: the distilled student of a run in a file that other programs read."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from paperbench.distill import datasets
+from paperbench.distill.build import build
+from paperbench.distill.config import Distill
+from paperbench.distill.inputs import as_float
+from paperbench.distill.nets import Net
+from paperbench.distill.training import DISTILLED
+from paperbench.engine.checkpoints import load_for_evaluation
+from paperbench.engine.export import Exportable, Output
+from paperbench.errors import CheckpointError, ConfigError
+
+EXAMPLES = (4, 3, 1)
+"""Test images in each batch that the exported student is compared on."""
+
+
+class Student(nn.Module):
+    """A net with what is done to images before it: (N, C, H, W) bytes -> (N, K) logits."""
+
+    def __init__(self, net: Net) -> None:
+        super().__init__()
+        self.net = net
+
+    def forward(self, images: Tensor) -> tuple[Tensor]:
+        """The logits."""
+        return (self.net(as_float(images)),)
+
+
+def export_model(config: Distill, run_dir: Path) -> Exportable:
+    """The distilled student, with images of its test split; see `engine.task.Exports`.
+
+    Raises `ConfigError` or `CheckpointError` when the run has no student (yet) or one that is not its configuration's, and
+    `DataError` when the test images are not where it says: without any, nothing could be compared.
+    """
+    net, step = load_student(config, run_dir)
+    channels, height, width = datasets.size(config.data)
+    wanted = sum(EXAMPLES)
+    images = datasets.load(
+        replace(config.data, max_test_images=min(config.data.max_test_images or wanted, wanted)), "test"
+    )
+    pixels = images.images.reshape(-1, channels, height, width)[torch.arange(wanted) % len(images)]
+    return Exportable(
+        module=Student(net).eval(),
+        weights="net",
+        inputs=[(batch,) for batch in pixels.split(EXAMPLES)],
+        input_names=("images",),
+        outputs=(
+            Output(
+                name="logits",
+                meaning=f"(N, {len(images.classes)}) scores of the classes, before softmax",
+                tolerance=1e-3,
+            ),
+        ),
+        meaning=f"images: (N, {channels}, {height}, {width}) bytes, 0 to 255, as the data set has them",
+        step=step,
+        dynamic={"images": {0: "batch"}},
+        metadata={"classes": json.dumps(list(images.classes)), "net": DISTILLED},
+    )
+
+
+def load_student(config: Distill, run_dir: Path) -> tuple[Net, int]:
+    """The distilled net of a run on the CPU, in test mode, and the step of its checkpoint."""
+    folder = run_dir / "checkpoints" / DISTILLED
+    if not folder.is_dir():
+        raise ConfigError(f"{run_dir}: has no distilled student yet; `paperbench resume {run_dir}` goes on with it")
+    state, step, file = load_for_evaluation(folder, which="last")
+    net = build(config.model, size=datasets.size(config.data), classes=len(datasets.classes(config.data)))
+    try:
+        net.load_state_dict({name.removeprefix("net."): value for name, value in state["module"].items()})
+    except (KeyError, AttributeError, RuntimeError) as error:
+        raise CheckpointError(f"{file}: holds no student of this run's configuration ({error})") from error
+    # The constraint is kept once and for all: a graph that rescaled its own weights could not be written.
+    if net.max_norm > 0:
+        net.constrain()
+        net.max_norm = 0.0
+    return net.requires_grad_(False).eval(), step
