@@ -57,13 +57,14 @@ def test_samples_seen_are_the_unit_of_evaluations(tmp_path: Path) -> None:
 
 REFUSED = {
     "estimator=wake-sleep bound.form=sampled": "bound.form=sampled: estimator=wake-sleep maximises no bound",
-    "estimator=mcem": "say for how many images log p",
+    "estimator=mcem": "for at most 4 latent dimensions; model.latent is 20, take model.latent=3",
+    "model.latent=3 estimator=mcem evaluation.marginal.images=0": "estimator=mcem has no recognition model",
     "estimator=mcem model.latent=2 evaluation.marginal.images=5 nproc=2": "nproc=2: Monte Carlo EM",
     "prior=true": "prior=true: is a weight decay within the gradient",
     "model.beta=2 bound.form=importance": "model.beta=2: weighs the KL term",
     "model.likelihood=gaussian binarisation=static": "binarisation=static: Gaussian pixels are grey",
     "model.min_log_variance=-4": "Bernoulli pixels have no variance",
-    "evaluation.marginal.images=10": "at most 4 latent dimensions, and model.latent is 20",
+    "evaluation.marginal.images=10": "at most 4 latent dimensions; model.latent is 20",
 }
 
 

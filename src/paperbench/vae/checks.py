@@ -30,10 +30,10 @@ def _of_estimator(config: VaeTrain) -> Iterator[str]:
         yield f"bound.form={config.bound.form}: {what} maximises no bound; it belongs to estimator=aevb"
     if config.estimator == "mcem" and config.nproc > 1:
         yield f"nproc={config.nproc}: Monte Carlo EM keeps a chain for each image in one process; take nproc=1"
-    if config.estimator == "mcem" and config.evaluation.marginal.images == 0:
+    if config.estimator == "mcem" and config.marginal_images == 0:
         yield (
-            "estimator=mcem: has no recognition model, so there is no bound to measure: say for how many images log p(x) is "
-            "estimated, as in evaluation.marginal.images=1000"
+            "evaluation.marginal.images=0: estimator=mcem has no recognition model, so there is no bound to measure, only "
+            "log p(x) by appendix D; say for how many images, as in evaluation.marginal.images=1000"
         )
     if config.prior and config.optim.name == "adamw":
         yield (
@@ -60,11 +60,12 @@ def _of_model(config: VaeTrain) -> Iterator[str]:
 
 
 def _of_evaluation(config: VaeTrain) -> Iterator[str]:
-    evaluation, latent = config.evaluation, config.model.latent
-    if evaluation.marginal.images and isinstance(config.model, AutoencoderModel):
-        yield f"evaluation.marginal.images={evaluation.marginal.images}: a plain autoencoder has no log p(x)"
-    elif evaluation.marginal.images and latent > MOST_DIMENSIONS:
-        yield (
-            f"evaluation.marginal.images={evaluation.marginal.images}: the estimator of appendix D is for at most "
-            f"{MOST_DIMENSIONS} latent dimensions, and model.latent is {latent}"
-        )
+    latent, wanted = config.model.latent, config.evaluation.marginal.images
+    if isinstance(config.model, AutoencoderModel):
+        if wanted:
+            yield f"evaluation.marginal.images={wanted}: a plain autoencoder has no log p(x)"
+    elif config.marginal_images and latent > MOST_DIMENSIONS:
+        why = f"evaluation.marginal.images={wanted}: the estimator of appendix D is"
+        if not wanted:
+            why = "estimator=mcem: has no recognition model, and what measures it without one (appendix D) is"
+        yield f"{why} for at most {MOST_DIMENSIONS} latent dimensions; model.latent is {latent}, take model.latent=3"

@@ -130,8 +130,9 @@ class MarginalConfig:
 
     __pydantic_config__ = STRICT
 
-    images: NonNegativeInt = 0
-    """First images of the training and of the test set that it is computed for (the paper: 1000); 0 leaves it out."""
+    images: NonNegativeInt | None = None
+    """First images of the training and of the test set that it is computed for (the paper: 1000); 0 leaves it out. Null is 1000
+    with `estimator=mcem`, which has no bound to measure, and 0 otherwise."""
     samples: Annotated[int, Field(ge=10)] = 50
     leapfrog_steps: PositiveInt = 4
     transitions: PositiveInt = 1
@@ -181,6 +182,14 @@ class VaeTrain(TrainConfig):
     compile: Literal["auto", "on", "off"] = "off"
     """Whether the losses run through torch.compile; `auto` where it pays: long runs on a machine with a C++ compiler."""
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
+
+    @property
+    def marginal_images(self) -> int:
+        """`evaluation.marginal.images`, decided."""
+        wanted = self.evaluation.marginal.images
+        if wanted is None:
+            return 1000 if self.estimator == "mcem" else 0
+        return wanted
 
 
 @dataclass(kw_only=True)

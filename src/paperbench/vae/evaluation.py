@@ -92,9 +92,9 @@ class Evaluator:
         return found
 
     def _marginals(self) -> dict[str, float]:
-        wanted = self.config.evaluation.marginal
+        wanted, images = self.config.evaluation.marginal, self.config.marginal_images
         objective = self.objective
-        if wanted.images == 0 or isinstance(objective, AutoEncoder):
+        if images == 0 or isinstance(objective, AutoEncoder):
             return {}
         settings = Settings(
             samples=wanted.samples,
@@ -108,7 +108,7 @@ class Evaluator:
         values: dict[str, float] = {}
         for number, (split, pixels) in enumerate((("test", self.test), ("train", self.train))):
             parts = self._shared(
-                min(wanted.images, len(pixels)),
+                min(images, len(pixels)),
                 partial(self._marginals_of, objective, pixels, settings, number),
                 phase=f"appendix D, {split}",
             )
