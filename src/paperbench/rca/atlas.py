@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -15,6 +16,7 @@ from torch import Tensor
 from paperbench.rca.cases import RECORDED, Picture, normalised, reason
 from paperbench.rca.classifier import Drawn
 from paperbench.rca.config import RegistrationConfig
+from paperbench.rca.labels import narrow
 from paperbench.rca.registration import (
     PLANAR,
     SPATIAL,
@@ -63,7 +65,7 @@ class Atlas:
         """See `ReverseClassifier`."""
         names = list(picture.masks)
         shape = picture.image.shape
-        masks = torch.stack([torch.from_numpy(picture.masks[name]) for name in names]).to(self.device)
+        masks = torch.from_numpy(narrow(np.stack([picture.masks[name] for name in names]))).to(self.device)
         for reference, found in zip(references, self.transforms(picture, references), strict=True):
             if isinstance(found, str):
                 yield Drawn(reference=reference.name, maps={}, failure=found)

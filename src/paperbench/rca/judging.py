@@ -11,7 +11,7 @@ from torch import Tensor
 
 from paperbench.rca.cases import Picture
 from paperbench.rca.classifier import ReverseClassifier
-from paperbench.rca.labels import Labels
+from paperbench.rca.labels import Labels, narrow
 from paperbench.rca.metrics import compare
 
 
@@ -89,11 +89,11 @@ def real_scores(
     """The metrics of a mask against the truth, one row a label; None where the truth is not known."""
     if picture.truth is None:
         return None
-    planes = labels.planes(torch.from_numpy(picture.masks[segmenter]))
+    planes = labels.planes(torch.from_numpy(narrow(picture.masks[segmenter])))
     return compare(planes, truth_planes(picture, labels), picture.spacing, metrics)
 
 
 def truth_planes(picture: Picture, labels: Labels) -> Tensor:
     """The true masks (L, ...) of a picture that has them."""
     assert picture.truth is not None
-    return labels.planes(torch.from_numpy(picture.truth))
+    return labels.planes(torch.from_numpy(narrow(picture.truth)))

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -32,7 +32,9 @@ class Labels:
         return len(self.values)
 
     def planes(self, labels: Tensor) -> Tensor:
-        """Maps (...) of whole numbers as binary masks (L, ...)."""
+        """Maps (...) of whole numbers, of any type of integer, as binary masks (L, ...)."""
+        if max(self.values) > torch.iinfo(labels.dtype).max:
+            labels = labels.long()
         wanted = torch.tensor(self.values, dtype=labels.dtype, device=labels.device)
         wanted = wanted.view(-1, *[1] * labels.dim())
         return (labels & wanted) != 0 if self.kind == "bits" else labels == wanted
@@ -43,6 +45,11 @@ class Labels:
         for value, plane in zip(self.values, planes, strict=True):
             out = out | (plane * value) if self.kind == "bits" else np.where(plane, value, out)
         return out
+
+
+def narrow(labels: NDArray[np.int64]) -> NDArray[Any]:
+    """The same map in bytes, where all its numbers fit: an eighth of the memory to draw from."""
+    return labels.astype(np.uint8) if labels.min() >= 0 and labels.max() < 256 else labels
 
 
 def settle(

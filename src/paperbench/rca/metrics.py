@@ -32,10 +32,13 @@ OVERLAPS: Final = tuple(name for name, higher in HIGHER_IS_BETTER.items() if hig
 DISTANCES: Final = tuple(name for name, higher in HIGHER_IS_BETTER.items() if not higher)
 
 
-def counts(predicted: Tensor, truth: Tensor) -> Tensor:
-    """Binary masks (L, ...) -> (L, 3): voxels in both, in the prediction, in the truth."""
+def counts(predicted: Tensor, truth: Tensor) -> list[tuple[int, ...]]:
+    """Binary masks (L, ...) -> for each label the voxels in both, in the prediction, in the truth."""
     a, b = predicted.flatten(1), truth.flatten(1)
-    return torch.stack([(a & b).sum(1), a.sum(1), b.sum(1)], dim=1)
+    if a.device.type == "cpu":  # NumPy counts seven times as fast as sums of booleans
+        rows = zip((a & b).numpy(), a.numpy(), b.numpy(), strict=True)
+        return [tuple(int(np.count_nonzero(mask)) for mask in row) for row in rows]
+    return [tuple(row) for row in torch.stack([(a & b).sum(1), a.sum(1), b.sum(1)], dim=1).tolist()]
 
 
 def overlap(name: str, both: int, predicted: int, truth: int) -> float:
@@ -103,9 +106,7 @@ def distance_metrics(
 
 def compare(predicted: Tensor, truth: Tensor, spacing: Sequence[float], names: Sequence[str]) -> list[dict[str, float]]:
     """For each of L labels the metrics named; binary masks (L, ...) on any device."""
-    rows = [
-        {name: overlap(name, *row) for name in names if name in OVERLAPS} for row in counts(predicted, truth).tolist()
-    ]
+    rows = [{name: overlap(name, *row) for name in names if name in OVERLAPS} for row in counts(predicted, truth)]
     if any(name in DISTANCES for name in names):
         for row, a, b in zip(rows, predicted.cpu().numpy(), truth.cpu().numpy(), strict=True):
             far = distance_metrics(a, b, spacing)

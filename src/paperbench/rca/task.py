@@ -17,7 +17,9 @@ from paperbench.rca.aggregation import NONE, Prediction, Rule, calibrate, predic
 from paperbench.rca.atlas import Atlas, schedule
 from paperbench.rca.cases import RECORDED, Case, Material, Picture, reason
 from paperbench.rca.classifier import ReverseClassifier
+from paperbench.rca.cnn import CnnClassifier
 from paperbench.rca.config import JudgedConfig, RcaEstimate, RegistrationConfig
+from paperbench.rca.forest import ForestClassifier
 from paperbench.rca.judging import Verdicts, judge
 from paperbench.rca.metrics import HIGHER_IS_BETTER, OVERLAPS
 from paperbench.rca.statistics import agreement
@@ -29,12 +31,18 @@ JUDGED, CALIBRATING = "judged", "calibrating"
 
 def plan(config: RcaEstimate) -> Mapping[str, str]:
     """What would be judged, by what. Raises ConfigError and DataError for what could not be, before anything is written."""
-    material = gather(config)
+    return facts(config, gather(config))
+
+
+def facts(config: RcaEstimate, material: Material) -> Mapping[str, str]:
+    """`plan` of a material, wherever it comes from."""
     dims = material.references[0].image.ndim
     if config.classifier == "atlas-sitk":
         sitk.require()
-        if config.registration != RegistrationConfig():
-            raise ConfigError("registration: belongs to classifier=atlas; classifier=atlas-sitk has its own settings")
+    if config.classifier != "atlas" and config.registration != RegistrationConfig():
+        raise ConfigError(
+            f"registration: belongs to classifier=atlas; classifier={config.classifier} has none of its settings"
+        )
     levels = schedule(config.registration, dims)
     leaves_out = config.calibration.kind == "references" or config.registration.choose_stiffness
     if leaves_out and len(material.references) < 2:
@@ -71,7 +79,11 @@ def store_folder(config: RcaEstimate) -> Path | None:
 
 def run(config: RcaEstimate, run: Run) -> dict[str, float]:
     """Judges every case that is not judged yet; see `engine.task.Task`. Raises DataError when none could be judged."""
-    material = gather(config)
+    return estimate(config, gather(config), run)
+
+
+def estimate(config: RcaEstimate, material: Material, run: Run) -> dict[str, float]:
+    """`run` of a material, wherever it comes from."""
     for remark in material.remarks:
         run.reporter.message(remark)
     classifier = build(config, material, run, choose_stiffness(config, material, run))
@@ -105,8 +117,13 @@ def choose_stiffness(config: RcaEstimate, material: Material, run: Run) -> float
 
 def build(config: RcaEstimate, material: Material, run: Run, stiffness: float | None = None) -> ReverseClassifier:
     """The reverse classifier of the configuration, with another stiffness if one was chosen."""
-    if config.classifier == "atlas-sitk":
-        return sitk.SitkAtlas()
+    match config.classifier:
+        case "atlas-sitk":
+            return sitk.SitkAtlas()
+        case "forest":
+            return ForestClassifier(seed=config.seed)
+        case "cnn":
+            return CnnClassifier(seed=config.seed, steps=config.cnn_steps, device=run.device)
     levels = schedule(config.registration, material.references[0].image.ndim)
     levels = levels if stiffness is None else replace(levels, stiffness=stiffness)
     folder = store_folder(config)

@@ -1,0 +1,98 @@
+"""Reverse classifiers that learn from one image and its mask: forest and small U-Net."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from paperbench.rca.classifier import ReverseClassifier
+from paperbench.rca.cnn import CnnClassifier, UNet
+from paperbench.rca.forest import ForestClassifier, box_means, boxes, features
+from paperbench.rca.judging import judge
+from paperbench.rca.labels import Labels
+from tests.rca.made import estimate, picture
+
+LABELS = Labels("values", (1, 2, 3, 4, 5), tuple("abcde"))
+
+
+def learners(steps: int = 3) -> dict[str, ReverseClassifier]:
+    return {"forest": ForestClassifier(seed=0), "cnn": CnnClassifier(seed=0, steps=steps)}
+
+
+@pytest.mark.parametrize("shape", [(9, 12), (6, 7, 8)])
+def test_box_means_are_means_over_boxes_cut_off_at_the_border(shape: tuple[int, ...]) -> None:
+    image = np.random.default_rng(0).random(shape)
+    total = np.pad(image, [(1, 0)] * len(shape)).cumsum(0).cumsum(1)
+    total = total.cumsum(2) if len(shape) == 3 else total
+    offset, width = np.full(len(shape), 0.25), np.full(len(shape), 0.15)
+    found = box_means(total, shape, offset, width)
+    for index in [(0,) * len(shape), tuple(n - 1 for n in shape), tuple(n // 2 for n in shape)]:
+        box = []
+        for axis, n in enumerate(shape):
+            centre, half = index[axis] + round(0.25 * n), round(0.15 * n)
+            low = min(max(centre - half, 0), n - 1)
+            box.append(slice(low, max(min(centre + half + 1, n), low + 1)))
+        assert found[index] == pytest.approx(image[tuple(box)].mean())
+
+
+def test_features_are_one_row_a_voxel_and_the_same_for_every_image() -> None:
+    chosen = boxes(2, seed=0)
+    np.testing.assert_array_equal(chosen[0], boxes(2, seed=0)[0])
+    image = np.random.default_rng(0).random((10, 14))
+    rows = features(image, chosen)
+    assert rows.shape == (140, 2 + 1 + 40)
+    np.testing.assert_allclose(rows[:, 2], image.ravel(), rtol=1e-6)
+
+
+@pytest.mark.parametrize("shape", [(13, 17), (9, 10, 11)])
+def test_the_net_keeps_the_size_of_its_input(shape: tuple[int, ...]) -> None:
+    net = UNet(len(shape), 1 + len(shape), 3)
+    assert net(torch.zeros(1, 1 + len(shape), *shape)).shape == (1, 3, *shape)
+
+
+@pytest.mark.parametrize("name", ["forest", "cnn"])
+def test_what_was_learnt_is_found_again_on_the_image_itself(name: str) -> None:
+    case = picture(9)
+    assert case.truth is not None
+    (drawn,) = learners(steps=60)[name].draw(replace(case, masks={"s": case.truth}), [case])
+    assert not drawn.failure
+    foreground = case.truth > 0
+    assert (drawn.maps["s"].numpy()[foreground] == case.truth[foreground]).mean() > 0.85
+
+
+@pytest.mark.parametrize("name", ["forest", "cnn"])
+def test_the_same_seed_gives_the_same_and_company_does_not_matter(name: str) -> None:
+    case, references = picture(9, masks=2), [picture(0), picture(1)]
+    whole = {d.reference: d.maps for d in learners()[name].draw(case, references)}
+    alone = replace(case, masks={"mask-1": case.masks["mask-1"]})
+    for drawn in learners()[name].draw(alone, references[::-1]):
+        torch.testing.assert_close(drawn.maps["mask-1"], whole[drawn.reference]["mask-1"])
+
+
+@pytest.mark.parametrize("name", ["forest", "cnn"])
+def test_volumes_lone_labels_and_bad_references(name: str) -> None:
+    volume = picture(9, shape=(24, 24, 24))
+    empty = replace(volume, masks={"s": np.zeros((24, 24, 24), np.int64)})
+    blank = replace(volume, name="blank", image=np.ones((24, 24, 24), np.float32))
+    verdicts = judge(empty, [picture(1, shape=(24, 24, 24)), blank], learners()[name], LABELS, ["dsc"])
+    assert [score for judged in verdicts.judged for _, score in judged.scores] == [0.0] * 5
+    assert [reference for reference, _ in verdicts.failures] == ["blank"]
+
+
+@pytest.mark.parametrize("name", ["forest", "cnn"])
+def test_a_run_with_each(name: str, tmp_path: Path) -> None:
+    words = [
+        "data.shape=[40,40]",
+        "data.cases=2",
+        "data.references=2",
+        "calibration.kind=none",
+        "pictures=1",
+        "cnn_steps=2",
+    ]
+    result, content = estimate("rca", f"classifier={name}", *words, directory=tmp_path / "run")
+    assert result.exit_code == 0, result.output
+    assert content["metrics"]["rca/masks"] == 10
