@@ -1,25 +1,19 @@
-"""Distillation: student updates per second, and what the short schedule reaches on MNIST.
+"""Distillation: student updates per second.
 
-    uv run python -m benchmarks.distill speed --data-root DIR
-    uv run python -m benchmarks.distill accuracy --data-root DIR [--part nets|omitted|temperature ...]
+    uv run python -m benchmarks.distill --data DIR
 
-`speed`, stacked: five students (temperatures 1, 2, 4, 8, 20) distilled by one teacher, side by side in one process against one
-after another, for 800, 300 and 30 units. Both sides are the code that `paperbench sweep distill --stacked` and
+Stacked: five students (temperatures 1, 2, 4, 8, 20) distilled by one teacher, side by side in one process against one after
+another, for 800, 300 and 30 units. Both sides are the code that `paperbench sweep distill --stacked` and
 `paperbench train distill` run, from batch to update, with the log lines of the short schedule; a student update is one step of
 one student.
 
-`speed`, loader: one student in that loop against the loop that a user writes first: torchvision's MNIST, image by image from PIL
-to a tensor, behind a DataLoader, the teacher's forward pass in every step, `kl_div`, Adam. The same nets, batch and precision;
-the DataLoader with the number of workers that is fastest here of 0, 1 and 2. That the soft targets are computed once belongs to
+Loader: one student in that loop against the loop that a user writes first: torchvision's MNIST, image by image from PIL to a
+tensor, behind a DataLoader, the teacher's forward pass in every step, `kl_div`, Adam. The same nets, batch and precision; the
+DataLoader with the number of workers that is fastest here of 0, 1 and 2. That the soft targets are computed once belongs to
 what is compared; `same targets` gives the loader's side the stored ones as well.
 
 Rounds of both sides take turns in one process; the first steps of each are not counted. Each number is the median over rounds, a
 ratio the median of the ratios of neighbouring rounds.
-
-`accuracy` does the runs themselves, as the command line would, and writes what each reached and how long it took. Parts:
-`nets` (teacher, 2x800 on hard targets, 2x800 distilled; one seed timed alone), `omitted` (without 3s, with and without held-back
-images; only 7s and 8s), `temperature` (30 units at T = 1, 2, 3, 4, 8, 20 with three seeds, and 300 and 800 units if asked for).
-Runs are kept in `--runs` and continue where they were interrupted. With `--scale paper` and `--device cuda` the same on a GPU.
 """
 
 from __future__ import annotations
@@ -27,10 +21,9 @@ from __future__ import annotations
 import argparse
 import tempfile
 import time
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import Callable
 from pathlib import Path
-from statistics import mean, median
+from statistics import median
 from typing import Any
 
 import torch
@@ -46,11 +39,9 @@ from paperbench.config.validate import config_hash
 from paperbench.data import mnist
 from paperbench.data.classification import ImageSet
 from paperbench.distill.config import Distill
-from paperbench.distill.pictures import temperature_curves
 from paperbench.distill.stacked import Students
 from paperbench.distill.training import Data, Part, load
 from paperbench.engine import device as devices
-from paperbench.engine import launch
 from paperbench.engine.checkpoints import CheckpointStore
 from paperbench.engine.metriclog import JsonLines, MetricLog
 from paperbench.engine.ranks import Ranks
@@ -63,7 +54,6 @@ from paperbench.engine.stacked_trainer import fit_side_by_side
 from paperbench.engine.trainer import Trainer
 
 TEMPERATURES = (1, 2, 4, 8, 20)
-SWEEP = (1, 2, 3, 4, 8, 20)
 WIDTHS = (800, 300, 30)
 Rows = list[dict[str, Any]]
 
@@ -94,7 +84,7 @@ class Bench:
     def trainer(self, temperature: float, steps: int) -> Trainer:
         """A trainer as the task makes it."""
         config, resolved = configuration(
-            self.args.data_root,
+            self.args.data,
             f"temperature={temperature}",
             f"model.width={self.width}",
             f"train.samples={steps * 256}",
@@ -158,7 +148,7 @@ class Loop:
     """The loop that a user writes first."""
 
     def __init__(self, args: argparse.Namespace, device: torch.device, width: int, *, workers: int) -> None:
-        pictures = Pictures(mnist.load(args.data_root, "train"))
+        pictures = Pictures(mnist.load(args.data, "train"))
         self.loader = DataLoader(pictures, batch_size=256, shuffle=True, num_workers=workers, drop_last=True)
         self.device = device
         self.precision = args.precision
@@ -234,7 +224,7 @@ def speed(args: argparse.Namespace) -> None:
     device = devices.resolve(args.device)
     args.precision = devices.resolve_precision(args.precision, device)
     facts = {**machine(str(device)), "precision": args.precision, "unit": "student updates per second, batch 256"}
-    config, _ = configuration(args.data_root)
+    config, _ = configuration(args.data)
     rows: Rows = []
 
     def note(what: str, against_what: str, width: int, numbers: dict[str, Any]) -> None:
@@ -243,7 +233,7 @@ def speed(args: argparse.Namespace) -> None:
 
     with settings(device, args.threads), tempfile.TemporaryDirectory() as folder:
         data = load(config, device)
-        for width in WIDTHS:
+        for width in args.widths:
             bench = Bench(args, data, Path(folder) / str(width), width)
             steps = args.steps * (4 if width < 100 else 1)
             numbers = against(args.rounds, lambda b=bench, n=steps: b.stacked(n), lambda b=bench, n=steps: b.alone(n))
@@ -267,136 +257,16 @@ def fastest_workers(args: argparse.Namespace, device: torch.device, width: int) 
     return max(rates, key=lambda n: rates[n])
 
 
-# --- accuracy ---------------------------------------------------------------------------------------------------------
-
-
-class Runs:
-    """Runs kept in a folder, each done once."""
-
-    def __init__(self, args: argparse.Namespace) -> None:
-        self.args = args
-
-    def results(self, *overrides: str) -> dict[str, Any]:
-        """Content of results.json of `distill` with these overrides on MNIST; makes or continues the run."""
-        args = self.args
-        _, resolved = configuration(
-            args.data_root,
-            f"scale={args.scale}",
-            f"device={args.device}",
-            f"threads={args.threads}",
-            f"precision={args.precision}",
-            f"output.root={args.runs}",
-            *overrides,
-        )
-        folder = Path(args.runs) / "distill" / config_hash(resolved)[:12]
-        print(" ".join(overrides) or "(default)", "->", folder, flush=True)
-        made = (folder / "config.yaml").is_file()
-        outcome = (
-            launch.resume(folder, SilentReporter())
-            if made
-            else launch.start(resolved, run_dir=folder, reporter=SilentReporter())
-        )
-        if outcome.results is None:
-            raise SystemExit(outcome.exit_code)
-        return outcome.results
-
-
-def accuracy(args: argparse.Namespace) -> None:
-    """Writes `results/distill-accuracy-<device>.csv`: one row a number."""
-    facts = {**machine(str(devices.resolve(args.device))), "scale": args.scale}
-    facts["threads"] = str(args.threads or facts["threads"])
-    runs = Runs(args)
-    rows: Rows = []
-
-    def note(what: str, name: str, values: Sequence[float], seconds: Sequence[float]) -> None:
-        low, _, high = spread(values)
-        took = f"{median(seconds):.0f}" if seconds else ""
-        rows.append(
-            {
-                "what": what, "number": name, "mean": f"{mean(values):.4g}", "min": f"{low:.4g}", "max": f"{high:.4g}",
-                "seeds": len(values), "seconds_of_a_run": took, **facts,
-            }
-        )  # fmt: skip
-        print({key: rows[-1][key] for key in ("what", "number", "mean", "min", "max", "seconds_of_a_run")}, flush=True)
-
-    for part in args.part:
-        {"nets": nets, "omitted": omitted, "temperature": temperature}[part](args, runs, note)
-    print(write(f"distill-accuracy-{'gpu' if args.device.startswith('cuda') else 'cpu'}", rows))
-
-
-Note = Callable[[str, str, Sequence[float], Sequence[float]], None]
-
-
-def _noted(note: Note, what: str, found: Sequence[dict[str, Any]], names: Sequence[str]) -> None:
-    for name in names:
-        with suppress(KeyError):
-            note(what, name, [r["metrics"][name] for r in found], [r["seconds"] for r in found])
-
-
-def nets(args: argparse.Namespace, runs: Runs, note: Note) -> None:
-    """Teacher, baseline and distilled student."""
-    found = [runs.results(f"seed={seed}") for seed in range(args.seeds)]
-    _noted(note, "2x800, T = 20", found, [f"{name}/test/errors" for name in ("teacher", "baseline", "distilled")])
-
-
-def omitted(args: argparse.Namespace, runs: Runs, note: Note) -> None:
-    """Transfer sets without 3s, and with only 7s and 8s; the bias chosen on the test set, and on held-back images."""
-    cases = {"without 3s": "transfer.omit=3", "only 7s and 8s": "transfer.only=[7,8]"}
-    names = ("test/errors", "omitted/errors", "omitted/right", "bias", "removed")
-    for what, case in cases.items():
-        for held, said in ((0.0, ""), (0.1, ", a tenth held back")):
-            found = [
-                runs.results(f"seed={seed}", case, f"validation.fraction={held}", "baseline.train=false")
-                for seed in range(args.seeds)
-            ]
-            kinds = ("distilled", "corrected", "validated")
-            _noted(note, f"{what}{said}", found, [f"{kind}/{name}" for kind in kinds for name in names])
-
-
-def temperature(args: argparse.Namespace, runs: Runs, note: Note) -> None:
-    """Students of each width at each temperature, three seeds, one teacher; draws `results/distill-temperature.png`."""
-    measured: dict[str, dict[float, list[float]]] = {}
-    hard: dict[str, float] = {}
-    for width in args.widths:
-        name = f"2x{width}"
-        measured[name] = {}
-        for t in SWEEP:
-            found = [
-                runs.results(f"seed={seed}", "teaching.seed=0", f"model.width={width}", f"temperature={t}")
-                for seed in range(max(3, args.seeds))
-            ]
-            _noted(note, f"{name}, T = {t}", found, ["distilled/test/errors"])
-            measured[name][float(t)] = [r["metrics"]["distilled/test/errors"] for r in found]
-            hard[name] = mean(r["metrics"]["baseline/test/errors"] for r in found)
-        note(f"{name}, hard targets", "baseline/test/errors", [hard[name]], [])
-        best = min(measured[name], key=lambda t: mean(measured[name][t]))
-        note(f"{name}, best temperature", "temperature", [best], [])
-    folder = Path(args.runs)
-    temperature_curves(measured, folder / "distill-temperature.png", baselines=hard)
-    print(folder / "distill-temperature.png")
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    commands = parser.add_subparsers(dest="command", required=True)
-    for name in ("speed", "accuracy"):
-        command = commands.add_parser(name)
-        command.add_argument("--data-root", type=Path, required=True, help="folder with MNIST/raw")
-        command.add_argument("--device", default="cpu")
-        command.add_argument("--precision", default="auto")
-        command.add_argument("--threads", type=int, default=0)
-    commands.choices["speed"].add_argument("--rounds", type=int, default=5)
-    commands.choices["speed"].add_argument("--steps", type=int, default=150)
-    more = commands.choices["accuracy"]
-    more.add_argument("--runs", type=Path, default=Path("outputs"))
-    more.add_argument("--scale", default="short", choices=("smoke", "short", "paper"))
-    more.add_argument("--seeds", type=int, default=1)
-    more.add_argument(
-        "--part", nargs="+", default=["nets", "omitted", "temperature"], choices=("nets", "omitted", "temperature")
-    )
-    more.add_argument("--widths", nargs="+", type=int, default=[30])
-    args = parser.parse_args()
-    speed(args) if args.command == "speed" else accuracy(args)
+    parser.add_argument("--data", type=Path, required=True, help="folder that holds MNIST/raw")
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--precision", default="auto")
+    parser.add_argument("--threads", type=int, default=0, help="0 leaves torch's choice: all cores")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--steps", type=int, default=150, help="of a round; four times as many of 30-unit students")
+    parser.add_argument("--widths", nargs="+", type=int, default=list(WIDTHS))
+    speed(parser.parse_args())
 
 
 if __name__ == "__main__":

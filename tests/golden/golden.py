@@ -27,12 +27,19 @@ COMMON = (
     "train.log_every=1",
     "train.checkpoint_every=100",
 )
+DISTILL = (
+    "data.max_train_images=200",
+    "data.max_test_images=50",
+    "train.samples=400",
+    "train.batch_size=20",
+    "train.evaluate_every=0",
+)
 VAE = ("train.samples=400", "evaluation.importance_samples=0", "evaluation.pictures=false")
 
 
 @dataclass(frozen=True)
 class Case:
-    """An experiment and what is small about it; every loss of each of its `steps` is pinned."""
+    """An experiment and what is small about it; every loss of each of its `steps` is pinned, in every stage."""
 
     experiment: str
     overrides: tuple[str, ...]
@@ -45,6 +52,20 @@ CASES = {
     "vae_wake_sleep": Case("vae", (*VAE, "estimator=wake-sleep", "optim.name=adagrad", "prior=true")),
     "vae_mcem": Case("vae", (*VAE, "estimator=mcem", "model.latent=3", "evaluation.marginal.images=1")),
     "vae_m2": Case("vae-semi", ("train.samples=400",)),
+    "distill": Case(
+        "distill",
+        (*DISTILL, "teaching.samples=400", "teaching.batch_size=20", "teaching.net.max_norm=1", "temperature=4"),
+    ),
+    "distill_specialists": Case(
+        "distill-specialists",
+        (
+            *DISTILL,
+            "specialists.samples=400",
+            "specialists.size=5",
+            "specialists.count=1",
+            "specialists.soft_weight=0.5",
+        ),
+    ),
 }
 
 
@@ -54,11 +75,12 @@ def pinned(name: str) -> Path:
 
 
 def measure(case: Case, folder: Path) -> list[dict[str, float]]:
-    """The losses of each step, by name; the run is written to `folder`, which must not exist."""
-    composed = compose(case.experiment, [*COMMON, *case.overrides])
+    """The losses of each step, by name; the run is written to `folder`, which must not exist, and what it shares beside it."""
+    composed = compose(case.experiment, [*COMMON, *case.overrides, f"output.root={folder.parent}"])
     start(composed.resolved, run_dir=folder, reporter=SilentReporter())
-    steps = [record for record in read(folder / "metrics.jsonl") if "train/loss" in record]
-    return [{name: value for name, value in step.items() if name.startswith("train/loss")} for step in steps]
+    records = read(folder / "metrics.jsonl")
+    losses = [{name: value for name, value in record.items() if "train/loss" in name} for record in records]
+    return [step for step in losses if step]
 
 
 def main() -> None:

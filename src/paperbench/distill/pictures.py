@@ -142,35 +142,3 @@ def bias_curve(
         axes.axvline(value, color=COLOURS[number], linewidth=1, linestyle="--", label=f"{label} ({value:+.2f})")
     axes.legend(fontsize=8, frameon=False)
     save(figure, output)
-
-
-def temperature_curves(
-    measured: Mapping[str, Mapping[float, Sequence[float]]],
-    output: Path,
-    *,
-    baselines: Mapping[str, float] | None = None,
-    y: str = "test errors",
-) -> None:
-    """Errors against temperature, a line for each kind of student: the mean over seeds, in a band from the best to the worst.
-
-    measured: name of the student -> temperature -> one value for each seed. baselines: name -> mean without distillation, dashed.
-    """
-    figure = new_figure(5.6 * 1, 3.6)
-    axes = figure.add_subplot()
-    tidy(axes, title="students by temperature", x="temperature of the soft targets", y=y)
-    for number, (name, by_temperature) in enumerate(measured.items()):
-        colour = COLOURS[number % len(COLOURS)]
-        temperatures = sorted(by_temperature)
-        values = [np.asarray(by_temperature[temperature], np.float64) for temperature in temperatures]
-        axes.plot(temperatures, [v.mean() for v in values], color=colour, marker="o", markersize=4, label=name)
-        axes.fill_between(
-            temperatures, [v.min() for v in values], [v.max() for v in values], color=colour, alpha=0.2, linewidth=0
-        )
-        if baselines and name in baselines:
-            axes.axhline(baselines[name], color=colour, linewidth=1, linestyle="--", label=f"{name}, hard targets")
-    every = sorted({temperature for by_temperature in measured.values() for temperature in by_temperature})
-    axes.set_xscale("log")
-    axes.set_xticks(every, [f"{temperature:g}" for temperature in every])
-    axes.minorticks_off()
-    axes.legend(fontsize=8, frameon=False)
-    save(figure, output)
