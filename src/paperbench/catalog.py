@@ -167,11 +167,25 @@ TASKS: dict[str, TaskSpec] = {
             module="paperbench.rca.task",
         ),
         TaskSpec(
+            name="rca-segmenters",
+            verb="estimate",
+            summary="train segmenters, and predict the quality of their masks without ground truth",
+            schema="paperbench.rca.segmenters.config:RcaSegmenters",
+            module="paperbench.rca.segmenters.study_task",
+        ),
+        TaskSpec(
             name="rca-scores",
             verb="estimate",
             summary="predict quality from reference scores that were computed elsewhere",
             schema="paperbench.rca.config:RcaScores",
             module="paperbench.rca.scores_task",
+        ),
+        TaskSpec(
+            name="segment-train",
+            verb="train",
+            summary="train a segmenter, and leave its masks at several stages to be judged",
+            schema="paperbench.rca.segmenters.config:SegmentTrain",
+            module="paperbench.rca.segmenters.task",
         ),
         TaskSpec(
             name="stn-colocalise",
@@ -202,6 +216,24 @@ _STN = "Jaderberg et al., Spatial Transformer Networks, NIPS 2015"
 MODELS: dict[str, ModelSpec] = {
     spec.name: spec
     for spec in (
+        ModelSpec(
+            name="unet",
+            tasks=("segment-train",),
+            summary="a small U-Net, at several stages of its training",
+            source="Ronneberger et al., U-Net, MICCAI 2015; the size is ours",
+        ),
+        ModelSpec(
+            name="forest",
+            tasks=("segment-train",),
+            summary="a random forest on offset box features",
+            source="Valindria et al., Reverse Classification Accuracy, IEEE TMI 2017; the features' numbers are ours",
+        ),
+        ModelSpec(
+            name="multi-atlas",
+            tasks=("segment-train",),
+            summary="training images registered to the image, their labels put to the vote",
+            source="Valindria et al., Reverse Classification Accuracy, IEEE TMI 2017; registration and vote are ours",
+        ),
         ModelSpec(
             name="faster-rcnn",
             tasks=("detect-train", "detect-eval"),
@@ -323,6 +355,8 @@ _DETECTION = ("detect-train", "detect-eval")
 _DISTILL = ("distill", "distill-specialists")
 _DIGITS = ("stn-mnist", "stn-addition", "stn-colocalise", "vae-train", "vae-eval", "vae-semi", *_DISTILL)
 
+_SEGMENTATION = ("rca-estimate", "rca-segmenters", "segment-train")
+
 DATASETS: dict[str, DatasetSpec] = {
     spec.name: spec
     for spec in (
@@ -430,7 +464,7 @@ DATASETS: dict[str, DatasetSpec] = {
         ),
         DatasetSpec(
             name="phantoms",
-            tasks=("rca-estimate",),
+            tasks=_SEGMENTATION,
             summary="generated bodies with five organs, in two or three dimensions",
             layout="",
             homepage="",
@@ -438,7 +472,7 @@ DATASETS: dict[str, DatasetSpec] = {
         ),
         DatasetSpec(
             name="jsrt",
-            tasks=("rca-estimate",),
+            tasks=_SEGMENTATION,
             summary="JSRT's 247 chest radiographs with five organs, as pictures with bit-field masks",
             layout="JSRT/{images,masks}",
             homepage="http://db.jsrt.or.jp/eng.php",
@@ -446,7 +480,7 @@ DATASETS: dict[str, DatasetSpec] = {
         ),
         DatasetSpec(
             name="hippocampus",
-            tasks=("rca-estimate",),
+            tasks=_SEGMENTATION,
             summary="Medical Segmentation Decathlon, task 4: MRI volumes with two parts of the hippocampus",
             layout="Task04_Hippocampus/{imagesTr,labelsTr}",
             homepage="http://medicaldecathlon.com/",

@@ -41,9 +41,10 @@ def agreement(predictions: Sequence[Prediction], *, threshold: float, rule: Rule
     """Numbers of predictions for masks whose real value is known; only those that are defined, counts included.
 
     Keys: `masks` (all with a real value and a prediction); `pearson_r`, `mae` and `bias` of the best score, `mean_pearson_r` and
-    `mean_mae` of the mean, `calibrated_mae`; `accuracy@T` of good or poor at the threshold, `failure_auroc` (poor masks have low
-    predictions), `poor`; `coverage` and `interval_width`, where there are intervals. Infinite distances count in accuracy and
-    failure detection, not in correlation and errors; where there are any, `finite` says how many masks `mae` is the mean of.
+    `mean_mae` of the mean, `calibrated_mae`; `real_mean` and `predicted_mean`, by the best score, of the masks that `mae` is of;
+    `accuracy@T` of good or poor at the threshold, `failure_auroc` (poor masks have low predictions), `poor`; `coverage` and
+    `interval_width`, where there are intervals. Infinite distances count in accuracy and failure detection, not in correlation
+    and errors; where there are any, `finite` says how many masks `mae` is the mean of.
     """
     known = [p for p in predictions if not math.isnan(p.judged.real) and p.defined]
     out: dict[str, float] = {"masks": len(known)}
@@ -71,6 +72,8 @@ def agreement(predictions: Sequence[Prediction], *, threshold: float, rule: Rule
         limited = bounded & np.isfinite(low) & np.isfinite(high)
         if limited.any():
             out["interval_width"] = float((high[limited] - low[limited]).mean())
+    if comparable.any():
+        out |= {"real_mean": float(real[comparable].mean()), "predicted_mean": float(best[comparable].mean())}
     return out
 
 
