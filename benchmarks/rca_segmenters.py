@@ -1,0 +1,94 @@
+"""How well the quality of real predictions is told without ground truth: JSRT and hippocampus, 8 references, 100 images each.
+
+    uv run python -m benchmarks.rca_segmenters --data DIR
+    uv run python -m benchmarks.rca_segmenters --data DIR --sets jsrt
+
+Segmenters learn from 60 images and segment 130 others: a U-Net at several stages of its training, a random forest, multi-atlas. 100
+of these are judged and 30, whose truth is used, calibrate; 8 more are the references. A line of the CSV is one organ of one
+segmenter, or of all of them together. Runs are kept below `--runs` and are not made again: the command may be stopped and repeated.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from benchmarks.common import machine, write
+
+SETS = ("jsrt", "hippocampus")
+SHARES = ["data.references=8", "data.cases=100", "data.calibration=30", "data.training=60", "calibration.kind=labelled"]
+COLUMNS = (
+    "masks", "real_mean", "predicted_mean", "pearson_r", "mae", "calibrated_mae", "accuracy@0.7", "poor", "failure_auroc",
+    "coverage",
+)  # fmt: skip
+ALL = "all"
+
+
+def judged(name: str, data: str, runs: Path, seed: int, threads: int) -> Path:
+    """The folder of a run, made or found."""
+    folder = runs / f"{name}-{seed}"
+    if not (folder / "results.json").exists():
+        command = [sys.executable, "-m", "paperbench"]
+        if (folder / "config.yaml").exists():
+            command += ["resume", str(folder)]
+        else:
+            command += ["estimate", "rca-segmenters", f"data={name}", f"data.root={data}", *SHARES, f"seed={seed}", "device=cpu",
+                        f"threads={threads}", f"output.root={runs}", "--run-dir", str(folder)]  # fmt: skip
+        subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+    return folder
+
+
+def rows(name: str, folder: Path, seed: int) -> Iterator[dict[str, Any]]:
+    """One line an organ, of all segmenters together and of each."""
+    results = json.loads((folder / "results.json").read_text())
+    metrics = results["metrics"]
+    suffix = "/real_mean"
+    known = [
+        key.removeprefix("rca/").removesuffix(suffix)
+        for key in metrics
+        if key.endswith(suffix) and key.startswith("rca/")
+    ]
+    for group in known:
+        parts = group.split("/")
+        if parts == [""] or (parts[0] == "by" and len(parts) == 2):
+            continue  # organs of different size and difficulty thrown together say little
+        segmenter, label = (parts[1], parts[2]) if parts[0] == "by" else (ALL, parts[0])
+        values = {column: metrics.get(f"rca/{group}/{column}") for column in COLUMNS}
+        yield {
+            "data": name,
+            "segmenter": segmenter,
+            "organ": label,
+            **{column: "" if value is None else f"{value:.4g}" for column, value in values.items()},
+            "references": 8,
+            "seed": seed,
+            "scale": results["scale"],
+            **machine("cpu"),
+        }
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Writes `results/rca-segmenters-cpu.csv` after every set."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", required=True, help="folder that holds JSRT and Task04_Hippocampus")
+    parser.add_argument("--sets", nargs="+", choices=SETS, default=list(SETS))
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--runs", type=Path, default=Path("outputs/benchmark-rca-segmenters"))
+    parser.add_argument("--threads", type=int, default=0, help="0 leaves torch's choice: all cores")
+    options = parser.parse_args(arguments)
+    table: list[dict[str, Any]] = []
+    for name in options.sets:
+        folder = judged(name, str(Path(options.data).absolute()), options.runs, options.seed, options.threads)
+        table += rows(name, folder, options.seed)
+        write("rca-segmenters-cpu", table)
+    for line in table:
+        if line["segmenter"] == ALL:
+            print(*(f"{key} {line[key]}" for key in ("data", "organ", *COLUMNS)), sep="  ", flush=True)
+
+
+if __name__ == "__main__":
+    main()
