@@ -55,8 +55,13 @@ def test_runs_are_done_and_the_same_command_finds_them_done() -> None:
     assert lines[0].endswith("): 2 runs")
     assert lines[1] == "[0/2]  running  seed=0"
     assert lines[2].startswith("[1/2]  done  seed=0  test/error ")
-    assert lines[5] == "toy: 2 of 2 runs done"
-    assert call("toy", "seed=0,1").stdout.splitlines()[1] == "toy: 2 of 2 runs done (2 of them before)"
+    assert lines[5].split() == ["seed", "run", "test/error"]
+    assert [line.split()[0] for line in lines[6:8]] == ["0", "1"]
+    assert lines[6].split()[2] in lines[2]  # the result that was printed when the run ended
+    assert lines[8] == "toy: 2 of 2 runs done"
+    again = call("toy", "seed=0,1").stdout.splitlines()
+    assert again[1:4] == lines[5:8]
+    assert again[4] == "toy: 2 of 2 runs done (2 of them before)"
     states = [line.split()[-1] for line in call("toy", "seed=0,1,2", "--dry-run").stdout.splitlines()[2:5]]
     assert states == ["done", "done", "do"]
 

@@ -6,6 +6,7 @@ import os
 import signal
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from multiprocessing.context import ForkServerProcess
 from pathlib import Path
@@ -118,12 +119,17 @@ def test_an_interrupt_saves_every_run_and_a_second_one_kills_them(tmp_path: Path
     processes.wait_for(at_work)
     (server,) = disturbed.children(again.pid)
     runs = disturbed.children(server)
-    for run_ in runs:
-        os.kill(run_, signal.SIGSTOP)  # it will not save
-    os.kill(again.pid, signal.SIGINT)
-    processes.wait_for(lambda: [event["event"] for event in record.events(sweep.directory)].count("stopping") == 2)
-    assert again.poll() is None
-    os.kill(again.pid, signal.SIGINT)
-    assert ended(again) == 130
-    processes.wait_for(lambda: not any(Path(f"/proc/{pid}").exists() and disturbed.command_line(pid) for pid in runs))
+    try:
+        for run_ in runs:
+            os.kill(run_, signal.SIGSTOP)  # it will not save
+        os.kill(again.pid, signal.SIGINT)
+        processes.wait_for(lambda: [event["event"] for event in record.events(sweep.directory)].count("stopping") == 2)
+        assert again.poll() is None
+        os.kill(again.pid, signal.SIGINT)
+        assert ended(again) == 130
+        processes.wait_for(lambda: not any(disturbed.command_line(pid) for pid in runs))
+    finally:
+        for run_ in runs:  # where the sweep did not
+            with suppress(ProcessLookupError):
+                os.kill(run_, signal.SIGKILL)
     assert [directory.current_state() for directory in directories].count("killed") == 2

@@ -11,7 +11,7 @@ from paperbench.report.tables import Cell, Column, Table, as_csv, markdown, text
 
 THIRD = 1 / 3
 TABLE = Table(
-    title="a table",
+    title="a `table` of <ours>",
     columns=(Column(name="row"), Column(name="ours", align="right"), Column(name="notes")),
     rows=(
         (text_cell("plain"), Cell(text="0.33", value=THIRD), text_cell("")),
@@ -30,7 +30,7 @@ def test_csv_holds_numbers_in_full_and_nothing_for_what_is_absent() -> None:
 
 def test_markdown_keeps_columns_apart_and_takes_nothing_for_markup() -> None:
     lines = markdown(TABLE).splitlines()
-    assert lines[0] == "# a table"
+    assert lines[0] == "# a \\`table\\` of \\<ours>"
     assert lines[3] == "| --- | ---: | --- |"
     assert lines[4] == "| plain | 0.33 |  |"
     assert lines[5] == "| with, comma \\| bar |  |  |"

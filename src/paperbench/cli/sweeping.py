@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Any
 import typer
 
 from paperbench.cli.guard import emit_json
+from paperbench.cli.history import headline
 from paperbench.cli.options import RunOptions
 from paperbench.cli.output import duration, line, table
 from paperbench.cli.sweep_display import labelled, make_watcher, title
@@ -204,6 +206,8 @@ def _print_end(planned: Sweep, outcome: SweepOutcome, options: SweepOptions) -> 
         for state in ("failed", "stopped", "not started")
         if (count := sum(r.state == state for r in results))
     ]
+    if not sys.stdout.isatty():  # on a terminal, the live table stands above
+        _print_results(done)
     line(f"{planned.name}: {', '.join(said)}")
     failed = [result for result in results if result.state == "failed"]
     for number, result in enumerate(failed):
@@ -217,6 +221,24 @@ def _print_end(planned: Sweep, outcome: SweepOutcome, options: SweepOptions) -> 
     elif failed:
         retry = "" if all(standing(r.member.directory).state != "failed" for r in failed) else " --retry-failed"
         line(f"  try again    {_command(planned, options)}{retry}")
+
+
+def _print_results(done: Sequence[MemberResult]) -> None:
+    """One row a run: what was swept, and the first metric of its results in the order of a run's own summary."""
+    if not done:
+        return
+    keys = list(dict.fromkeys(key for result in done for key in result.member.request.labels))
+    found = [headline((result.results or {}).get("metrics", {})) for result in done]
+    names = sorted({name for name, _ in found if name})
+    rows = [
+        [
+            *(result.member.request.labels.get(key, "") for key in keys),
+            result.member.hash,
+            *(f"{value:.4g}" if value is not None and name == column else "" for column in names),
+        ]
+        for result, (name, value) in zip(done, found, strict=True)
+    ]
+    table((*keys, "run", *names), rows)
 
 
 def _print_failure(result: MemberResult, *, tail: bool) -> None:
