@@ -12,12 +12,14 @@ it the embedded digits are used.
 from __future__ import annotations
 
 import argparse
+import csv
 import itertools
 import os
 import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -26,7 +28,7 @@ import torch
 from torch import Tensor
 
 from benchmarks import stn_baseline as baseline
-from benchmarks.common import machine, write
+from benchmarks.common import RESULTS, machine, write
 from paperbench.config.compose import compose
 from paperbench.engine.device import has_bfloat16, keep_freed_memory
 from paperbench.engine.launch import start
@@ -56,7 +58,7 @@ def stock(distortion: str, workers: int, data: str | None, *options: str, second
 
 def better_workers(distortion: str, data: str | None, *options: str) -> int:
     """Workers of the DataLoader, none or one a core, with which it is faster."""
-    return max((0, os.cpu_count() or 1), key=lambda workers: stock(distortion, workers, data, *options))
+    return max((0, os.cpu_count() or 1), key=lambda workers: stock(distortion, workers, data, *options, seconds=2.0))
 
 
 def measure_inputs(data: str | None, rounds: int) -> list[dict[str, Any]]:
@@ -80,9 +82,9 @@ def measure_steps(data: str | None, rounds: int, steps: int) -> list[dict[str, A
     rows = []
     for net, key, width in (("st-cnn", "filters", 32), ("st-cnn", "filters", 64), ("st-fcn", "units", 256)):
         for distortion in ("r", "rts"):
+            workers = better_workers(distortion, data, f"--net={net}", f"--width={width}")
             for precision in ("float32", "bfloat16") if has_bfloat16(CPU) else ("float32",):
                 options = (f"--net={net}", f"--width={width}", f"--precision={precision}")
-                workers = better_workers(distortion, data, *options)
                 pairs = [
                     (
                         trained(data, [f"model={net}", f"model.{key}={width}", f"distortion={distortion}"], steps),
@@ -181,12 +183,21 @@ def _house_number_step(net: HouseNumberNet, images: Tensor, labels: Tensor) -> N
     net.zero_grad()
 
 
+def _others(name: str, parts: Sequence[str]) -> list[dict[str, Any]]:
+    """What an earlier call measured of other parts: parts may be measured one at a time."""
+    file = RESULTS / f"{name}.csv"
+    if not file.exists():
+        return []
+    with file.open(newline="", encoding="utf-8") as lines:
+        return [row for row in csv.DictReader(lines) if row["part"] not in parts]
+
+
 def main() -> None:
     """Writes `results/stn-speed-cpu.csv` and `results/stn-svhn-cpu.csv`."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("parts", nargs="+", choices=("input", "step", "svhn"))
     parser.add_argument("--data", help="folder that holds MNIST/raw")
-    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--steps", type=int, default=40, help="of our trainer, a round")
     arguments = parser.parse_args()
     keep_freed_memory()
@@ -197,7 +208,7 @@ def main() -> None:
     if "step" in arguments.parts:
         rows += measure_steps(data, arguments.rounds, arguments.steps)
     if rows:
-        print(f"written to {write('stn-speed-cpu', rows)}")
+        print(f"written to {write('stn-speed-cpu', [*_others('stn-speed-cpu', arguments.parts), *rows])}")
     if "svhn" in arguments.parts:
         print(f"written to {write('stn-svhn-cpu', measure_house_numbers(arguments.rounds))}")
 

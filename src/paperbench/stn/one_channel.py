@@ -1,12 +1,13 @@
 """A convolution on one channel whose input gradient does not rule the training step of a CPU.
 
 A transformer in front of a convolution needs the gradient for the convolution's input. For one input channel torch's kernels take
-most of a whole step over it: they are made for many channels. Here it is one matrix product over the output channels and 2 k
-shifted additions; values and gradients are those of `nn.Conv2d`.
+most of a whole step over it: they are made for many channels. Here it is a convolution from the output channels to k, which they
+are made for, and one matrix product; values and gradients are those of `nn.Conv2d`.
 """
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -34,21 +35,24 @@ class _OneChannelConvolution(Function):
 
 
 def _input_gradient(gradient: Tensor, weight: Tensor) -> Tensor:
-    """(B, 1, H, W) from (B, O, h, w): what each tap passes back, moved to where the tap looked."""
-    batch, channels, height, width = gradient.shape
+    """(B, 1, H, W) from (B, O, h, w): what each tap passes back, moved to where the tap looked.
+
+    First down the rows: a convolution from the O channels to one for each column of taps. Then each of those is moved by its
+    column, all of them by one product with a constant of zeros and ones.
+    """
+    batch, _, height, width = gradient.shape
     rows, columns = weight.shape[2:]
-    pixels = gradient.permute(0, 2, 3, 1).reshape(-1, channels)
-    taps = (weight.flatten(1).t() @ pixels.t()).view(rows, columns, batch, height, width)
-    # Columns first, for all rows of taps at once: k + k large additions, not k * k small ones. Many taps add up to one value,
-    # so in float32 at least.
-    kind = torch.promote_types(gradient.dtype, torch.float32)
-    across = gradient.new_zeros((rows, batch, height, width + columns - 1), dtype=kind)
-    for column in range(columns):
-        across[..., column : column + width] += taps[:, column]
-    total = gradient.new_zeros((batch, height + rows - 1, width + columns - 1), dtype=kind)
-    for row in range(rows):
-        total[:, row : row + height] += across[row]
-    return total.unsqueeze(1).to(gradient.dtype)
+    down = weight[:, 0].flip(1).permute(2, 0, 1).unsqueeze(3)
+    of_columns = F.conv2d(gradient, down.contiguous(memory_format=torch.channels_last), padding=(rows - 1, 0))
+    lines = of_columns.permute(0, 2, 3, 1).reshape(-1, width * columns)
+    return (lines @ _moved(width, columns).to(lines)).view(batch, 1, height + rows - 1, width + columns - 1)
+
+
+@lru_cache(maxsize=16)
+def _moved(width: int, columns: int) -> Tensor:
+    """(width * columns, width + columns - 1), 1 where place and column of taps add up to the place that the tap looked at."""
+    places = torch.arange(width)[:, None] + torch.arange(columns)
+    return F.one_hot(places.flatten(), width + columns - 1).to(torch.float32)
 
 
 class OneChannelConv2d(nn.Conv2d):
