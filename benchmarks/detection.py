@@ -45,7 +45,7 @@ from paperbench.data.detection import DetectionSet
 from paperbench.detection import datasets
 from paperbench.detection.backbones import BACKBONES, freeze
 from paperbench.detection.batches import BatchMaker, side_multiple
-from paperbench.detection.build import build, parameter_groups
+from paperbench.detection.build import build_faster_rcnn, parameter_groups
 from paperbench.detection.config import DetectTrain
 from paperbench.detection.inference import per_image
 from paperbench.detection.losses import fast_rcnn_loss
@@ -230,7 +230,7 @@ class OurSide:
         self.scratch = scratch
         self.rounds = 0
         torch.manual_seed(0)
-        self.model = build(config.model, classes=train.classes).to(device)
+        self.model = build_faster_rcnn(config.model, classes=train.classes).to(device)
         self.make = self._maker(test, training=False)
 
     def _maker(self, dataset: DetectionSet, *, training: bool) -> BatchMaker:

@@ -7,7 +7,7 @@ import torch
 
 from paperbench.config.compose import compose
 from paperbench.detection.backbones import BACKBONES, freeze, small
-from paperbench.detection.build import build, parameter_groups
+from paperbench.detection.build import build_faster_rcnn, parameter_groups
 from paperbench.detection.task import plan
 from paperbench.errors import ConfigError, DataError
 
@@ -32,7 +32,7 @@ def test_a_detector_is_built_on_every_backbone(name: str) -> None:
     ).config.model
     model.frozen_layers = 1
     with torch.device("meta"):
-        detector = build(model, classes=["cat", "dog"])
+        detector = build_faster_rcnn(model, classes=["cat", "dog"])
     assert detector.predictor.scores.out_features == 3
     groups = parameter_groups(detector, backbone_lr_scale=0.5)
     counted = sum(parameter.numel() for group in groups for _, parameter in group["params"])
@@ -56,7 +56,7 @@ def test_freezing_more_layers_than_there_are_is_a_mistake_that_says_how_many() -
 def test_frozen_batch_norm_keeps_its_statistics() -> None:
     model = compose("faster-rcnn", ["scale=smoke"]).config.model
     model.frozen_layers = 2
-    detector = build(model, classes=["cat"]).train()
+    detector = build_faster_rcnn(model, classes=["cat"]).train()
     state = [module.training for module in detector.backbone.modules() if isinstance(module, torch.nn.BatchNorm2d)]
     assert state == [False, False, True, True, True]
 

@@ -8,7 +8,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from paperbench.config.compose import compose
 from paperbench.detection.batches import Batch
-from paperbench.detection.build import build
+from paperbench.detection.build import build_faster_rcnn
 from paperbench.detection.detector import FasterRCNN
 from paperbench.errors import CheckpointError
 
@@ -16,7 +16,7 @@ from paperbench.errors import CheckpointError
 @pytest.fixture
 def detector() -> FasterRCNN:
     torch.manual_seed(0)
-    return build(compose("faster-rcnn", ["scale=smoke"]).config.model, classes=["cat", "dog"])
+    return build_faster_rcnn(compose("faster-rcnn", ["scale=smoke"]).config.model, classes=["cat", "dog"])
 
 
 def batch(*, objects: bool = True) -> Batch:
@@ -108,6 +108,6 @@ def test_padding_is_the_mean_colour(detector: FasterRCNN) -> None:
 
 
 def test_weights_of_another_label_set_are_refused(detector: FasterRCNN) -> None:
-    other = build(compose("faster-rcnn", ["scale=smoke"]).config.model, classes=["cat", "cow"])
+    other = build_faster_rcnn(compose("faster-rcnn", ["scale=smoke"]).config.model, classes=["cat", "cow"])
     with pytest.raises(CheckpointError, match=r"classes cat, cow.*cat, dog"):
         detector.load_state_dict(other.state_dict())

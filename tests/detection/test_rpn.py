@@ -39,7 +39,7 @@ def test_loss_falls_to_nothing_for_perfect_outputs_and_counts_only_anchors_insid
     logits = torch.full((1, 16, 1), -30.0)
     logits[0, 5] = 30.0
     loss = RPNLoss(positive_iou=0.7, sampled=16)
-    common = {"sizes": torch.tensor([[64, 64]]), "gt_boxes": boxes, "gt_labels": labels, "stride": 16}
+    common = {"sizes": torch.tensor([[64, 64]]), "gt_boxes": boxes, "gt_labels": labels, "stride": (16,)}
     objectness, box = loss(logits, torch.zeros(1, 16, 4), anchors, **common)
     assert objectness < 1e-6
     assert box == 0

@@ -64,6 +64,11 @@ class AnchorGrid(nn.Module):
         self._grids: dict[tuple[int, int, str], Tensor] = {}
 
     @property
+    def strides(self) -> tuple[int, ...]:
+        """Of the maps that there are anchors on: one."""
+        return (self.stride,)
+
+    @property
     def per_location(self) -> int:
         """K: anchors at one location."""
         return len(self.base)

@@ -73,21 +73,33 @@ def coin(seed: int, epochs: NDArray[np.int64], indices: NDArray[np.int64]) -> ND
 class BatchMaker:
     """Makes a batch from indices and the epochs in which they are seen; a pure function of these and of `seed`.
 
-    flip: probability of a horizontal flip; multiple: what H and W are padded up to a multiple of; training: leaves
+    flip: probability of a horizontal flip; multiple: what H and W are padded up to a multiple of, or, where `square`, both are
+    padded to exactly; training: leaves
     `difficult` and crowd objects out of the ground truth, as the paper's code does, and flips. Otherwise every object is
     there and nothing is flipped.
     """
 
     def __init__(
-        self, dataset: DetectionSet, store: ImageStore, *, flip: float, seed: int, multiple: int, training: bool
+        self,
+        dataset: DetectionSet,
+        store: ImageStore,
+        *,
+        flip: float,
+        seed: int,
+        multiple: int,
+        training: bool,
+        square: bool = False,
     ) -> None:
         if len(store) != len(dataset):
             raise ValueError(f"the store holds {len(store)} images, the data set {len(dataset)}")
+        if square and len(store) and store.sizes.max() > multiple:
+            raise ValueError(f"images of up to {store.sizes.max()} pixels a side do not fit squares of {multiple}")
         self.dataset = dataset
         self.store = store
         self.flip = flip if training else 0.0
         self.seed = seed
         self.multiple = multiple
+        self.square = square
         boxes, labels, counts = [np.zeros((0, 4), np.float32)], [np.zeros(0, np.int64)], []
         for record, scale in zip(dataset.records, store.scales, strict=True):
             keep = ~(record.difficult | record.crowd) if training else np.ones(len(record.labels), bool)
@@ -137,7 +149,7 @@ class BatchMaker:
         return np.where((flipped[:, None] & present)[..., None], mirrored, boxes), self._labels[place]
 
     def _padded(self, side: int) -> int:
-        return -(-side // self.multiple) * self.multiple
+        return self.multiple if self.square else -(-side // self.multiple) * self.multiple
 
     def _uniform_images(self, indices: NDArray[np.int64], flipped: NDArray[np.bool_]) -> Tensor:
         images = self.store.stack(indices)

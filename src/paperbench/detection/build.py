@@ -9,15 +9,22 @@ from torch import nn
 
 from paperbench.detection.anchors import AnchorGrid
 from paperbench.detection.backbones import BACKBONES, freeze
-from paperbench.detection.config import FasterRCNNModel
+from paperbench.detection.base import Detector
+from paperbench.detection.config import FasterRCNNModel, ModelConfig
 from paperbench.detection.detector import FasterRCNN
 from paperbench.detection.roi_head import BoxPredictor, two_layer_head
 from paperbench.detection.rpn import RPNHead, RPNLoss
+from paperbench.detection.unshared import UnsharedFasterRCNN, two_of
 from paperbench.errors import ConfigError
 
 
-def build(model: FasterRCNNModel, *, classes: Sequence[str], pretrained: bool = True) -> FasterRCNN:
+def build(model: ModelConfig, *, classes: Sequence[str], pretrained: bool = True) -> Detector:
     """A detector for the named classes. `pretrained=False` skips the backbone's weights: a checkpoint will replace them."""
+    return build_faster_rcnn(model, classes=classes, pretrained=pretrained)
+
+
+def build_faster_rcnn(model: FasterRCNNModel, *, classes: Sequence[str], pretrained: bool = True) -> FasterRCNN:
+    """Faster R-CNN; arguments as of `build`."""
     backbone = BACKBONES[model.backbone](model.weights if pretrained else None)
     freeze(backbone, model.frozen_layers)
     channels, neck = backbone.channels, None
@@ -55,8 +62,11 @@ def build(model: FasterRCNNModel, *, classes: Sequence[str], pretrained: bool = 
 
     anchors = AnchorGrid(sizes=model.anchors.sizes, ratios=model.anchors.ratios, stride=backbone.stride)
     rpn = model.rpn
-    return FasterRCNN(
-        backbone=backbone.features,
+    features, net = backbone.features, FasterRCNN
+    if not model.shared:
+        features, neck, net = two_of(features), two_of(neck or nn.Identity()), UnsharedFasterRCNN
+    return net(
+        backbone=features,
         neck=neck,
         head=head,
         predictor=BoxPredictor(in_channels=hidden, classes=len(classes)),
@@ -94,11 +104,13 @@ def build(model: FasterRCNNModel, *, classes: Sequence[str], pretrained: bool = 
         score_threshold=model.head.score_threshold,
         nms_iou=model.head.nms_iou,
         detections_per_image=model.head.detections,
+        mining=model.head.mining,
+        mining_nms_iou=model.head.mining_nms_iou,
         classes=classes,
     )
 
 
-def parameter_groups(model: FasterRCNN, *, backbone_lr_scale: float) -> list[dict[str, Any]]:
+def parameter_groups(model: Detector, *, backbone_lr_scale: float) -> list[dict[str, Any]]:
     """Trained parameters with the multiple of the learning rate each group gets: new layers 1, the backbone its own."""
     pretrained, new = [], []
     for name, parameter in model.named_parameters():

@@ -13,6 +13,7 @@ from pydantic import Field
 from paperbench.config.schema import (
     STRICT,
     Fraction,
+    LoopConfig,
     NonNegativeFloat,
     NonNegativeInt,
     OutputConfig,
@@ -176,6 +177,11 @@ class HeadConfig:
     score_threshold: Fraction = 0.05
     nms_iou: Fraction = 0.3
     detections: PositiveInt = 100
+    mining: bool = False
+    """Online hard example mining: the regions with the largest losses are trained on, `positive_fraction` and
+    `negative_iou_low` are not asked (Shrivastava et al., CVPR 2016)."""
+    mining_nms_iou: Fraction = 0.7
+    """Of two regions that overlap by more, mining counts the one with the larger loss."""
 
 
 @dataclass(kw_only=True)
@@ -193,9 +199,42 @@ class FasterRCNNModel:
     frozen_layers: NonNegativeInt | None = None
     """Leading layers (for ResNet: stages) of the backbone that are not trained; null is the backbone's own number: 4 of VGG-16
     (the paper tunes conv3_1 and up), 2 of ResNet-50, none of the others."""
+    shared: bool = True
+    """Whether proposals and detector share the backbone; false gives each a backbone of its own (the "unshared" rows)."""
     anchors: AnchorConfig = field(default_factory=AnchorConfig)
     rpn: RpnConfig = field(default_factory=RpnConfig)
     head: HeadConfig = field(default_factory=HeadConfig)
+
+
+ModelConfig = FasterRCNNModel
+
+
+# --- training ---------------------------------------------------------------------------------------------------------
+
+
+@dataclass(kw_only=True)
+class AlternationConfig:
+    """`train.schedule=alternating`: four steps with shared convolutions, the first two of them without (section 3.2)."""
+
+    __pydantic_config__ = STRICT
+
+    samples: NonNegativeInt = 0
+    """Training images seen in each step; 0 takes `train.samples`."""
+    rpn_batch_size: NonNegativeInt = 0
+    """In the steps that train proposals; 0 takes `train.batch_size`."""
+    milestones: tuple[Fraction, ...] = ()
+    """Of each step; empty takes `optim.milestones`."""
+
+
+@dataclass(kw_only=True)
+class DetectLoop(LoopConfig):
+    """How long to train a detector, and in which order its parts."""
+
+    __pydantic_config__ = STRICT
+
+    schedule: Literal["joint", "alternating"] = "joint"
+    """`joint`: approximate joint training; `alternating`: proposals and detector in turn, as in the paper's experiments."""
+    alternation: AlternationConfig = field(default_factory=AlternationConfig)
 
 
 # --- tasks ------------------------------------------------------------------------------------------------------------
@@ -224,8 +263,9 @@ class DetectTrain(TrainConfig):
     __pydantic_config__ = STRICT
 
     data: DataConfig = field(default_factory=ShapesData)
-    model: FasterRCNNModel = field(default_factory=FasterRCNNModel)
+    model: ModelConfig = field(default_factory=FasterRCNNModel)
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
+    train: DetectLoop = field(default_factory=DetectLoop)
 
 
 @dataclass(kw_only=True)

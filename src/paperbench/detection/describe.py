@@ -5,7 +5,7 @@ from __future__ import annotations
 from paperbench.detection.config import (
     CocoData,
     DetectTrain,
-    FasterRCNNModel,
+    ModelConfig,
     PennFudanData,
     ShapesData,
     VocData,
@@ -36,7 +36,7 @@ def describe_data(data: ShapesData | VocData | CocoData | PennFudanData) -> str:
     return ", ".join([f"{what} in {data.root}", *limits, f"short side {data.short_side}"])
 
 
-def describe_model(model: FasterRCNNModel) -> str:
+def describe_model(model: ModelConfig) -> str:
     """Backbone, weights, anchors, and how regions are pooled."""
     weights = f"weights {model.weights}" if model.weights else "random weights"
     anchors = f"{len(model.anchors.sizes)} x {len(model.anchors.ratios)} anchors"

@@ -12,25 +12,25 @@ import torch
 from torch import Tensor, nn
 
 from paperbench.detection.anchors import AnchorGrid
-from paperbench.detection.backbones import IMAGENET_MEAN, IMAGENET_STD
+from paperbench.detection.base import Detector
 from paperbench.detection.batches import Batch
-from paperbench.detection.losses import fast_rcnn_loss
+from paperbench.detection.hard_examples import hardest
+from paperbench.detection.losses import fast_rcnn_loss, loss_of_each_region
 from paperbench.detection.postprocess import DetectionBatch, detections
 from paperbench.detection.proposals import Proposals, propose
-from paperbench.detection.roi_head import BoxPredictor, BoxStd, Regions, sample_regions
+from paperbench.detection.roi_head import BoxPredictor, BoxStd, Regions, every_region, sample_regions
 from paperbench.detection.roi_pooling import Pooling, pool_regions
 from paperbench.detection.rpn import RPNHead, RPNLoss, objectness_score
-from paperbench.errors import CheckpointError
+
+Features = Any
+"""Of a batch, (B, F, H / stride, W / stride); nets on a pyramid have a tuple of such maps."""
 
 
-class FasterRCNN(nn.Module):
-    """Trained on a batch it gives the four losses; `detect` gives detections in pixels of the resized images.
+class FasterRCNN(Detector):
+    """Trained on a batch it gives four losses. One net, approximate joint training: the proposals are constants to the gradient.
 
-    One net, approximate joint training: the proposals are constants to the gradient.
+    Nets that came after replace parts of it: `extract`, `score_anchors`, `classify`, `region_losses`.
     """
-
-    mean: Tensor
-    std: Tensor
 
     def __init__(
         self,
@@ -59,9 +59,11 @@ class FasterRCNN(nn.Module):
         score_threshold: float = 0.05,
         nms_iou: float = 0.3,
         detections_per_image: int = 100,
+        mining: bool = False,
+        mining_nms_iou: float = 0.7,
         classes: Sequence[str] = (),
     ) -> None:
-        super().__init__()
+        super().__init__(classes=classes, stride=anchors.stride)
         self.backbone = backbone
         self.neck = neck if neck is not None else nn.Identity()
         self.rpn = rpn
@@ -86,50 +88,20 @@ class FasterRCNN(nn.Module):
         self.score_threshold = score_threshold
         self.nms_iou = nms_iou
         self.detections_per_image = detections_per_image
-        self.class_names = tuple(classes)
-        self.register_buffer("mean", torch.tensor(IMAGENET_MEAN).view(1, 3, 1, 1) * 255, persistent=False)
-        self.register_buffer("std", torch.tensor(IMAGENET_STD).view(1, 3, 1, 1) * 255, persistent=False)
+        self.mining = mining
+        self.mining_nms_iou = mining_nms_iou
         self.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
-
-    def train(self, mode: bool = True) -> FasterRCNN:
-        """Training or test mode; frozen layers keep their batch statistics either way."""
-        super().train(mode)
-        for module in self.backbone.modules():
-            if isinstance(module, nn.BatchNorm2d) and not module.weight.requires_grad:
-                module.eval()
-        return self
-
-    def get_extra_state(self) -> dict[str, Any]:
-        """The names of the classes travel with the weights, so that a checkpoint alone can name what it finds."""
-        return {"classes": list(self.class_names)}
-
-    def set_extra_state(self, state: Any) -> None:
-        """Refuses weights of another label set: they would fit and mean something else."""
-        names = tuple(state["classes"])
-        if self.class_names and names != self.class_names:
-            raise CheckpointError(
-                f"the weights are for the classes {', '.join(names)}, the data have {', '.join(self.class_names)}; "
-                "give the data set (and data.classes) that the model was trained on"
-            )
-        self.class_names = names
 
     # --- parts --------------------------------------------------------------------------------------------------------
 
-    def normalise(self, images: Tensor, sizes: Tensor) -> Tensor:
-        """(B, 3, H, W) uint8 -> float32 with ImageNet's mean and deviation taken out; padding becomes 0, the mean colour.
-
-        The result is channels-last in memory, as the weights are: convolutions and pooling are faster that way on CPUs and GPUs,
-        and the pooling of regions reads whole pixels.
-        """
-        height, width = images.shape[-2:]
-        x = (images.contiguous(memory_format=torch.channels_last) - self.mean) / self.std
-        rows = torch.arange(height, device=images.device) < sizes[:, :1]
-        columns = torch.arange(width, device=images.device) < sizes[:, 1:]
-        return x * (rows[:, None, :, None] & columns[:, None, None, :])
-
-    def extract(self, batch: Batch) -> Tensor:
-        """Images to features: (B, F, H / stride, W / stride)."""
+    def extract(self, batch: Batch) -> Features:
+        """Images to features."""
         return self.neck(self.backbone(self.normalise(batch.images, batch.sizes)))
+
+    def score_anchors(self, features: Features) -> tuple[Tensor, Tensor, Tensor]:
+        """The region proposal network: logits (B, A, 1 or 2), deltas (B, A, 4), and the anchors (A, 4) they belong to."""
+        logits, deltas = self.rpn(features)
+        return logits, deltas, self.anchors(*features.shape[-2:])
 
     def regions_of_interest(self, batch: Batch, outputs: tuple[Tensor, Tensor], anchors: Tensor) -> Proposals:
         """Proposals from the region proposal network's outputs, as many as the mode (training or test) asks for."""
@@ -145,8 +117,8 @@ class FasterRCNN(nn.Module):
             min_size=self.min_size * batch.scales,
         )
 
-    def classify(self, features: Tensor, boxes: Tensor) -> tuple[Tensor, Tensor]:
-        """Features (B, F, h, w) and boxes (B, R, 4) -> logits (B * R, C + 1) and deltas (B * R, C + 1, 4)."""
+    def classify(self, features: Features, boxes: Tensor) -> tuple[Tensor, Tensor]:
+        """Features and boxes (B, R, 4) -> logits (B * R, C + 1) and deltas (B * R, C + 1, 4)."""
         pooled = pool_regions(features, boxes, kind=self.pool, size=self.pool_size, scale=1 / self.anchors.stride)
         return self.predictor(self.head(pooled))
 
@@ -155,20 +127,31 @@ class FasterRCNN(nn.Module):
     def forward(self, batch: Batch, generator: torch.Generator | None = None) -> dict[str, Tensor]:
         """The losses of a batch, scalars whose sum is minimised; `generator` decides which anchors and regions are sampled."""
         features = self.extract(batch)
-        anchors = self.anchors(*features.shape[-2:])
-        logits, deltas = self.rpn(features)
-        rpn_objectness, rpn_box = self.rpn_loss(
+        logits, deltas, anchors = self.score_anchors(features)
+        losses = self.proposal_losses(batch, (logits, deltas, anchors), generator)
+        proposals = self.regions_of_interest(batch, (logits, deltas), anchors)
+        regions = self.choose_regions(batch, features, proposals, generator)
+        return losses | self.region_losses(batch, features, regions)
+
+    def proposal_losses(
+        self, batch: Batch, outputs: tuple[Tensor, Tensor, Tensor], generator: torch.Generator | None
+    ) -> dict[str, Tensor]:
+        """The losses of the region proposal network, by name; `outputs` of `score_anchors`."""
+        logits, deltas, anchors = outputs
+        objectness, box = self.rpn_loss(
             logits,
             deltas,
             anchors,
             sizes=batch.sizes,
             gt_boxes=batch.boxes,
             gt_labels=batch.labels,
-            stride=self.anchors.stride,
+            stride=self.anchors.strides,
             generator=generator,
         )
-        proposals = self.regions_of_interest(batch, (logits, deltas), anchors)
-        regions = self.sample_regions(batch, proposals, generator)
+        return {"loss_rpn_objectness": objectness, "loss_rpn_box": box}
+
+    def region_losses(self, batch: Batch, features: Features, regions: Regions) -> dict[str, Tensor]:
+        """The losses of what is computed for each region, by name."""
         class_logits, box_deltas = self.classify(features, regions.boxes)
         classification, box = fast_rcnn_loss(
             class_logits,
@@ -178,12 +161,42 @@ class FasterRCNN(nn.Module):
             regions.valid.flatten(),
             sigma=self.sigma,
         )
-        return {
-            "loss_rpn_objectness": rpn_objectness,
-            "loss_rpn_box": rpn_box,
-            "loss_classification": classification,
-            "loss_box": box,
-        }
+        return {"loss_classification": classification, "loss_box": box}
+
+    def choose_regions(
+        self, batch: Batch, features: Features, proposals: Proposals, generator: torch.Generator | None
+    ) -> Regions:
+        """The minibatch of regions that the head is trained on: drawn at random, or the hardest."""
+        return self.hard_regions(batch, features, proposals) if self.mining else self.sample_regions(batch, proposals, generator)
+
+    @torch.no_grad()
+    def hard_regions(self, batch: Batch, features: Features, proposals: Proposals) -> Regions:
+        """The proposals with the largest losses of the net as it is; they alone are then trained on (OHEM, section 4.2).
+
+        This pass only looks: it leaves the running means of batch statistics alone and drops nothing out.
+        """
+        regions = every_region(
+            proposals, batch.boxes, batch.labels, positive_iou=self.positive_iou, target_std=self.target_std
+        )
+        training = self.training
+        self.eval()
+        logits, deltas = self.classify(features, regions.boxes)
+        self.train(training)
+        # Weights that autocast has cast here, without a gradient, must not be taken from its cache where one is needed.
+        torch.clear_autocast_cache()
+        valid = regions.valid.flatten()
+        classification, box = loss_of_each_region(
+            logits, deltas, regions.targets.flatten(0, 1), regions.labels.flatten(), valid, sigma=self.sigma
+        )
+        losses = (classification + box).view_as(regions.labels)
+        drawn = hardest(regions.boxes, losses, regions.valid, count=self.rois, nms_iou=self.mining_nms_iou)
+        corners = drawn.chosen[..., None].expand(-1, -1, 4)
+        return Regions(
+            regions.boxes.gather(1, corners),
+            regions.labels.gather(1, drawn.chosen),
+            regions.targets.gather(1, corners),
+            drawn.valid,
+        )
 
     def sample_regions(self, batch: Batch, proposals: Proposals, generator: torch.Generator | None) -> Regions:
         """The minibatch of regions that the head is trained on."""
@@ -206,10 +219,10 @@ class FasterRCNN(nn.Module):
         """Proposals alone, in pixels of the resized images."""
         return self._features_and_proposals(batch)[1]
 
-    def _features_and_proposals(self, batch: Batch) -> tuple[Tensor, Proposals]:
+    def _features_and_proposals(self, batch: Batch) -> tuple[Features, Proposals]:
         features = self.extract(batch)
-        anchors = self.anchors(*features.shape[-2:])
-        return features, self.regions_of_interest(batch, self.rpn(features), anchors)
+        logits, deltas, anchors = self.score_anchors(features)
+        return features, self.regions_of_interest(batch, (logits, deltas), anchors)
 
     @torch.no_grad()
     def detect(self, batch: Batch) -> tuple[DetectionBatch, Proposals]:

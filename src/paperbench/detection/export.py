@@ -110,6 +110,8 @@ def export_model(config: DetectTrain, run_dir: Path) -> Exportable:
     configuration says: without any, nothing could be compared. `ExportError` when it finds nothing in them: the same.
     """
     model, step = load_detector(config, run_dir, torch.device("cpu"))
+    if type(model) is not FasterRCNN:
+        raise ExportError(f"{run_dir}: model.name={config.model.name} cannot be exported; model.name=faster-rcnn can")
     model = model.float().requires_grad_(False)
     examples = _examples(config, model)
     height, width = examples[0][0].shape[-2:]

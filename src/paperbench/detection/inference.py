@@ -10,8 +10,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from paperbench.detection.base import Detector
 from paperbench.detection.batches import Batch, BatchMaker
-from paperbench.detection.detector import FasterRCNN
 from paperbench.detection.evaluation.detections import Detections
 from paperbench.detection.postprocess import DetectionBatch
 from paperbench.detection.proposals import Proposals
@@ -23,17 +23,18 @@ from paperbench.engine.run import Run
 class Found:
     """What a detector found in every image of a data set, in its order.
 
-    `proposals[i]` is (P, 4) float32 xyxy, best first, in pixels of the stored image. `seconds_per_image` is the time of the
-    detector alone, from the batch on the device to boxes on the host, on one process, without the first batch.
+    `proposals[i]` is (P, 4) float32 xyxy, best first, in pixels of the stored image; None where the net makes none.
+    `seconds_per_image` is the time of the detector alone, from the batch on the device to boxes on the host, on one process,
+    without the first batch.
     """
 
     detections: list[Detections]
-    proposals: list[NDArray[np.float32]]
+    proposals: list[NDArray[np.float32]] | None
     seconds_per_image: float
 
 
 def detect_all(
-    model: FasterRCNN,
+    model: Detector,
     make: BatchMaker,
     count: int,
     *,
@@ -50,7 +51,7 @@ def detect_all(
     own = chunks[run.ranks.rank :: run.ranks.world]
     training = model.training
     model.eval()
-    answers: dict[int, tuple[Detections, NDArray[np.float32]]] = {}
+    answers: dict[int, tuple[Detections, NDArray[np.float32] | None]] = {}
     seconds, timed = 0.0, 0
     with Prefetcher(
         lambda k: make(own[k], np.zeros_like(own[k])), 0, len(own), depth=depth_for(run.device), device=run.device
@@ -73,22 +74,23 @@ def detect_all(
                 progress(min((turn + 1) * batch_size * run.ranks.world, count), count)
     model.train(training)
 
-    everything: dict[int, tuple[Detections, NDArray[np.float32]]] = {}
+    everything: dict[int, tuple[Detections, NDArray[np.float32] | None]] = {}
     gathered = run.ranks.all_gather((answers, seconds, timed))
     for part, _, _ in gathered:
         everything |= part
+    proposed = [boxes for index in range(count) if (boxes := everything[index][1]) is not None]
     total = sum(images for _, _, images in gathered)
     return Found(
         detections=[everything[index][0] for index in range(count)],
-        proposals=[everything[index][1] for index in range(count)],
+        proposals=proposed if len(proposed) == count else None,
         seconds_per_image=sum(spent for _, spent, _ in gathered) / max(total, 1),
     )
 
 
 def per_image(
-    found: DetectionBatch, proposals: Proposals, batch: Batch
-) -> Iterator[tuple[Detections, NDArray[np.float32]]]:
-    """The detections and proposals of each image of a batch, back in pixels of the stored images."""
+    found: DetectionBatch, proposals: Proposals | None, batch: Batch
+) -> Iterator[tuple[Detections, NDArray[np.float32] | None]]:
+    """The detections and proposals (if there are any) of each image of a batch, back in pixels of the stored images."""
     scales = batch.scales.view(-1, 1, 1)
     boxes, scores, labels, valid = (
         (found.boxes / scales).cpu().numpy(),
@@ -96,10 +98,14 @@ def per_image(
         found.labels.cpu().numpy(),
         found.valid.cpu().numpy(),
     )
-    proposed, present = (proposals.boxes / scales).cpu().numpy(), proposals.valid.cpu().numpy()
+    if proposals is None:
+        proposed = [None] * len(boxes)
+    else:
+        kept = zip((proposals.boxes / scales).cpu().numpy(), proposals.valid.cpu().numpy(), strict=True)
+        proposed = [candidates[present] for candidates, present in kept]
     for image, keep in enumerate(valid):
         detections = Detections(boxes=boxes[image][keep], scores=scores[image][keep], labels=labels[image][keep])
-        yield detections, proposed[image][present[image]]
+        yield detections, proposed[image]
 
 
 def _synchronise(device: torch.device) -> None:

@@ -12,10 +12,10 @@ import torch
 from paperbench.data.detection import DetectionSet, Record
 from paperbench.data.pictures import decode_rgb, inspect
 from paperbench.detection import datasets
-from paperbench.detection.batches import BatchMaker, side_multiple
+from paperbench.detection.base import Detector
+from paperbench.detection.batches import BatchMaker
 from paperbench.detection.build import build
 from paperbench.detection.config import DetectEval, DetectTrain
-from paperbench.detection.detector import FasterRCNN
 from paperbench.detection.drawing import draw
 from paperbench.detection.inference import per_image
 from paperbench.engine import device as devices
@@ -31,7 +31,7 @@ def load_detector(
     reporter: Reporter | None = None,
     *,
     classes: Sequence[str] | None = None,
-) -> tuple[FasterRCNN, int]:
+) -> tuple[Detector, int]:
     """The trained detector of a run directory or checkpoint file, in test mode, and its step.
 
     `classes`: the label set of the data it is to be used on; by default the one it was trained on. Raises `CheckpointError`
@@ -42,7 +42,9 @@ def load_detector(
         weights = state["module"]
         names = weights["_extra_state"]["classes"]
     except (KeyError, TypeError) as error:
-        raise CheckpointError(f"{path}: holds no detector; give a run of `paperbench train faster-rcnn`") from error
+        raise CheckpointError(
+            f"{path}: holds no detector; give a run of one, such as `paperbench train faster-rcnn` makes"
+        ) from error
     model = build(config.model, classes=names if classes is None else classes, pretrained=False)
     if classes is not None:
         model.set_extra_state(weights["_extra_state"])  # says which label set differs before any shape does
@@ -109,7 +111,8 @@ def predict(
         datasets.store(config.data, dataset, where),
         flip=0.0,
         seed=0,
-        multiple=side_multiple(model.anchors.stride),
+        multiple=model.multiple,
+        square=model.square,
         training=False,
     )
     output.mkdir(parents=True, exist_ok=True)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -76,11 +78,11 @@ class RPNLoss(nn.Module):
         sizes: Tensor,
         gt_boxes: Tensor,
         gt_labels: Tensor,
-        stride: int,
+        stride: Sequence[int],
         generator: torch.Generator | None = None,
     ) -> tuple[Tensor, Tensor]:
         """Objectness and regression loss: logits (B, A, .), deltas (B, A, 4), anchors (A, 4), sizes (B, 2) as (height, width),
-        gt_boxes (B, G, 4), gt_labels (B, G) with 0 for padding -> (scalar, scalar)."""
+        gt_boxes (B, G, 4), gt_labels (B, G) with 0 for padding, stride of each map that has anchors -> (scalar, scalar)."""
         with torch.no_grad():
             eligible = box_ops.inside(anchors, sizes) if self.ignore_cross_boundary else None
             overlaps = box_ops.iou(gt_boxes, anchors[None])
@@ -102,7 +104,8 @@ class RPNLoss(nn.Module):
             # Only positives are regressed; the others get their own anchor as target, which keeps padding free of log(0).
             target_boxes = torch.where(positive[..., None], target_boxes, reference)
             targets = box_ops.encode(reference, target_boxes)
-            locations = (sizes.double() / stride).ceil().prod(1).to(deltas.dtype)
+            per_map = [(sizes.double() / step).ceil().prod(1) for step in stride]
+            locations = torch.stack(per_map).sum(0).to(deltas.dtype)
         return rpn_loss(
             logits.gather(1, drawn.chosen[..., None].expand(-1, -1, logits.shape[-1])),
             deltas.gather(1, drawn.chosen[..., None].expand(-1, -1, 4)),

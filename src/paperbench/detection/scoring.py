@@ -6,9 +6,9 @@ from pathlib import Path
 
 from paperbench.data.detection import DetectionSet
 from paperbench.detection import datasets
-from paperbench.detection.batches import BatchMaker, side_multiple
+from paperbench.detection.base import Detector
+from paperbench.detection.batches import BatchMaker
 from paperbench.detection.config import DetectTrain
-from paperbench.detection.detector import FasterRCNN
 from paperbench.detection.drawing import precision_recall_curves, recall_curves, sheet
 from paperbench.detection.evaluation.files import write_coco, write_voc
 from paperbench.detection.evaluation.metrics import Evaluation, measure
@@ -19,7 +19,7 @@ from paperbench.engine.run import Run
 class Scorer:
     """Called, it runs the detector over the test split and returns the metrics; it keeps what it found for `draw`."""
 
-    def __init__(self, config: DetectTrain, dataset: DetectionSet, model: FasterRCNN, run: Run) -> None:
+    def __init__(self, config: DetectTrain, dataset: DetectionSet, model: Detector, run: Run) -> None:
         self.config = config
         self.dataset = dataset
         self.model = model
@@ -29,7 +29,8 @@ class Scorer:
             datasets.store(config.data, dataset, run.device),
             flip=0.0,
             seed=run.seed,
-            multiple=side_multiple(model.anchors.stride),
+            multiple=model.multiple,
+            square=model.square,
             training=False,
         )
         self.found: Found | None = None

@@ -8,11 +8,11 @@ import torch
 
 from paperbench.detection import datasets
 from paperbench.detection.backbones import check_weights
-from paperbench.detection.batches import BatchMaker, side_multiple
+from paperbench.detection.base import Detector
+from paperbench.detection.batches import BatchMaker
 from paperbench.detection.build import build, parameter_groups
 from paperbench.detection.config import DetectTrain
 from paperbench.detection.describe import describe_data, describe_model, describe_schedule
-from paperbench.detection.detector import FasterRCNN
 from paperbench.detection.export import export_model
 from paperbench.detection.predict import predict
 from paperbench.detection.scoring import Scorer
@@ -74,7 +74,7 @@ def run(config: DetectTrain, run: Run) -> dict[str, float]:
 
 
 def trainer(
-    config: DetectTrain, model: FasterRCNN, train_set: datasets.DetectionSet, run: Run, scorer: Scorer | None
+    config: DetectTrain, model: Detector, train_set: datasets.DetectionSet, run: Run, scorer: Scorer | None
 ) -> Trainer:
     """The trainer of `model`, on the run's device, for the schedule of `config`."""
     steps = -(-config.train.samples // config.train.batch_size)
@@ -83,7 +83,8 @@ def trainer(
         datasets.store(config.data, train_set, run.device),
         flip=config.data.flip,
         seed=run.seed,
-        multiple=side_multiple(model.anchors.stride),
+        multiple=model.multiple,
+        square=model.square,
         training=True,
     )
     return Trainer(
