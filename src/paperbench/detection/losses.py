@@ -58,16 +58,27 @@ def rpn_loss(
     return nll.sum() / count, weight * distance.sum() / count
 
 
+def loss_of_each_region(
+    logits: Tensor, deltas: Tensor, targets: Tensor, labels: Tensor, valid: Tensor, *, sigma: float
+) -> tuple[Tensor, Tensor]:
+    """Classification and box regression loss of every region, 0 where it is not valid: (N,) and (N,).
+
+    logits (N, C + 1) with background first, deltas (N, C + 1, 4) per class, targets (N, 4), labels (N,) in 0..C, valid (N,) bool.
+    Only the deltas of a region's own class are trained, and only for objects (Fast R-CNN, eq. 1).
+    """
+    nll = F.cross_entropy(logits, labels, reduction="none") * valid
+    own = deltas.gather(1, labels.view(-1, 1, 1).expand(-1, 1, 4)).squeeze(1)
+    distance = smooth_l1(own - targets, sigma).sum(-1) * ((labels > 0) & valid)
+    return nll, distance
+
+
 def fast_rcnn_loss(
     logits: Tensor, deltas: Tensor, targets: Tensor, labels: Tensor, valid: Tensor, *, sigma: float
 ) -> tuple[Tensor, Tensor]:
     """Classification and box regression loss of the sampled regions: (scalar, scalar), both over the number of regions.
 
-    logits (N, C + 1) with background first, deltas (N, C + 1, 4) per class, targets (N, 4), labels (N,) in 0..C, valid (N,) bool.
-    Only the deltas of a region's own class are trained, and only for objects (Fast R-CNN, eq. 1).
+    Arguments as of `loss_of_each_region`.
     """
     count = valid.sum().clamp(min=1)
-    nll = F.cross_entropy(logits, labels, reduction="none") * valid
-    own = deltas.gather(1, labels.view(-1, 1, 1).expand(-1, 1, 4)).squeeze(1)
-    distance = smooth_l1(own - targets, sigma).sum(-1) * ((labels > 0) & valid)
+    nll, distance = loss_of_each_region(logits, deltas, targets, labels, valid, sigma=sigma)
     return nll.sum() / count, distance.sum() / count

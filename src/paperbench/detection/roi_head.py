@@ -8,9 +8,9 @@ import torch
 from torch import Tensor, nn
 
 from paperbench.detection import boxes as box_ops
-from paperbench.detection.matching import POSITIVE, match
+from paperbench.detection.matching import POSITIVE, Matches, match
 from paperbench.detection.proposals import Proposals
-from paperbench.detection.sampling import sample
+from paperbench.detection.sampling import Sample, sample
 
 BoxStd = tuple[float, float, float, float]
 
@@ -42,6 +42,30 @@ def sample_regions(
     proposals: (B, P, .); gt_boxes (B, G, 4); gt_labels (B, G), 0 for padding. A quarter at most are objects (overlap at least
     `positive_iou`); the background is what overlaps less, and at least `negative_iou_low` (0.1 in plain Fast R-CNN).
     """
+    boxes, matches = _matched(proposals, gt_boxes, gt_labels, positive_iou=positive_iou, negative_iou_low=negative_iou_low)
+    drawn = sample(matches.labels, count=rois, positive_fraction=positive_fraction, generator=generator)
+    return _with_targets(boxes, matches, drawn, gt_boxes, gt_labels, target_std)
+
+
+@torch.no_grad()
+def every_region(
+    proposals: Proposals,
+    gt_boxes: Tensor,
+    gt_labels: Tensor,
+    *,
+    positive_iou: float = 0.5,
+    target_std: BoxStd = (0.1, 0.1, 0.2, 0.2),
+) -> Regions:
+    """All proposals and the ground truth, none drawn; R = P + G. Arguments as of `sample_regions`."""
+    boxes, matches = _matched(proposals, gt_boxes, gt_labels, positive_iou=positive_iou, negative_iou_low=0.0)
+    everything = torch.arange(boxes.shape[1], device=boxes.device).expand(len(boxes), -1)
+    return _with_targets(boxes, matches, Sample(everything, matches.labels >= 0), gt_boxes, gt_labels, target_std)
+
+
+def _matched(
+    proposals: Proposals, gt_boxes: Tensor, gt_labels: Tensor, *, positive_iou: float, negative_iou_low: float
+) -> tuple[Tensor, Matches]:
+    """Proposals with the ground truth behind them (B, P + G, 4), and what each is responsible for."""
     real = gt_labels > 0
     boxes = torch.cat([proposals.boxes, gt_boxes], dim=1)
     present = torch.cat([proposals.valid, real], dim=1)
@@ -53,7 +77,12 @@ def sample_regions(
         negative_low=negative_iou_low,
         eligible=present,
     )
-    drawn = sample(matches.labels, count=rois, positive_fraction=positive_fraction, generator=generator)
+    return boxes, matches
+
+
+def _with_targets(
+    boxes: Tensor, matches: Matches, drawn: Sample, gt_boxes: Tensor, gt_labels: Tensor, target_std: BoxStd
+) -> Regions:
     chosen = boxes.gather(1, drawn.chosen[..., None].expand(-1, -1, 4))
     own = matches.matched.gather(1, drawn.chosen)
     positive = matches.labels.gather(1, drawn.chosen) == POSITIVE
