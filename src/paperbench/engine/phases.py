@@ -17,7 +17,12 @@ def phase(run: Run, name: str, *, steps_before: int = 0) -> Run:
     phase that is over it loads the final weights and makes no step.
     """
     store = CheckpointStore(run.checkpoints.directory / name, run.reporter, sweep=run.ranks.is_main)
-    return replace(run, checkpoints=store, log=MetricLog((_Shifted(run.log, steps_before),)))
+    return replace(run, checkpoints=store, log=counted_on(run.log, steps_before))
+
+
+def counted_on(log: MetricLog, steps_before: int) -> MetricLog:
+    """`log` for a phase that begins after so many steps."""
+    return MetricLog((_Shifted(log, steps_before),))
 
 
 class _Shifted(MetricSink):
