@@ -44,7 +44,11 @@ def describe_model(model: ModelConfig) -> str:
 
 
 def describe_schedule(config: DetectTrain) -> str:
-    """How many images at which rate."""
+    """How many images at which rate, and in how many turns."""
     train, optim = config.train, config.optim
+    if train.schedule == "alternating":
+        samples = train.alternation.samples or train.samples
+        count = "4 steps" if config.model.shared else "2 steps, nothing shared"
+        return f"alternating, {count} of {samples:,} images each, {optim.name} {optim.lr:g}, {optim.schedule}"
     steps = -(-train.samples // train.batch_size)
     return f"{train.samples:,} images in {steps:,} steps of {train.batch_size}, {optim.name} {optim.lr:g}, {optim.schedule}"

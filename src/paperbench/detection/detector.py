@@ -167,7 +167,9 @@ class FasterRCNN(Detector):
         self, batch: Batch, features: Features, proposals: Proposals, generator: torch.Generator | None
     ) -> Regions:
         """The minibatch of regions that the head is trained on: drawn at random, or the hardest."""
-        return self.hard_regions(batch, features, proposals) if self.mining else self.sample_regions(batch, proposals, generator)
+        if self.mining:
+            return self.hard_regions(batch, features, proposals)
+        return self.sample_regions(batch, proposals, generator)
 
     @torch.no_grad()
     def hard_regions(self, batch: Batch, features: Features, proposals: Proposals) -> Regions:

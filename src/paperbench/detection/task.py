@@ -7,12 +7,14 @@ from collections.abc import Mapping
 import torch
 
 from paperbench.detection import datasets
+from paperbench.detection.alternating import Alternation
 from paperbench.detection.backbones import check_weights
 from paperbench.detection.base import Detector
 from paperbench.detection.batches import BatchMaker
 from paperbench.detection.build import build, parameter_groups
 from paperbench.detection.config import DetectTrain
 from paperbench.detection.describe import describe_data, describe_model, describe_schedule
+from paperbench.detection.detector import FasterRCNN
 from paperbench.detection.export import export_model
 from paperbench.detection.predict import predict
 from paperbench.detection.scoring import Scorer
@@ -22,7 +24,7 @@ from paperbench.engine.order import EpochOrder
 from paperbench.engine.run import Run
 from paperbench.engine.seeding import MODEL_INIT, seed_everything
 from paperbench.engine.trainer import Trainer
-from paperbench.errors import DataError
+from paperbench.errors import ConfigError, DataError
 
 __all__ = ["export_model", "plan", "predict", "run"]
 
@@ -43,10 +45,26 @@ def check(config: DetectTrain) -> None:
     """Raises the error that the data's place, the weights or the model of `config` would end in; quick, computes nothing."""
     datasets.locate(config.data)
     EpochOrder(1, config.train.batch_size, config.seed, world=config.nproc)
+    if config.train.schedule == "alternating":
+        check_alternation(config)
     if config.model.weights is not None:
         check_weights(config.model.backbone, config.model.weights)
     with torch.device("meta"):
         build(config.model, classes=["object"], pretrained=False)
+
+
+def check_alternation(config: DetectTrain) -> None:
+    """Raises `ConfigError` for nets that are not trained in turn, and for batches that cannot be shared out."""
+    if config.model.name != "faster-rcnn":
+        raise ConfigError(
+            f"train.schedule=alternating trains model.name=faster-rcnn in turn, not {config.model.name}; give train.schedule=joint"
+        )
+    images = config.train.alternation.rpn_batch_size
+    if images % config.nproc:
+        raise ConfigError(
+            f"train.alternation.rpn_batch_size={images} cannot be shared by {config.nproc} processes; "
+            f"make it a multiple of nproc={config.nproc}"
+        )
 
 
 def run(config: DetectTrain, run: Run) -> dict[str, float]:
@@ -63,9 +81,15 @@ def run(config: DetectTrain, run: Run) -> dict[str, float]:
 
     seed_everything(run.seed, MODEL_INIT)
     resuming = run.checkpoints.exists()
-    model = build(config.model, classes=train_set.classes, pretrained=not resuming).to(run.device)
+    alternating = config.train.schedule == "alternating"
+    # Steps of an alternation begin with the initial weights again, also in a run that is resumed.
+    model = build(config.model, classes=train_set.classes, pretrained=alternating or not resuming).to(run.device)
     scorer = Scorer(config, test_set, model, run)
-    metrics = trainer(config, model, train_set, run, scorer).fit()
+    if alternating:
+        assert isinstance(model, FasterRCNN)
+        metrics = Alternation(config, model, train_set, run, scorer).fit()
+    else:
+        metrics = trainer(config, model, train_set, run, scorer).fit()
 
     if run.ranks.is_main:
         loss_curves(run.directory.metrics_file, run.directory.figures / "losses.png")

@@ -1,0 +1,199 @@
+"""Alternating training (section 3.2): proposals and detector in turn, in four steps if they share convolutions, else in two.
+
+1. The region proposal network, from the initial weights.
+2. The detector, from the initial weights as well, on the proposals of step 1: nothing is shared yet.
+3. With the convolutions of step 2, which stay as they are from here on, the layers that only the proposals have.
+4. The layers that only the detector has, on the proposals of step 3.
+
+"Unshared" is what there is after step 2. Every step is a training of its own, with checkpoints of its own that hold the whole
+detector; the last one's are the run's. A resumed run goes on in the step it was in and makes that step's proposals again, the
+same ones, from the weights of the step before.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+
+from paperbench.config.schema import OptimConfig
+from paperbench.detection import datasets
+from paperbench.detection.batches import BatchMaker
+from paperbench.detection.build import parameter_groups
+from paperbench.detection.config import DetectTrain
+from paperbench.detection.detector import FasterRCNN
+from paperbench.detection.scoring import Scorer
+from paperbench.detection.steps import ProposalStep, RegionStep, TrainingProposals, propose_all
+from paperbench.detection.unshared import PROPOSALS, REGIONS
+from paperbench.engine.optim import build_optimizer, lr_factor
+from paperbench.engine.order import EpochOrder
+from paperbench.engine.phases import counted_on
+from paperbench.engine.run import Run
+from paperbench.engine.seeding import hashed
+from paperbench.engine.stages import stage
+from paperbench.engine.trainer import Trainer
+
+STEP = 110
+"""First key of the streams of a step: each has its own order of images, flips and samples."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Turn:
+    """One of the steps: what it is called, the parts of the detector that it trains, and those that begin anew."""
+
+    name: str
+    trains: tuple[str, ...]
+    resets: tuple[str, ...] = ()
+
+    @property
+    def proposes(self) -> bool:
+        """Whether it trains the proposals; else, the detector."""
+        return "rpn" in self.trains
+
+
+def turns(*, shared: bool) -> tuple[Turn, ...]:
+    """The steps of the schedule."""
+    if not shared:
+        return (
+            Turn(name="1-proposals", trains=(f"backbone.{PROPOSALS}", f"neck.{PROPOSALS}", "rpn")),
+            Turn(name="2-detector", trains=(f"backbone.{REGIONS}", f"neck.{REGIONS}", "head", "predictor")),
+        )
+    return (
+        Turn(name="1-proposals", trains=("backbone", "neck", "rpn")),
+        Turn(name="2-detector", trains=("backbone", "neck", "head", "predictor"), resets=("backbone", "neck")),
+        Turn(name="3-proposals", trains=("rpn",), resets=("rpn",)),
+        Turn(name="4-detector", trains=("head", "predictor")),
+    )
+
+
+def sizes(config: DetectTrain, plan: Sequence[Turn]) -> tuple[list[int], list[int]]:
+    """Images in a batch of each step, and the optimizer steps it makes."""
+    own = config.train.alternation
+    batch = [own.rpn_batch_size or config.train.batch_size if t.proposes else config.train.batch_size for t in plan]
+    samples = own.samples or config.train.samples
+    return batch, [-(-samples // images) for images in batch]
+
+
+class Alternation:
+    """Trains `model`, on the run's device and with its initial weights, by the schedule of `config`."""
+
+    def __init__(
+        self, config: DetectTrain, model: FasterRCNN, train_set: datasets.DetectionSet, run: Run, scorer: Scorer
+    ) -> None:
+        self.config = config
+        self.model = model
+        self.train_set = train_set
+        self.run = run
+        self.scorer = scorer
+        self.store = datasets.store(config.data, train_set, run.device)
+        self.turns = turns(shared=config.model.shared)
+        self.batch_sizes, self.steps = sizes(config, self.turns)
+        self._trainable = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
+        again = {part for turn in self.turns for part in turn.resets}
+        self._initial = {
+            name: value.clone()
+            for name, value in model.state_dict().items()
+            if isinstance(value, Tensor) and _below(name, again)
+        }
+
+    def fit(self) -> dict[str, float]:
+        """Makes the steps that are left; returns what the trainer of the last one does."""
+        runs = [self._view(index) for index in range(len(self.turns))]
+        first = max((index for index, run in enumerate(runs) if run.checkpoints.exists()), default=0)
+        # A step whose last checkpoint is damaged is finished again, from an older one or from its beginning.
+        while first and not self._taken_up(first - 1, runs[first - 1]):
+            first -= 1
+        metrics: dict[str, float] = {}
+        for index in range(first, len(self.turns)):
+            metrics = self._make(index, runs[index])
+        return metrics
+
+    def _view(self, index: int) -> Run:
+        """The run as a step sees it: named progress, a record that counts on, checkpoints of its own."""
+        before, last = sum(self.steps[:index]), index == len(self.turns) - 1
+        folder: Path = self.run.checkpoints.directory
+        view = stage(
+            self.run,
+            self.turns[index].name,
+            before=before,
+            total=sum(self.steps),
+            seed=hashed(self.run.seed, STEP, index),
+            checkpoints=folder if last else folder / self.turns[index].name,
+        )
+        return replace(view, log=counted_on(self.run.log, before))
+
+    def _taken_up(self, index: int, run: Run) -> bool:
+        """Loads the weights that a step ended with; False where there are none."""
+        loaded = run.ranks.on_main(lambda: run.checkpoints.load("last") if run.checkpoints.exists() else None)
+        if loaded is None or loaded[1] != self.steps[index]:
+            return False
+        self.model.load_state_dict(loaded[0]["module"])
+        return True
+
+    def _make(self, index: int, run: Run) -> dict[str, float]:
+        turn = self.turns[index]
+        make = BatchMaker(
+            self.train_set,
+            self.store,
+            flip=self.config.data.flip,
+            seed=run.seed,
+            multiple=self.model.multiple,
+            square=self.model.square,
+            training=True,
+        )
+        given = None if turn.proposes else TrainingProposals(self._proposals(run), make)
+        self._prepare(turn)
+        last = index == len(self.turns) - 1
+        return Trainer(
+            run=run,
+            module=ProposalStep(self.model) if given is None else RegionStep(self.model),
+            optimizer=build_optimizer(
+                self.config.optim,
+                parameter_groups(self.model, backbone_lr_scale=self.config.optim.backbone_lr_scale),
+            ),
+            lr_factor=lr_factor(self._optim(), self.steps[index]),
+            order=EpochOrder(len(self.train_set), self.batch_sizes[index], run.seed, run.ranks.rank, run.ranks.world),
+            fetch=lambda key: (make if given is None else given)(key.indices, key.epochs),
+            steps=self.steps[index],
+            clip_norm=self.config.train.clip_norm,
+            log_every=self.config.train.log_every,
+            checkpoint_every=self.config.train.checkpoint_every,
+            evaluate_every=self.config.train.evaluate_every if last else 0,
+            prefetch=self.config.train.prefetch,
+            evaluate=self.scorer if last else None,
+            watch="coco/AP50" if last else None,
+        ).fit()
+
+    def _optim(self) -> OptimConfig:
+        own = self.config.train.alternation.milestones
+        return replace(self.config.optim, milestones=own) if own else self.config.optim
+
+    def _proposals(self, run: Run) -> list[NDArray[np.float32]]:
+        plain = BatchMaker(
+            self.train_set,
+            self.store,
+            flip=0.0,
+            seed=0,
+            multiple=self.model.multiple,
+            square=self.model.square,
+            training=True,
+        )
+        count, batch_size = len(self.train_set), self.config.evaluation.batch_size
+        return propose_all(self.model, plain, count, batch_size=batch_size, run=run)
+
+    def _prepare(self, turn: Turn) -> None:
+        """Initial weights where the step begins anew; gradients for what it trains and nothing else."""
+        state = self.model.state_dict()
+        for name, value in self._initial.items():
+            if _below(name, turn.resets):
+                state[name].copy_(value)
+        for name, parameter in self.model.named_parameters():
+            parameter.requires_grad_(name in self._trainable and _below(name, turn.trains))
+
+
+def _below(name: str, parts: Sequence[str] | set[str]) -> bool:
+    return any(name.startswith(f"{part}.") for part in parts)
