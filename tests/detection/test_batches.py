@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from paperbench.data.images import ImageStore
-from paperbench.detection.batches import Batch, BatchMaker, coin, side_multiple
+from paperbench.detection.batches import Batch, BatchMaker, RegionBatchMaker, coin, side_multiple
 from tests.data.sets import in_memory, record
 
 CPU = torch.device("cpu")
@@ -142,3 +142,32 @@ def test_a_store_of_another_set_is_refused() -> None:
 @pytest.mark.parametrize(("stride", "multiple"), [(8, 32), (16, 32), (32, 32), (48, 96), (64, 64)])
 def test_sides_are_whole_cells_of_the_map_and_come_in_few_sizes(stride: int, multiple: int) -> None:
     assert side_multiple(stride) == multiple
+
+
+def test_proposals_follow_their_images() -> None:
+    make, store, dataset = maker(flip=0.5)
+    given = [np.array([[1, 2, 9, 8], [0, 0, 20, 20]], np.float32)[: k % 3] for k in range(8)]
+    settings = {"flip": 0.5, "seed": 0, "multiple": 8, "training": True}
+    indices = [5, 2, 0, 7]
+    batch = RegionBatchMaker(dataset, store, given, **settings)(np.array(indices), np.full(4, 3))
+    plain, found = call(make, indices, epoch=3), batch.proposals
+    assert torch.equal(batch.images, plain.images)
+    assert found is not None
+    assert found.boxes.shape == (4, 2, 4)
+    assert found.valid.sum(1).tolist() == [2, 2, 0, 1]
+    mirrored = coin(0, np.full(4, 3), np.array(indices)) < 0.5
+    assert mirrored.any()
+    assert not mirrored.all()
+    for place, index in enumerate(indices):
+        boxes = given[index] * store.scales[index]
+        if mirrored[place]:
+            boxes = np.stack(
+                [store.size(index)[1] - boxes[:, 2], boxes[:, 1], store.size(index)[1] - boxes[:, 0], boxes[:, 3]], 1
+            )
+        np.testing.assert_allclose(found.boxes[place][found.valid[place]], boxes, rtol=1e-6)
+    assert (found.scores[:, :-1] > found.scores[:, 1:]).all()
+    moved = batch.to("cpu").proposals
+    assert moved is not None
+    assert torch.equal(moved.boxes, found.boxes)
+    with pytest.raises(ValueError, match="7 images for 8 images"):
+        RegionBatchMaker(dataset, store, given[1:], **settings)

@@ -5,8 +5,10 @@ B images, G objects of the image that has most, padded with zeros; H, W the comm
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from math import lcm
+from typing import Any
 
 import numpy as np
 import torch
@@ -15,6 +17,7 @@ from torch import Tensor
 
 from paperbench.data.detection import DetectionSet
 from paperbench.data.images import ImageStore
+from paperbench.detection.proposals import Proposals
 from paperbench.engine.seeding import hashed
 
 FLIP = 100
@@ -34,7 +37,8 @@ def side_multiple(stride: int) -> int:
 class Batch:
     """images: (B, 3, H, W) uint8, zero beyond each image; sizes: (B, 2) int64 height and width within it; scales: (B,)
     float32 resized over stored; boxes: (B, G, 4) float32 xyxy in resized pixels; labels: (B, G) int64, 0 where there is no
-    object; indices: (B,) int64 into the data set. G is at least 1.
+    object; indices: (B,) int64 into the data set. G is at least 1. proposals: boxes that were made beforehand, in resized
+    pixels, for nets that take them.
     """
 
     images: Tensor
@@ -43,13 +47,20 @@ class Batch:
     boxes: Tensor
     labels: Tensor
     indices: Tensor
+    proposals: Proposals | None = None
 
     def __len__(self) -> int:
         return len(self.indices)
 
     def to(self, device: torch.device | str) -> Batch:
         """The same batch on another device."""
-        return Batch(**{f.name: getattr(self, f.name).to(device, non_blocking=True) for f in fields(self)})
+
+        def move(part: Any) -> Any:
+            if isinstance(part, Tensor):
+                return part.to(device, non_blocking=True)
+            return None if part is None else type(part)(*map(move, part))
+
+        return Batch(**{name: move(part) for name, part in vars(self).items()})
 
 
 def coin(seed: int, epochs: NDArray[np.int64], indices: NDArray[np.int64]) -> NDArray[np.float64]:
@@ -167,3 +178,34 @@ class BatchMaker:
         for target, image, mirror in zip(images, self.store.get_many(indices.tolist()), flipped.tolist(), strict=True):
             target[:, : image.shape[1], : image.shape[2]].copy_(image.flip(-1) if mirror else image)
         return images
+
+
+class RegionBatchMaker(BatchMaker):
+    """A `BatchMaker` whose batches carry proposals that were made beforehand, resized and mirrored with their images.
+
+    proposals: for each image of the data set (P, 4) float32 xyxy in pixels of the image as it is stored, best first.
+    """
+
+    def __init__(
+        self, dataset: DetectionSet, store: ImageStore, proposals: Sequence[NDArray[np.float32]], **settings: Any
+    ) -> None:
+        super().__init__(dataset, store, **settings)
+        if len(proposals) != len(dataset):
+            raise ValueError(f"proposals of {len(proposals)} images for {len(dataset)} images")
+        self._proposals = [boxes * scale for boxes, scale in zip(proposals, store.scales, strict=True)]
+
+    def __call__(self, indices: NDArray[np.int64], epochs: NDArray[np.int64]) -> Batch:
+        """As of `BatchMaker`; P of the batch is at least 1, and scores fall from 1 in the order of the proposals."""
+        batch = super().__call__(indices, epochs)
+        rows = [self._proposals[index] for index in indices.tolist()]
+        present = np.arange(max(1, *map(len, rows))) < np.array([len(row) for row in rows])[:, None]
+        boxes = np.zeros((*present.shape, 4), np.float32)
+        boxes[present] = np.concatenate(rows)
+        mirrored = (coin(self.seed, epochs, indices) < self.flip)[:, None] & present
+        widths = self.store.sizes[indices, 1, None].astype(np.float32)
+        turned = boxes.copy()
+        turned[..., 0], turned[..., 2] = widths - boxes[..., 2], widths - boxes[..., 0]
+        boxes = np.where(mirrored[..., None], turned, boxes)
+        scores = np.broadcast_to(np.linspace(1, 0, present.shape[1], endpoint=False, dtype=np.float32), present.shape)
+        parts = (torch.from_numpy(np.ascontiguousarray(array)) for array in (boxes, scores, present))
+        return replace(batch, proposals=Proposals(*(part.to(self.store.device, non_blocking=True) for part in parts)))
