@@ -230,6 +230,7 @@ def speed(args: argparse.Namespace) -> None:
     def note(what: str, against_what: str, width: int, numbers: dict[str, Any]) -> None:
         rows.append({"what": what, "against": against_what, "units": width, **numbers, "rounds": args.rounds, **facts})
         print({key: rows[-1][key] for key in ("what", "against", "units", "ours", "theirs", "ratio")}, flush=True)
+        write(f"distill-{device.type}", rows)
 
     with settings(device, args.threads), tempfile.TemporaryDirectory() as folder:
         data = load(config, device)
@@ -248,7 +249,6 @@ def speed(args: argparse.Namespace) -> None:
                 )
                 name = f"DataLoader, {workers} workers" + (", same targets" if same else "")
                 note("1 student", name, width, numbers)
-    print(write(f"distill-{device.type}", rows))
 
 
 def fastest_workers(args: argparse.Namespace, device: torch.device, width: int) -> int:

@@ -16,7 +16,7 @@ from paperbench.distill.task import plan
 from paperbench.distill.training import Part
 from paperbench.engine.checkpoints import CheckpointStore
 from paperbench.engine.lock import FileLock
-from paperbench.errors import ConfigError, DataError
+from paperbench.errors import CheckpointError, ConfigError, DataError
 from tests.distill.runs import (
     TINY,
     CrashError,
@@ -295,6 +295,15 @@ def test_mistakes_are_found_before_anything_is_written(tmp_path: Path, overrides
     with pytest.raises(ConfigError, match=message):
         plan(compose("distill", [*chosen, *overrides]).config)
     assert not list(tmp_path.iterdir())
+
+
+def test_a_teacher_of_other_data_is_found_before_anything_is_written(tmp_path: Path) -> None:
+    np.save(tmp_path / "logits.npy", np.zeros((7, 10), np.float32))
+    (tmp_path / "net.pth").write_bytes(b"not a net")
+    for name, message in (("logits.npy", "logits is 7 x 10; 120 training images"), ("net.pth", "no plain tensors")):
+        config = compose("distill", [*TINY, f"teacher={tmp_path / name}"]).config
+        with pytest.raises((DataError, CheckpointError), match=f"{name}: .*{message}"):
+            plan(config)
 
 
 def test_missing_data_are_found_before_anything_is_written(tmp_path: Path) -> None:

@@ -67,7 +67,8 @@ def test_the_choice_does_not_depend_on_other_keys() -> None:
         (TransferConfig(omit=("3",), only=("7",)), "give one of them"),
         (TransferConfig(omit=("33",)), "transfer.omit: no class 33"),
         (TransferConfig(only=("a", "b")), "transfer.only: no class b"),
-        (TransferConfig(omit=CLASSES), "names every class"),
+        (TransferConfig(omit=CLASSES), "names every class; the student would see no image"),
+        (TransferConfig(only=CLASSES), "names every class; the student would see everything; leave it out"),
     ],
 )
 def test_impossible_choices_are_named(transfer: TransferConfig, message: str) -> None:

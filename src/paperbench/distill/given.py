@@ -96,10 +96,11 @@ def _content(path: Path) -> tuple[Mapping[str, Any], bool]:
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
-        # Files that are no checkpoints fail in half a dozen ways; all mean the same here.
-        first = str(error).strip().splitlines()
+        # Files that are no checkpoints fail in half a dozen ways; all mean the same here, and torch's advice, to run what is
+        # in the file, is none.
         raise CheckpointError(
-            f"{path}: holds no plain tensors that could be read ({first[0] if first else error!r})"
+            f"{path}: holds no plain tensors that could be read; store a state dict, torch.save(net.state_dict(), FILE), "
+            "or logits"
         ) from error
     if isinstance(content, Tensor):
         return {"logits": content}, False

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import cast
 
 from paperbench.distill import datasets, given
@@ -28,6 +29,7 @@ def plan(config: Distill) -> Mapping[str, str]:
     datasets.locate(config.data)
     chosen_classes(config.transfer, datasets.classes(config.data))
     paths = [path for place in config.teacher for path in given.find(place)]
+    _refuse_unfit(config, paths)
     sizes = {
         key: _weights(config, key, net) for key, net in (("model", config.model), ("teaching.net", config.teaching.net))
     }
@@ -60,6 +62,17 @@ def _mistakes(config: Distill) -> list[str]:
             f"teaching.members={config.teaching.members}: teachers are given by teacher=; leave it out, or name more of them"
         )
     return mistakes
+
+
+def _refuse_unfit(config: Distill, paths: Sequence[Path]) -> None:
+    """Raises DataError or CheckpointError for a given teacher that does not belong to these data."""
+    if not paths:
+        return
+    import torch
+
+    data = load(config, torch.device("cpu"))
+    for path in paths:
+        given.load(path, train=data.train, test=data.test, mean=config.teacher_mean, std=config.teacher_std)
 
 
 def _weights(config: Distill, key: str, net: NetConfig) -> int:

@@ -75,7 +75,7 @@ def _keep(place: Path, logits: Tensor, test_logits: Tensor, *, train: Images, te
 
 
 class GivenTeacher:
-    """A teacher that the configuration names. The run keeps a copy: it does not depend on the file afterwards."""
+    """A teacher that the configuration names. The run keeps a copy of what it learnt from."""
 
     def __init__(self, name: str, path: Path, run: Run, *, mean: float, std: float) -> None:
         self.name = name

@@ -68,8 +68,9 @@ def chosen_classes(transfer: TransferConfig, classes: Sequence[str]) -> tuple[in
     if mistakes:
         raise ConfigError(*mistakes)
     chosen = tuple(sorted({classes.index(name) for name in transfer.only or transfer.omit}))
-    if len(chosen) == len(classes) and transfer.omit:
-        raise ConfigError("transfer.omit: names every class; the student would see no image")
+    if len(chosen) == len(classes):
+        outcome = "see everything; leave it out" if transfer.only else "see no image"
+        raise ConfigError(f"transfer.{key}: names every class; the student would {outcome}")
     return chosen
 
 
