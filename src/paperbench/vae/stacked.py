@@ -16,14 +16,13 @@ from torch import Tensor
 
 from paperbench.config.schema import OutputConfig
 from paperbench.config.validate import dump
-from paperbench.engine import compiling
 from paperbench.engine.run import Run
 from paperbench.engine.stacked_layers import stack
 from paperbench.engine.stacked_trainer import Result, fit_side_by_side
 from paperbench.errors import PaperbenchError
 from paperbench.vae.config import VaeTrain
 from paperbench.vae.objectives import Objective, Variational
-from paperbench.vae.training import COMPILED_FROM, Part, load
+from paperbench.vae.training import Part, load
 
 _PADDED_FREELY = 32
 """Latent dimensions that padding costs next to nothing for, beside 784 pixels and hundreds of hidden units."""
@@ -80,11 +79,7 @@ class Joint:
             self.module.model.side_by_side(self._latents)
             self.module.guide.side_by_side(self._latents)
         self._one_order = len({part.run.seed for part in parts}) == 1
-        first = parts[0]
-        if compiling.wanted(
-            first.config.compile, device=first.run.device, steps=first.trainer.steps, worth_it_from=COMPILED_FROM
-        ):
-            self.module.compile_losses(first.run.reporter.message)
+        parts[0].compile(self.module)
 
     def fetch(self, step: int) -> Tensor:
         """(S, B, D), or (B, D) where all models see the same images."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from paperbench.engine import compiling
 from paperbench.engine.run import Run
 from paperbench.vae import pixels
 from paperbench.vae.checks import check
@@ -13,7 +12,7 @@ from paperbench.vae.describe import describe_learning, describe_model, describe_
 from paperbench.vae.export import export_model
 from paperbench.vae.predict import predict
 from paperbench.vae.stacked import run_stacked, stack_key
-from paperbench.vae.training import COMPILED_FROM, Part, load
+from paperbench.vae.training import Part, load
 
 __all__ = ["export_model", "plan", "predict", "run", "run_stacked", "stack_key"]
 
@@ -32,6 +31,5 @@ def plan(config: VaeTrain) -> Mapping[str, str]:
 def run(config: VaeTrain, run: Run) -> dict[str, float]:
     """Trains, measures on the test split, draws; see `engine.task.Task`."""
     part = Part.of(config, run, *load(config, run.device))
-    if compiling.wanted(config.compile, device=run.device, steps=part.trainer.steps, worth_it_from=COMPILED_FROM):
-        part.objective.compile_losses(run.reporter.message)
+    part.compile(part.objective)
     return part.conclude(part.trainer.fit())

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from paperbench.engine import compiling
 from paperbench.engine.figures import loss_curves
 from paperbench.engine.optim import build_optimizer, lr_factor
 from paperbench.engine.order import BatchKey, EpochOrder
@@ -51,6 +52,14 @@ class Part:
         evaluator = Evaluator(config, objective, train, test, run)
         trainer = _trainer(config, objective, train, run, evaluator)
         return cls(config=config, run=run, objective=objective, trainer=trainer, evaluator=evaluator, test=test)
+
+    def compile(self, objective: Objective) -> None:
+        """Compiles the losses of `objective`, the run's own or that of its stack, where the configuration asks for it."""
+        run = self.run
+        if compiling.wanted(
+            self.config.compile, device=run.device, steps=self.trainer.steps, worth_it_from=COMPILED_FROM
+        ):
+            objective.compile_losses(run.reporter.message)
 
     def conclude(self, metrics: dict[str, float]) -> dict[str, float]:
         """The metrics of the run: those of training, and what is measured once at its end. Draws the pictures."""
