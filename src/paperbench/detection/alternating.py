@@ -15,6 +15,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,12 +23,12 @@ from torch import Tensor
 
 from paperbench.config.schema import OptimConfig
 from paperbench.detection import datasets
-from paperbench.detection.batches import BatchMaker
+from paperbench.detection.batches import BatchMaker, RegionBatchMaker
 from paperbench.detection.build import parameter_groups
 from paperbench.detection.config import DetectTrain
 from paperbench.detection.detector import FasterRCNN
 from paperbench.detection.scoring import Scorer
-from paperbench.detection.steps import ProposalStep, RegionStep, TrainingProposals, propose_all
+from paperbench.detection.steps import ProposalStep, RegionStep, propose_all
 from paperbench.detection.unshared import PROPOSALS, REGIONS
 from paperbench.engine.optim import build_optimizer, lr_factor
 from paperbench.engine.order import EpochOrder
@@ -136,28 +137,19 @@ class Alternation:
 
     def _make(self, index: int, run: Run) -> dict[str, float]:
         turn = self.turns[index]
-        make = BatchMaker(
-            self.train_set,
-            self.store,
-            flip=self.config.data.flip,
-            seed=run.seed,
-            multiple=self.model.multiple,
-            square=self.model.square,
-            training=True,
-        )
-        given = None if turn.proposes else TrainingProposals(self._proposals(run), make)
+        make = self._batches(run, None if turn.proposes else self._proposals(run))
         self._prepare(turn)
         last = index == len(self.turns) - 1
         return Trainer(
             run=run,
-            module=ProposalStep(self.model) if given is None else RegionStep(self.model),
+            module=ProposalStep(self.model) if turn.proposes else RegionStep(self.model),
             optimizer=build_optimizer(
                 self.config.optim,
                 parameter_groups(self.model, backbone_lr_scale=self.config.optim.backbone_lr_scale),
             ),
             lr_factor=lr_factor(self._optim(), self.steps[index]),
             order=EpochOrder(len(self.train_set), self.batch_sizes[index], run.seed, run.ranks.rank, run.ranks.world),
-            fetch=lambda key: (make if given is None else given)(key.indices, key.epochs),
+            fetch=lambda key: make(key.indices, key.epochs),
             steps=self.steps[index],
             clip_norm=self.config.train.clip_norm,
             log_every=self.config.train.log_every,
@@ -173,17 +165,23 @@ class Alternation:
         return replace(self.config.optim, milestones=own) if own else self.config.optim
 
     def _proposals(self, run: Run) -> list[NDArray[np.float32]]:
-        plain = BatchMaker(
-            self.train_set,
-            self.store,
-            flip=0.0,
-            seed=0,
-            multiple=self.model.multiple,
-            square=self.model.square,
-            training=True,
-        )
-        count, batch_size = len(self.train_set), self.config.evaluation.batch_size
-        return propose_all(self.model, plain, count, batch_size=batch_size, run=run)
+        """Of the training images as they are stored, by the net as it is now."""
+        make = self._batches(run, None, flip=0.0)
+        return propose_all(self.model, make, batch_size=self.config.evaluation.batch_size, run=run)
+
+    def _batches(
+        self, run: Run, proposals: list[NDArray[np.float32]] | None, *, flip: float | None = None
+    ) -> BatchMaker:
+        settings: dict[str, Any] = {
+            "flip": self.config.data.flip if flip is None else flip,
+            "seed": run.seed,
+            "multiple": self.model.multiple,
+            "square": self.model.square,
+            "training": True,
+        }
+        if proposals is None:
+            return BatchMaker(self.train_set, self.store, **settings)
+        return RegionBatchMaker(self.train_set, self.store, proposals, **settings)
 
     def _prepare(self, turn: Turn) -> None:
         """Initial weights where the step begins anew; gradients for what it trains and nothing else."""

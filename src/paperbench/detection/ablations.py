@@ -1,0 +1,221 @@
+"""What the region proposal network's parts are worth at test time (section 4.1, table 2): all rows from one forward pass.
+
+======  =====================================================================================
+`rpn`   the network as it is: ranked by score, regressed, suppressed, the best N
+no-nms  without suppression: the best N
+no-cls  without scores: N regressed anchors drawn at random, neither ranked nor suppressed
+no-reg  without regression: the anchors themselves, ranked and suppressed, the best N
+======  =====================================================================================
+
+The rows of an image overlap: 100 proposals are the first of 300, and what suppression leaves is part of what it was given. So
+features and scores are computed once, every box goes through the detector once, and a row is a choice among the answers.
+
+B images, A anchors, R boxes of all rows together, C classes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from paperbench.data.detection import DetectionSet
+from paperbench.detection import boxes as box_ops
+from paperbench.detection.batches import Batch, BatchMaker
+from paperbench.detection.detector import FasterRCNN
+from paperbench.detection.evaluation import voc
+from paperbench.detection.evaluation.detections import Detections
+from paperbench.detection.evaluation.metrics import voc_metrics
+from paperbench.detection.evaluation.resampling import voc_intervals
+from paperbench.detection.inference import per_image
+from paperbench.detection.nms import survivors
+from paperbench.detection.passes import over_images
+from paperbench.detection.postprocess import detections
+from paperbench.detection.rpn import objectness_score
+from paperbench.engine.run import Run
+from paperbench.engine.seeding import generator
+
+DRAW = 120
+"""First key of the stream that draws the boxes of `no-cls`, one stream an image."""
+
+RANKED = 6000
+"""Boxes that the paper ranks before suppression at test time."""
+
+CHUNK = 512
+"""Regions that go through the detector at a time on a CPU: their features stay in its caches."""
+
+Kind = Literal["rpn", "no-nms", "no-cls", "no-reg"]
+
+
+@dataclass(frozen=True)
+class Row:
+    """One way to make proposals. `count` is the paper's number of them."""
+
+    kind: Kind
+    count: int
+
+    @property
+    def name(self) -> str:
+        """As in `ablation/<name>/voc07/mAP`."""
+        return f"{self.kind}-{self.count}"
+
+
+ROWS = (
+    *(Row("rpn", count) for count in (100, 300, 1000)),
+    *(Row("no-nms", count) for count in (300, 1000, 6000)),
+    *(Row("no-cls", count) for count in (100, 300, 1000)),
+    *(Row("no-reg", count) for count in (100, 300, 1000)),
+)
+"""The nine ablations that the paper prints, and three more of the same kind."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """`share`: numbers of proposals are the paper's times this. `seed`: of the boxes that `no-cls` draws."""
+
+    share: float
+    seed: int
+
+    def count(self, row: Row) -> int:
+        """Proposals of a row, at least 1."""
+        return max(1, round(row.count * self.share))
+
+    def most(self, kind: Kind) -> int:
+        """Proposals of the longest row of a kind."""
+        return max(self.count(row) for row in ROWS if row.kind == kind)
+
+
+def share_of(pre_nms_test: int) -> float:
+    """By how much a net that ranks so many boxes works on fewer of them than the paper's does."""
+    return min(1.0, pre_nms_test / RANKED)
+
+
+@torch.no_grad()
+def detect_rows(model: FasterRCNN, batch: Batch, options: Options) -> list[tuple[list[Detections], Tensor]]:
+    """Of each row of `ROWS`, the detections of every image of the batch and its number of proposals (B,)."""
+    features = model.extract(batch)
+    logits, deltas, anchors = model.score_anchors(features)
+    candidates = _Candidates(model, batch, objectness_score(logits), deltas, anchors, options)
+    scores, offsets = _classify(model, features, candidates.boxes)
+    answers = []
+    for row in ROWS:
+        index, valid = candidates.of(row)
+        corners = index[..., None].expand(-1, -1, 4)
+        found = detections(
+            scores.gather(1, index[..., None].expand(-1, -1, scores.shape[-1])),
+            offsets.gather(1, index[..., None, None].expand(-1, -1, *offsets.shape[2:])),
+            candidates.boxes.gather(1, corners),
+            valid,
+            batch.sizes,
+            target_std=model.target_std,
+            score_threshold=model.score_threshold,
+            nms_iou=model.nms_iou,
+            limit=model.detections_per_image,
+        )
+        answers.append(([own for own, _ in per_image(found, None, batch)], valid.sum(1)))
+    return answers
+
+
+class _Candidates:
+    """The boxes of all rows (B, R, 4): ranked ones, drawn ones, and anchors, one behind the other."""
+
+    def __init__(
+        self, model: FasterRCNN, batch: Batch, scores: Tensor, deltas: Tensor, anchors: Tensor, options: Options
+    ) -> None:
+        self.options = options
+        least = (model.min_size * batch.scales).view(-1, 1, 1)
+        decoded = box_ops.clip(box_ops.decode(anchors, deltas), batch.sizes)
+        fixed = box_ops.clip(anchors.expand(len(scores), -1, -1), batch.sizes)
+        large = _sides_of(decoded, least)
+        ranks = min(max(options.most("no-nms"), options.most("rpn")), scores.shape[1])
+
+        best, order = scores.masked_fill(~large, float("-inf")).topk(ranks, dim=1)
+        ranked = _take(decoded, order)
+        self.ranked = torch.arange(ranks, device=order.device).expand(len(order), -1), best > float("-inf")
+        self.kept = survivors(ranked, best, iou=model.rpn_nms_iou, keep=options.most("rpn"))
+
+        keys = _random(batch.indices, scores, options.seed).masked_fill(~large, -1.0)
+        key, drawn = keys.topk(min(options.most("no-cls"), scores.shape[1]), dim=1)
+        first = ranks
+        self.drawn = torch.arange(first, first + drawn.shape[1], device=order.device).expand_as(drawn), key >= 0
+
+        best, order = scores.masked_fill(~_sides_of(fixed, least), float("-inf")).topk(ranks, dim=1)
+        still = _take(fixed, order)
+        index, valid = survivors(still, best, iou=model.rpn_nms_iou, keep=options.most("no-reg"))
+        first += drawn.shape[1]
+        self.fixed = torch.arange(first, first + index.shape[1], device=order.device).expand_as(index), valid
+        self.boxes = torch.cat([ranked, _take(decoded, drawn), _take(still, index)], dim=1)
+
+    def of(self, row: Row) -> tuple[Tensor, Tensor]:
+        """Places of a row's proposals in `boxes` and which of them are real: (B, N) and (B, N)."""
+        kinds = {"rpn": self.kept, "no-nms": self.ranked, "no-cls": self.drawn, "no-reg": self.fixed}
+        index, valid = kinds[row.kind]
+        count = self.options.count(row)
+        return index[:, :count], valid[:, :count]
+
+
+def _take(boxes: Tensor, index: Tensor) -> Tensor:
+    """(B, A, 4) and (B, N) -> (B, N, 4)."""
+    return boxes.gather(1, index[..., None].expand(-1, -1, 4))
+
+
+def _sides_of(boxes: Tensor, least: Tensor) -> Tensor:
+    """Which boxes have no side below `least` pixels: (B, A, 4) and (B, 1, 1) -> (B, A)."""
+    return (boxes[..., 2:] - boxes[..., :2] >= least).all(-1)
+
+
+def _random(images: Tensor, like: Tensor, seed: int) -> Tensor:
+    """Uniform numbers in [0, 1), (B, A): those of an image do not depend on the batch it is in."""
+    rows = [torch.rand(like.shape[1], generator=generator("cpu", seed, DRAW, image)) for image in images.cpu().tolist()]
+    return torch.stack(rows).to(like.device)
+
+
+def _classify(model: FasterRCNN, features: Any, boxes: Tensor) -> tuple[Tensor, Tensor]:
+    """Scores (B, R, C + 1) and offsets (B, R, C + 1, 4) of boxes (B, R, 4), a part of them at a time."""
+    images, count, _ = boxes.shape
+    size = max(1, CHUNK // images) if boxes.device.type == "cpu" else count
+    parts = [model.classify(features, part) for part in boxes.split(size, dim=1)]
+    scores = [logits.view(images, -1, logits.shape[-1]) for logits, _ in parts]
+    offsets = [deltas.view(images, -1, *deltas.shape[1:]) for _, deltas in parts]
+    return torch.cat(scores, dim=1), torch.cat(offsets, dim=1)
+
+
+def measure(
+    model: FasterRCNN,
+    make: BatchMaker,
+    dataset: DetectionSet,
+    *,
+    options: Options,
+    batch_size: int,
+    resamples: int,
+    run: Run,
+) -> dict[str, float]:
+    """`ablation/<row>/voc07/mAP`, `.../voc/mAP` (percent) and `.../proposals` (mean number an image) of every row.
+
+    With `resamples`, both means come with the ends of their 95 % intervals, as `.../low` and `.../high`.
+    """
+
+    def answer(batch: Batch) -> list[list[tuple[Detections, int]]]:
+        rows = [zip(found, counts.tolist(), strict=True) for found, counts in detect_rows(model, batch, options)]
+        return [list(image) for image in zip(*rows, strict=True)]
+
+    answers = over_images(model, make, answer, batch_size=batch_size, run=run, name="ablations")
+    return run.ranks.on_main(lambda: _score(dataset, answers, resamples=resamples))
+
+
+def _score(
+    dataset: DetectionSet, answers: Sequence[Sequence[tuple[Detections, int]]], *, resamples: int
+) -> dict[str, float]:
+    metrics: dict[str, float] = {}
+    for row, images in zip(ROWS, zip(*answers, strict=True), strict=True):
+        found = [own for own, _ in images]
+        result = voc_metrics(voc.evaluate(dataset.records, found, dataset.classes))
+        named = {name: result[name] for name in ("voc07/mAP", "voc/mAP") if name in result}
+        if resamples:
+            named |= voc_intervals(voc.rank(dataset.records, found, dataset.classes), resamples=resamples)
+        named["proposals"] = sum(count for _, count in images) / max(1, len(images))
+        metrics |= {f"ablation/{row.name}/{name}": value for name, value in named.items()}
+    return metrics
