@@ -46,6 +46,7 @@ HEADLINES: tuple[tuple[str, str], ...] = (
     ("test/marginal", "{:.2f} nats"),
     ("test/nll", "{:.2f} nats"),
     ("test/squared_error", "{:.2f}"),
+    ("segment/*/dsc", "{:.3f}"),
     ("rca/*", "{:.3f}"),
     ("seconds_per_image", "{:.4f} s"),
     ("train/samples_per_second", "{:.1f} /s"),
