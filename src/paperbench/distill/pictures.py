@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 _MOST_CLASSES = 20
 """Bars that still have room for their names."""
 
+_DECADE = 10
+"""Within a factor of that, an axis without logarithms is easier to read."""
+
 
 def targets(
     images: Images,
@@ -117,7 +120,8 @@ def course(metrics: Path, stages: Mapping[str, str], output: Path) -> None:
             axes.plot(
                 steps, shown, color=COLOURS[number % len(COLOURS)], label=label, marker="o" if len(steps) < 3 else ""
             )
-        if all(value > 0 for _, _, values in lines for value in values):
+        every = [value for _, _, values in lines for value in values]
+        if min(every) > 0 and max(every) > _DECADE * min(every):
             axes.set_yscale("log")
         axes.legend(fontsize=8, frameon=False)
     save(figure, output)
