@@ -17,6 +17,15 @@ IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
 
+@dataclass(frozen=True, eq=False)
+class Stage:
+    """Some layers of a backbone, on the output of the stage before: `channels` at `stride` in all."""
+
+    module: nn.Module
+    channels: int
+    stride: int
+
+
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Backbone:
     """Layers up to the feature map, and what the detector must know about them.
@@ -24,7 +33,8 @@ class Backbone:
     `features` maps (B, 3, H, W) normalised images to (B, channels, ~H / stride, ~W / stride). `layers` are its parts from the
     input on, the units that `frozen_layers` counts: as many of them are left untrained unless told otherwise. `head` maps
     pooled (N, channels, pool_size, pool_size) features to (N, head_channels) and is None where the backbone has none of its
-    own. `pretrained` says whether weights were loaded.
+    own. `pretrained` says whether weights were loaded. `stages` are the same layers, and for ResNet the head's as well, cut where
+    the stride changes: what nets on several maps are made from.
     """
 
     name: str
@@ -38,6 +48,7 @@ class Backbone:
     head: nn.Module | None = None
     head_channels: int = 0
     pretrained: bool = False
+    stages: tuple[Stage, ...] = ()
 
 
 # --- weights ----------------------------------------------------------------------------------------------------------
@@ -141,6 +152,7 @@ def small(weights: str | None = None) -> Backbone:
         rpn_channels=128,
         pool_size=7,
         pretrained=weights is not None,
+        stages=(Stage(net[:2], 48, 4), Stage(net[2:], 128, 8)),
     )
 
 
@@ -200,6 +212,7 @@ def zf(weights: str | None = None) -> Backbone:
         head=net.head,
         head_channels=4096,
         pretrained=weights is not None,
+        stages=(Stage(net.features[:7], 256, 8), Stage(net.features[7:], 256, 16)),
     )
 
 
@@ -221,6 +234,7 @@ def vgg16(weights: str | None = None) -> Backbone:
         head=nn.Sequential(nn.Flatten(), *list(net.classifier)[:-1]),
         head_channels=4096,
         pretrained=weights is not None,
+        stages=(Stage(features[:16], 256, 4), Stage(features[16:23], 512, 8), Stage(features[23:], 512, 16)),
     )
 
 
@@ -244,6 +258,12 @@ def resnet50(weights: str | None = None) -> Backbone:
         head=nn.Sequential(net.layer4, nn.AdaptiveAvgPool2d(1), nn.Flatten()),
         head_channels=2048,
         pretrained=weights is not None,
+        stages=(
+            Stage(nn.Sequential(stem, net.layer1), 256, 4),
+            Stage(net.layer2, 512, 8),
+            Stage(net.layer3, 1024, 16),
+            Stage(net.layer4, 2048, 32),
+        ),
     )
 
 
@@ -261,6 +281,11 @@ def squeezenet1_1(weights: str | None = None) -> Backbone:
         rpn_channels=256,
         pool_size=7,
         pretrained=weights is not None,
+        stages=(
+            Stage(net.features[:5], 128, 4),
+            Stage(net.features[5:8], 256, 8),
+            Stage(net.features[8:], 512, 16),
+        ),
     )
 
 

@@ -8,9 +8,10 @@ from typing import Any
 from torch import nn
 
 from paperbench.detection.anchors import AnchorGrid
-from paperbench.detection.backbones import BACKBONES, freeze
+from paperbench.detection.backbones import BACKBONES, Backbone, freeze
 from paperbench.detection.base import Detector
 from paperbench.detection.config import FasterRCNNModel, ModelConfig
+from paperbench.detection.deformable import deform
 from paperbench.detection.detector import FasterRCNN
 from paperbench.detection.roi_head import BoxPredictor, two_layer_head
 from paperbench.detection.rpn import RPNHead, RPNLoss
@@ -25,8 +26,8 @@ def build(model: ModelConfig, *, classes: Sequence[str], pretrained: bool = True
 
 def build_faster_rcnn(model: FasterRCNNModel, *, classes: Sequence[str], pretrained: bool = True) -> FasterRCNN:
     """Faster R-CNN; arguments as of `build`."""
-    backbone = BACKBONES[model.backbone](model.weights if pretrained else None)
-    freeze(backbone, model.frozen_layers)
+    backbone = make_backbone(model, pretrained=pretrained)
+    deform([backbone.features], model.deformable)
     channels, neck = backbone.channels, None
     if model.projection:
         neck = nn.Sequential(nn.Conv2d(channels, model.projection, 1), nn.ReLU(inplace=True))
@@ -108,6 +109,13 @@ def build_faster_rcnn(model: FasterRCNNModel, *, classes: Sequence[str], pretrai
         mining_nms_iou=model.head.mining_nms_iou,
         classes=classes,
     )
+
+
+def make_backbone(model: FasterRCNNModel, *, pretrained: bool) -> Backbone:
+    """The layers up to the features, the first of them frozen."""
+    backbone = BACKBONES[model.backbone](model.weights if pretrained else None)
+    freeze(backbone, model.frozen_layers)
+    return backbone
 
 
 def parameter_groups(model: Detector, *, backbone_lr_scale: float) -> list[dict[str, Any]]:
