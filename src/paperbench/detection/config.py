@@ -158,6 +158,12 @@ class EvaluationConfig:
     bootstrap: NonNegativeInt = 0
     """Resamples of the test images for 95 % intervals of the mean average precisions (`<metric>/low`, `<metric>/high`); 0: none.
     They hold which images were tested on, not how training would vary with the seed."""
+    ablations: bool = False
+    """Also score what is left without parts of the region proposal network: the rows of table 2, all from one more pass."""
+    ablation_share: Annotated[float, Field(gt=0, le=1)] | None = None
+    """Proposals of these rows, as a share of the paper's numbers; null is `model.rpn.pre_nms_test` over the paper's 6,000."""
+    timed_images: NonNegativeInt = 0
+    """Test images that are detected one by one to measure the parts of the detector (table 5); 0: none."""
 
 
 @dataclass(kw_only=True)

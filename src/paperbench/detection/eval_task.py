@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from paperbench.detection import datasets
+from paperbench.detection import datasets, studies
 from paperbench.detection.config import DetectEval
 from paperbench.detection.describe import describe_data, describe_model
 from paperbench.detection.predict import load_detector, predict
@@ -16,6 +16,7 @@ __all__ = ["plan", "predict", "run"]
 
 def plan(config: DetectEval) -> Mapping[str, str]:
     """What would be evaluated on what, in words."""
+    studies.check(config)
     return {
         "data": describe_data(config.data),
         "model": describe_model(config.model),
@@ -34,4 +35,4 @@ def run(config: DetectEval, run: Run) -> dict[str, float]:
     if run.ranks.is_main:
         scorer.draw(run.directory.figures)
         scorer.write(run.directory.path / "detections")
-    return {**metrics, "seconds_per_image": scorer.seconds_per_image}
+    return {**metrics, "seconds_per_image": scorer.seconds_per_image, **studies.measure(config, scorer)}

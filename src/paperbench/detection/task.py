@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 import torch
 
-from paperbench.detection import datasets
+from paperbench.detection import datasets, studies
 from paperbench.detection.alternating import Alternation
 from paperbench.detection.backbones import check_weights
 from paperbench.detection.base import Detector
@@ -44,6 +44,7 @@ def plan(config: DetectTrain) -> Mapping[str, str]:
 def check(config: DetectTrain) -> None:
     """Raises the error that the data's place, the weights or the model of `config` would end in; quick, computes nothing."""
     datasets.locate(config.data)
+    studies.check(config)
     EpochOrder(1, config.train.batch_size, config.seed, world=config.nproc)
     if config.train.schedule == "alternating":
         check_alternation(config)
@@ -94,7 +95,7 @@ def run(config: DetectTrain, run: Run) -> dict[str, float]:
     if run.ranks.is_main:
         loss_curves(run.directory.metrics_file, run.directory.figures / "losses.png")
         scorer.draw(run.directory.figures)
-    return {**metrics, "seconds_per_image": scorer.seconds_per_image}
+    return {**metrics, "seconds_per_image": scorer.seconds_per_image, **studies.measure(config, scorer)}
 
 
 def trainer(

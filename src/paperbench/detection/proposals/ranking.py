@@ -37,7 +37,22 @@ def propose(
     one value an image: the paper measures it in the original image); up to `post_nms` survive the suppression. Gradients do not
     flow through the coordinates: that is what "approximate" joint training means. P = min(pre_nms, post_nms, A).
     """
-    best, index = scores.topk(min(pre_nms, scores.shape[1]), dim=1)
+    ranked = rank(scores, deltas, anchors, sizes, count=pre_nms, min_size=min_size)
+    return suppress(ranked, count=post_nms, nms_iou=nms_iou)
+
+
+@torch.no_grad()
+def rank(
+    scores: Tensor,
+    deltas: Tensor,
+    anchors: Tensor,
+    sizes: Tensor,
+    *,
+    count: int,
+    min_size: float | Tensor = 16.0,
+) -> Proposals:
+    """The first half of `propose`: the `count` boxes with the highest scores, decoded, cut off, those too small not valid."""
+    best, index = scores.topk(min(count, scores.shape[1]), dim=1)
     chosen = deltas.gather(1, index[..., None].expand(-1, -1, 4))
     decoded = box_ops.clip(box_ops.decode(anchors[index], chosen), sizes)
     side = decoded[..., 2:] - decoded[..., :2]
@@ -46,5 +61,11 @@ def propose(
     # Candidates that are not there go last, so that each row stays in order of score.
     best, order = best.sort(dim=1, descending=True, stable=True)
     decoded = decoded.gather(1, order[..., None].expand(-1, -1, 4))
-    kept, valid = survivors(decoded, best, iou=nms_iou, keep=post_nms)
-    return Proposals(decoded.gather(1, kept[..., None].expand(-1, -1, 4)), best.gather(1, kept), valid)
+    return Proposals(decoded, best, best > float("-inf"))
+
+
+@torch.no_grad()
+def suppress(ranked: Proposals, *, count: int, nms_iou: float = 0.7) -> Proposals:
+    """The second half of `propose`: up to `count` of the ranked boxes, none of which overlaps a better one by more."""
+    kept, valid = survivors(ranked.boxes, ranked.scores, iou=nms_iou, keep=count)
+    return Proposals(ranked.boxes.gather(1, kept[..., None].expand(-1, -1, 4)), ranked.scores.gather(1, kept), valid)

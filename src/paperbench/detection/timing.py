@@ -1,0 +1,112 @@
+"""Where the time of one image goes, in the parts of table 5: convolutions, proposals, and everything for each region.
+
+"Region-wise" is, as in the paper, suppression, pooling, fully connected layers and softmax; the suppression of the proposals is
+counted there too, the layers and the ranking of the proposal network are `proposal`. Images are taken one by one, from the batch
+on the device to the detections on the device.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from statistics import median
+
+import numpy as np
+import torch
+
+from paperbench.detection.batches import Batch, BatchMaker
+from paperbench.detection.detector import FasterRCNN
+from paperbench.detection.postprocess import detections
+from paperbench.detection.proposals.ranking import rank, suppress
+from paperbench.detection.rpn import objectness_score
+from paperbench.engine.run import Run
+
+PARTS = ("conv", "proposal", "region-wise")
+WARM_UP = 3
+"""Images before the clock counts: they build kernels and caches."""
+
+
+class Stopwatch:
+    """Seconds of named parts, read when the device has finished each of them."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
+        self.seconds: dict[str, float] = {}
+
+    @contextmanager
+    def part(self, name: str) -> Iterator[None]:
+        """Adds the time of the block to the part."""
+        self._wait()
+        began = time.perf_counter()
+        yield
+        self._wait()
+        self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - began
+
+    def _wait(self) -> None:
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
+        elif self.device.type == "mps":
+            torch.mps.synchronize()
+
+
+@torch.no_grad()
+def detect_timed(model: FasterRCNN, batch: Batch, watch: Stopwatch) -> None:
+    """`model.detect(batch)`, the time of its parts added to those of `watch`."""
+    with watch.part("conv"):
+        features = model.extract(batch)
+    with watch.part("proposal"):
+        logits, deltas, anchors = model.score_anchors(features)
+        ranked = rank(
+            objectness_score(logits),
+            deltas,
+            anchors,
+            batch.sizes,
+            count=model.pre_nms_test,
+            min_size=model.min_size * batch.scales,
+        )
+    with watch.part("region-wise"):
+        proposals = suppress(ranked, count=model.post_nms_test, nms_iou=model.rpn_nms_iou)
+        logits, deltas = model.classify(features, proposals.boxes)
+        images = len(proposals.boxes)
+        detections(
+            logits.view(images, -1, logits.shape[-1]),
+            deltas.view(images, -1, *deltas.shape[1:]),
+            proposals.boxes,
+            proposals.valid,
+            batch.sizes,
+            target_std=model.target_std,
+            score_threshold=model.score_threshold,
+            nms_iou=model.nms_iou,
+            limit=model.detections_per_image,
+        )
+
+
+def measure(model: FasterRCNN, make: BatchMaker, *, images: int, run: Run) -> dict[str, float]:
+    """`seconds/conv`, `seconds/proposal`, `seconds/region-wise`, `seconds/total`, and `images_per_second`: medians an image.
+
+    At most `images` images of `make`, by rank 0 alone while the others wait. The total is the median of the sums.
+    """
+    return run.ranks.on_main(lambda: _medians(model, make, images=min(images, len(make.dataset)), run=run))
+
+
+def _medians(model: FasterRCNN, make: BatchMaker, *, images: int, run: Run) -> dict[str, float]:
+    training = model.training
+    model.eval()
+    rows: list[dict[str, float]] = []
+    for turn in range(WARM_UP + images):
+        index = np.array([max(0, turn - WARM_UP)])
+        batch = make(index, np.zeros_like(index))
+        watch = Stopwatch(run.device)
+        with run.autocast(), torch.inference_mode():
+            detect_timed(model, batch, watch)
+        if turn >= WARM_UP:
+            rows.append(watch.seconds)
+        run.reporter.progress("time the parts", turn + 1, WARM_UP + images, {})
+    model.train(training)
+    totals = median(sum(row.values()) for row in rows)
+    return {
+        **{f"seconds/{part}": median(row[part] for row in rows) for part in PARTS},
+        "seconds/total": totals,
+        "images_per_second": 1 / totals,
+    }
