@@ -11,7 +11,7 @@ import torch
 from paperbench.distill.nets import mlp
 from paperbench.distill.specialists.coverage import accuracy, conditional_accuracy, coverage
 from paperbench.distill.specialists.nets import (
-    gathered,
+    as_specialist,
     labels_for,
     scattered,
     softmax_corrected,
@@ -70,13 +70,21 @@ def test_a_specialist_starts_as_the_generalist() -> None:
 
 def test_numbers_of_classes_and_the_way_back() -> None:
     assert labels_for((1, 4), 6).tolist() == [2, 0, 2, 2, 1, 2]
-    p = torch.softmax(torch.randn(3, 6, dtype=torch.float64), 1)
-    own = gathered(p, (1, 4))
+    logits = torch.randn(3, 6, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    p = torch.softmax(logits, 1)
+    own = torch.softmax(as_specialist(logits, (1, 4), 0.0), 1)
     torch.testing.assert_close(own.sum(1), torch.ones(3, dtype=torch.float64))
     spread = scattered(own, (1, 4), 6)
     torch.testing.assert_close(spread[:, [1, 4]], p[:, [1, 4]])
     torch.testing.assert_close(spread[:, 6], p[:, [0, 2, 3, 5]].sum(1))
     assert float(spread[:, [0, 2, 3, 5]].abs().sum()) == 0
+
+
+def test_what_the_generalist_tells_a_specialist_is_its_answer_once_corrected() -> None:
+    logits = torch.randn(3, 6, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    correction = dustbin_correction(200, 400)
+    corrected = softmax_corrected(as_specialist(logits, (1, 4), correction), correction)
+    torch.testing.assert_close(corrected, torch.softmax(as_specialist(logits, (1, 4), 0.0), 1))
 
 
 LABELS = torch.tensor([0, 0, 1, 2, 2])

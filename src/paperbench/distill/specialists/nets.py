@@ -41,10 +41,17 @@ def labels_for(members: Sequence[int], classes: int) -> Tensor:
     return own
 
 
-def gathered(probabilities: Tensor, members: Sequence[int]) -> Tensor:
-    """(B, classes) -> (B, |members| + 1): what it says about the known classes, and about all others together."""
-    known = probabilities[:, list(members)]
-    return torch.cat([known, (1 - known.sum(1, keepdim=True)).clamp_min(0)], dim=1)
+def as_specialist(logits: Tensor, members: Sequence[int], correction: float) -> Tensor:
+    """(B, classes) logits of the generalist -> (B, |members| + 1): the same answer as a specialist's logits.
+
+    That is before `correction` is added to the dustbin's: a specialist that learns these beside labels that were oversampled
+    is pulled one way by both, and gives, corrected, what the generalist gives.
+    """
+    log_p = F.log_softmax(logits, dim=1)
+    rest = torch.ones(logits.shape[1], dtype=torch.bool, device=logits.device)
+    rest[list(members)] = False
+    dustbin = log_p[:, rest].logsumexp(1, keepdim=True) - correction
+    return torch.cat([log_p[:, list(members)], dustbin], dim=1)
 
 
 def scattered(probabilities: Tensor, members: Sequence[int], classes: int) -> Tensor:

@@ -25,7 +25,7 @@ from paperbench.distill.specialists.combining import called, combine
 from paperbench.distill.specialists.coverage import conditional_accuracy, coverage
 from paperbench.distill.specialists.nets import (
     SpecialistLearner,
-    gathered,
+    as_specialist,
     labels_for,
     scattered,
     softmax_corrected,
@@ -164,7 +164,8 @@ class Work:
         learner = SpecialistLearner(
             specialist_from(generalist, members), soft_weight=own.soft_weight, temperature=own.temperature
         )
-        targets = None if told is None else gathered(F.softmax(told / own.temperature, dim=1), members)
+        correction = dustbin_correction(len(special), len(others))
+        targets = None if told is None else F.softmax(as_specialist(told, members, correction) / own.temperature, dim=1)
         batches = Jittered(self.train, reach=config.jitter, seed=seed)
 
         def fetch(key: BatchKey) -> Batch:
@@ -190,7 +191,7 @@ class Work:
             checkpoint_every=config.train.checkpoint_every,
         )
         trainer.fit()
-        return cast(SpecialistLearner, trainer.module).net, dustbin_correction(len(special), len(others))
+        return cast(SpecialistLearner, trainer.module).net, correction
 
     # --- all together -------------------------------------------------------------------------------------------------
 
