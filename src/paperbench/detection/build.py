@@ -8,13 +8,12 @@ from typing import Any
 from torch import nn
 
 from paperbench.detection.anchors import AnchorGrid
-from paperbench.detection.backbones import BACKBONES, Backbone, freeze
+from paperbench.detection.assembly import make_backbone, two_stage_settings
 from paperbench.detection.base import Detector
 from paperbench.detection.config import FasterRCNNModel, ModelConfig
 from paperbench.detection.deformable import deform
 from paperbench.detection.detector import FasterRCNN
 from paperbench.detection.roi_head import BoxPredictor, two_layer_head
-from paperbench.detection.rpn import RPNHead, RPNLoss
 from paperbench.detection.unshared import UnsharedFasterRCNN, two_of
 from paperbench.errors import ConfigError
 
@@ -62,7 +61,6 @@ def build_faster_rcnn(model: FasterRCNNModel, *, classes: Sequence[str], pretrai
         )
 
     anchors = AnchorGrid(sizes=model.anchors.sizes, ratios=model.anchors.ratios, stride=backbone.stride)
-    rpn = model.rpn
     features, net = backbone.features, FasterRCNN
     if not model.shared:
         features, neck, net = two_of(features), two_of(neck or nn.Identity()), UnsharedFasterRCNN
@@ -71,51 +69,16 @@ def build_faster_rcnn(model: FasterRCNNModel, *, classes: Sequence[str], pretrai
         neck=neck,
         head=head,
         predictor=BoxPredictor(in_channels=hidden, classes=len(classes)),
-        rpn=RPNHead(
-            in_channels=channels,
-            channels=rpn.channels or backbone.rpn_channels,
-            anchors=anchors.per_location,
-            softmax=rpn.objectness == "softmax",
-        ),
         anchors=anchors,
-        rpn_loss=RPNLoss(
-            positive_iou=rpn.positive_iou,
-            negative_iou=rpn.negative_iou,
-            sampled=rpn.sampled,
-            positive_fraction=rpn.positive_fraction,
-            ignore_cross_boundary=rpn.ignore_cross_boundary,
-            normalisation=rpn.normalisation,
-            weight=rpn.loss_weight,
-            sigma=rpn.sigma,
+        **two_stage_settings(
+            model,
+            channels=channels,
+            rpn_channels=backbone.rpn_channels,
+            anchors_per_location=anchors.per_location,
+            pool_size=pool_size,
+            classes=classes,
         ),
-        pre_nms_train=rpn.pre_nms_train,
-        pre_nms_test=rpn.pre_nms_test,
-        post_nms_train=rpn.post_nms_train,
-        post_nms_test=rpn.post_nms_test,
-        rpn_nms_iou=rpn.nms_iou,
-        min_size=rpn.min_size,
-        rois=model.head.rois,
-        positive_fraction=model.head.positive_fraction,
-        positive_iou=model.head.positive_iou,
-        negative_iou_low=model.head.negative_iou_low,
-        pool=model.head.pool,
-        pool_size=pool_size,
-        target_std=model.head.target_std,
-        sigma=model.head.sigma,
-        score_threshold=model.head.score_threshold,
-        nms_iou=model.head.nms_iou,
-        detections_per_image=model.head.detections,
-        mining=model.head.mining,
-        mining_nms_iou=model.head.mining_nms_iou,
-        classes=classes,
     )
-
-
-def make_backbone(model: FasterRCNNModel, *, pretrained: bool) -> Backbone:
-    """The layers up to the features, the first of them frozen."""
-    backbone = BACKBONES[model.backbone](model.weights if pretrained else None)
-    freeze(backbone, model.frozen_layers)
-    return backbone
 
 
 def parameter_groups(model: Detector, *, backbone_lr_scale: float) -> list[dict[str, Any]]:

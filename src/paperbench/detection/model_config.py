@@ -84,22 +84,30 @@ class HeadConfig:
 
 
 @dataclass(kw_only=True)
-class FasterRCNNModel:
-    """Backbone, region proposal network and detection head."""
+class BackboneModel:
+    """The layers that every detector begins with."""
 
     __pydantic_config__ = STRICT
 
-    name: Literal["faster-rcnn"] = "faster-rcnn"
     backbone: Literal["small", "zf", "vgg16", "resnet50", "squeezenet1_1"] = "vgg16"
     weights: str | None = None
     """None, a file with a state dict, or the name of torchvision's weights (`DEFAULT`, `IMAGENET1K_V1`)."""
-    projection: NonNegativeInt = 0
-    """Channels of a 1x1 convolution after the backbone; 0 leaves its features as they are."""
     frozen_layers: NonNegativeInt | None = None
     """Leading layers (for ResNet: stages) of the backbone that are not trained; null is the backbone's own number: 4 of VGG-16
     (the paper tunes conv3_1 and up), 2 of ResNet-50, none of the others."""
     deformable: NonNegativeInt = 0
     """How many of the backbone's last 3x3 convolutions sample at offsets that are learned (Dai et al., ICCV 2017)."""
+
+
+@dataclass(kw_only=True)
+class FasterRCNNModel(BackboneModel):
+    """Backbone, region proposal network and detection head."""
+
+    __pydantic_config__ = STRICT
+
+    name: Literal["faster-rcnn"] = "faster-rcnn"
+    projection: NonNegativeInt = 0
+    """Channels of a 1x1 convolution after the backbone; 0 leaves its features as they are."""
     shared: bool = True
     """Whether proposals and detector share the backbone; false gives each a backbone of its own (the "unshared" rows)."""
     anchors: AnchorConfig = field(default_factory=AnchorConfig)
