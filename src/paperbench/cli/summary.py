@@ -30,6 +30,8 @@ HEADLINES: tuple[tuple[str, str], ...] = (
     ("proposals/recall50@300", "{:.1f} %"),
     ("test/error", "{:.2f} %"),
     ("test/errors", "{:.0f}"),
+    ("distilled/test/errors", "{:.0f}"),
+    ("specialists/test/errors", "{:.0f}"),
     ("*/test/errors", "{:.0f}"),
     ("*/omitted/errors", "{:.0f}"),
     ("*/test/accuracy", "{:.2f} %"),
