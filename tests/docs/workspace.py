@@ -39,6 +39,7 @@ from tests.data.test_mnist import write_mnist
 from tests.data.test_svhn import HOUSES, write_svhn
 from tests.docs.documents import Command
 from tests.rca import made as segmentations
+from tests.rca.segmenters.made import labelled_sets
 
 DRY = ("train", "estimate", "sweep", "reproduce")
 """Commands that are only looked at."""
@@ -162,6 +163,7 @@ class Workspace:
         write_cub(root)
         for split in ("train", "extra", "test"):
             write_svhn(root, HOUSES, split=split)
+        labelled_sets(root, 120)
         return root
 
     @property

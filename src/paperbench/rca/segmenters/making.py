@@ -18,7 +18,7 @@ from paperbench.rca.segmenters.forest import ForestSegmenter
 from paperbench.rca.segmenters.masks import MaskFolder
 from paperbench.rca.segmenters.multi_atlas import MultiAtlasSegmenter
 from paperbench.rca.segmenters.shares import Shares
-from paperbench.rca.segmenters.unet import UnetSegmenter
+from paperbench.rca.segmenters.unet import UnetSegmenter, ends_of
 
 
 class Segmenter(Protocol):
@@ -52,6 +52,11 @@ def check(model: UnetModel | ForestModel | MultiAtlasModel, shares: Shares) -> N
         raise ConfigError(
             f"{model.name}: {max(model.atlases)} atlases of data.training={len(shares.training)} images; take fewer atlases "
             "or more images"
+        )
+    if isinstance(model, UnetModel) and len(set(ends_of(model, len(shares.training)))) < len(model.epochs):
+        raise ConfigError(
+            f"{model.name}: batches of {model.batch_size} are too large to tell {_listed(model.epochs)} epochs of "
+            f"{len(shares.training)} images apart; take smaller batches, or epochs that lie farther apart"
         )
 
 
@@ -100,7 +105,9 @@ def metrics(found: Sequence[Quality], prefix: str = "segment") -> dict[str, floa
     """Mean Dice scores by stage, and by stage and organ, each with the number of masks; `missed` organs score 0 and are in it."""
     out: dict[str, float] = {}
     groups: dict[str, list[float]] = {}
-    for name, item in [(f"{prefix}/{q.stage}", q) for q in found] + [(f"{prefix}/{q.stage}/{q.label}", q) for q in found]:
+    for name, item in [(f"{prefix}/{q.stage}", q) for q in found] + [
+        (f"{prefix}/{q.stage}/{q.label}", q) for q in found
+    ]:
         groups.setdefault(name, []).append(item.dsc)
     for name, values in groups.items():
         defined = [value for value in values if not math.isnan(value)]

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import defaultdict
 from pathlib import Path
 
+import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
@@ -18,7 +19,7 @@ from paperbench.errors import DataError
 from paperbench.rca.atlas import Atlas, schedule
 from paperbench.rca.cases import Picture
 from paperbench.rca.config import RegistrationConfig
-from paperbench.rca.labels import Labels
+from paperbench.rca.labels import Labels, narrow
 from paperbench.rca.segmenters.config import MultiAtlasModel
 from paperbench.rca.segmenters.masks import MaskFolder
 from paperbench.rca.segmenters.shares import Shares
@@ -29,7 +30,8 @@ LABELS = "truth"
 
 
 class MultiAtlasSegmenter:
-    """Registers and votes; see `making.Segmenter`. `transforms` is the folder in which transforms are kept, None keeps none."""
+    """Registers and votes; see `making.Segmenter`. `transforms` is the folder in which transforms are kept, None keeps none: a run
+    that was stopped finds there what it had registered."""
 
     def __init__(self, model: MultiAtlasModel, transforms: Path | None = None) -> None:
         self.model = model
@@ -37,8 +39,8 @@ class MultiAtlasSegmenter:
         self.stages = tuple(f"multi-atlas-{atlases}" for atlases in model.atlases)
 
     def segment(self, shares: Shares, masks: MaskFolder, run: Run) -> dict[str, float]:
-        """Writes the masks of every stage that are not there yet, each rank its share. Raises ConfigError, through `plan`, for more
-        atlases than training images, DataError for an image that no atlas could be laid on."""
+        """Writes the masks of every stage that are not there yet, each rank its share. Raises DataError for an image that no atlas
+        could be laid on."""
         lacking = {number for stage in self.stages for number in masks.missing(stage)}
         todo = [number for number in shares.segmented if number in lacking]
         pool = {shares.name_of(number): number for number in shares.training}
@@ -64,7 +66,7 @@ class MultiAtlasSegmenter:
             drawings = classifier.draw(taught, [targets[target] for target in chosen])
             for target, drawn in zip(chosen, drawings, strict=True):
                 if not drawn.failure:
-                    votes[target][name] = drawn.maps[LABELS].cpu()
+                    votes[target][name] = torch.from_numpy(narrow(drawn.maps[LABELS].cpu().numpy()))
         for target in targets:
             self._vote(target, votes[target], ranking[target], shares, masks)
         return {}
@@ -97,7 +99,7 @@ class MultiAtlasSegmenter:
             masks.write(stage, target, fused(torch.stack(maps), shares.source.labels))
 
 
-def fused(maps: Tensor, labels: Labels) -> NDArray:
+def fused(maps: Tensor, labels: Labels) -> NDArray[np.int64]:
     """The vote of label maps (N, ...): where organs exclude each other the label (or background) with most votes, of equal ones the
     first, background before all; where they overlap every organ that more than half of the maps have."""
     votes = labels.planes(maps).sum(1)

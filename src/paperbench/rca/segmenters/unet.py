@@ -18,12 +18,14 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from paperbench.config.schema import OptimConfig
+from paperbench.engine.checkpoints import CheckpointStore
 from paperbench.engine.noise import uniform
 from paperbench.engine.optim import build_optimizer, lr_factor
 from paperbench.engine.order import BatchKey, EpochOrder
 from paperbench.engine.run import Run
 from paperbench.engine.seeding import MODEL_INIT, hashed, seed_everything
 from paperbench.engine.trainer import Trainer
+from paperbench.errors import CheckpointError
 from paperbench.rca.cases import Picture, normalised
 from paperbench.rca.cnn import UNet
 from paperbench.rca.segmenters.config import UnetModel
@@ -52,10 +54,9 @@ class Learner(nn.Module):
 
     steps: Tensor
 
-    def __init__(self, *, dims: int, classes: int, width: int, seed: int) -> None:
+    def __init__(self, *, dims: int, classes: int, width: int) -> None:
         super().__init__()
         self.net = UNet(dims, 1 + dims, classes, (width, 2 * width, 4 * width))
-        self.seed = seed
         self.register_buffer("steps", torch.zeros((), dtype=torch.int64))
 
     def forward(self, batch: tuple[Tensor, Tensor, Tensor], generator: torch.Generator) -> dict[str, Tensor]:
@@ -145,6 +146,11 @@ def examples(pictures: Sequence[Picture], grid: Sequence[int], device: torch.dev
     )
 
 
+def ends_of(model: UnetModel, images: int) -> tuple[int, ...]:
+    """The training step after which each stage is reached."""
+    return tuple(math.ceil(epochs * images / model.batch_size) for epochs in model.epochs)
+
+
 class UnetSegmenter:
     """Trains and segments; see `making.Segmenter`."""
 
@@ -153,29 +159,38 @@ class UnetSegmenter:
         self.stages = tuple(f"unet-{epochs}" for epochs in model.epochs)
 
     def segment(self, shares: Shares, masks: MaskFolder, run: Run) -> dict[str, float]:
-        """Writes the masks of every stage; metrics of the training. Goes on from the run's last checkpoint."""
+        """Trains, keeps the weights of every stage, then writes the masks that are not there yet; metrics of the training. Goes on
+        from the run's last checkpoint, and with the next mask."""
         pictures = [shares.read(number) for number in shares.training]
         grid = grid_of(pictures, self.model.side)
         taught = examples(pictures, grid, run.device)
         del pictures
         seed_everything(run.seed, MODEL_INIT)
-        learner = Learner(
-            dims=len(grid), classes=len(taught.values), width=self.model.width, seed=run.seed
-        ).to(run.device)  # fmt: skip
-        order = EpochOrder(
-            len(taught.images), self.model.batch_size, run.seed, run.ranks.rank, run.ranks.world
-        )  # fmt: skip
-        ends = {math.ceil(epochs * order.length / order.batch_size): f"unet-{epochs}" for epochs in self.model.epochs}
+        learner = Learner(dims=len(grid), classes=len(taught.values), width=self.model.width).to(run.device)
+        learnt = self._trainer(learner, taught, run).fit()
+        learner.eval()
+        for stage in self.stages:
+            todo = masks.missing(stage)
+            if run.ranks.any(bool(todo)):
+                learner.net.load_state_dict(weights_of(stage, run))
+                self._segment(stage, todo, learner, taught.values, grid, shares, masks, run)
+        return learnt
+
+    def _trainer(self, learner: Learner, taught: Examples, run: Run) -> Trainer:
+        order = EpochOrder(len(taught.images), self.model.batch_size, run.seed, run.ranks.rank, run.ranks.world)
+        ends = dict(zip(ends_of(self.model, order.length), self.stages, strict=True))
 
         def fetch(key: BatchKey) -> tuple[Tensor, Tensor, Tensor]:
             indices, epochs = (torch.from_numpy(part).to(run.device) for part in (key.indices, key.epochs))
-            draws = uniform(hashed(run.seed, VARIED), indices, epochs, 4 + len(grid))
+            draws = uniform(hashed(run.seed, VARIED), indices, epochs, 4 + taught.targets.dim() - 1)
             return taught.images[indices], taught.targets[indices], draws
 
-        def look() -> dict[str, float]:
-            stage = ends.get(int(learner.steps))
-            if stage is not None:
-                self._segment(stage, learner, taught.values, grid, shares, masks, run)
+        def keep() -> dict[str, float]:
+            step = int(learner.steps)
+            if step in ends:
+                run.ranks.on_main(
+                    lambda: _store(ends[step], run).save({"weights": learner.net.state_dict()}, step=step)
+                )
             return {}
 
         optim = OptimConfig(name="adamw", lr=self.model.lr, schedule="constant", warmup_steps=10)
@@ -192,13 +207,14 @@ class UnetSegmenter:
             log_every=per_epoch,
             checkpoint_every=per_epoch,
             evaluate_at=list(ends),
-            evaluate=look,
-        ).fit()
+            evaluate=keep,
+        )
 
     @torch.no_grad()
     def _segment(
         self,
         stage: str,
+        todo: Sequence[int],
         learner: Learner,
         values: Tensor,
         grid: Sequence[int],
@@ -206,10 +222,30 @@ class UnetSegmenter:
         masks: MaskFolder,
         run: Run,
     ) -> None:
-        """Every image that is to be segmented, each rank its share, decided at full size."""
-        for number in shares.segmented[run.ranks.rank :: run.ranks.world]:
-            image = shares.read(number).image
-            with run.autocast():
-                logits = learner.net(with_places(laid(normalised(image), grid).to(run.device))).float()
-            full = F.interpolate(logits, image.shape, mode=linear(image.ndim), align_corners=False)
-            masks.write(stage, number, values[full.argmax(1)[0]].cpu().numpy())
+        """Images of these numbers, each rank its share, decided at full size."""
+        share = todo[run.ranks.rank :: run.ranks.world]
+        longest = -(-len(todo) // run.ranks.world)
+        for position in range(longest):
+            run.raise_if_stopped()
+            run.reporter.progress(f"segmenting, {stage}", position, longest, {})
+            if position < len(share):
+                image = shares.read(share[position]).image
+                with run.autocast():
+                    logits = learner.net(with_places(laid(normalised(image), grid).to(run.device))).float()
+                full = F.interpolate(logits, image.shape, mode=linear(image.ndim), align_corners=False)
+                masks.write(stage, share[position], values[full.argmax(1)[0]].cpu().numpy())
+
+
+def _store(stage: str, run: Run) -> CheckpointStore:
+    return CheckpointStore(run.checkpoints.directory / stage, run.reporter, sweep=run.ranks.is_main)
+
+
+def weights_of(stage: str, run: Run) -> dict[str, Tensor]:
+    """The net's weights at a stage. Raises CheckpointError where they are gone."""
+    store = _store(stage, run)
+    loaded = run.ranks.on_main(store.load)
+    if loaded is None:
+        raise CheckpointError(
+            f"{store.directory} holds no weights; take {run.checkpoints.directory} away to train anew"
+        )
+    return loaded[0]["weights"]

@@ -1,0 +1,135 @@
+"""The parts that segmenters are made of: losses, variation, votes, trees."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from paperbench.rca.cases import normalised
+from paperbench.rca.forest import boxes, features
+from paperbench.rca.labels import Labels
+from paperbench.rca.segmenters.forest import drawn_by, weighed
+from paperbench.rca.segmenters.multi_atlas import fused
+from paperbench.rca.segmenters.unet import Learner, dice_loss, examples, grid_of, laid, varied, with_places
+from tests.rca.made import picture
+
+TWO = Labels("values", (1, 2), ("one", "two"))
+
+
+# --- U-Net ------------------------------------------------------------------------------------------------------------
+
+
+def test_dice_loss_is_none_for_certainty_and_one_for_a_miss() -> None:
+    targets = torch.zeros(1, 8, 8, dtype=torch.int64)
+    targets[:, :4] = 1
+    right = torch.stack([targets == 0, targets == 1], dim=1).float() * 100
+    assert float(dice_loss(right, targets)) == pytest.approx(0, abs=1e-6)
+    assert float(dice_loss(right.flip(1), targets)) > 0.95
+
+
+def test_dice_loss_leaves_out_classes_that_the_batch_does_not_hold() -> None:
+    targets = torch.zeros(1, 8, 8, dtype=torch.int64)
+    targets[:, :4] = 1
+    right = torch.stack([targets == 0, targets == 1, targets == 2], dim=1).float() * 100
+    assert float(dice_loss(right, targets)) == pytest.approx(0, abs=1e-6)
+
+
+@pytest.mark.parametrize("shape", [(16, 20), (12, 14, 16)])
+def test_the_middle_of_all_draws_changes_nothing(shape: tuple[int, ...]) -> None:
+    images = torch.rand(2, 1, *shape)
+    targets = torch.randint(0, 3, (2, *shape))
+    moved, labels = varied(images, targets, torch.full((2, 4 + len(shape)), 0.5))
+    assert torch.allclose(moved, images, atol=1e-5)
+    assert torch.equal(labels, targets)
+
+
+def test_labels_move_with_their_image() -> None:
+    targets = torch.zeros(1, 32, 32, dtype=torch.int64)
+    targets[:, 10:22, 8:20] = 1
+    draws = torch.tensor([[0.9, 0.2, 0.5, 0.5, 0.8, 0.1]])
+    moved, labels = varied(targets[:, None].float(), targets, draws)
+    assert not torch.equal(labels, targets)
+    assert ((moved[:, 0] > 0.5).long() == labels).float().mean() > 0.98
+
+
+def test_intensities_alone_are_stretched_by_gain_and_offset() -> None:
+    images, targets = torch.rand(1, 1, 8, 8), torch.randint(0, 2, (1, 8, 8))
+    moved, labels = varied(images, targets, torch.tensor([[0.5, 0.5, 1.0, 0.0, 0.5, 0.5]]))
+    assert torch.allclose(moved, images * 1.2 - 0.2, atol=1e-5)
+    assert torch.equal(labels, targets)
+
+
+def test_the_grid_is_the_median_shape_cut_and_rounded_up() -> None:
+    pictures = [picture(k, shape=shape) for k, shape in enumerate([(30, 41), (34, 43), (90, 45)])]
+    assert grid_of(pictures, 128) == (36, 44)
+    assert grid_of(pictures, 32) == (32, 32)
+
+
+def test_images_are_laid_on_larger_and_smaller_grids() -> None:
+    image = np.linspace(0, 1, 24 * 24).reshape(24, 24)
+    assert laid(image, (12, 12)).shape == (1, 1, 12, 12)
+    assert laid(image, (12, 12)).mean() == pytest.approx(image.mean())
+    assert laid(image, (48, 12)).shape == (1, 1, 48, 12)
+    assert torch.equal(laid(image, (24, 24))[0, 0], torch.from_numpy(image).float())
+
+
+def test_places_go_from_one_border_to_the_other() -> None:
+    out = with_places(torch.zeros(2, 1, 5, 3))
+    assert out.shape == (2, 3, 5, 3)
+    assert out[1, 1, :, 0].tolist() == [-1, -0.5, 0, 0.5, 1]
+    assert out[0, 2, 0].tolist() == [-1, 0, 1]
+
+
+def test_classes_are_the_numbers_that_occur_and_the_background_is_the_first() -> None:
+    first = picture(0, shape=(32, 32))
+    assert first.truth is not None
+    first.truth[:] = np.where(first.truth == 1, 9, 4)  # nothing is background
+    taught = examples([first], (32, 32), torch.device("cpu"))
+    assert taught.values.tolist() == [0, 4, 9]
+    assert torch.equal(taught.values[taught.targets[0]], torch.from_numpy(first.truth))
+
+
+def test_a_learner_counts_its_steps_and_keeps_the_count_in_its_state() -> None:
+    torch.manual_seed(0)
+    learner = Learner(dims=2, classes=3, width=4)
+    batch = torch.rand(2, 1, 16, 16), torch.randint(0, 3, (2, 16, 16)), torch.full((2, 6), 0.5)
+    losses = learner(batch, torch.Generator())
+    assert set(losses) == {"loss_cross_entropy", "loss_dice"}
+    assert int(learner.state_dict()["steps"]) == 1
+
+
+# --- forest -----------------------------------------------------------------------------------------------------------
+
+
+def test_sampled_voxels_stand_for_all_of_their_label() -> None:
+    whole = np.array([0] * 90 + [5] * 10)
+    weights = weighed(whole, np.array([0, 0, 0, 5, 5]))
+    assert weights.tolist() == [30, 30, 30, 5, 5]
+
+
+def test_the_first_trees_of_a_forest_are_a_smaller_forest() -> None:
+    from sklearn.ensemble import RandomForestClassifier
+
+    first = picture(0, shape=(24, 24))
+    assert first.truth is not None
+    seen = features(normalised(first.image), boxes(2, seed=0))
+    forest = RandomForestClassifier(n_estimators=4, random_state=0).fit(seen[::3], first.truth.ravel()[::3])
+    one, four = drawn_by(forest, seen, (1, 4))
+    assert np.array_equal(four, forest.predict(seen))
+    assert np.array_equal(one, forest.classes_[forest.estimators_[0].predict(seen).astype(int)])
+
+
+# --- votes ------------------------------------------------------------------------------------------------------------
+
+
+def test_the_label_with_most_votes_stands_and_background_wins_a_tie() -> None:
+    maps = torch.tensor([[1, 1, 0, 2], [1, 2, 1, 2], [2, 0, 0, 1], [0, 0, 1, 0]])
+    assert fused(maps, TWO).tolist() == [1, 0, 0, 2]
+    assert fused(maps[:1], TWO).tolist() == [1, 1, 0, 2]
+
+
+def test_organs_that_overlap_are_voted_on_one_by_one() -> None:
+    labels = Labels("bits", (1, 4), ("one", "two"))
+    maps = torch.tensor([[5, 1, 4, 1], [5, 4, 4, 0], [1, 0, 0, 0]])
+    assert fused(maps, labels).tolist() == [5, 0, 4, 0]
