@@ -95,36 +95,55 @@ def _bars(axes: Axes, values: Tensor, classes: Sequence[str], *, true: int, titl
         axes.set_xticks([true], [classes[true]], fontsize=7)
 
 
+_Line = tuple[str, list[float], list[float]]
+"""Label, steps, values."""
+
+
 def course(metrics: Path, stages: Mapping[str, str], output: Path) -> None:
-    """Loss and test errors of the stages over their steps, from a run's `metrics.jsonl`. stages: name -> how to call it."""
+    """Loss and test errors of the stages over their steps, from a run's `metrics.jsonl`.
+
+    stages: name -> how to call it; stages that are called the same have one colour.
+    """
     records = metriclog.read(metrics)
-    found: list[tuple[str, str, list[tuple[str, list[float], list[float]]]]] = []
-    for key, title, unit in (("train/loss", "loss", "nats"), ("test/error", "test error", "%")):
-        lines = []
-        for name, label in stages.items():
-            points = [
-                (r["step"], r[f"{name}/{key}"]) for r in records if isinstance(r.get(f"{name}/{key}"), int | float)
-            ]
-            if points:
-                lines.append((label, [step for step, _ in points], [value for _, value in points]))
-        if lines:
-            found.append((title, unit, lines))
-    if not found:
+    quantities = (("train/loss", "loss", "nats"), ("test/error", "test error", "%"))
+    panels = [(title, unit, _lines(records, key, stages)) for key, title, unit in quantities]
+    panels = [panel for panel in panels if panel[2]]
+    if not panels:
         return
-    figure = new_figure(4.6 * len(found), 3.2)
-    for column, (title, unit, lines) in enumerate(found, start=1):
-        axes = figure.add_subplot(1, len(found), column)
+    figure = new_figure(4.6 * len(panels), 3.2)
+    for column, (title, unit, lines) in enumerate(panels, start=1):
+        axes = figure.add_subplot(1, len(panels), column)
         tidy(axes, title=title, x="step", y=unit)
-        for number, (label, steps, values) in enumerate(lines):
-            shown = smooth(np.array(values)) if title == "loss" else values
-            axes.plot(
-                steps, shown, color=COLOURS[number % len(COLOURS)], label=label, marker="o" if len(steps) < 3 else ""
-            )
-        every = [value for _, _, values in lines for value in values]
-        if min(every) > 0 and max(every) > _DECADE * min(every):
-            axes.set_yscale("log")
-        axes.legend(fontsize=8, frameon=False)
+        _draw_lines(axes, lines, smoothed=title == "loss")
     save(figure, output)
+
+
+def _lines(records: Sequence[Mapping[str, Any]], key: str, stages: Mapping[str, str]) -> list[_Line]:
+    lines: list[_Line] = []
+    for name, label in stages.items():
+        points = [(r["step"], r[f"{name}/{key}"]) for r in records if isinstance(r.get(f"{name}/{key}"), int | float)]
+        if points:
+            lines.append((label, [step for step, _ in points], [value for _, value in points]))
+    return lines
+
+
+def _draw_lines(axes: Axes, lines: Sequence[_Line], *, smoothed: bool) -> None:
+    labels = list(dict.fromkeys(label for label, _, _ in lines))
+    named: set[str] = set()
+    for label, steps, values in lines:
+        axes.plot(
+            steps,
+            smooth(np.array(values)) if smoothed else values,
+            color=COLOURS[labels.index(label) % len(COLOURS)],
+            label="" if label in named else label,
+            marker="o" if len(steps) < 3 else "",
+            linewidth=1 if sum(other == label for other, _, _ in lines) > 1 else None,
+        )
+        named.add(label)
+    every = [value for _, _, values in lines for value in values]
+    if min(every) > 0 and max(every) > _DECADE * min(every):
+        axes.set_yscale("log")
+    axes.legend(fontsize=8, frameon=False)
 
 
 def bias_curve(

@@ -299,7 +299,7 @@ class Part:
     def _draw(self, logits: Tensor, found: dict[str, float]) -> None:
         """logits: (Nt, K) of the distilled student for the test images."""
         config, figures = self.config, self.run.directory.figures
-        stages = {name: name for name in _stage_names(config)}
+        stages = {name: "teachers" if name.startswith(f"{TEACHER}-") else name for name in _stage_names(config)}
         pictures.course(self.run.directory.metrics_file, stages, figures / "course.png")
         if self.teacher_test is not None and config.evaluation.examples:
             pictures.targets(

@@ -244,7 +244,7 @@ class Work:
 
     def _draw(self, generalist: Net, sets: list[tuple[int, ...]], found: dict[str, float]) -> None:
         figures = self.run.directory.figures
-        names = {name: name for name in (GENERALIST, *(f"specialist-{number}" for number in range(len(sets))))}
+        names = {GENERALIST: GENERALIST, **{f"specialist-{number}": "specialists" for number in range(len(sets))}}
         course(self.run.directory.metrics_file, names, figures / "course.png")
         pictures.confusion(self._covariance(generalist), sets, self.train.classes, figures / "confusion.png")
         pictures.coverage(found, figures / "coverage.png")
