@@ -49,12 +49,21 @@ def scores_file(folder: Path) -> list[str]:
     return [f"scores={file}"]
 
 
+def trained_proposals(folder: Path) -> list[str]:
+    """A detector that has seen a few images, as an override of the experiment `rpn-proposals`."""
+    CliRunner().invoke(
+        app, ["train", "faster-rcnn", "--smoke", "--run-dir", str(folder / "rpn")], catch_exceptions=False
+    )
+    return [f"proposals.run={folder / 'rpn'}"]
+
+
 @pytest.mark.parametrize("experiment", EXPERIMENTS)
 def test_the_experiment_runs_at_smoke_scale(experiment: str, tmp_path: Path) -> None:
-    needs = {"detections": voc_files, "rca-scores": scores_file}
+    needs = {"detections": voc_files, "rca-scores": scores_file, "rpn-proposals": trained_proposals}
     overrides = needs[experiment](tmp_path) if experiment in needs else []
     verb = TASKS[compose(experiment, overrides).task.name].verb
     directory = tmp_path / "run"
+    overrides.append(f"output.root={tmp_path / 'outputs'}")
     result = CliRunner().invoke(app, [verb, experiment, *overrides, "--smoke", "--json", "--run-dir", str(directory)])
     assert result.exit_code == 0, result.output
     results = json.loads(result.stdout)

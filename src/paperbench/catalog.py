@@ -98,6 +98,13 @@ TASKS: dict[str, TaskSpec] = {
             module="paperbench.detection.score_task",
         ),
         TaskSpec(
+            name="detect-proposals",
+            verb="proposals",
+            summary="find boxes that may hold objects, and how many objects they cover",
+            schema="paperbench.detection.region_config:Propose",
+            module="paperbench.detection.proposals.task",
+        ),
+        TaskSpec(
             name="vae-train",
             verb="train",
             summary="train an auto-encoder and measure its bound and likelihood",
@@ -351,7 +358,7 @@ MODELS: dict[str, ModelSpec] = {
     )
 }
 
-_DETECTION = ("detect-train", "detect-eval")
+_DETECTION = ("detect-train", "detect-eval", "detect-proposals")
 _DISTILL = ("distill", "distill-specialists")
 _DIGITS = ("stn-mnist", "stn-addition", "stn-colocalise", "vae-train", "vae-eval", "vae-semi", *_DISTILL)
 

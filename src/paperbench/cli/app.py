@@ -186,6 +186,37 @@ def estimate(
     _start("estimate", experiment, overrides, given, debug)
 
 
+@app.command()
+def proposals(
+    experiment: o.Experiment,
+    overrides: o.Overrides = None,
+    run_dir: o.RunDir = None,
+    seed: o.Seed = None,
+    device: o.Device = None,
+    nproc: o.Nproc = None,
+    smoke: o.Smoke = False,
+    dry_run: o.DryRun = False,
+    json_output: o.Json = False,
+    conf_dir: o.ConfDir = None,
+    debug: o.Debug = False,
+) -> None:
+    """Find boxes that may hold objects and write them to files.
+
+    Boxes that were found before are not searched again.
+    """
+    given = RunOptions(
+        run_dir=run_dir,
+        seed=seed,
+        device=device,
+        nproc=nproc,
+        smoke=smoke,
+        dry_run=dry_run,
+        json_output=json_output,
+        conf_dir=conf_dir,
+    )
+    _start("proposals", experiment, overrides, given, debug)
+
+
 def _start(verb: str, experiment: str, overrides: list[str] | None, given: RunOptions, debug: bool) -> None:
     with guarded(json_output=given.json_output, debug=debug):
         from paperbench.cli import running

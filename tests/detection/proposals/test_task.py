@@ -1,0 +1,56 @@
+"""`paperbench proposals`: files that can be read back, a network's boxes, and errors before anything is written."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from paperbench.cli.app import app
+from paperbench.detection.proposals.sets import read
+
+
+def paperbench(*words: str, code: int = 0) -> str:
+    result = CliRunner().invoke(app, list(words))
+    assert result.exit_code == code, result.output
+    return result.output
+
+
+def test_a_networks_boxes_are_written_and_taken_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    paperbench("train", "faster-rcnn", "--smoke", "--run-dir", "rpn")
+    paperbench("proposals", "rpn-proposals", "--smoke", "proposals.run=rpn", "data.short_side=96", "--run-dir", "a")
+    found = read(Path("a/proposals/test.npz"))
+    assert (found.method, found.split, found.settings) == ("rpn", "test", {"run": "rpn"})
+    assert len(found) == 4
+    assert all(0 < len(boxes) <= 50 for boxes in found.boxes)
+
+    files = [f"proposals.{split}_file=a/proposals/{split}.npz" for split in ("train", "test")]
+    paperbench("proposals", "rpn-proposals", "--smoke", "proposals.method=file", *files, "--run-dir", "b")
+    a, b = (json.loads((Path(run) / "results.json").read_text())["metrics"] for run in "ab")
+    assert a == b
+    assert {"proposals/recall50@100", "train/proposals/AR@100", "proposals/per_image"} <= a.keys()
+    head, *curve = Path("a/proposals/recall_test.csv").read_text().splitlines()
+    assert head == "iou,recall@100"
+    assert len(curve) == 11
+
+    said = paperbench("proposals", "rpn-proposals", "proposals.run=a", "--smoke", code=2)
+    assert "a run of task detect-proposals" in said
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["rpn-proposals"], "needs a trained run"),
+        (["rpn-proposals", "proposals.run=none"], "no run there"),
+        (["faster-rcnn"], "use `paperbench train faster-rcnn`"),
+        (["sliding-windows", "proposals.sliding_windows.step=0"], "proposals.sliding_windows.step"),
+        (["sliding-windows", "splits=[]"], "splits"),
+    ],
+)
+def test_mistakes_are_usage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: list[str], said: str) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert said in paperbench("proposals", *words, "--smoke", code=2)
+    assert list(tmp_path.iterdir()) == []
