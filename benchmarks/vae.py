@@ -2,15 +2,16 @@
 
     uv run python -m benchmarks.vae speed --data-root DIR        # -> results/vae-speed-<device>.csv
     uv run python -m benchmarks.vae likelihood --data-root DIR   # -> results/vae-likelihood-<device>.csv
-    uv run python -m benchmarks.vae bounds --data-root DIR       # -> results/vae-bounds.csv; hours
-    uv run python -m benchmarks.vae bounds --data-root DIR --samples 1000000 --estimators aevb,wake-sleep
+    uv run python -m benchmarks.vae bounds --data-root DIR       # -> results/vae-bounds-10M.csv
+    uv run python -m benchmarks.vae bounds --data-root DIR --samples 1000000 --estimators aevb,wake-sleep   # -> …-1M.csv
 
 `speed`: the loop is that of the example that comes with PyTorch: `torchvision.datasets.MNIST` through a `DataLoader` that turns
 PIL images into tensors, `binary_cross_entropy` and the KL term summed over the batch, the loss read back in every step. All
-sides have the paper's net (500 tanh units, 20 latent dimensions), Adagrad and batches of 100. `ours, float32` is like for like,
-`ours` is what the program chooses (bfloat16 where the processor has it), `ours, 4 stacked` counts the samples of all four models.
-Sides take turns; each number is the median over rounds, a ratio the median of the ratios of neighbouring rounds. No side's first
-step is counted; ours is the rate that the trainer reports.
+sides have the paper's net (500 tanh units, 20 latent dimensions), Adagrad and batches of 100. `ours, float32` is like for like;
+the others are in the type that the program chooses (bfloat16 where the processor has it), and `compiled` with the losses through
+torch.compile, as in every long run. `4 stacked` counts the samples of all four models. Sides take turns; each number is
+the median over rounds, a ratio the median of the ratios of neighbouring rounds. No side's first step, in which it is compiled, is
+counted; ours is the rate that the trainer reports.
 
 `likelihood`: log p(x) by importance sampling, on a model trained for a moment. The loop looks at one image at a time and
 decodes all of its samples at once, in plain PyTorch.
@@ -148,9 +149,10 @@ class Ours:
         config: VaeTrain,
         images: tuple[Pixels, Pixels],
         device: torch.device,
-        precision: str,
-        models: int,
         scratch: Path,
+        *,
+        precision: str = "auto",
+        models: int = 1,
     ) -> None:
         self.config, self.images, self.device, self.scratch = config, images, device, scratch
         self.precision = devices.resolve_precision(precision, device)
@@ -162,16 +164,18 @@ class Ours:
         self.rounds += 1
         self.config.train.samples = (steps + 1) * BATCH
         self.config.train.checkpoint_every = steps + 2
+        torch.compiler.reset()  # it stops compiling one function for the ninth time, and every round has a new one
         parts = [Part.of(self.config, self._run(number), *self.images) for number in range(self.models)]
         for part in parts:
             part.trainer.evaluate = None
         if self.models == 1:
+            parts[0].compile(parts[0].objective)
             return parts[0].trainer.fit()["train/samples_per_second"]
         results = fit_side_by_side([p.trainer for p in parts], lambda numbers: Joint([parts[n] for n in numbers]))
         return sum(result["train/samples_per_second"] for result in results if isinstance(result, dict))
 
     def _run(self, number: int) -> Run:
-        name = f"{self.models}-{self.precision}-{self.rounds}-{number}"
+        name = f"{self.models}-{self.precision}-{self.config.compile}-{self.rounds}-{number}"
         directory = RunDirectory.create(self.scratch, "benchmark", {}, run_dir=self.scratch / name)
         reporter = SilentReporter()
         return Run(
@@ -205,12 +209,12 @@ def speed(arguments: argparse.Namespace) -> None:
         images = load(configured(arguments), device)
         root = unpacked(arguments.data_root, scratch / "torchvision")
         sides: dict[str, Any] = {"DataLoader loop": Loop(root, device)}
-        for name, precision, models in (
-            ("ours, float32", "float32", 1),
-            ("ours", "auto", 1),
-            ("ours, 4 stacked", "auto", 4),
-        ):
-            sides[name] = Ours(configured(arguments), images, device, precision, models, scratch)
+        eager, compiled = configured(arguments, "compile=off"), configured(arguments, "compile=on")
+        sides["ours, float32"] = Ours(eager, images, device, scratch, precision="float32")
+        sides["ours"] = Ours(eager, images, device, scratch)
+        sides["ours, compiled"] = Ours(compiled, images, device, scratch)
+        sides["ours, 4 stacked"] = Ours(eager, images, device, scratch, models=4)
+        sides["ours, 4 stacked, compiled"] = Ours(compiled, images, device, scratch, models=4)
         rates: dict[str, list[float]] = defaultdict(list)
         for turn in range(arguments.rounds + 1):
             for name, side in sides.items():
@@ -237,7 +241,7 @@ def _row(
     first = next(iter(sides))
     low, middle, high = spread(rates[name])
     ratio = median(a / b for a, b in zip(rates[name], rates[first], strict=True))
-    print(f"{what:10} {name:20} {middle:10.4g} {unit:10} {ratio:.2f}", flush=True)
+    print(f"{what:10} {name:26} {middle:10.4g} {unit:10} {ratio:.2f}", flush=True)
     return {
         "what": what,
         "variant": name,
@@ -273,7 +277,7 @@ def likelihood(arguments: argparse.Namespace) -> None:
     with tempfile.TemporaryDirectory() as folder, settings(device, arguments.threads):
         config = configured(arguments, "optim.name=adamw", "optim.lr=1e-3", "prior=false", "train.samples=200000")
         images = load(config, device)
-        ours = Ours(config, images, device, "auto", 1, Path(folder))
+        ours = Ours(config, images, device, Path(folder))
         part = Part.of(config, ours._run(0), *images)
         part.trainer.evaluate = None
         part.trainer.fit()
@@ -344,7 +348,7 @@ def bounds(arguments: argparse.Namespace) -> None:
         print(
             f"{row['estimator']:10} {row['latent']:>3} {row['samples']:>10} {row['test_bound']:>8} {row['published']:>8}"
         )
-    print(write("vae-bounds", rows))
+    print(write(f"vae-bounds-{arguments.samples // 1_000_000}M", rows))
 
 
 def _points(directory: Path, marks: Sequence[int]) -> list[dict[str, Any]]:

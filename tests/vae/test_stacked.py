@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
 from paperbench.engine.run import Run
 from paperbench.errors import PaperbenchError, Stopped, TrainingError
+from paperbench.vae import objectives
 from paperbench.vae.config import VaeTrain
 from paperbench.vae.task import run as run_alone
 from paperbench.vae.task import run_stacked, stack_key
@@ -57,8 +59,9 @@ def test_losses_are_those_of_separate_runs(grid: list[tuple[str, ...]], tmp_path
         ("estimator=wake-sleep",),
         ("bound.form=importance", "bound.samples=3", "binarisation=dynamic"),
         ("model.likelihood=gaussian",),
+        ("model=autoencoder",),
     ],
-    ids=["adagrad, prior, clipped", "sgd, estimator A", "wake-sleep", "importance-weighted", "gaussian"],
+    ids=["adagrad, prior, clipped", "sgd, estimator A", "wake-sleep", "importance-weighted", "gaussian", "autoencoder"],
 )
 def test_every_way_of_learning_can_be_stacked(common: tuple[str, ...], tmp_path: Path) -> None:
     grid = [("model.latent=3", "seed=1"), ("model.latent=6",)]
@@ -141,3 +144,18 @@ def test_what_cannot_be_stacked_says_so() -> None:
     assert stack_key(configured("model=conv-vae")[0]) is None
     mcem = ("estimator=mcem", "model.latent=2", "evaluation.marginal.images=5")
     assert stack_key(configured(*mcem)[0]) is None
+
+
+def test_what_runs_for_long_is_compiled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    compiled: list[Any] = []
+    monkeypatch.setattr(objectives, "Compiled", lambda function, *, tell: compiled.append(function) or function)
+    for number, (overrides, expected) in enumerate(
+        [(("compile=on",), 1), (("compile=auto",), 0), (("compile=off",), 0)]  # `auto`: 2 steps do not pay
+    ):
+        compiled.clear()
+        pairs = [configured("train.samples=40", f"seed={seed}", *overrides) for seed in (0, 1)]
+        run_alone(pairs[0][0], make_run(tmp_path / f"alone-{number}", *pairs[0]))
+        assert len(compiled) == expected
+        runs = [make_run(tmp_path / f"{number}-{seed}", *pair) for seed, pair in enumerate(pairs)]
+        run_stacked([config for config, _ in pairs], runs)
+        assert len(compiled) == 2 * expected  # a stack as a whole
