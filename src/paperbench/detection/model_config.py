@@ -110,6 +110,8 @@ class FasterRCNNModel(BackboneModel):
     """Channels of a 1x1 convolution after the backbone; 0 leaves its features as they are."""
     shared: bool = True
     """Whether proposals and detector share the backbone; false gives each a backbone of its own (the "unshared" rows)."""
+    stages: Literal[1, 2] = 2
+    """1 leaves the proposals out: the anchors themselves are classified and regressed, all of them (table 10)."""
     anchors: AnchorConfig = field(default_factory=AnchorConfig)
     rpn: RpnConfig = field(default_factory=RpnConfig)
     head: HeadConfig = field(default_factory=HeadConfig)

@@ -42,7 +42,9 @@ def sample_regions(
     proposals: (B, P, .); gt_boxes (B, G, 4); gt_labels (B, G), 0 for padding. A quarter at most are objects (overlap at least
     `positive_iou`); the background is what overlaps less, and at least `negative_iou_low` (0.1 in plain Fast R-CNN).
     """
-    boxes, matches = _matched(proposals, gt_boxes, gt_labels, positive_iou=positive_iou, negative_iou_low=negative_iou_low)
+    boxes, matches = _matched(
+        proposals, gt_boxes, gt_labels, positive_iou=positive_iou, negative_iou_low=negative_iou_low
+    )
     drawn = sample(matches.labels, count=rois, positive_fraction=positive_fraction, generator=generator)
     return _with_targets(boxes, matches, drawn, gt_boxes, gt_labels, target_std)
 
