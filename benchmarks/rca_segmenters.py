@@ -5,18 +5,24 @@
 
 Segmenters learn from 60 images and segment 130 others: a U-Net at several stages of its training, a random forest, multi-atlas. 100
 of these are judged and 30, whose truth is used, calibrate; 8 more are the references. A line of the CSV is one organ of one
-segmenter, or of all of them together. Runs are kept below `--runs` and are not made again: the command may be stopped and repeated.
+segmenter, or of all of them together. An organ that a segmenter missed has a real score of 0, which is told with ease: `missed`
+counts these masks, and `found_pearson_r` and `found_mae` leave them out.
+
+Runs are kept below `--runs` and are not made again: the command may be stopped and repeated.
 """
 
 from __future__ import annotations
 
 import argparse
+import csv
 import json
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from benchmarks.common import machine, write
 
@@ -47,28 +53,39 @@ def rows(name: str, folder: Path, seed: int) -> Iterator[dict[str, Any]]:
     """One line an organ, of all segmenters together and of each."""
     results = json.loads((folder / "results.json").read_text())
     metrics = results["metrics"]
-    suffix = "/real_mean"
-    known = [
-        key.removeprefix("rca/").removesuffix(suffix)
-        for key in metrics
-        if key.endswith(suffix) and key.startswith("rca/")
-    ]
-    for group in known:
-        parts = group.split("/")
-        if parts == [""] or (parts[0] == "by" and len(parts) == 2):
-            continue  # organs of different size and difficulty thrown together say little
-        segmenter, label = (parts[1], parts[2]) if parts[0] == "by" else (ALL, parts[0])
-        values = {column: metrics.get(f"rca/{group}/{column}") for column in COLUMNS}
-        yield {
-            "data": name,
-            "segmenter": segmenter,
-            "organ": label,
-            **{column: "" if value is None else f"{value:.4g}" for column, value in values.items()},
-            "references": 8,
-            "seed": seed,
-            "scale": results["scale"],
-            **machine("cpu"),
-        }
+    with (folder / "cases.csv").open(newline="", encoding="utf-8") as file:
+        cases = [line for line in csv.DictReader(file) if line["real"] and line["max"]]
+    organs, segmenters = (list(dict.fromkeys(line[column] for line in cases)) for column in ("label", "segmenter"))
+    for segmenter in (ALL, *segmenters):
+        for organ in organs:
+            group = organ if segmenter == ALL else f"by/{segmenter}/{organ}"
+            values = {column: metrics.get(f"rca/{group}/{column}") for column in COLUMNS}
+            own = [line for line in cases if line["label"] == organ and segmenter in (ALL, line["segmenter"])]
+            yield {
+                "data": name,
+                "segmenter": segmenter,
+                "organ": organ,
+                **{
+                    column: "" if value is None else f"{value:.4g}"
+                    for column, value in {**values, **found(own)}.items()
+                },
+                "references": 8,
+                "seed": seed,
+                "scale": results["scale"],
+                **machine("cpu"),
+            }
+
+
+def found(lines: Sequence[dict[str, str]]) -> dict[str, float | None]:
+    """How many masks missed the organ, and correlation and error of the best score over the others."""
+    real, best = (np.array([float(line[column]) for line in lines]) for column in ("real", "max"))
+    kept = real > 0
+    varies = kept.sum() > 2 and np.ptp(real[kept]) > 0 and np.ptp(best[kept]) > 0
+    return {
+        "missed": int((~kept).sum()),
+        "found_pearson_r": float(np.corrcoef(best[kept], real[kept])[0, 1]) if varies else None,
+        "found_mae": float(np.abs(best - real)[kept].mean()) if kept.any() else None,
+    }
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -87,7 +104,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         write("rca-segmenters-cpu", table)
     for line in table:
         if line["segmenter"] == ALL:
-            print(*(f"{key} {line[key]}" for key in ("data", "organ", *COLUMNS)), sep="  ", flush=True)
+            shown = ("data", "organ", *COLUMNS, "missed", "found_pearson_r", "found_mae")
+            print(*(f"{key} {line[key]}" for key in shown), sep="  ", flush=True)
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ from paperbench.rca.forest import boxes, features
 from paperbench.rca.labels import Labels
 from paperbench.rca.segmenters.forest import drawn_by, weighed
 from paperbench.rca.segmenters.multi_atlas import fused
-from paperbench.rca.segmenters.unet import Learner, dice_loss, examples, grid_of, laid, varied, with_places
+from paperbench.rca.segmenters.unet import Examples, Learner, dice_loss, examples, grid_of, laid, varied, with_places
 from tests.rca.made import picture
 
 TWO = Labels("values", (1, 2), ("one", "two"))
@@ -90,9 +90,19 @@ def test_classes_are_the_numbers_that_occur_and_the_background_is_the_first() ->
     assert torch.equal(taught.values[taught.targets[0]], torch.from_numpy(first.truth))
 
 
+def test_rare_classes_weigh_more_up_to_a_limit() -> None:
+    targets = torch.zeros(1, 100, 100, dtype=torch.int64)
+    targets[0, :10, :10] = 1
+    targets[0, 50, 50] = 2
+    weights = Examples(images=targets[:, None].float(), targets=targets, values=torch.arange(3)).weights()
+    assert weights.mean() == pytest.approx(1)
+    assert float(weights[1] / weights[0]) == pytest.approx(((10_000 - 101) / 100) ** 0.5, rel=1e-4)
+    assert float(weights[2] / weights[0]) == pytest.approx(20, rel=0.02)
+
+
 def test_a_learner_counts_its_steps_and_keeps_the_count_in_its_state() -> None:
     torch.manual_seed(0)
-    learner = Learner(dims=2, classes=3, width=4)
+    learner = Learner(dims=2, weights=torch.ones(3), width=4)
     batch = torch.rand(2, 1, 16, 16), torch.randint(0, 3, (2, 16, 16)), torch.full((2, 6), 0.5)
     losses = learner(batch, torch.Generator())
     assert set(losses) == {"loss_cross_entropy", "loss_dice"}
