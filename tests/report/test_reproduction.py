@@ -259,17 +259,12 @@ def at_paper_scale(
     value: float,
     *,
     table: str = "faster-rcnn/table-9",
-    noted: bool = True,
     **changes: Any,
 ) -> dict[str, Any]:
-    """The document of a table at its paper scale, with data that only seem to be there; `noted`: with what its numbers say
-    about themselves."""
+    """The document of a table at its paper scale, with data that only seem to be there."""
     from paperbench.detection import datasets
 
     monkeypatch.setattr(datasets, "locate", lambda data: None)
-    if not noted:
-        find = published.find
-        monkeypatch.setattr(published, "find", lambda *place: replace(find(*place), note=""))
     content = yaml.safe_load(SHIPPED[table].read_text(encoding="utf-8")) | changes
     file = folder / "table.yaml"
     file.write_text(yaml.safe_dump(content), encoding="utf-8")
@@ -282,7 +277,7 @@ def at_paper_scale(
 def test_only_the_papers_own_data_scale_and_settings_are_held_to_the_tolerance(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    document = at_paper_scale(tmp_path, monkeypatch, 69.0, noted=False)
+    document = at_paper_scale(tmp_path, monkeypatch, 69.0)
     verdicts = {row["row"]: row["cells"]["mAP"]["verdict"] for row in document["rows"]}
     assert verdicts == {
         "lambda 0.1": "outside tolerance, better",
@@ -299,10 +294,12 @@ def test_only_the_papers_own_data_scale_and_settings_are_held_to_the_tolerance(
 def test_a_note_of_the_published_number_keeps_it_from_being_a_reproduction(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    find = published.find
+    monkeypatch.setattr(published, "find", lambda *place: replace(find(*place), note="measured by candlelight"))
     document = at_paper_scale(tmp_path, monkeypatch, 69.0, table="faster-rcnn/table-3")
     cell = cell_of(document, "RPN+VGG shared 300, 07")
     assert cell["verdict"] == "deviates, near"
-    assert any("joint training" in text for text in cell["remarks"])
+    assert any("candlelight" in text for text in cell["remarks"])
     assert document["is_reproduction"] is False
 
 

@@ -5,6 +5,7 @@
 no-nms  without suppression: the best N
 no-cls  without scores: N regressed anchors drawn at random, neither ranked nor suppressed
 no-reg  without regression: the anchors themselves, ranked and suppressed, the best N
+given   other proposals than the network's, if the batch carries any: the best N
 ======  =====================================================================================
 
 The rows of an image overlap: 100 proposals are the first of 300, and what suppression leaves is part of what it was given. So
@@ -17,7 +18,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -35,6 +36,7 @@ from paperbench.detection.nms import survivors
 from paperbench.detection.passes import over_images
 from paperbench.detection.postprocess import detections
 from paperbench.detection.rpn import objectness_score
+from paperbench.detection.windows import classify_in_parts
 from paperbench.engine.run import Run
 from paperbench.engine.seeding import generator
 
@@ -44,10 +46,7 @@ DRAW = 120
 RANKED = 6000
 """Boxes that the paper ranks before suppression at test time."""
 
-CHUNK = 512
-"""Regions that go through the detector at a time on a CPU: their features stay in its caches."""
-
-Kind = Literal["rpn", "no-nms", "no-cls", "no-reg"]
+Kind = Literal["rpn", "no-nms", "no-cls", "no-reg", "given"]
 
 
 @dataclass(frozen=True)
@@ -71,6 +70,9 @@ ROWS = (
 )
 """The nine ablations that the paper prints, and three more of the same kind."""
 
+GIVEN = Row("given", 2000)
+"""The detector on what it was trained on, where that was not the network's: the row of selective search."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Options:
@@ -85,7 +87,7 @@ class Options:
 
     def most(self, kind: Kind) -> int:
         """Proposals of the longest row of a kind."""
-        return max(self.count(row) for row in ROWS if row.kind == kind)
+        return max(self.count(row) for row in (*ROWS, GIVEN) if row.kind == kind)
 
 
 def share_of(pre_nms_test: int) -> float:
@@ -95,13 +97,16 @@ def share_of(pre_nms_test: int) -> float:
 
 @torch.no_grad()
 def detect_rows(model: FasterRCNN, batch: Batch, options: Options) -> list[tuple[list[Detections], Tensor]]:
-    """Of each row of `ROWS`, the detections of every image of the batch and its number of proposals (B,)."""
+    """Of each row of `ROWS`, the detections of every image of the batch and its number of proposals (B,).
+
+    The last is `GIVEN`, of a batch that carries proposals.
+    """
     features = model.extract(batch)
     logits, deltas, anchors = model.score_anchors(features)
     candidates = _Candidates(model, batch, objectness_score(logits), deltas, anchors, options)
-    scores, offsets = _classify(model, features, candidates.boxes)
+    scores, offsets = classify_in_parts(model, features, candidates.boxes)
     answers = []
-    for row in ROWS:
+    for row in rows_of(batch):
         index, valid = candidates.of(row)
         corners = index[..., None].expand(-1, -1, 4)
         found = detections(
@@ -119,8 +124,13 @@ def detect_rows(model: FasterRCNN, batch: Batch, options: Options) -> list[tuple
     return answers
 
 
+def rows_of(batch: Batch) -> tuple[Row, ...]:
+    """The rows that can be made of a batch."""
+    return ROWS if batch.proposals is None else (*ROWS, GIVEN)
+
+
 class _Candidates:
-    """The boxes of all rows (B, R, 4): ranked ones, drawn ones, and anchors, one behind the other."""
+    """The boxes of all rows (B, R, 4): ranked, drawn, anchors, given, one behind the other."""
 
     def __init__(
         self, model: FasterRCNN, batch: Batch, scores: Tensor, deltas: Tensor, anchors: Tensor, options: Options
@@ -147,12 +157,18 @@ class _Candidates:
         index, valid = survivors(still, best, iou=model.rpn_nms_iou, keep=options.most("no-reg"))
         first += drawn.shape[1]
         self.fixed = torch.arange(first, first + index.shape[1], device=order.device).expand_as(index), valid
-        self.boxes = torch.cat([ranked, _take(decoded, drawn), _take(still, index)], dim=1)
+        first += index.shape[1]
+        parts = [ranked, _take(decoded, drawn), _take(still, index)]
+        if batch.proposals is not None:
+            given, valid = (part[:, : options.count(GIVEN)] for part in (batch.proposals.boxes, batch.proposals.valid))
+            self.given = torch.arange(first, first + given.shape[1], device=given.device).expand_as(valid), valid
+            parts.append(given)
+        self.boxes = torch.cat(parts, dim=1)
 
     def of(self, row: Row) -> tuple[Tensor, Tensor]:
         """Places of a row's proposals in `boxes` and which of them are real: (B, N) and (B, N)."""
-        kinds = {"rpn": self.kept, "no-nms": self.ranked, "no-cls": self.drawn, "no-reg": self.fixed}
-        index, valid = kinds[row.kind]
+        parts = {"rpn": "kept", "no-nms": "ranked", "no-cls": "drawn", "no-reg": "fixed", "given": "given"}
+        index, valid = getattr(self, parts[row.kind])
         count = self.options.count(row)
         return index[:, :count], valid[:, :count]
 
@@ -171,16 +187,6 @@ def _random(images: Tensor, like: Tensor, seed: int) -> Tensor:
     """Uniform numbers in [0, 1), (B, A): those of an image do not depend on the batch it is in."""
     rows = [torch.rand(like.shape[1], generator=generator("cpu", seed, DRAW, image)) for image in images.cpu().tolist()]
     return torch.stack(rows).to(like.device)
-
-
-def _classify(model: FasterRCNN, features: Any, boxes: Tensor) -> tuple[Tensor, Tensor]:
-    """Scores (B, R, C + 1) and offsets (B, R, C + 1, 4) of boxes (B, R, 4), a part of them at a time."""
-    images, count, _ = boxes.shape
-    size = max(1, CHUNK // images) if boxes.device.type == "cpu" else count
-    parts = [model.classify(features, part) for part in boxes.split(size, dim=1)]
-    scores = [logits.view(images, -1, logits.shape[-1]) for logits, _ in parts]
-    offsets = [deltas.view(images, -1, *deltas.shape[1:]) for _, deltas in parts]
-    return torch.cat(scores, dim=1), torch.cat(offsets, dim=1)
 
 
 def measure(
@@ -210,7 +216,8 @@ def _score(
     dataset: DetectionSet, answers: Sequence[Sequence[tuple[Detections, int]]], *, resamples: int
 ) -> dict[str, float]:
     metrics: dict[str, float] = {}
-    for row, images in zip(ROWS, zip(*answers, strict=True), strict=True):
+    rows = zip(*answers, strict=True)
+    for row, images in zip((*ROWS, GIVEN), rows, strict=False):  # without given proposals the last has no images
         found = [own for own, _ in images]
         result = voc_metrics(voc.evaluate(dataset.records, found, dataset.classes))
         named = {name: result[name] for name in ("voc07/mAP", "voc/mAP") if name in result}

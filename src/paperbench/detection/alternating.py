@@ -27,6 +27,9 @@ from paperbench.detection.batches import BatchMaker, RegionBatchMaker
 from paperbench.detection.build import parameter_groups
 from paperbench.detection.config import DetectTrain
 from paperbench.detection.detector import FasterRCNN
+from paperbench.detection.model_config import FasterRCNNModel
+from paperbench.detection.proposals.source import proposals_of
+from paperbench.detection.region_config import ProposalConfig
 from paperbench.detection.scoring import Scorer
 from paperbench.detection.steps import ProposalStep, RegionStep, propose_all
 from paperbench.detection.unshared import PROPOSALS, REGIONS
@@ -71,12 +74,21 @@ def turns(*, shared: bool) -> tuple[Turn, ...]:
     )
 
 
+def given_proposals(config: DetectTrain) -> ProposalConfig | None:
+    """How the proposals are made that an unshared detector is trained on; None for those of its own network."""
+    method = config.train.alternation.detector_proposals
+    if config.train.schedule != "alternating" or method == "rpn":
+        return None
+    return ProposalConfig(method=method)
+
+
 def sizes(config: DetectTrain, plan: Sequence[Turn]) -> tuple[list[int], list[int]]:
     """Images in a batch of each step, and the optimizer steps it makes."""
     own = config.train.alternation
     batch = [own.rpn_batch_size or config.train.batch_size if t.proposes else config.train.batch_size for t in plan]
     samples = own.samples or config.train.samples
-    return batch, [-(-samples // images) for images in batch]
+    seen = [(own.rpn_samples or samples) if turn.proposes else samples for turn in plan]
+    return batch, [-(-count // images) for count, images in zip(seen, batch, strict=True)]
 
 
 class Alternation:
@@ -91,6 +103,7 @@ class Alternation:
         self.run = run
         self.scorer = scorer
         self.store = datasets.store(config.data, train_set, run.device)
+        assert isinstance(config.model, FasterRCNNModel)
         self.turns = turns(shared=config.model.shared)
         self.batch_sizes, self.steps = sizes(config, self.turns)
         self._trainable = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
@@ -138,7 +151,7 @@ class Alternation:
     def _make(self, index: int, run: Run) -> dict[str, float]:
         turn = self.turns[index]
         make = self._batches(run, None if turn.proposes else self._proposals(run))
-        self._prepare(turn)
+        self.prepare(turn)
         last = index == len(self.turns) - 1
         return Trainer(
             run=run,
@@ -164,13 +177,17 @@ class Alternation:
         own = self.config.train.alternation.milestones
         return replace(self.config.optim, milestones=own) if own else self.config.optim
 
-    def _proposals(self, run: Run) -> list[NDArray[np.float32]]:
-        """Of the training images as they are stored, by the net as it is now."""
+    def _proposals(self, run: Run) -> Sequence[NDArray[np.float32]]:
+        """Of the training images as they are stored, by the net as it is now or by what the configuration names."""
+        given = given_proposals(self.config)
+        if given is not None:
+            count, root = self.model.post_nms_train, self.config.output.root
+            return proposals_of(self.train_set, given, run, root=root, count=count).boxes
         make = self._batches(run, None, flip=0.0)
         return propose_all(self.model, make, batch_size=self.config.evaluation.batch_size, run=run)
 
     def _batches(
-        self, run: Run, proposals: list[NDArray[np.float32]] | None, *, flip: float | None = None
+        self, run: Run, proposals: Sequence[NDArray[np.float32]] | None, *, flip: float | None = None
     ) -> BatchMaker:
         settings: dict[str, Any] = {
             "flip": self.config.data.flip if flip is None else flip,
@@ -183,7 +200,7 @@ class Alternation:
             return BatchMaker(self.train_set, self.store, **settings)
         return RegionBatchMaker(self.train_set, self.store, proposals, **settings)
 
-    def _prepare(self, turn: Turn) -> None:
+    def prepare(self, turn: Turn) -> None:
         """Initial weights where the step begins anew; gradients for what it trains and nothing else."""
         state = self.model.state_dict()
         for name, value in self._initial.items():

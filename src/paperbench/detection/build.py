@@ -15,6 +15,7 @@ from paperbench.detection.deformable import deform
 from paperbench.detection.detector import FasterRCNN
 from paperbench.detection.roi_head import BoxPredictor, two_layer_head
 from paperbench.detection.unshared import UnsharedFasterRCNN, two_of
+from paperbench.detection.windows import OneStage
 from paperbench.errors import ConfigError
 
 
@@ -61,8 +62,22 @@ def build_faster_rcnn(model: FasterRCNNModel, *, classes: Sequence[str], pretrai
         )
 
     anchors = AnchorGrid(sizes=model.anchors.sizes, ratios=model.anchors.ratios, stride=backbone.stride)
+    settings = two_stage_settings(
+        model,
+        channels=channels,
+        rpn_channels=backbone.rpn_channels,
+        anchors_per_location=anchors.per_location,
+        pool_size=pool_size,
+        classes=classes,
+    )
     features, net = backbone.features, FasterRCNN
-    if not model.shared:
+    if model.stages == 1:
+        if not model.shared:
+            raise ConfigError(
+                "model.shared=false: with model.stages=1 nothing is proposed and nothing to be shared; leave it out"
+            )
+        settings, net = {**settings, "rpn": nn.Identity()}, OneStage
+    elif not model.shared:
         features, neck, net = two_of(features), two_of(neck or nn.Identity()), UnsharedFasterRCNN
     return net(
         backbone=features,
@@ -70,14 +85,7 @@ def build_faster_rcnn(model: FasterRCNNModel, *, classes: Sequence[str], pretrai
         head=head,
         predictor=BoxPredictor(in_channels=hidden, classes=len(classes)),
         anchors=anchors,
-        **two_stage_settings(
-            model,
-            channels=channels,
-            rpn_channels=backbone.rpn_channels,
-            anchors_per_location=anchors.per_location,
-            pool_size=pool_size,
-            classes=classes,
-        ),
+        **settings,
     )
 
 

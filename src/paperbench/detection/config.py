@@ -16,6 +16,7 @@ from paperbench.config.schema import (
     LoopConfig,
     NonNegativeInt,
     OutputConfig,
+    PositiveFloat,
     PositiveInt,
     RunConfig,
     TrainConfig,
@@ -123,11 +124,15 @@ class AlternationConfig:
     __pydantic_config__ = STRICT
 
     samples: NonNegativeInt = 0
-    """Training images seen in each step; 0 takes `train.samples`."""
+    """Training images seen in each step that trains the detector; 0 takes `train.samples`."""
+    rpn_samples: NonNegativeInt = 0
+    """Training images seen in each step that trains the proposals; 0: as many as in the others."""
     rpn_batch_size: NonNegativeInt = 0
     """In the steps that train proposals; 0 takes `train.batch_size`."""
     milestones: tuple[Fraction, ...] = ()
     """Of each step; empty takes `optim.milestones`."""
+    detector_proposals: Literal["rpn", "selective-search"] = "rpn"
+    """What a detector that shares nothing is trained on; that of the ablations of table 2 never saw the network's proposals."""
 
 
 @dataclass(kw_only=True)
@@ -162,6 +167,10 @@ class EvaluationConfig:
     """Also score what is left without parts of the region proposal network: the rows of table 2, all from one more pass."""
     ablation_share: Annotated[float, Field(gt=0, le=1)] | None = None
     """Proposals of these rows, as a share of the paper's numbers; null is `model.rpn.pre_nms_test` over the paper's 6,000."""
+    pyramid: tuple[PositiveFloat, ...] = ()
+    """Sizes of the image, as multiples of its own, at which a one-stage model is evaluated as well: `pyramid/voc07/mAP`."""
+    pyramid_side: PositiveFloat = 224.0
+    """Windows are pooled at the size that brings them closest to this many pixels squared (SPP-net's choice)."""
     timed_images: NonNegativeInt = 0
     """Test images that are detected one by one to measure the parts of the detector (table 5); 0: none."""
 

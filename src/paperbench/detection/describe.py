@@ -48,7 +48,9 @@ def describe_schedule(config: DetectTrain) -> str:
     train, optim = config.train, config.optim
     if train.schedule == "alternating":
         samples = train.alternation.samples or train.samples
-        count = "4 steps" if config.model.shared else "2 steps, nothing shared"
-        return f"alternating, {count} of {samples:,} images each, {optim.name} {optim.lr:g}, {optim.schedule}"
+        proposing = train.alternation.rpn_samples or samples
+        seen = f"{samples:,} images each" if proposing == samples else f"{proposing:,} and {samples:,} images in turn"
+        count = "4 steps" if getattr(config.model, "shared", True) else "2 steps, nothing shared"
+        return f"alternating, {count} of {seen}, {optim.name} {optim.lr:g}, {optim.schedule}"
     steps = -(-train.samples // train.batch_size)
     return f"{train.samples:,} images in {steps:,} steps of {train.batch_size}, {optim.name} {optim.lr:g}, {optim.schedule}"

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import torch
 
 from paperbench.detection import datasets, studies
-from paperbench.detection.alternating import Alternation
+from paperbench.detection.alternating import Alternation, given_proposals
 from paperbench.detection.backbones import check_weights
 from paperbench.detection.base import Detector
 from paperbench.detection.batches import BatchMaker
@@ -17,6 +17,7 @@ from paperbench.detection.describe import describe_data, describe_model, describ
 from paperbench.detection.detector import FasterRCNN
 from paperbench.detection.export import export_model
 from paperbench.detection.predict import predict
+from paperbench.detection.proposals import making
 from paperbench.detection.scoring import Scorer
 from paperbench.engine.figures import loss_curves
 from paperbench.engine.optim import build_optimizer, lr_factor
@@ -56,10 +57,20 @@ def check(config: DetectTrain) -> None:
 
 def check_alternation(config: DetectTrain) -> None:
     """Raises `ConfigError` for nets that are not trained in turn, and for batches that cannot be shared out."""
-    if config.model.name != "faster-rcnn":
+    if config.model.name != "faster-rcnn" or config.model.stages == 1:
+        what = config.model.name if config.model.name != "faster-rcnn" else "model.stages=1"
         raise ConfigError(
-            f"train.schedule=alternating trains model.name=faster-rcnn in turn, not {config.model.name}; give train.schedule=joint"
+            f"train.schedule=alternating trains the two stages of model.name=faster-rcnn in turn, not {what}; "
+            "give train.schedule=joint"
         )
+    given = given_proposals(config)
+    if given is not None:
+        if config.model.shared:
+            raise ConfigError(
+                f"train.alternation.detector_proposals={given.method}: step 4 trains the detector on the network's own proposals; "
+                "give model.shared=false as well"
+            )
+        making.check(given)
     images = config.train.alternation.rpn_batch_size
     if images % config.nproc:
         raise ConfigError(
