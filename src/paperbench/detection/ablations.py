@@ -20,8 +20,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+import numpy as np
 import torch
 from torch import Tensor
+from torchvision.ops import batched_nms
 
 from paperbench.data.detection import DetectionSet
 from paperbench.detection import boxes as box_ops
@@ -31,10 +33,9 @@ from paperbench.detection.evaluation import voc
 from paperbench.detection.evaluation.detections import Detections
 from paperbench.detection.evaluation.metrics import voc_metrics
 from paperbench.detection.evaluation.resampling import voc_intervals
-from paperbench.detection.inference import per_image
 from paperbench.detection.nms import survivors
 from paperbench.detection.passes import over_images
-from paperbench.detection.postprocess import detections
+from paperbench.detection.postprocess import SMALLEST_SIDE
 from paperbench.detection.rpn import objectness_score
 from paperbench.detection.windows import classify_in_parts
 from paperbench.engine.run import Run
@@ -105,23 +106,9 @@ def detect_rows(model: FasterRCNN, batch: Batch, options: Options) -> list[tuple
     logits, deltas, anchors = model.score_anchors(features)
     candidates = _Candidates(model, batch, objectness_score(logits), deltas, anchors, options)
     scores, offsets = classify_in_parts(model, features, candidates.boxes)
-    answers = []
-    for row in rows_of(batch):
-        index, valid = candidates.of(row)
-        corners = index[..., None].expand(-1, -1, 4)
-        found = detections(
-            scores.gather(1, index[..., None].expand(-1, -1, scores.shape[-1])),
-            offsets.gather(1, index[..., None, None].expand(-1, -1, *offsets.shape[2:])),
-            candidates.boxes.gather(1, corners),
-            valid,
-            batch.sizes,
-            target_std=model.target_std,
-            score_threshold=model.score_threshold,
-            nms_iou=model.nms_iou,
-            limit=model.detections_per_image,
-        )
-        answers.append(([own for own, _ in per_image(found, None, batch)], valid.sum(1)))
-    return answers
+    answers = _Answers(model, batch, scores, offsets, candidates.boxes)
+    chosen = [candidates.of(row) for row in rows_of(batch)]
+    return [(answers.of(index, valid), valid.sum(1)) for index, valid in chosen]
 
 
 def rows_of(batch: Batch) -> tuple[Row, ...]:
@@ -171,6 +158,37 @@ class _Candidates:
         index, valid = getattr(self, parts[row.kind])
         count = self.options.count(row)
         return index[:, :count], valid[:, :count]
+
+
+class _Answers:
+    """What the detector says of every box: the classes whose score passes the threshold, best first, N in all."""
+
+    def __init__(self, model: FasterRCNN, batch: Batch, scores: Tensor, offsets: Tensor, boxes: Tensor) -> None:
+        self.model = model
+        self.shape = scores.shape[:2]
+        self.classes = scores.shape[2] - 1
+        probability = scores.softmax(-1)[..., 1:]
+        image, region, label = torch.nonzero(probability > model.score_threshold, as_tuple=True)
+        score = probability[image, region, label]
+        box = box_ops.decode(boxes[image, region], offsets[image, region, label + 1], model.target_std)
+        limits = batch.sizes.flip(-1).repeat(1, 2).to(box.dtype)
+        box = box.clamp(min=0).minimum(limits[image])
+        large = (box[:, 2:] - box[:, :2] >= SMALLEST_SIDE).all(-1)
+        order = score.masked_fill(~large, -1.0).argsort(descending=True, stable=True)[: int(large.sum())]
+        self.image, self.region, self.label = image[order], region[order], label[order]
+        self.score, self.box = score[order], box[order]
+        self.stored = self.box / batch.scales[self.image][:, None]
+
+    def of(self, index: Tensor, valid: Tensor) -> list[Detections]:
+        """The detections of each image with these boxes (B, N) alone, as `postprocess.detections` would give them."""
+        member = torch.zeros(self.shape, dtype=torch.bool, device=valid.device).scatter_(1, index, valid)
+        own = torch.nonzero(member[self.image, self.region]).flatten()
+        groups = self.image[own] * self.classes + self.label[own]
+        kept = own[batched_nms(self.box[own], self.score[own], groups, self.model.nms_iou)]
+        parts = (self.image, self.stored, self.score.float(), self.label + 1)
+        image, boxes, scores, labels = (part[kept].cpu().numpy() for part in parts)
+        rows = [np.flatnonzero(image == number)[: self.model.detections_per_image] for number in range(len(index))]
+        return [Detections(boxes=boxes[row], scores=scores[row], labels=labels[row]) for row in rows]
 
 
 def _take(boxes: Tensor, index: Tensor) -> Tensor:

@@ -18,7 +18,7 @@ from paperbench.detection.detector import FasterRCNN
 from paperbench.detection.postprocess import DetectionBatch, detections
 from paperbench.detection.proposals import Proposals
 
-CHUNK = 512
+CHUNK = 256
 """Regions that go through a head at a time on a CPU: their features stay in its caches."""
 
 
