@@ -26,6 +26,8 @@ HEADLINES: tuple[tuple[str, str], ...] = (
     ("coco/AP", "{:.1f} %"),
     ("coco/AP50", "{:.1f} %"),
     ("coco/AP75", "{:.1f} %"),
+    ("pyramid/voc07/mAP", "{:.1f} %"),
+    ("pyramid/coco/AP50", "{:.1f} %"),
     ("proposals/recall50@100", "{:.1f} %"),
     ("proposals/recall50@300", "{:.1f} %"),
     ("test/error", "{:.2f} %"),
@@ -51,6 +53,7 @@ HEADLINES: tuple[tuple[str, str], ...] = (
     ("segment/*/dsc", "{:.3f}"),
     ("rca/*", "{:.3f}"),
     ("seconds_per_image", "{:.4f} s"),
+    ("seconds/*", "{:.4f} s"),
     ("train/samples_per_second", "{:.1f} /s"),
 )
 """Metrics worth a line, in this order, and how they are written. Anything else is written with four digits."""

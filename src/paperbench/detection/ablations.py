@@ -227,7 +227,12 @@ def measure(
         return [list(image) for image in zip(*rows, strict=True)]
 
     answers = over_images(model, make, answer, batch_size=batch_size, run=run, name="ablations")
-    return run.ranks.on_main(lambda: _score(dataset, answers, resamples=resamples))
+    metrics = run.ranks.on_main(lambda: _score(dataset, answers, resamples=resamples))
+    for row in (*ROWS, GIVEN):
+        if f"ablation/{row.name}/voc07/mAP" in metrics:
+            mean, count = (metrics[f"ablation/{row.name}/{name}"] for name in ("voc07/mAP", "proposals"))
+            run.reporter.message(f"{row.name}: voc07/mAP {mean:.1f} % from {count:.0f} proposals an image")
+    return metrics
 
 
 def _score(
