@@ -20,8 +20,8 @@ from paperbench.config.schema import (
     RunConfig,
     TrainConfig,
 )
-from paperbench.detection.config import DataConfig, EvaluationConfig, ShapesData
-from paperbench.detection.model_config import HeadConfig
+from paperbench.detection.config import DataConfig, ShapesData
+from paperbench.detection.model_config import BackboneModel, HeadConfig
 
 # --- proposals --------------------------------------------------------------------------------------------------------
 
@@ -129,18 +129,13 @@ class RidgeConfig:
 
 
 @dataclass(kw_only=True)
-class RegionModel:
+class RegionModel(BackboneModel):
     """What the three detectors share: a backbone, a head on pooled regions, and what is fitted on its features."""
 
     __pydantic_config__ = STRICT
 
-    backbone: Literal["small", "zf", "vgg16", "resnet50", "squeezenet1_1"] = "vgg16"
-    weights: str | None = None
-    """None, a file with a state dict, or the name of torchvision's weights (`DEFAULT`, `IMAGENET1K_V1`)."""
     projection: NonNegativeInt = 0
     """Channels of a 1x1 convolution after the backbone; 0 leaves its features as they are."""
-    frozen_layers: NonNegativeInt | None = None
-    """Leading layers of the backbone that are not trained; null is the backbone's own number."""
     head: HeadConfig = field(default_factory=lambda: HeadConfig(rois=64, negative_iou_low=0.1))
     classifier: Literal["softmax", "svm"] = "softmax"
     features: Literal["pool5", "fc6", "fc7"] = "fc7"
@@ -175,8 +170,11 @@ class SPPNetModel(RegionModel):
     """Cells on a side of each level: 50 in all."""
     classifier: Literal["softmax", "svm"] = "svm"
     boxes: Boxes = "ridge"
-    pretrain: NonNegativeFloat = 0.0
-    """Share of the training images after which the convolutions stay as they are; 0: they are never trained here."""
+    pretrain: NonNegativeInt = 0
+    """Images whose warped regions the convolutions learn to classify before they are fixed: stands in for ImageNet where there
+    are no weights. 0: they are fixed as they begin."""
+    pretrain_crops: Annotated[tuple[PositiveInt, ...], Field(min_length=1)] = (32, 64)
+    """Sides that the regions are warped to in turn (multi-size training, section 2.3)."""
 
 
 @dataclass(kw_only=True)
@@ -205,16 +203,25 @@ RegionModelConfig = Annotated[FastRCNNModel | SPPNetModel | RCNNModel, Field(dis
 
 
 @dataclass(kw_only=True)
-class RegionEvaluation(EvaluationConfig):
+class RegionEvaluation:
     """How detections are made and scored."""
 
     __pydantic_config__ = STRICT
 
+    batch_size: PositiveInt = 4
+    sheet_images: NonNegativeInt = 12
+    """Test images drawn with ground truth and detections in `figures/`."""
+    proposals: bool = True
+    """Also score the proposals: recall over IoU and number of proposals."""
+    bootstrap: NonNegativeInt = 0
+    """Resamples of the test images for 95 % intervals of the mean average precisions (`<metric>/low`, `<metric>/high`); 0: none.
+    They hold which images were tested on, not how training would vary with the seed."""
     variants: tuple[Variant, ...] = ()
     """Also measured with the same weights, as `<variant>/<metric>`: without box regression, with `model.svd`, with SVMs in
     place of softmax or the other way round."""
-    parts: bool = False
-    """Also measure where the time goes: `seconds/<part>` of an image, `svd/seconds/<part>` with the variant."""
+    timed_images: NonNegativeInt = 0
+    """Test images that are detected one by one to measure where the time goes: `seconds/<part>` (Fast R-CNN, figure 2), and
+    `svd/seconds/<part>` with the variant; 0: none."""
 
 
 @dataclass(kw_only=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +19,7 @@ from paperbench.detection.predict import load_detector
 from paperbench.detection.proposals import making, selective, sets
 from paperbench.detection.proposals.sets import ProposalSet
 from paperbench.detection.region_config import ProposalConfig
+from paperbench.engine import device as devices
 from paperbench.engine.run import Run
 from paperbench.errors import ConfigError
 
@@ -45,7 +47,12 @@ def proposals_of(
         path = Path(file or "").expanduser()
         return sets.read(path).of(dataset, source=str(path)).best(count)
     if config.method == "rpn":
-        boxes = _of_network(dataset, config, run)
+
+        def report(done: int, total: int) -> None:
+            run.raise_if_stopped()
+            run.reporter.progress("propose", done, total, {})
+
+        boxes = of_network(dataset, config, run.device, run.precision, report)
         return making.as_set(dataset, boxes, config, {"run": config.run}).best(count)
     run.reporter.message(f"{dataset.name} {dataset.split}: {config.method} on {len(dataset)} images")
     own = making.make(
@@ -64,12 +71,18 @@ def proposals_of(
     return making.as_set(dataset, boxes, config, making.settings_of(config)).best(count)
 
 
-def _of_network(dataset: DetectionSet, config: ProposalConfig, run: Run) -> list[NDArray[np.float32]]:
+def of_network(
+    dataset: DetectionSet,
+    config: ProposalConfig,
+    device: torch.device,
+    precision: str,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> list[NDArray[np.float32]]:
     """What the region proposal network of another run proposes at test, with that run's own sizes of images."""
-    trained, model = network(config.run or "", run.device)
+    trained, model = network(config.run or "", device)
     make = BatchMaker(
         dataset,
-        datasets.store(trained.data, dataset, run.device),
+        datasets.store(trained.data, dataset, device),
         flip=0.0,
         seed=0,
         multiple=model.multiple,
@@ -79,16 +92,15 @@ def _of_network(dataset: DetectionSet, config: ProposalConfig, run: Run) -> list
     found: list[NDArray[np.float32]] = []
     size = trained.evaluation.batch_size
     for start in range(0, len(dataset), size):
-        run.raise_if_stopped()
         indices = np.arange(start, min(start + size, len(dataset)))
         batch = make(indices, np.zeros_like(indices))
-        with run.autocast(), torch.inference_mode():
+        with devices.autocast(device, precision), torch.inference_mode():
             proposals = model.propose(batch)
         boxes = (proposals.boxes / batch.scales.view(-1, 1, 1)).cpu().numpy()
         for index, rows, valid in zip(indices.tolist(), boxes, proposals.valid.cpu().numpy(), strict=True):
             record = dataset.records[index]
             found.append(selective.tidy(rows[valid], record.height, record.width, min_side=config.min_side))
-        run.reporter.progress("propose", len(found), len(dataset), {})
+        progress(len(found), len(dataset))
     return found
 
 

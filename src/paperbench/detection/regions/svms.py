@@ -1,0 +1,115 @@
+"""Linear SVMs on features of regions, with hard negative mining (R-CNN, section 2.3)."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.svm import LinearSVC
+
+from paperbench.data.detection import DetectionSet
+from paperbench.detection.region_config import SvmConfig
+from paperbench.detection.regions.features import Array, overlaps, usable
+
+HARD, EASY = -1.0001, -1.2
+"""A negative whose margin is above the one is added, one below the other is let go (R-CNN's code)."""
+MOST_STEPS = 5000
+
+
+@dataclass
+class _Class:
+    """One classifier while it is fitted: examples, and its hyperplane once there is one."""
+
+    positives: list[Array] = field(default_factory=list)
+    negatives: list[Array] = field(default_factory=list)
+    weight: Array | None = None
+    bias: float = 0.0
+    new: int = 0
+
+    def margins(self, features: Array) -> Array:
+        assert self.weight is not None
+        return features @ self.weight + self.bias
+
+    def fit(self, config: SvmConfig) -> None:
+        """Fits anew and lets easy negatives go."""
+        positives, negatives = np.concatenate(self.positives), np.concatenate(self.negatives)
+        svm = LinearSVC(
+            C=config.c,
+            loss="hinge",
+            intercept_scaling=config.bias_scale,  # pyright: ignore[reportArgumentType]
+            class_weight={1: config.positive_weight},
+            random_state=0,
+            max_iter=MOST_STEPS,
+        )
+        labels = np.repeat([1, 0], [len(positives), len(negatives)])
+        with warnings.catch_warnings():
+            warnings.simplefilter(
+                "ignore", ConvergenceWarning
+            )  # it is fitted again and again; the last steps hardly matter
+            svm.fit(np.concatenate([positives, negatives]), labels)
+        self.weight, self.bias = np.asarray(svm.coef_, np.float32)[0], float(np.ravel(svm.intercept_)[0])
+        self.negatives = [negatives[self.margins(negatives) >= EASY]]
+        self.new = 0
+
+
+def fit_svms(
+    dataset: DetectionSet,
+    proposals: Sequence[Array],
+    features: Callable[[int], Array],
+    *,
+    config: SvmConfig,
+    order: NDArray[np.int64],
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> tuple[Array, Array, float]:
+    """One classifier a class: weights (C, D), biases (C), and the factor that features are multiplied by.
+
+    `features(i)` (P + G, D): of the proposals of image i, then of its objects. order: the images in the order in which hard
+    negatives are looked for, once. A class without an object gets the weight 0 and the bias -10, and is never found.
+    """
+    first = order[: config.start_images]
+    scale = _scale([features(int(image)) for image in first], config.feature_norm)
+    classes = [_Class() for _ in dataset.classes]
+    started, width = False, 0
+    for place, image in enumerate(order.tolist()):
+        truth, labels, boxes = usable(dataset, proposals, image)
+        rows = features(image) * scale
+        width = rows.shape[1]
+        for label, own in enumerate(classes, start=1):
+            mine = truth[labels == label]
+            own.positives.append(rows[len(boxes) :][labels == label])
+            background = rows[: len(boxes)]
+            if len(mine):
+                background = background[overlaps(boxes, mine).max(axis=1) < config.negative_iou]
+            if own.weight is not None:
+                background = background[own.margins(background) > HARD]
+                own.new += len(background)
+            own.negatives.append(background)
+        if not started and place + 1 == len(first):
+            started = True
+            _refit(classes, config, least=-1)
+        elif started:
+            _refit(classes, config, least=config.refit_every)
+        progress(place + 1, len(order))
+    _refit(classes, config, least=0)
+    weights = [own.weight if own.weight is not None else np.zeros(width, np.float32) for own in classes]
+    biases = [own.bias if own.weight is not None else -10.0 for own in classes]
+    return np.stack(weights), np.array(biases, np.float32), scale
+
+
+def _refit(classes: Sequence[_Class], config: SvmConfig, *, least: int) -> None:
+    """Fits those with more than `least` new negatives, or none fitted yet, of which there are examples of both kinds."""
+    for own in classes:
+        due = own.weight is None or own.new > least
+        if due and sum(map(len, own.positives)) and sum(map(len, own.negatives)):
+            own.fit(config)
+
+
+def _scale(features: Sequence[Array], norm: float) -> float:
+    """What makes the mean norm of features `norm`; 1 for 0."""
+    rows = np.concatenate(features) if features else np.zeros((0, 1), np.float32)
+    mean = float(np.linalg.norm(rows, axis=1).mean()) if len(rows) else 0.0
+    return norm / mean if norm and mean else 1.0
