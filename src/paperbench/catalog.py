@@ -248,6 +248,36 @@ MODELS: dict[str, ModelSpec] = {
             source="Ren et al., Faster R-CNN, TPAMI 2016",
         ),
         ModelSpec(
+            name="fpn",
+            tasks=("detect-train", "detect-eval"),
+            summary="Faster R-CNN on a feature pyramid",
+            source="Lin et al., Feature Pyramid Networks, CVPR 2017",
+        ),
+        ModelSpec(
+            name="mask-rcnn",
+            tasks=("detect-train", "detect-eval"),
+            summary="FPN with a mask for every object",
+            source="He et al., Mask R-CNN, ICCV 2017",
+        ),
+        ModelSpec(
+            name="rfcn",
+            tasks=("detect-train", "detect-eval"),
+            summary="regions that vote in position-sensitive maps",
+            source="Dai et al., R-FCN, NIPS 2016",
+        ),
+        ModelSpec(
+            name="ssd",
+            tasks=("detect-train", "detect-eval"),
+            summary="boxes of every class straight from several maps",
+            source="Liu et al., SSD, ECCV 2016",
+        ),
+        ModelSpec(
+            name="yolo",
+            tasks=("detect-train", "detect-eval"),
+            summary="one net, one grid of cells, version 1",
+            source="Redmon et al., You Only Look Once, CVPR 2016",
+        ),
+        ModelSpec(
             name="fcn",
             tasks=("stn-mnist", "stn-addition"),
             summary="two fully connected hidden layers",

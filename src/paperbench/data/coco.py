@@ -31,6 +31,7 @@ class _Objects(NamedTuple):
     xywh: NDArray[np.float64]
     area: NDArray[np.float64]
     crowd: NDArray[np.bool_]
+    segmentation: list[Any]
 
 
 def find(root: str | None, split: str) -> tuple[Path, Path]:
@@ -81,9 +82,11 @@ def read(*, root: str | None = None, split: str, on_bad_box: OnBadBox = "error",
     order = np.argsort(objects.image, kind="stable")
     order = order[sound[order]]
     starts = np.searchsorted(objects.image[order], np.arange(len(images) + 1))
-    records = []
+    records: list[Record] = []
+    places: list[NDArray[np.int64]] = []
     for i, image in enumerate(images):
         own = order[starts[i] : starts[i + 1]]
+        places.append(own)
         records.append(
             Record(
                 image_id=image["id"],
@@ -97,12 +100,26 @@ def read(*, root: str | None = None, split: str, on_bad_box: OnBadBox = "error",
                 area=objects.area[own].astype(np.float32),
             )
         )
+
+    def masks(index: int) -> NDArray[np.bool_]:
+        height, width = records[index].height, records[index].width
+        seen = np.zeros((len(places[index]), height, width), bool)
+        for mask, k in zip(seen, places[index].tolist(), strict=True):
+            try:
+                mask[:] = _mask(objects.segmentation[k], height, width)
+            except ValueError as error:
+                raise DataError(
+                    f"{annotations}, annotation {objects.ids[k]}: {error}; masks need one (models without masks do not)"
+                ) from error
+        return seen
+
     return DetectionSet(
         name="coco",
         split=split,
         classes=names,
         records=records,
         decode=lambda index: decode_rgb(paths[index]),
+        masks=masks,
         dropped=faults.finish(len(records)),
         repaired={REPAIRED: int(clipped.sum())} if clipped.any() else {},
         category_ids=tuple(labels),
@@ -199,7 +216,28 @@ def _objects(
         xywh=xywh,
         area=np.where(np.isfinite(area), area, xywh[:, 2] * xywh[:, 3]),
         crowd=np.array([bool(entry.get("iscrowd", 0)) for entry in kept], bool),
+        segmentation=[entry.get("segmentation") for entry in kept],
     )
+
+
+def _mask(segmentation: Any, height: int, width: int) -> NDArray[np.bool_]:
+    """(H, W) from polygons, or from runs as COCO counts them. Raises ValueError for anything else."""
+    from pycocotools import mask
+
+    runs: Any = mask  # its stubs are narrower than what it takes
+    if isinstance(segmentation, dict) and {"counts", "size"} <= segmentation.keys():
+        if list(segmentation["size"]) != [height, width]:
+            raise ValueError(f"the segmentation is of {segmentation['size']}, the image has [{height}, {width}]")
+        known = segmentation["counts"]
+        encoded = runs.frPyObjects(segmentation, height, width) if isinstance(known, list) else segmentation
+        return runs.decode(encoded).astype(bool)
+    if not isinstance(segmentation, list) or not all(
+        isinstance(part, list) and len(part) >= 6 for part in segmentation
+    ):
+        raise ValueError("the segmentation is neither polygons nor runs")
+    if not segmentation:
+        return np.zeros((height, width), bool)
+    return runs.decode(runs.merge(runs.frPyObjects(segmentation, height, width))).astype(bool)
 
 
 def _is_box(value: Any) -> bool:

@@ -50,6 +50,9 @@ class DetectionSet:
     repaired: dict[str, int] = field(default_factory=dict)
     category_ids: tuple[int, ...] = ()
     """`category_ids[k - 1]` is COCO's id of label k; empty for data sets that have no ids of their own."""
+    masks: Callable[[int], NDArray[np.bool_]] | None = None
+    """`masks(i)` gives the pixels that are seen of each object of `records[i]`, (N, H, W) in their order; as `decode` otherwise.
+    None for data without masks."""
 
     def __len__(self) -> int:
         return len(self.records)

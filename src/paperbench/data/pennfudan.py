@@ -1,7 +1,7 @@
 """Penn-Fudan pedestrians (Wang, Shi, Song, Shen, ACCV 2007): 170 photographs, 423 pedestrians in boxes.
 
-Boxes come from the annotation texts, which count pixels from 1 with both corners included; the masks, which hold the same
-objects, are not needed for detection.
+Boxes come from the annotation texts, which count pixels from 1 with both corners included. `PedMasks` holds an image for each
+photograph in which pixels of object k have the value k; it is read only by what needs masks.
 """
 
 from __future__ import annotations
@@ -12,12 +12,13 @@ from pathlib import Path
 from typing import Final
 
 import numpy as np
+from numpy.typing import NDArray
 
 from paperbench.data.detection import DetectionSet, Record, box_areas
 from paperbench.data.faults import REPAIRED, Faults, OnBadBox, examine_boxes, show_box
 from paperbench.data.layout import data_root, missing, read_text
-from paperbench.data.pictures import BadImageError, decode_rgb, inspect_all
-from paperbench.errors import ConfigError
+from paperbench.data.pictures import BadImageError, decode_rgb, decode_values, inspect_all
+from paperbench.errors import ConfigError, DataError
 
 CLASSES: Final = ("pedestrian",)
 
@@ -68,6 +69,7 @@ def read(
 
     faults = Faults(f"{folder} ({split})", on_bad_box)
     records: list[Record] = []
+    numbers: list[NDArray[np.int64]] = []
     kept: list[Path] = []
     repaired = 0
     for name, path, header in zip(names, paths, inspect_all(paths), strict=True):
@@ -76,8 +78,9 @@ def read(
             continue
         read_record = _record(folder / "Annotation" / f"{name}.txt", header, faults)
         if read_record is not None:
-            record, clipped = read_record
+            record, clipped, own = read_record
             records.append(record)
+            numbers.append(own)
             kept.append(path)
             repaired += clipped
     return DetectionSet(
@@ -86,13 +89,17 @@ def read(
         classes=CLASSES,
         records=records,
         decode=lambda index: decode_rgb(kept[index]),
+        masks=lambda index: _masks(
+            folder / "PedMasks" / f"{kept[index].stem}_mask.png", records[index], numbers[index]
+        ),
         dropped=faults.finish(len(records)),
         repaired={REPAIRED: repaired} if repaired else {},
     )
 
 
-def _record(annotation: Path, header: tuple[int, int], faults: Faults) -> tuple[Record, int] | None:
-    """The record of one annotation file and the number of clipped boxes; None for a file that cannot be used."""
+def _record(annotation: Path, header: tuple[int, int], faults: Faults) -> tuple[Record, int, NDArray[np.int64]] | None:
+    """The record of one annotation file, the number of clipped boxes and the numbers of its objects; None for a file that
+    cannot be used."""
     text = read_text(annotation)
     size, count = _SIZE.search(text), _COUNT.search(text)
     found = _BOX.findall(text)
@@ -124,4 +131,19 @@ def _record(annotation: Path, header: tuple[int, int], faults: Faults) -> tuple[
         crowd=np.zeros(len(boxes), bool),
         area=box_areas(boxes),
     )
-    return record, int(clipped.sum())
+    numbers = np.array([int(row[0]) for row in found], np.int64)
+    return record, int(clipped.sum()), numbers[sound]
+
+
+def _masks(path: Path, record: Record, numbers: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """The pixels of each object. Raises DataError for an image that is missing, damaged, of another size, or lacks an object."""
+    values = decode_values(path)
+    if values.shape != (record.height, record.width):
+        raise DataError(
+            f"{path}: {values.shape[1]} x {values.shape[0]} pixels, the photograph has {record.width} x {record.height}"
+        )
+    masks = values[None] == numbers[:, None, None]
+    empty = numbers[~masks.any((1, 2))]
+    if len(empty):
+        raise DataError(f"{path}: no pixel has the value {empty[0]}, which is an object of {record.source}")
+    return masks

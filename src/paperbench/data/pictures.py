@@ -88,3 +88,15 @@ def decode_rgb(path: Path) -> NDArray[np.uint8]:
             return np.asarray(image.convert("RGB"))
     except _DAMAGE as error:
         raise _failed(path, error) from error
+
+
+def decode_values(path: Path) -> NDArray[np.int64]:
+    """The stored values (H, W) of an image of one channel, such as a mask; palettes are not looked up. Raises BadImageError."""
+    try:
+        with Image.open(path) as image:
+            values = np.asarray(image)
+    except _DAMAGE as error:
+        raise _failed(path, error) from error
+    if values.ndim != 2:
+        raise BadImageError(path, UNREADABLE, f"{values.shape[2]} channels where one was expected")
+    return values.astype(np.int64)

@@ -3,7 +3,8 @@
 A scene is a pure function of `(data_seed, split, index)` and of the settings; nothing is stored or downloaded. Two random
 streams make one: the first lays out the objects, so that ground truth costs no pixels; the second paints.
 
-Boxes hold the whole outline of an object, also where another object covers it, clipped to the image. An object of which
+Boxes hold the whole outline of an object, also where another object covers it, clipped to the image; masks hold what is
+seen of it. An object of which
 less than `VISIBLE` would be seen finds another place or is left out of the scene.
 """
 
@@ -147,6 +148,18 @@ def _layout(rng: np.random.Generator, *, side: int, max_objects: int, empty: flo
     return placed
 
 
+def _visible(objects: list[_Object], side: int) -> NDArray[np.bool_]:
+    """(N, side, side): the pixels of which most is an object's, and not of one that lies before it."""
+    seen = np.zeros((len(objects), side, side), bool)
+    free = np.ones((side, side), bool)
+    for mask, item in zip(seen, objects, strict=True):
+        x1, y1, x2, y2 = item.window(side)
+        inside = item.coverage(side) >= 0.5
+        mask[y1:y2, x1:x2] = inside & free[y1:y2, x1:x2]
+        free[y1:y2, x1:x2] &= ~inside
+    return seen
+
+
 def _paint(rng: np.random.Generator, objects: list[_Object], side: int) -> NDArray[np.uint8]:
     image, colours = background(rng, side)
     for _ in range(int(rng.integers(2, 6))):
@@ -199,6 +212,9 @@ def read(
             area=box_areas(boxes),
         )
 
+    def masks(index: int) -> NDArray[np.bool_]:
+        return _visible(objects(index), size)
+
     def decode(index: int) -> NDArray[np.uint8]:
         return _paint(stream(index, _PAINT), objects(index), size)
 
@@ -208,5 +224,6 @@ def read(
         classes=CLASSES,
         records=[record(index) for index in range(images)],
         decode=decode,
+        masks=masks,
         dropped={},
     )

@@ -20,16 +20,19 @@ class Detector(nn.Module):
 
     A subclass has its feature extractor in `backbone`: parameters below that name take the backbone's learning rate. `stride` is
     the coarsest it works at: batches are padded to whole cells of it. `side` is not 0 for nets that take images on a
-    canvas of one size only.
+    canvas of one size only. `masks` says that it draws masks, and so is trained with them.
     """
+
+    masks = False
 
     mean: Tensor
     std: Tensor
     backbone: nn.Module
 
-    def __init__(self, *, classes: Sequence[str], stride: int, side: int = 0) -> None:
+    def __init__(self, *, classes: Sequence[str], stride: int = 1, side: int = 0) -> None:
         super().__init__()
         self.class_names = tuple(classes)
+        self.side = side
         self.multiple = side or side_multiple(stride)
         """What the sides of a batch are padded up to a multiple of."""
         self.square = side > 0

@@ -38,7 +38,8 @@ class Batch:
     """images: (B, 3, H, W) uint8, zero beyond each image; sizes: (B, 2) int64 height and width within it; scales: (B,)
     float32 resized over stored; boxes: (B, G, 4) float32 xyxy in resized pixels; labels: (B, G) int64, 0 where there is no
     object; indices: (B,) int64 into the data set. G is at least 1. proposals: boxes that were made beforehand, in resized
-    pixels, for nets that take them.
+    pixels, for nets that take them. masks: (B, G, M, M) uint8, 255 where an object is, in the frame of its box, for nets that
+    draw them.
     """
 
     images: Tensor
@@ -48,6 +49,7 @@ class Batch:
     labels: Tensor
     indices: Tensor
     proposals: Proposals | None = None
+    masks: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.indices)
@@ -207,5 +209,5 @@ class RegionBatchMaker(BatchMaker):
         turned[..., 0], turned[..., 2] = widths - boxes[..., 2], widths - boxes[..., 0]
         boxes = np.where(mirrored[..., None], turned, boxes)
         scores = np.broadcast_to(np.linspace(1, 0, present.shape[1], endpoint=False, dtype=np.float32), present.shape)
-        parts = (torch.from_numpy(np.ascontiguousarray(array)) for array in (boxes, scores, present))
+        parts = (torch.from_numpy(np.array(array)) for array in (boxes, scores, present))
         return replace(batch, proposals=Proposals(*(part.to(self.store.device, non_blocking=True) for part in parts)))

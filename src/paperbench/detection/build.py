@@ -14,6 +14,8 @@ from paperbench.detection.config import FasterRCNNModel, ModelConfig
 from paperbench.detection.deformable import deform
 from paperbench.detection.detector import FasterRCNN
 from paperbench.detection.roi_head import BoxPredictor, two_layer_head
+from paperbench.detection.successors.build import build_fpn, build_rfcn, build_ssd, build_yolo
+from paperbench.detection.successors.config import FPNModel, RFCNModel, SSDModel, YOLOModel
 from paperbench.detection.unshared import UnsharedFasterRCNN, two_of
 from paperbench.detection.windows import OneStage
 from paperbench.errors import ConfigError
@@ -21,7 +23,17 @@ from paperbench.errors import ConfigError
 
 def build(model: ModelConfig, *, classes: Sequence[str], pretrained: bool = True) -> Detector:
     """A detector for the named classes. `pretrained=False` skips the backbone's weights: a checkpoint will replace them."""
-    return build_faster_rcnn(model, classes=classes, pretrained=pretrained)
+    match model:
+        case FPNModel():
+            return build_fpn(model, classes=classes, pretrained=pretrained)
+        case RFCNModel():
+            return build_rfcn(model, classes=classes, pretrained=pretrained)
+        case SSDModel():
+            return build_ssd(model, classes=classes, pretrained=pretrained)
+        case YOLOModel():
+            return build_yolo(model, classes=classes, pretrained=pretrained)
+        case FasterRCNNModel():
+            return build_faster_rcnn(model, classes=classes, pretrained=pretrained)
 
 
 def build_faster_rcnn(model: FasterRCNNModel, *, classes: Sequence[str], pretrained: bool = True) -> FasterRCNN:
@@ -62,6 +74,7 @@ def build_faster_rcnn(model: FasterRCNNModel, *, classes: Sequence[str], pretrai
         )
 
     anchors = AnchorGrid(sizes=model.anchors.sizes, ratios=model.anchors.ratios, stride=backbone.stride)
+    predictor = BoxPredictor(in_channels=hidden, classes=len(classes))
     settings = two_stage_settings(
         model,
         channels=channels,
@@ -83,13 +96,13 @@ def build_faster_rcnn(model: FasterRCNNModel, *, classes: Sequence[str], pretrai
         backbone=features,
         neck=neck,
         head=head,
-        predictor=BoxPredictor(in_channels=hidden, classes=len(classes)),
+        predictor=predictor,
         anchors=anchors,
         **settings,
     )
 
 
-def parameter_groups(model: Detector, *, backbone_lr_scale: float) -> list[dict[str, Any]]:
+def parameter_groups(model: nn.Module, *, backbone_lr_scale: float) -> list[dict[str, Any]]:
     """Trained parameters with the multiple of the learning rate each group gets: new layers 1, the backbone its own."""
     pretrained, new = [], []
     for name, parameter in model.named_parameters():

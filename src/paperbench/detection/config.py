@@ -22,6 +22,7 @@ from paperbench.config.schema import (
     TrainConfig,
 )
 from paperbench.detection.model_config import FasterRCNNModel
+from paperbench.detection.successors.config import FPNModel, MaskRCNNModel, RFCNModel, SSDModel, YOLOModel
 
 OnBadBox = Literal["error", "drop"]
 
@@ -111,7 +112,9 @@ class PennFudanData(ImageConfig):
 DataConfig = Annotated[ShapesData | VocData | CocoData | PennFudanData, Field(discriminator="name")]
 
 
-ModelConfig = FasterRCNNModel
+ModelConfig = Annotated[
+    FasterRCNNModel | FPNModel | MaskRCNNModel | RFCNModel | SSDModel | YOLOModel, Field(discriminator="name")
+]
 
 
 # --- training ---------------------------------------------------------------------------------------------------------

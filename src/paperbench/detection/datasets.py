@@ -78,6 +78,11 @@ def locate(config: DataConfig) -> None:
             pass
 
 
+def has_masks(config: DataConfig) -> bool:
+    """Whether the objects of these data come with masks."""
+    return not isinstance(config, VocData)
+
+
 def store(config: ImageConfig, dataset: DetectionSet, device: torch.device) -> ImageStore:
     """The images of `dataset` on `device`, resized and kept as `config` says."""
     return ImageStore(

@@ -10,6 +10,8 @@ from paperbench.detection.config import (
     ShapesData,
     VocData,
 )
+from paperbench.detection.model_config import FasterRCNNModel
+from paperbench.detection.successors.config import FPNModel, RFCNModel, SSDModel, YOLOModel
 
 
 def describe_data(data: ShapesData | VocData | CocoData | PennFudanData) -> str:
@@ -37,10 +39,22 @@ def describe_data(data: ShapesData | VocData | CocoData | PennFudanData) -> str:
 
 
 def describe_model(model: ModelConfig) -> str:
-    """Backbone, weights, anchors, and how regions are pooled."""
+    """Backbone, weights, and what is laid over the image."""
     weights = f"weights {model.weights}" if model.weights else "random weights"
-    anchors = f"{len(model.anchors.sizes)} x {len(model.anchors.ratios)} anchors"
-    return f"{model.name}, {model.backbone} ({weights}), {anchors}, {model.head.pool}"
+    backbone = (
+        f"{model.name}, {model.backbone} ({weights}{f', {model.deformable} deformable' if model.deformable else ''})"
+    )
+    match model:
+        case SSDModel():
+            return f"{backbone}, {len(model.boxes.ratios)} maps of {model.side} px"
+        case YOLOModel():
+            return f"{backbone}, {model.grid} x {model.grid} cells of {model.boxes} boxes on {model.side} px"
+        case FPNModel():
+            return f"{backbone}, {len(model.anchors.sizes)} levels, {model.head.pool}"
+        case FasterRCNNModel():
+            anchors = f"{len(model.anchors.sizes)} x {len(model.anchors.ratios)} anchors"
+            pool = "position-sensitive" if isinstance(model, RFCNModel) else model.head.pool
+            return f"{backbone}, {anchors}, {pool}"
 
 
 def describe_schedule(config: DetectTrain) -> str:

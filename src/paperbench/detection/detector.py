@@ -229,6 +229,10 @@ class FasterRCNN(Detector):
     @torch.no_grad()
     def detect(self, batch: Batch) -> tuple[DetectionBatch, Proposals]:
         """Detections, and the proposals they came from, in pixels of the resized images."""
+        return self.detect_boxes(batch)[:2]
+
+    def detect_boxes(self, batch: Batch) -> tuple[DetectionBatch, Proposals, Features]:
+        """What `detect` gives, and the features it was found in."""
         features, proposals = self._features_and_proposals(batch)
         logits, deltas = self.classify(features, proposals.boxes)
         images = len(proposals.boxes)
@@ -243,4 +247,4 @@ class FasterRCNN(Detector):
             nms_iou=self.nms_iou,
             limit=self.detections_per_image,
         )
-        return found, proposals
+        return found, proposals, features

@@ -20,12 +20,14 @@ from paperbench.data.detection import DetectionSet, Record
 from paperbench.detection.evaluation.detections import Detections
 from paperbench.detection.evaluation.recall import RecallResult
 from paperbench.detection.evaluation.voc import VocResult
+from paperbench.detection.masks import in_image
 from paperbench.engine.figures import COLOURS, new_figure, save, tidy
 
 PALETTE = ("#E69F00", "#56B4E9", "#009E73", "#F0E442", "#0072B2", "#D55E00", "#CC79A7", "#FFFFFF")
 """Okabe and Ito, with white in place of black, which would not show beside the lines' dark edges."""
 
 _EDGE = (0, 0, 0)
+_OPACITY = 0.45
 _GROUND_TRUTH = (255, 255, 255)
 
 
@@ -47,7 +49,8 @@ def draw(
 
     Boxes are in pixels of `image`; surer ones lie on top. Objects of `ground_truth` are dashed white, `difficult` ones
     and crowd regions dotted. Lines and letters grow with the image; one whose long side is below `smallest` pixels is
-    enlarged to it before anything is drawn, so that names stay legible.
+    enlarged to it before anything is drawn, so that names stay legible. Masks are a transparent layer of their class's colour
+    with a dark edge.
     """
     picture = Image.fromarray(np.ascontiguousarray(image)).convert("RGB")
     scale = max(1.0, smallest / max(picture.size))
@@ -55,6 +58,8 @@ def draw(
         size = round(picture.width * scale) or 1, round(picture.height * scale) or 1
         picture = picture.resize(size, Image.Resampling.BICUBIC)
     factors = np.array([picture.width / image.shape[1], picture.height / image.shape[0]] * 2)
+    if detections.masks is not None:
+        picture = _shade(picture, detections, factors)
     pen = ImageDraw.Draw(picture)
     unit = math.sqrt(picture.width * picture.height)
     width = max(1, round(unit / 160))
@@ -157,6 +162,21 @@ def recall_curves(result: RecallResult, path: Path) -> Path | None:
     axes.set_ylim(-0.02, 1.02)
     axes.legend(fontsize=8, frameon=False, loc="lower left")
     return save(figure, path)
+
+
+def _shade(picture: Image.Image, detections: Detections, factors: NDArray[np.floating]) -> Image.Image:
+    """The picture with every mask laid over it, surer ones on top."""
+    assert detections.masks is not None
+    pixels = np.asarray(picture, np.float32).copy()
+    for index in np.argsort(detections.scores, kind="stable"):
+        box = detections.boxes[index] * factors
+        seen = in_image(detections.masks[index], box, picture.height, picture.width)
+        inner = np.zeros_like(seen)
+        inner[1:-1, 1:-1] = seen[1:-1, 1:-1] & seen[:-2, 1:-1] & seen[2:, 1:-1] & seen[1:-1, :-2] & seen[1:-1, 2:]
+        fill = np.array(colour(int(detections.labels[index])), np.float32)
+        pixels[seen] += _OPACITY * (fill - pixels[seen])
+        pixels[seen & ~inner] *= 1 - _OPACITY
+    return Image.fromarray(pixels.round().astype(np.uint8))
 
 
 # --- strokes ----------------------------------------------------------------------------------------------------------

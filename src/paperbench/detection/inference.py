@@ -103,8 +103,14 @@ def per_image(
     else:
         kept = zip((proposals.boxes / scales).cpu().numpy(), proposals.valid.cpu().numpy(), strict=True)
         proposed = [candidates[present] for candidates, present in kept]
+    masks = None if found.masks is None else (255 * found.masks.float()).round().to(torch.uint8).cpu().numpy()
     for image, keep in enumerate(valid):
-        detections = Detections(boxes=boxes[image][keep], scores=scores[image][keep], labels=labels[image][keep])
+        detections = Detections(
+            boxes=boxes[image][keep],
+            scores=scores[image][keep],
+            labels=labels[image][keep],
+            masks=None if masks is None else masks[image][keep],
+        )
         yield detections, proposed[image]
 
 

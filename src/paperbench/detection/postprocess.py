@@ -16,12 +16,14 @@ SMALLEST_SIDE = 1e-2
 
 
 class DetectionBatch(NamedTuple):
-    """Dense: boxes (B, D, 4), scores (B, D) decreasing, labels (B, D) in 1..C, valid (B, D) bool."""
+    """Dense: boxes (B, D, 4), scores (B, D) decreasing, labels (B, D) in 1..C, valid (B, D) bool. Of nets that draw masks:
+    masks (B, D, M, M) probabilities in the frame of each box."""
 
     boxes: Tensor
     scores: Tensor
     labels: Tensor
     valid: Tensor
+    masks: Tensor | None = None
 
 
 @torch.no_grad()
@@ -41,11 +43,90 @@ def detections(
 
     logits (B, P, C + 1), deltas (B, P, C + 1, 4), proposals (B, P, 4), valid (B, P), sizes (B, 2) as (height, width).
     """
-    batch, count, classes = logits.shape[0], logits.shape[1], logits.shape[2] - 1
-    probability = logits.softmax(-1)[..., 1:] * valid[..., None]
+    return select(
+        logits.softmax(-1)[..., 1:],
+        deltas,
+        proposals,
+        valid,
+        sizes,
+        target_std=target_std,
+        score_threshold=score_threshold,
+        nms_iou=nms_iou,
+        limit=limit,
+    )
+
+
+@torch.no_grad()
+def select(
+    scores: Tensor,
+    deltas: Tensor,
+    proposals: Tensor,
+    valid: Tensor,
+    sizes: Tensor,
+    *,
+    target_std: BoxStd,
+    score_threshold: float,
+    nms_iou: float,
+    limit: int,
+) -> DetectionBatch:
+    """`detections` for scores (B, P, C) in 0..1 that are no softmax, such as those of one classifier a class."""
+    _, count, classes = scores.shape
+    probability = scores * valid[..., None]
     image, proposal, label = torch.nonzero(probability > score_threshold, as_tuple=True)
-    scores = probability[image, proposal, label]
     boxes = box_ops.decode(proposals[image, proposal], deltas[image, proposal, label + 1], target_std)
+    return _best(
+        boxes,
+        probability[image, proposal, label],
+        image,
+        label,
+        sizes,
+        classes=classes,
+        slots=count * classes,
+        nms_iou=nms_iou,
+        limit=limit,
+    )
+
+
+@torch.no_grad()
+def scored_boxes(
+    scores: Tensor,
+    boxes: Tensor,
+    sizes: Tensor,
+    *,
+    score_threshold: float,
+    nms_iou: float,
+    limit: int,
+) -> DetectionBatch:
+    """The same for boxes (B, P, 4) that are the same for every class, with scores (B, P, C) in 0..1."""
+    _, count, classes = scores.shape
+    image, box, label = torch.nonzero(scores > score_threshold, as_tuple=True)
+    return _best(
+        boxes[image, box],
+        scores[image, box, label],
+        image,
+        label,
+        sizes,
+        classes=classes,
+        slots=count * classes,
+        nms_iou=nms_iou,
+        limit=limit,
+    )
+
+
+def _best(
+    boxes: Tensor,
+    scores: Tensor,
+    image: Tensor,
+    label: Tensor,
+    sizes: Tensor,
+    *,
+    classes: int,
+    slots: int,
+    nms_iou: float,
+    limit: int,
+) -> DetectionBatch:
+    """Candidates in one row, boxes (N, 4), scores, image and label in 0..C - 1 (N,) -> the detections of each image."""
+    batch = len(sizes)
     limits = sizes.flip(-1).repeat(1, 2).to(boxes.dtype)
     boxes = boxes.clamp(min=0).minimum(limits[image])
     large = (boxes[:, 2:] - boxes[:, :2] >= SMALLEST_SIDE).all(-1)
@@ -59,7 +140,7 @@ def detections(
     rank = torch.arange(len(kept), device=kept.device) - (per_image.cumsum(0) - per_image)[image]
     kept, image, rank = kept[rank < limit], image[rank < limit], rank[rank < limit]
 
-    slots = min(limit, count * classes)
+    slots = min(limit, slots)
     result = DetectionBatch(
         boxes.new_zeros(batch, slots, 4),
         scores.new_zeros(batch, slots),

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -17,24 +17,35 @@ from paperbench.detection.batches import BatchMaker
 from paperbench.detection.build import build
 from paperbench.detection.config import DetectEval, DetectTrain
 from paperbench.detection.drawing import draw
+from paperbench.detection.evaluation.detections import Detections
 from paperbench.detection.inference import per_image
+from paperbench.detection.masks import as_runs, in_image
 from paperbench.engine import device as devices
 from paperbench.engine.checkpoints import load_for_evaluation
 from paperbench.engine.reporter import Reporter, SilentReporter
 from paperbench.errors import CheckpointError
 
 
+class HasModel(Protocol):
+    """A configuration with a model that `build` takes."""
+
+    @property
+    def model(self) -> Any: ...
+
+
 def load_detector(
-    config: DetectTrain,
+    config: HasModel,
     checkpoint: Path | str,
     device: torch.device,
     reporter: Reporter | None = None,
     *,
     classes: Sequence[str] | None = None,
+    build: Callable[..., Detector] = build,
 ) -> tuple[Detector, int]:
     """The trained detector of a run directory or checkpoint file, in test mode, and its step.
 
-    `classes`: the label set of the data it is to be used on; by default the one it was trained on. Raises `CheckpointError`
+    `classes`: the label set of the data it is to be used on; by default the one it was trained on. `build`: what makes a detector
+    from the section `model`, as `build.build` does. Raises `CheckpointError`
     when the weights belong to another net or label set.
     """
     state, step, path = load_for_evaluation(checkpoint, reporter or SilentReporter())
@@ -98,7 +109,8 @@ def predict(
 ) -> list[dict[str, Any]]:
     """Draws what the run's detector finds in each image, into `output/<name>.png`; see `engine.task.Predicts`.
 
-    Returns one dict an image: `image`, `picture`, `detections` (each with `class`, `score` in 0..1 and `box`, xyxy in pixels).
+    Returns one dict an image: `image`, `picture`, `detections` (each with `class`, `score` in 0..1 and `box`, xyxy in pixels;
+    of nets that draw masks also `mask`, as COCO's runs).
     """
     where = devices.resolve(device or config.device)
     precision = devices.resolve_precision(config.precision, where)
@@ -115,6 +127,14 @@ def predict(
         square=model.square,
         training=False,
     )
+    return show(model, make, images, output, score_threshold=score_threshold, precision=precision)
+
+
+def show(
+    model: Detector, make: BatchMaker, images: Sequence[Path], output: Path, *, score_threshold: float, precision: str
+) -> list[dict[str, Any]]:
+    """Draws what `model` finds in each of the `pictures` that `make` makes batches of; arguments and result as of `predict`."""
+    where, dataset = make.store.device, make.dataset
     output.mkdir(parents=True, exist_ok=True)
     answers = []
     names = _distinct_names(images)
@@ -130,16 +150,25 @@ def predict(
                 "image": str(path),
                 "picture": str(picture),
                 "detections": [
-                    {
-                        "class": dataset.classes[int(label) - 1],
-                        "score": round(float(score), 4),
-                        "box": [round(float(edge), 2) for edge in box],
-                    }
-                    for box, score, label in zip(detections.boxes, detections.scores, detections.labels, strict=True)
+                    _answer(detections, place, dataset.classes, dataset.records[index])
+                    for place in range(len(detections))
                 ],
             }
         )
     return answers
+
+
+def _answer(detections: Detections, place: int, classes: Sequence[str], record: Record) -> dict[str, Any]:
+    """One detection for JSON; a mask as COCO's runs, which pycocotools decodes."""
+    box = detections.boxes[place]
+    answer = {
+        "class": classes[int(detections.labels[place]) - 1],
+        "score": round(float(detections.scores[place]), 4),
+        "box": [round(float(edge), 2) for edge in box],
+    }
+    if detections.masks is not None:
+        answer["mask"] = as_runs(in_image(detections.masks[place], box, record.height, record.width))
+    return answer
 
 
 def _distinct_names(images: Sequence[Path]) -> list[str]:

@@ -68,7 +68,8 @@ class Scorer:
         assert self.found is not None
         images = [record.image_id for record in self.dataset.records]
         if self.dataset.category_ids:
-            write_coco(folder / "results.json", images, self.dataset.category_ids, self.found.detections)
+            sizes = [(record.height, record.width) for record in self.dataset.records]
+            write_coco(folder / "results.json", images, self.dataset.category_ids, self.found.detections, sizes)
         else:
             names = [str(image) for image in images]
             write_voc(folder, self.dataset.split, names, self.found.detections, self.dataset.classes)

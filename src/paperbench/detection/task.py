@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 
@@ -16,6 +17,7 @@ from paperbench.detection.config import DetectTrain
 from paperbench.detection.describe import describe_data, describe_model, describe_schedule
 from paperbench.detection.detector import FasterRCNN
 from paperbench.detection.export import export_model
+from paperbench.detection.mask_batches import MaskBatchMaker, MaskStore
 from paperbench.detection.predict import predict
 from paperbench.detection.proposals import making
 from paperbench.detection.scoring import Scorer
@@ -52,7 +54,16 @@ def check(config: DetectTrain) -> None:
     if config.model.weights is not None:
         check_weights(config.model.backbone, config.model.weights)
     with torch.device("meta"):
-        build(config.model, classes=["object"], pretrained=False)
+        model = build(config.model, classes=["object"], pretrained=False)
+    if model.square and config.data.max_side > model.side:
+        raise ConfigError(
+            f"data.max_side={config.data.max_side}: images that large do not fit model.side={model.side}; "
+            f"give data.short_side={model.side} data.max_side={model.side}"
+        )
+    if model.masks and not datasets.has_masks(config.data):
+        raise ConfigError(
+            f"data={config.data.name} has no masks to train model={config.model.name} on; give data=shapes, pennfudan or coco"
+        )
 
 
 def check_alternation(config: DetectTrain) -> None:
@@ -114,15 +125,18 @@ def trainer(
 ) -> Trainer:
     """The trainer of `model`, on the run's device, for the schedule of `config`."""
     steps = -(-config.train.samples // config.train.batch_size)
-    make = BatchMaker(
-        train_set,
-        datasets.store(config.data, train_set, run.device),
-        flip=config.data.flip,
-        seed=run.seed,
-        multiple=model.multiple,
-        square=model.square,
-        training=True,
-    )
+    store = datasets.store(config.data, train_set, run.device)
+    settings: dict[str, Any] = {
+        "flip": config.data.flip,
+        "seed": run.seed,
+        "multiple": model.multiple,
+        "square": model.square,
+        "training": True,
+    }
+    if model.masks:
+        make = MaskBatchMaker(train_set, store, MaskStore(train_set, cache_mb=config.data.cache_mb), **settings)
+    else:
+        make = BatchMaker(train_set, store, **settings)
     return Trainer(
         run=run,
         module=model,

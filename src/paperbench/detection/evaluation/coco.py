@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,6 +22,7 @@ from pycocotools.cocoeval import COCOeval
 from paperbench.data.detection import Record
 from paperbench.detection.evaluation.detections import Detections
 from paperbench.detection.evaluation.ranked import Ranked
+from paperbench.detection.masks import as_runs, in_image
 from paperbench.errors import DataError
 
 NUMBERS = ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR1", "AR10", "AR100", "ARs", "ARm", "ARl")
@@ -41,10 +42,10 @@ class CocoResult:
     ranked: tuple[Ranked, ...] = ()
     """The matched detections of every class, where they were asked for."""
 
-    def metrics(self) -> dict[str, float]:
-        """`coco/AP`, ..., `coco/ARl` and `coco/AP/<class>` in percent, without what is undefined."""
-        named = {f"coco/{name}": value for name, value in self.numbers.items()}
-        named |= {f"coco/AP/{name}": float(value) for name, value in zip(self.classes, self.class_ap, strict=True)}
+    def metrics(self, prefix: str = "coco") -> dict[str, float]:
+        """`<prefix>/AP`, ..., `<prefix>/ARl` and `<prefix>/AP/<class>` in percent, without what is undefined."""
+        named = {f"{prefix}/{name}": value for name, value in self.numbers.items()}
+        named |= {f"{prefix}/AP/{name}": float(value) for name, value in zip(self.classes, self.class_ap, strict=True)}
         return {name: value for name, value in named.items() if not np.isnan(value)}
 
 
@@ -79,6 +80,43 @@ def evaluate(
     categories = [{"id": index + 1, "name": name} for index, name in enumerate(classes)]
     truth = {"images": images, "categories": categories, "annotations": annotations}
     return _score(truth, results, keep_ranked=keep_ranked)
+
+
+def evaluate_masks(
+    records: Sequence[Record],
+    masks: Callable[[int], NDArray[np.bool_]],
+    detections: Sequence[Detections],
+    classes: Sequence[str],
+) -> CocoResult:
+    """The same for masks: `masks(i)` (N, H, W) of the objects of `records[i]` against those that were drawn in `detections[i]`.
+
+    Overlaps are those of masks, and so are the areas that decide what is small, medium or large.
+    """
+    annotations: list[dict[str, Any]] = []
+    results: list[dict[str, Any]] = []
+    for image, (record, found) in enumerate(zip(records, detections, strict=True)):
+        for mask, label, crowd, difficult in zip(
+            masks(image), record.labels, record.crowd, record.difficult, strict=True
+        ):
+            annotations.append(
+                {"image_id": image, "category_id": int(label), "segmentation": as_runs(mask), "area": float(mask.sum())}
+                | {"iscrowd": int(crowd), "difficult": bool(difficult)}
+            )
+        drawn = found.masks
+        if drawn is None:
+            raise ValueError(f"the detections of image {image} have no masks")
+        for mask, box, label, score in zip(drawn, found.boxes, found.labels, found.scores, strict=True):
+            seen = in_image(mask, box, record.height, record.width)
+            results.append(
+                {"image_id": image, "category_id": int(label), "segmentation": as_runs(seen), "score": float(score)}
+                | {"area": float(seen.sum())}
+            )
+    truth = {
+        "images": [{"id": i, "height": record.height, "width": record.width} for i, record in enumerate(records)],
+        "categories": [{"id": index + 1, "name": name} for index, name in enumerate(classes)],
+        "annotations": annotations,
+    }
+    return _score(truth, results, kind="segm")
 
 
 def evaluate_files(ground_truth: Path, results: Path) -> CocoResult:
@@ -119,14 +157,22 @@ class _Evaluation(COCOeval):
                 entry["ignore"] = bool(entry["ignore"] or entry.get("difficult", False))
 
 
-def _score(truth: dict[str, Any], results: list[dict[str, Any]], *, keep_ranked: bool = False) -> CocoResult:
+def _score(
+    truth: dict[str, Any],
+    results: list[dict[str, Any]],
+    *,
+    keep_ranked: bool = False,
+    kind: Literal["bbox", "segm"] = "bbox",
+) -> CocoResult:
     # Ids from 1: pycocotools takes an annotation with id 0 for "not matched".
     for number, entry in enumerate(truth["annotations"], start=1):
         entry["id"] = number
     for number, entry in enumerate(results, start=1):
-        entry |= {"id": number, "area": entry["bbox"][2] * entry["bbox"][3], "iscrowd": 0}
+        entry |= {"id": number, "iscrowd": 0}
+        if kind == "bbox":
+            entry["area"] = entry["bbox"][2] * entry["bbox"][3]
     with redirect_stdout(io.StringIO()):  # it reports its progress by printing
-        evaluation = _Evaluation(_index(truth), _index(truth | {"annotations": results}), "bbox")
+        evaluation = _Evaluation(_index(truth), _index(truth | {"annotations": results}), kind)
         evaluation.evaluate()
         evaluation.accumulate()
         evaluation.summarize()

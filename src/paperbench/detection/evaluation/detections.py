@@ -16,11 +16,14 @@ class Detections:
     `data.detection.Record`; scores: (N,) float32, higher is surer; labels: (N,) int64 in 1..C. Raises `ValueError`
     where shapes disagree, a number is not finite, or a label is below 1: any of these would be ranked or dropped in
     silence by a scorer.
+
+    masks, of nets that draw them: (N, M, M) uint8, what is the object in the frame of its box, 255 where it is sure.
     """
 
     boxes: NDArray[np.float32]
     scores: NDArray[np.float32]
     labels: NDArray[np.int64]
+    masks: NDArray[np.uint8] | None = None
 
     def __post_init__(self) -> None:
         count = len(self.scores)
@@ -29,6 +32,8 @@ class Detections:
                 "detections need boxes (N, 4), scores (N,) and labels (N,); got "
                 f"{self.boxes.shape}, {self.scores.shape} and {self.labels.shape}"
             )
+        if self.masks is not None and (self.masks.ndim != 3 or len(self.masks) != count):
+            raise ValueError(f"{count} detections need masks ({count}, M, M), got {self.masks.shape}")
         if not (np.isfinite(self.boxes).all() and np.isfinite(self.scores).all()):
             raise ValueError("a detection's box or score is not finite")
         if count and self.labels.min() < 1:
@@ -45,4 +50,9 @@ class Detections:
     def above(self, score: float) -> Detections:
         """The detections whose score is at least `score`, in the same order."""
         keep = self.scores >= score
-        return Detections(boxes=self.boxes[keep], scores=self.scores[keep], labels=self.labels[keep])
+        return Detections(
+            boxes=self.boxes[keep],
+            scores=self.scores[keep],
+            labels=self.labels[keep],
+            masks=None if self.masks is None else self.masks[keep],
+        )

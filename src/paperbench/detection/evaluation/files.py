@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from paperbench.detection.evaluation.detections import Detections
+from paperbench.detection.masks import as_runs, in_image
 from paperbench.errors import DataError
 
 _MOST_FAULTS = 20
@@ -90,15 +91,22 @@ def write_coco(
     image_ids: Sequence[int | str],
     category_ids: Sequence[int],
     detections: Sequence[Detections],
+    sizes: Sequence[tuple[int, int]] | None = None,
 ) -> None:
-    """COCO's results format; label k becomes `category_ids[k - 1]` and boxes x, y, width, height, to four decimals."""
+    """COCO's results format; label k becomes `category_ids[k - 1]` and boxes x, y, width, height, to four decimals.
+
+    With `sizes`, (height, width) of each image, detections that have masks carry them as `segmentation`.
+    """
     entries = []
-    for image, found in zip(image_ids, detections, strict=True):
+    for number, (image, found) in enumerate(zip(image_ids, detections, strict=True)):
         boxes = found.boxes.astype(np.float64)
         boxes[:, 2:] -= boxes[:, :2]
-        for label, score, box in zip(found.labels.tolist(), found.scores.tolist(), boxes.tolist(), strict=True):
-            rounded = [round(value, 4) for value in box]
-            entries.append({"image_id": image, "category_id": category_ids[label - 1], "bbox": rounded, "score": score})
+        for place, (label, score) in enumerate(zip(found.labels.tolist(), found.scores.tolist(), strict=True)):
+            rounded = [round(value, 4) for value in boxes[place].tolist()]
+            entry = {"image_id": image, "category_id": category_ids[label - 1], "bbox": rounded, "score": score}
+            if sizes is not None and found.masks is not None:
+                entry["segmentation"] = as_runs(in_image(found.masks[place], found.boxes[place], *sizes[number]))
+            entries.append(entry)
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(entries), encoding="utf-8")
 

@@ -41,6 +41,7 @@ def measure(
 
     ======================  ==========================================================================
     `coco/AP`, `coco/AP50`  and pycocotools' other ten; `coco/AP/<class>`
+    `coco/mask/AP`          and so on: the same twelve for masks, of nets that draw them on data that have them
     `voc07/mAP`             mean of the 11-point average precisions; `voc07/AP/<class>`
     `voc/mAP`               mean of those by area; `voc/AP/<class>`
     `proposals/AR@N`        average recall of the best N proposals; `proposals/recall50@N`, `proposals/recall70@N`
@@ -56,6 +57,9 @@ def measure(
     by_voc = voc.evaluate(dataset.records, detections, dataset.classes)
     covered = None if proposals is None else recall.evaluate(dataset.records, proposals)
     metrics = by_coco.metrics() | voc_metrics(by_voc) | ({} if covered is None else covered.metrics())
+    if dataset.masks is not None and detections and all(found.masks is not None for found in detections):
+        drawn = coco.evaluate_masks(dataset.records, dataset.masks, detections, dataset.classes)
+        metrics |= drawn.metrics("coco/mask")
     if resamples:
         metrics |= coco_intervals(by_coco.ranked, resamples=resamples)
         metrics |= voc_intervals(voc.rank(dataset.records, detections, dataset.classes), resamples=resamples)

@@ -1,0 +1,1 @@
+"""Detectors that came after Faster R-CNN: FPN, Mask R-CNN, R-FCN, SSD, YOLO."""

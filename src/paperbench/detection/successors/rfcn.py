@@ -1,0 +1,62 @@
+"""R-FCN: Faster R-CNN whose regions have no layers of their own but vote in position-sensitive maps (Dai et al., NIPS 2016).
+
+k: cells of a region on a side, C: classes, F: channels of the features.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torchvision.ops import ps_roi_pool
+
+from paperbench.detection.detector import FasterRCNN
+from paperbench.detection.roi_pooling import as_rois
+
+
+class PositionSensitiveMaps(nn.Module):
+    """Two 1x1 convolutions on the whole image: k^2 (C + 1) maps of scores, 4 k^2 of boxes, one set for all classes (section 2)."""
+
+    def __init__(self, *, in_channels: int, classes: int, cells: int) -> None:
+        super().__init__()
+        self.classes = classes
+        self.scores = nn.Conv2d(in_channels, cells * cells * (classes + 1), 1)
+        self.deltas = nn.Conv2d(in_channels, cells * cells * 4, 1)
+        nn.init.normal_(self.scores.weight, std=0.01)
+        nn.init.normal_(self.deltas.weight, std=0.001)
+        for layer in (self.scores, self.deltas):
+            assert layer.bias is not None
+            nn.init.zeros_(layer.bias)
+
+    def forward(self, features: Tensor) -> tuple[Tensor, Tensor]:
+        """(B, F, h, w) -> (B, k^2 (C + 1), h, w) and (B, 4 k^2, h, w), float32: what is pooled is never rounded."""
+        # torchvision's operator reads channel by channel.
+        return self.scores(features).float().contiguous(), self.deltas(features).float().contiguous()
+
+
+class RFCN(FasterRCNN):
+    """Trained and used as Faster R-CNN; the part for each region is pooling and a mean, so regions cost next to nothing."""
+
+    def __init__(self, *, channels: int, pool_size: int, classes: Any, **settings: Any) -> None:
+        maps = PositionSensitiveMaps(in_channels=channels, classes=len(classes), cells=pool_size)
+        super().__init__(
+            head=nn.Identity(),
+            predictor=maps,  # pyright: ignore[reportArgumentType]
+            pool_size=pool_size,
+            classes=classes,
+            **settings,
+        )
+
+    def classify(self, features: Tensor, boxes: Tensor) -> tuple[Tensor, Tensor]:
+        """(B, F, h, w) and boxes (B, R, 4) -> logits (B * R, C + 1) and deltas (B * R, C + 1, 4), the same for every class.
+
+        Each cell of a region reads maps of its own; the mean over cells is the vote (equation 1 and figure 3).
+        """
+        rois = as_rois(boxes.detach().float())
+        with torch.autocast(features.device.type, enabled=False):
+            scores, deltas = (
+                ps_roi_pool(maps, rois, self.pool_size, 1 / self.anchors.stride).mean((2, 3))
+                for maps in self.predictor(features.float())
+            )
+        return scores, deltas[:, None].expand(-1, scores.shape[1], -1)
