@@ -14,7 +14,7 @@ from paperbench.rca import generated, known
 from paperbench.rca.cases import normalised
 from paperbench.rca.config import PhantomData, ReferenceConfig
 from paperbench.rca.labels import Labels
-from paperbench.rca.selection import choose, thumbnail
+from paperbench.rca.selection import Selection, thumbnail
 from tests.rca.made import picture, write_nifti, write_png
 
 LABELS = Labels("values", (1, 2, 3, 4, 5), tuple("abcde"))
@@ -99,16 +99,19 @@ def test_one_reference_cannot_be_left_out() -> None:
 def test_a_choice_of_references_does_not_depend_on_their_order(select: Literal["random", "nearest"]) -> None:
     references = [picture(k) for k in range(8)]
     config = ReferenceConfig(select=select, count=3)
-    chosen = choose(config, picture(20), references, seed=0)
+    selection = Selection(config, seed=0)
+    chosen = selection.choose(picture(20), references)
     assert len(chosen) == 3
-    assert [r.name for r in chosen] == [r.name for r in choose(config, picture(20), references[::-1], seed=0)]
+    assert [r.name for r in chosen] == [r.name for r in selection.choose(picture(20), references[::-1])]
 
 
 def test_the_nearest_reference_is_the_image_itself_whatever_its_scale() -> None:
     references = [picture(k) for k in range(6)]
     scaled = picture(4)
     scaled = type(scaled)(name="new", image=scaled.image * 1000 + 5, spacing=scaled.spacing, physical=False)
-    assert [r.name for r in choose(ReferenceConfig(select="nearest", count=1), scaled, references, seed=0)] == ["p4"]
+    assert [
+        r.name for r in Selection(ReferenceConfig(select="nearest", count=1), seed=0).choose(scaled, references)
+    ] == ["p4"]
     assert np.linalg.norm(thumbnail(scaled)) == pytest.approx(1)
 
 

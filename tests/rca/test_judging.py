@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from scipy.stats import rankdata
 
 from paperbench.data.phantoms import degraded
@@ -17,12 +20,13 @@ from paperbench.rca.atlas import Atlas
 from paperbench.rca.cases import Picture
 from paperbench.rca.judging import Verdicts, judge
 from paperbench.rca.labels import Labels
-from paperbench.rca.registration import Schedule
+from paperbench.rca.registration import Schedule, Transforms
 from paperbench.rca.transforms import TransformStore
 from tests.rca.made import picture
 
 LABELS = Labels("values", (1, 2, 3, 4, 5), tuple("abcde"))
-FAST = Schedule(affine=((4, 10),), bspline=((2, 6, 8),), stiffness=0.03)
+FAST = Schedule(affine=((4, 10),), bspline=((2, 6, 8),), stiffness=0.03, contrast=0.4, stride=2, focus=0.1)
+fast = partial(Atlas, FAST, labels=LABELS)
 REFERENCES = [picture(k) for k in range(3)]
 
 
@@ -39,7 +43,7 @@ def test_a_perfect_mask_with_its_own_image_among_the_references_scores_one() -> 
     assert own.truth is not None
     case = replace(own, name="case", masks={"s": own.truth})
     still = Schedule(affine=((2, 1),), bspline=(), stiffness=0.0)
-    assert min(best(judge(case, [*REFERENCES, own], Atlas(FAST), LABELS, ["dsc"]))) > 0.97
+    assert min(best(judge(case, [*REFERENCES, own], fast(), LABELS, ["dsc"]))) > 0.97
     assert min(best(judge(case, [own], Atlas(replace(still, affine=())), LABELS, ["dsc"]))) == 1.0
 
 
@@ -49,7 +53,7 @@ def test_the_prediction_falls_as_the_mask_gets_worse() -> None:
     planes = np.stack([case.truth == k for k in range(1, 6)])
     severities = np.linspace(0, 1, 9)
     masks = {f"{k}": LABELS.map_of(degraded(planes, s, np.random.default_rng(5))) for k, s in enumerate(severities)}
-    verdicts = judge(replace(case, masks=masks), REFERENCES, Atlas(FAST), LABELS, ["dsc"])
+    verdicts = judge(replace(case, masks=masks), REFERENCES, fast(), LABELS, ["dsc"])
     means = [np.mean([predict(j, Rule()).best for j in verdicts.judged if j.segmenter == name]) for name in masks]
     assert np.corrcoef(severities, rankdata(means))[0, 1] < -0.8  # ranks of both: Spearman's correlation
     pairs = [(predict(j, Rule()).best, j.real) for j in verdicts.judged]
@@ -58,14 +62,14 @@ def test_the_prediction_falls_as_the_mask_gets_worse() -> None:
 
 def test_an_empty_mask_scores_nothing_against_every_reference() -> None:
     case = replace(picture(9), masks={"s": np.zeros((40, 40), np.int64)})
-    assert best(judge(case, REFERENCES, Atlas(FAST), LABELS, ["dsc"])) == [0.0] * 5
+    assert best(judge(case, REFERENCES, fast(), LABELS, ["dsc"])) == [0.0] * 5
 
 
 def test_permuting_labels_permutes_the_result() -> None:
     case = picture(9, masks=2)
     turned = Labels("values", (3, 1, 5, 2, 4), tuple("caebd"))
-    first = scores(judge(case, REFERENCES, Atlas(FAST), LABELS, ["dsc"]))
-    second = scores(judge(case, REFERENCES, Atlas(FAST), turned, ["dsc"]))
+    first = scores(judge(case, REFERENCES, fast(), LABELS, ["dsc"]))
+    second = scores(judge(case, REFERENCES, fast(labels=turned), turned, ["dsc"]))
     assert first == second
     assert len(first) == 10
 
@@ -74,11 +78,11 @@ def test_permuting_labels_permutes_the_result() -> None:
 def test_scores_depend_on_neither_order_nor_batching_nor_company(shape: tuple[int, ...]) -> None:
     references = [picture(k, shape=shape) for k in range(4)]
     case = picture(9, shape=shape, masks=2)
-    whole = scores(judge(case, references, Atlas(FAST), LABELS, ["dsc", "hd"]))
-    turned = scores(judge(case, references[::-1], Atlas(FAST, batch=1), LABELS, ["dsc", "hd"]))
-    some = scores(judge(case, references[1:3], Atlas(FAST), LABELS, ["dsc", "hd"]))
+    whole = scores(judge(case, references, fast(), LABELS, ["dsc", "hd"]))
+    turned = scores(judge(case, references[::-1], fast(batch=1), LABELS, ["dsc", "hd"]))
+    some = scores(judge(case, references[1:3], fast(), LABELS, ["dsc", "hd"]))
     alone = scores(
-        judge(replace(case, masks={"mask-1": case.masks["mask-1"]}), references, Atlas(FAST), LABELS, ["dsc", "hd"])
+        judge(replace(case, masks={"mask-1": case.masks["mask-1"]}), references, fast(), LABELS, ["dsc", "hd"])
     )
     for key, found in whole.items():
         assert turned[key] == pytest.approx(found, abs=1e-6, nan_ok=True)
@@ -90,30 +94,33 @@ def test_scores_depend_on_neither_order_nor_batching_nor_company(shape: tuple[in
 def test_kept_transforms_give_the_same_and_belong_to_content(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     case = picture(9, masks=1)
     store = TransformStore(tmp_path, FAST)
-    fresh = scores(judge(case, REFERENCES, Atlas(FAST, store=store), LABELS, ["dsc"]))
+    fresh = scores(judge(case, REFERENCES, fast(store=store), LABELS, ["dsc"]))
     plain = atlas_module.register
     computed: list[int] = []
 
-    def counted(references: Any, *rest: Any) -> Any:
+    def counted(references: Any, *rest: Any, **more: Any) -> Any:
         computed.append(len(references))
-        return plain(references, *rest)
+        return plain(references, *rest, **more)
 
     monkeypatch.setattr(atlas_module, "register", counted)
     renamed = replace(case, name="another name")
-    assert scores(judge(renamed, REFERENCES, Atlas(FAST, store=store), LABELS, ["dsc"])) == fresh
+    assert scores(judge(renamed, REFERENCES, fast(store=store), LABELS, ["dsc"])) == fresh
     assert computed == []
     other = replace(case, image=case.image + np.float32(case.image.max()) * np.eye(40, dtype=np.float32))
-    judge(other, [*REFERENCES, picture(7)], Atlas(FAST, store=store), LABELS, ["dsc"])
+    judge(other, [*REFERENCES, picture(7)], fast(store=store), LABELS, ["dsc"])
     assert computed == [4]
+    moved = [replace(r, truth=np.roll(r.truth, 3, axis=0)) for r in REFERENCES[:1] if r.truth is not None]
+    judge(case, moved, fast(store=store), LABELS, ["dsc"])
+    assert computed == [4, 1]  # where the organs lie is content too
     for file in tmp_path.glob("*/*.npz"):
         file.write_bytes(file.read_bytes()[:50])
-    assert scores(judge(case, REFERENCES, Atlas(FAST, store=store), LABELS, ["dsc"])) == fresh
-    assert computed == [4, 3]
+    assert scores(judge(case, REFERENCES, fast(store=store), LABELS, ["dsc"])) == fresh
+    assert computed == [4, 1, 3]
 
 
 def test_settings_have_transforms_of_their_own(tmp_path: Path) -> None:
     case = picture(9, masks=1)
-    Atlas(FAST, store=TransformStore(tmp_path, FAST)).transforms(case, REFERENCES)
+    fast(store=TransformStore(tmp_path, FAST)).transforms(case, REFERENCES)
     stiff = replace(FAST, stiffness=1.0)
     Atlas(stiff, store=TransformStore(tmp_path, stiff)).transforms(case, REFERENCES)
     assert len(list(tmp_path.glob("*/*.npz"))) == 2 * len(REFERENCES)
@@ -124,16 +131,39 @@ def test_a_reference_that_fails_is_recorded_and_the_others_judge() -> None:
         name="blank", image=np.ones((40, 40), np.float32), spacing=(1.0, 1.0), physical=False, truth=REFERENCES[0].truth
     )
     case = picture(9, masks=1)
-    verdicts = judge(case, [*REFERENCES, blank], Atlas(FAST), LABELS, ["dsc"])
+    verdicts = judge(case, [*REFERENCES, blank], fast(), LABELS, ["dsc"])
     assert [name for name, _ in verdicts.failures] == ["blank"]
     assert "one value 1" in verdicts.failures[0][1]
-    assert scores(verdicts) == scores(judge(case, REFERENCES, Atlas(FAST), LABELS, ["dsc"]))
+    assert scores(verdicts) == scores(judge(case, REFERENCES, fast(), LABELS, ["dsc"]))
     with pytest.raises(ValueError, match="none of 1 references could be used"):
-        judge(case, [blank], Atlas(FAST), LABELS, ["dsc"])
+        judge(case, [blank], fast(), LABELS, ["dsc"])
 
 
 def test_a_mask_that_could_not_be_read_is_a_problem_of_its_segmenter() -> None:
     case = replace(picture(9, masks=1), problems={"other": "torn"})
-    verdicts = judge(case, REFERENCES, Atlas(FAST), LABELS, ["dsc"])
+    verdicts = judge(case, REFERENCES, fast(), LABELS, ["dsc"])
     assert verdicts.problems == {"other": "torn"}
     assert {judged.segmenter for judged in verdicts.judged} == {"mask-0"}
+
+
+@pytest.mark.parametrize(("shape", "more"), [((24, 26), 4), ((24, 26, 25), 2)])
+def test_large_images_are_reduced_before_they_are_registered(shape: tuple[int, ...], more: int) -> None:
+    def enlarged(small: Picture) -> Picture:
+        grow = np.ones((more,) * len(shape))
+        assert small.truth is not None
+        masks = {name: np.kron(mask, grow).astype(np.int64) for name, mask in small.masks.items()}
+        truth, image = np.kron(small.truth, grow).astype(np.int64), np.kron(small.image, grow).astype(np.float32)
+        return replace(small, image=image, truth=truth, masks=masks)
+
+    levels = replace(FAST, contrast=0.0, side=round(math.prod(shape) ** (1 / len(shape))))
+    references, case = [picture(k, shape=shape) for k in range(2)], picture(9, shape=shape, masks=2)
+    atlas = Atlas(levels)
+    assert atlas._seen(enlarged(case)).image.shape[2:] == shape
+    small = atlas.transforms(case, references)
+    large = atlas.transforms(enlarged(case), [enlarged(reference) for reference in references])
+    for one, other in zip(small, large, strict=True):
+        assert isinstance(one, Transforms)
+        assert isinstance(other, Transforms)
+        torch.testing.assert_close(one.grid(0, shape), other.grid(0, shape), atol=0.02, rtol=0)
+    verdicts = judge(enlarged(case), [enlarged(case)], atlas, LABELS, ["dsc"])
+    assert min(best(verdicts)[:5]) > 0.97

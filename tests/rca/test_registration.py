@@ -8,20 +8,33 @@ import torch
 import torch.nn.functional as F
 from scipy.interpolate import BSpline
 
+from paperbench.rca.cases import local_contrast, near_organs
 from paperbench.rca.registration import (
+    Level,
     Schedule,
+    Target,
+    Transforms,
     bases,
     bspline_matrix,
     centre_of_mass,
     displacement,
+    dissimilarity,
     draw,
+    lattices,
     nearest_index,
     reduced,
     register,
+    thinned,
 )
 from tests.rca.made import picture
 
-FAST = Schedule(affine=((4, 8),), bspline=((2, 5, 6),), stiffness=0.03)
+FAST = Schedule(affine=((4, 8),), bspline=((2, 5, 6),), stiffness=0.03, stride=2)
+
+
+def registered(references: torch.Tensor, image: torch.Tensor, schedule: Schedule, scale: torch.Tensor) -> Transforms:
+    """Begun with the centres of mass laid over each other."""
+    shift = centre_of_mass(image) - scale * centre_of_mass(references)
+    return register(references, torch.ones_like(references), image, schedule, scale=scale, shift=shift)
 
 
 def tensor(number: int, shape: tuple[int, ...] = (32, 36)) -> torch.Tensor:
@@ -81,7 +94,7 @@ def test_a_moved_image_is_found_again(offset: tuple[int, ...], shape: tuple[int,
     image = torch.from_numpy(whole.image / whole.image.max()).double()[None, None]
     axes = tuple(range(len(shape)))
     reference = torch.roll(image, offset, dims=[2 + axis for axis in axes])
-    found = register(reference, image, Schedule(((4, 25), (2, 15)), (), 0.0), torch.ones(1, len(shape)).double())
+    found = registered(reference, image, Schedule(((4, 25), (2, 15)), (), 0.0), torch.ones(1, len(shape)).double())
     labels = torch.from_numpy(whole.truth)[None]
     drawn = draw(labels, *nearest_index(found.grid(0, shape), shape))[0].numpy()
     wanted = np.roll(whole.truth, offset, axis=axes)
@@ -90,14 +103,69 @@ def test_a_moved_image_is_found_again(offset: tuple[int, ...], shape: tuple[int,
     assert agree > 0.9 > before
 
 
+@pytest.mark.parametrize(("shape", "stride"), [((9, 12), 2), ((9, 12), 1), ((7, 8, 9), 3)])
+def test_thinned_views_show_every_voxel_once_with_its_own_place_and_value(shape: tuple[int, ...], stride: int) -> None:
+    dims = len(shape)
+    stream = torch.Generator().manual_seed(0)
+    fixed, weights = (torch.rand(1, 1, *shape, dtype=torch.float64, generator=stream) for _ in range(2))
+    base = F.affine_grid(torch.eye(dims, dims + 1, dtype=torch.float64)[None], [1, 1, *shape], align_corners=False)
+    points = torch.randn(1, dims, *[5] * dims, dtype=torch.float64, generator=stream)
+    matrices = bases(points, shape)
+    whole = base + displacement(points, matrices).movedim(1, -1)
+    times = torch.zeros(shape)
+    views = thinned(base, matrices, Level(fixed, weights, fixed), stride)
+    for places, (start, rows, target) in zip(lattices(dims, stride), views, strict=True):
+        times[places] += 1
+        torch.testing.assert_close(start + displacement(points, rows).movedim(1, -1), whole[:, *places])
+        same = Target(fixed[:, :, *places], weights[:, :, *places])
+        torch.testing.assert_close(
+            dissimilarity(fixed[:, :, *places], target), torch.zeros(1).double(), atol=1e-6, rtol=0
+        )
+        torch.testing.assert_close(target.product, same.product)
+    assert (times == 1).all()
+
+
+def test_dissimilarity_is_one_less_the_weighted_correlation() -> None:
+    rng = np.random.default_rng(0)
+    a, b, weights = rng.random((3, 40))
+    wanted = np.cov(a, b, aweights=weights, ddof=0)
+    found = dissimilarity(
+        torch.from_numpy(a)[None, None], Target(torch.from_numpy(b)[None, None], torch.from_numpy(weights)[None, None])
+    )
+    assert found.item() == pytest.approx(1 - wanted[0, 1] / np.sqrt(wanted[0, 0] * wanted[1, 1]), abs=1e-6)
+
+
+def test_every_organ_weighs_the_same_whatever_its_size() -> None:
+    planes = np.zeros((3, 60, 50), bool)
+    planes[0, 5:35, 5:25] = True
+    planes[1, 45:48, 40:43] = True
+    found = near_organs(planes, 0.02)
+    assert found.mean() == pytest.approx(1)
+    large, small = found[:42, :32].sum(), found[42:, 32:].sum()
+    assert small == pytest.approx(large, rel=0.25)
+    np.testing.assert_array_equal(near_organs(planes[2:], 0.02), 1)
+
+
+def test_local_contrast_ignores_scale_and_shading_and_keeps_even_regions_even() -> None:
+    rng = np.random.default_rng(0)
+    image = np.zeros((60, 50))
+    image[20:40, 10:30] = 0.5
+    image += rng.normal(0, 0.002, image.shape)
+    found = local_contrast(image, 0.1)
+    shaded = local_contrast(image + np.linspace(0, 0.4, 60)[:, None], 0.1)
+    assert np.corrcoef(found.ravel(), shaded.ravel())[0, 1] > 0.97
+    assert np.abs(found[:10]).max() < 0.2 < 0.5 < np.abs(found).max()
+    np.testing.assert_allclose(local_contrast(np.full((9, 9, 9), 0.3), 0.1), 0, atol=1e-6)
+
+
 @pytest.mark.parametrize("shape", [(32, 36), (24, 24, 26)])
 def test_neither_order_nor_batching_shows_in_the_transforms(shape: tuple[int, ...]) -> None:
     references = torch.cat([tensor(k, shape) for k in range(4)])
     image, scale = tensor(9, shape), torch.ones(4, len(shape), dtype=torch.float64)
-    together = register(references, image, FAST, scale)
-    turned = register(references.flip(0), image, FAST, scale)
+    together = registered(references, image, FAST, scale)
+    turned = registered(references.flip(0), image, FAST, scale)
     for k in range(4):
-        alone = register(references[k : k + 1], image, FAST, scale[:1])
+        alone = registered(references[k : k + 1], image, FAST, scale[:1])
         for other, index in ((alone, 0), (turned, 3 - k)):
             torch.testing.assert_close(together.grid(k, shape), other.grid(index, shape), rtol=0, atol=1e-9)
 
@@ -105,11 +173,11 @@ def test_neither_order_nor_batching_shows_in_the_transforms(shape: tuple[int, ..
 def test_sizes_in_the_world_are_where_the_affine_part_begins() -> None:
     image = tensor(0, (32, 32))
     still = Schedule(affine=((2, 1),), bspline=(), stiffness=0.0)
-    found = register(image, image, still, torch.tensor([[1.3, 0.8]], dtype=torch.float64))
+    found = registered(image, image, still, torch.tensor([[1.3, 0.8]], dtype=torch.float64))
     diagonal = found.theta[0, [0, 1], [0, 1]]
     torch.testing.assert_close(diagonal, torch.tensor([1.3, 0.8], dtype=torch.float64), atol=0.05, rtol=0)
 
 
 def test_a_constant_reference_leaves_the_transform_finite() -> None:
-    found = register(torch.zeros(1, 1, 32, 32).double(), tensor(0, (32, 32)), FAST, torch.ones(1, 2).double())
+    found = registered(torch.zeros(1, 1, 32, 32).double(), tensor(0, (32, 32)), FAST, torch.ones(1, 2).double())
     assert torch.isfinite(found.grid(0, (32, 32))).all()

@@ -7,23 +7,27 @@ labels, and kept on disk.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 import torch.nn.functional as F
+from numpy.typing import NDArray
 from torch import Tensor
 
-from paperbench.rca.cases import RECORDED, Picture, normalised, reason
+from paperbench.rca.cases import RECORDED, Picture, local_contrast, near_organs, normalised, reason
 from paperbench.rca.classifier import Drawn
 from paperbench.rca.config import RegistrationConfig
-from paperbench.rca.labels import narrow
+from paperbench.rca.labels import Labels, narrow
 from paperbench.rca.registration import (
     PLANAR,
     SPATIAL,
     Schedule,
     Transforms,
+    centre_of_mass,
     draw,
     nearest_index,
+    reduced,
     register,
 )
 from paperbench.rca.transforms import TransformStore, fingerprint, rounded
@@ -39,27 +43,44 @@ def schedule(config: RegistrationConfig, dims: int) -> Schedule:
         affine=tuple(config.affine) or default.affine,
         bspline=tuple(config.bspline) or default.bspline,
         stiffness=default.stiffness if config.stiffness is None else config.stiffness,
+        contrast=default.contrast if config.contrast is None else config.contrast,
+        stride=config.stride or default.stride,
+        focus=default.focus if config.focus is None else config.focus,
+        side=0 if config.affine or config.bspline else default.side,
     )
 
 
+@dataclass(frozen=True, kw_only=True)
+class Seen:
+    """What registration sees of an image (1, 1, ...), the weight of its voxels, its centre of mass (1, d), and a fingerprint."""
+
+    image: Tensor
+    weights: Tensor
+    centre: Tensor
+    key: str
+
+
 class Atlas:
-    """Batched registration on `device`. `batch` limits how many references share a job; it changes no result."""
+    """Batched registration on `device`. `labels` say where in the references the organs lie, which `levels.focus` is for. `batch`
+    limits how many references share a job; it changes no result."""
 
     def __init__(
         self,
         levels: Schedule,
         *,
+        labels: Labels | None = None,
         device: torch.device | str = "cpu",
         store: TransformStore | None = None,
         batch: int | None = None,
     ) -> None:
         self.levels = levels
+        self.labels = labels
         self.device = torch.device(device)
         self.store = store
         self.batch = batch
         # MPS has no doubles; everywhere else they are what makes results independent of batching.
         self.dtype = torch.float32 if self.device.type == "mps" else torch.float64
-        self._prepared: dict[int, tuple[Picture, Tensor, str]] = {}
+        self._prepared: dict[int, tuple[Picture, Seen]] = {}
 
     def draw(self, picture: Picture, references: Sequence[Picture]) -> Iterator[Drawn]:
         """See `ReverseClassifier`."""
@@ -76,47 +97,67 @@ class Atlas:
 
     def transforms(self, picture: Picture, references: Sequence[Picture]) -> list[Transforms | str]:
         """The transform to each reference as a batch of one, on the device, or why there is none."""
-        image, key = self._image(picture)
+        seen = self._seen(picture)
         found: list[Transforms | str | None] = []
         for reference in references:
             try:
-                held = self.store.load(key, self._reference(reference)[1]) if self.store else None
+                held = self.store.load(seen.key, self._reference(reference).key) if self.store else None
                 found.append(None if held is None else self._placed(held))
             except RECORDED as error:
                 found.append(reason(error))
         missing = [k for k, value in enumerate(found) if value is None]
-        size = self.batch or max(1, BATCH_VOXELS // image.numel())
+        size = self.batch or max(1, BATCH_VOXELS // seen.image.numel())
         for first in range(0, len(missing), size):
             chunk = missing[first : first + size]
-            for k, made in zip(chunk, self._computed(image, picture, [references[k] for k in chunk]), strict=True):
+            for k, made in zip(chunk, self._computed(seen, picture, [references[k] for k in chunk]), strict=True):
                 found[k] = made
                 if self.store and isinstance(made, Transforms):
-                    self.store.save(key, self._reference(references[k])[1], made, 0)
+                    self.store.save(seen.key, self._reference(references[k]).key, made, 0)
         return [value if value is not None else "no transform was computed" for value in found]
 
-    def _computed(self, image: Tensor, picture: Picture, references: Sequence[Picture]) -> list[Transforms | str]:
+    def _computed(self, seen: Seen, picture: Picture, references: Sequence[Picture]) -> list[Transforms | str]:
         """One job for all; where that raises, each for itself, so that one bad reference costs no other."""
         try:
-            fixed = torch.cat([_on_grid(self._reference(r)[0], image.shape[2:]) for r in references])
-            scale = torch.stack([_scale(r, picture) for r in references]).to(image)
-            result = register(fixed, image, self.levels, scale)
+            known = [self._reference(reference) for reference in references]
+            scale = torch.stack([_scale(reference, picture) for reference in references]).to(seen.image)
+            shift = seen.centre - scale * torch.cat([reference.centre for reference in known])
+            fixed, weights = (
+                torch.cat([_on_grid(part, seen.image.shape[2:]) for part in parts])
+                for parts in ([reference.image for reference in known], [reference.weights for reference in known])
+            )
+            result = register(fixed, weights, seen.image, self.levels, scale=scale, shift=shift)
             whole = self._placed(rounded(result))
             return [_one(whole, k) for k in range(len(references))]
         except RECORDED as error:
             if len(references) == 1:
                 return [reason(error)]
-            return [self._computed(image, picture, [reference])[0] for reference in references]
+            return [self._computed(seen, picture, [reference])[0] for reference in references]
 
-    def _image(self, picture: Picture) -> tuple[Tensor, str]:
+    def _seen(self, picture: Picture, *, judges: bool = False) -> Seen:
         array = normalised(picture.image)
-        tensor = torch.from_numpy(array).to(self.device, self.dtype)[None, None]
-        return tensor, fingerprint(array, picture.spacing, physical=picture.physical)
+        shown = local_contrast(array, self.levels.contrast) if self.levels.contrast else array
+        weights = self._weights(picture) if judges else np.ones(array.shape)
+        plain, image, weighing = (
+            reduced(
+                torch.from_numpy(values).to(self.device, self.dtype)[None, None], self.levels.reduction(array.shape)
+            )
+            for values in (array, shown, weights)
+        )
+        key = fingerprint(array, picture.spacing, physical=picture.physical, weights=weights)
+        return Seen(image=image, weights=weighing, centre=centre_of_mass(plain), key=key)
 
-    def _reference(self, reference: Picture) -> tuple[Tensor, str]:
+    def _weights(self, picture: Picture) -> NDArray[np.float64]:
+        """Of a reference's voxels: more near its true organs, all alike where none are known."""
+        if self.labels is None or picture.truth is None or not self.levels.focus:
+            return np.ones(picture.image.shape)
+        planes = self.labels.planes(torch.from_numpy(narrow(picture.truth))).numpy()
+        return near_organs(planes, self.levels.focus)
+
+    def _reference(self, reference: Picture) -> Seen:
         """Kept, because every image needs it; the picture is held with it, so that its id stays its own."""
         if id(reference) not in self._prepared:
-            self._prepared[id(reference)] = (reference, *self._image(reference))
-        return self._prepared[id(reference)][1:]
+            self._prepared[id(reference)] = (reference, self._seen(reference, judges=True))
+        return self._prepared[id(reference)][1]
 
     def _placed(self, held: Transforms) -> Transforms:
         return Transforms(

@@ -15,6 +15,12 @@ from paperbench.rca.labels import Labels
 LOW, HIGH = 1.0, 99.0
 """Percentiles of the intensities that become 0 and 1."""
 
+FLAT: Final = 0.05
+"""Deviation of intensities from 0 to 1 that counts as even."""
+
+FLOOR: Final = 0.2
+"""Share of the weight that is spread evenly over the whole image."""
+
 RECORDED: Final = (PaperbenchError, ValueError, ArithmeticError, RuntimeError, OSError)
 """What one case's files or one registration may raise without ending the run; a mistake of the program itself does end it."""
 
@@ -68,6 +74,34 @@ def normalised(image: NDArray[np.float32]) -> NDArray[np.float64]:
     if high <= low:
         raise ValueError(f"the image has the one value {low:g} everywhere: nothing can be registered to it")
     return np.clip((image.astype(np.float64) - low) / (high - low), 0, 1)
+
+
+def local_contrast(image: NDArray[np.float64], share: float) -> NDArray[np.float64]:
+    """Intensities less their mean, over their deviation, in a window about each voxel of `share` of the image's sides.
+
+    What is faint, such as a clavicle, then weighs as much as what is bright. `FLAT` keeps noise of even regions small.
+    """
+    from scipy.ndimage import uniform_filter
+
+    window = [max(3, 2 * round(share * length / 2) + 1) for length in image.shape]
+    mean = uniform_filter(image, window, mode="nearest")
+    variance = uniform_filter(image**2, window, mode="nearest") - mean**2
+    return np.asarray((image - mean) / (np.sqrt(np.clip(variance, 0, None)) + FLAT))
+
+
+def near_organs(planes: NDArray[np.bool_], reach: float) -> NDArray[np.float64]:
+    """How much each voxel counts: a bell about each of the masks (L, ...), all masks together alike whatever their size, above a
+    floor of `FLOOR` of the whole. `reach`, the bell's deviation, is a share of the image's sides; the mean is 1."""
+    from scipy.ndimage import distance_transform_edt
+
+    shape = planes.shape[1:]
+    bells = []
+    for plane in planes:
+        if plane.any():
+            far = np.asarray(distance_transform_edt(~plane, sampling=[1 / length for length in shape]))
+            bell = np.exp(-0.5 * (far / reach) ** 2)
+            bells.append(bell / bell.mean())
+    return FLOOR + (1 - FLOOR) * np.mean(bells, axis=0) if bells else np.ones(shape)
 
 
 def reason(error: BaseException) -> str:

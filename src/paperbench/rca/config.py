@@ -136,16 +136,25 @@ class ReferenceConfig:
 
 @dataclass(kw_only=True)
 class RegistrationConfig:
-    """Affine, then cubic B-splines, coarse to fine, on normalised cross-correlation; empty lists choose by dimension."""
+    """Affine, then cubic B-splines, coarse to fine, on normalised cross-correlation; what is left empty is chosen by dimension, for
+    images that are first reduced to 256 voxels a side, volumes to 48."""
 
     __pydantic_config__ = STRICT
 
     affine: tuple[tuple[PositiveInt, PositiveInt], ...] = ()
-    """Levels of (reduction of the image, steps)."""
+    """Levels of (reduction of the image, steps). Where these or `bspline` are given, reductions are of the image as it is."""
     bspline: tuple[tuple[PositiveInt, Annotated[int, Field(ge=4)], PositiveInt], ...] = ()
     """Levels of (reduction, control points along each axis, steps)."""
     stiffness: NonNegativeFloat | None = None
     """Weight of the squared differences of neighbouring control points; null chooses by dimension."""
+    contrast: Annotated[float, Field(ge=0, le=1)] | None = None
+    """Window of the local contrast that is registered, as a share of the image's side; 0 registers intensities, null chooses by
+    dimension."""
+    focus: Annotated[float, Field(ge=0, le=1)] | None = None
+    """How far from a reference's organs voxels weigh more, as a share of the image's side; 0 weighs all alike, null chooses by
+    dimension."""
+    stride: PositiveInt | None = None
+    """A step of a B-spline level looks at every so-manieth voxel along each axis; null chooses by dimension."""
     choose_stiffness: tuple[NonNegativeFloat, ...] = ()
     """Values to choose from: the one whose predictions for degraded masks of the references, each left out in turn, are nearest."""
 

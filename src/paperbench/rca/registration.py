@@ -12,8 +12,10 @@ references shows in the result. Nothing is random.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import product
 from typing import Final
 
 import torch
@@ -22,6 +24,9 @@ from torch import Tensor
 
 AFFINE_RATE: Final = 0.03
 BSPLINE_RATE: Final = 0.025
+START: Final = 4
+"""Reduction at which it is decided where the affine part begins."""
+TINY: Final = 1e-9
 MIN_SIDE: Final = 8
 """No level is reduced below this many voxels along an axis."""
 
@@ -33,11 +38,38 @@ class Schedule:
     affine: tuple[tuple[int, int], ...]
     bspline: tuple[tuple[int, int, int], ...]
     stiffness: float
+    contrast: float = 0.0
+    """Window of `local_contrast`, as a share of the image's side; 0 registers intensities."""
+    stride: int = 1
+    """A step of a B-spline level looks at every so-manieth voxel along each axis, and the next step at others."""
+    focus: float = 0.0
+    """How far from a reference's organs voxels weigh more, as a share of the image's side; 0 weighs all alike."""
+    side: int = 0
+    """Voxels along a side that the levels are for: larger images are reduced to about that before anything else; 0 reduces none."""
+
+    def reduction(self, shape: Sequence[int]) -> int:
+        """By how much an image of `shape` is reduced first: its sides' geometric mean over `side`, rounded."""
+        return max(1, round(math.prod(shape) ** (1 / len(shape)) / self.side)) if self.side else 1
 
 
-PLANAR: Final = Schedule(affine=((8, 25), (4, 15)), bspline=((4, 7, 30), (2, 12, 30)), stiffness=0.03)
-SPATIAL: Final = Schedule(affine=((4, 25), (2, 15)), bspline=((2, 7, 30), (1, 12, 30)), stiffness=0.001)
-"""Chosen on 16 radiographs and 16 hippocampus volumes. `SPATIAL` is for small volumes; large ones want larger reductions."""
+PLANAR: Final = Schedule(
+    affine=((8, 25), (4, 15)),
+    bspline=((4, 7, 30), (2, 16, 40)),
+    stiffness=0.03,
+    contrast=0.13,
+    stride=2,
+    focus=0.05,
+    side=256,
+)
+SPATIAL: Final = Schedule(
+    affine=((4, 25), (2, 15)),
+    bspline=((2, 7, 30), (1, 16, 40)),
+    stiffness=0.0003,
+    contrast=0.4,
+    stride=2,
+    side=48,
+)
+"""How both were chosen stands in docs/rca.md."""
 
 
 @dataclass(frozen=True)
@@ -59,76 +91,130 @@ class Transforms:
         return grid[0]
 
 
-def register(references: Tensor, image: Tensor, schedule: Schedule, scale: Tensor) -> Transforms:
-    """Transforms from `references` (B, 1, ...) to `image` (1, 1, ...), both in [0, 1] and on the same grid of voxels.
+def register(
+    references: Tensor, weights: Tensor, image: Tensor, schedule: Schedule, *, scale: Tensor, shift: Tensor
+) -> Transforms:
+    """Transforms from `references` (B, 1, ...) to `image` (1, 1, ...), intensities or contrasts on the same grid of voxels;
+    `weights` (B, 1, ...) >= 0 say how much each voxel of a reference counts.
 
-    `scale` (B, d): how much larger a reference's box is than the image's, the last array axis first; 1 where no physical size is
-    known. It is where the affine part begins.
+    The affine part begins with `scale` (B, d), how much larger a reference's box is than the image's, 1 where no physical size is
+    known, and with `shift` (B, d) where that correlates better than none; both have the last array axis first.
     """
     batch = references.shape[0]
+    factors = {level[0] for level in (*schedule.affine, *schedule.bspline)} | {START}
     pyramid = {
-        factor: (reduced(references, factor), reduced(image, factor).expand(batch, *[-1] * (image.dim() - 1)))
-        for factor in {level[0] for level in (*schedule.affine, *schedule.bspline)}
+        factor: Level(
+            reduced(references, factor),
+            reduced(weights, factor),
+            reduced(image, factor).expand(batch, *[-1] * (image.dim() - 1)),
+        )
+        for factor in factors
     }
-    theta = _start(references, image, scale)
+    theta = _start(pyramid[START], scale, shift)
     for factor, steps in schedule.affine:
-        theta = _fit_affine(*pyramid[factor], theta, steps)
+        theta = _fit_affine(pyramid[factor], theta, steps)
     fields: list[Tensor] = []
     for factor, controls, steps in schedule.bspline:
-        fields.append(_fit_bspline(*pyramid[factor], theta, fields, controls, steps, schedule.stiffness))
+        fields.append(_fit_bspline(pyramid[factor], theta, fields, controls, steps, schedule))
     return Transforms(theta, tuple(fields))
 
 
-def _start(references: Tensor, image: Tensor, scale: Tensor) -> Tensor:
-    """Sizes as the headers say, and centres of mass laid over each other wherever that correlates better than leaving them."""
-    batch, dims = references.shape[0], references.dim() - 2
-    plain = torch.zeros(batch, dims, dims + 1, dtype=references.dtype, device=references.device)
+@dataclass(frozen=True)
+class Level:
+    """References, their weights and the image, repeated, on one level of the pyramid: (B, 1, ...) each."""
+
+    fixed: Tensor
+    weights: Tensor
+    moving: Tensor
+
+    def at(self, theta: Tensor) -> Tensor:
+        """Dissimilarity (B,) under affine maps (B, d, d + 1)."""
+        return dissimilarity(warped(self.moving, theta, self.fixed), Target(self.fixed, self.weights))
+
+
+def _start(level: Level, scale: Tensor, shift: Tensor) -> Tensor:
+    batch, dims = scale.shape
+    plain = torch.zeros(batch, dims, dims + 1, dtype=scale.dtype, device=scale.device)
     plain[:, range(dims), range(dims)] = scale
     moved = plain.clone()
-    small, small_image = reduced(references, 4), reduced(image, 4).expand(batch, *[-1] * (image.dim() - 1))
-    moved[:, :, dims] = centre_of_mass(small_image) - scale * centre_of_mass(small)
-    loss = [dissimilarity(warped(small_image, theta, small), small) for theta in (plain, moved)]
-    better = loss[1] < loss[0] - 1e-6
+    moved[:, :, dims] = shift
+    better = level.at(moved) < level.at(plain) - 1e-6
     return torch.where(better.view(-1, 1, 1), moved, plain)
 
 
-def _fit_affine(fixed: Tensor, moving: Tensor, theta: Tensor, steps: int) -> Tensor:
+def _fit_affine(level: Level, theta: Tensor, steps: int) -> Tensor:
     theta = theta.clone().requires_grad_(True)
+    target = Target(level.fixed, level.weights)
     optimizer = torch.optim.Adam([theta], lr=AFFINE_RATE)
     for _ in range(steps):
         optimizer.zero_grad(set_to_none=True)
-        dissimilarity(warped(moving, theta, fixed), fixed).sum().backward()
+        dissimilarity(warped(level.moving, theta, level.fixed), target).sum().backward()
         optimizer.step()
     return theta.detach()
 
 
 def _fit_bspline(
-    fixed: Tensor, moving: Tensor, theta: Tensor, before: Sequence[Tensor], controls: int, steps: int, stiffness: float
+    level: Level, theta: Tensor, before: Sequence[Tensor], controls: int, steps: int, schedule: Schedule
 ) -> Tensor:
     """Control points (B, d, controls, ...) that are added to what the coarser levels did."""
+    fixed = level.fixed
     batch, dims, shape = fixed.shape[0], fixed.dim() - 2, fixed.shape[2:]
     base = F.affine_grid(theta, list(fixed.shape), align_corners=False)
     for field in before:
         base = base + displacement(field, bases(field, shape)).movedim(1, -1)
     points = torch.zeros(batch, dims, *[controls] * dims, dtype=fixed.dtype, device=fixed.device, requires_grad=True)
-    matrices = bases(points, shape)
+    views = list(thinned(base, bases(points, shape), level, schedule.stride))
     optimizer = torch.optim.Adam([points], lr=BSPLINE_RATE)
-    for _ in range(steps):
+    for step in range(steps):
+        start, matrices, target = views[step % len(views)]
         optimizer.zero_grad(set_to_none=True)
-        grid = base + displacement(points, matrices).movedim(1, -1)
-        loss = dissimilarity(sample(moving, grid), fixed) + stiffness * roughness(points)
+        grid = start + displacement(points, matrices).movedim(1, -1)
+        loss = dissimilarity(sample(level.moving, grid), target) + schedule.stiffness * roughness(points)
         loss.sum().backward()
         optimizer.step()
     return points.detach()
 
 
+View = tuple[Tensor, list[Tensor], "Target"]
+
+
+def thinned(base: Tensor, matrices: Sequence[Tensor], level: Level, stride: int) -> Iterator[View]:
+    """Grid, bases and what to compare with at every `stride`-th voxel along each axis, for each choice of the first one. A step
+    then costs a fraction, and loses little: neighbours say much the same."""
+    for places in lattices(len(matrices), stride):
+        rows = [matrix[place] for matrix, place in zip(matrices, places, strict=True)]
+        target = Target(level.fixed[:, :, *places], level.weights[:, :, *places])
+        yield base[:, *places].contiguous(), rows, target
+
+
+def lattices(dims: int, stride: int) -> Iterator[tuple[slice, ...]]:
+    """Every `stride`-th voxel along each of `dims` axes, in all ways to begin: together every voxel once."""
+    for first in product(range(stride), repeat=dims):
+        yield tuple(slice(start, None, stride) for start in first)
+
+
 # --- parts ------------------------------------------------------------------------------------------------------------
 
 
-def dissimilarity(a: Tensor, b: Tensor) -> Tensor:
-    """1 - normalised cross-correlation of each pair, (B, 1, ...) -> (B,); 1 where either is constant."""
-    a, b = (x.flatten(1) - x.flatten(1).mean(1, keepdim=True) for x in (a, b))
-    return 1 - (a * b).sum(1) / (a.norm(dim=1) * b.norm(dim=1) + 1e-6)
+class Target:
+    """What images are compared with, prepared once: voxels (B, 1, ...) and how much each weighs."""
+
+    def __init__(self, values: Tensor, weights: Tensor) -> None:
+        share = weights.flatten(1)
+        self.share = share / share.sum(1, keepdim=True).clamp(min=1e-12)
+        values = values.flatten(1)
+        values = values - (values * self.share).sum(1, keepdim=True)
+        self.product = values * self.share
+        self.deviation = (values * self.product).sum(1).sqrt()
+
+
+def dissimilarity(a: Tensor, b: Target) -> Tensor:
+    """1 - weighted normalised cross-correlation of each pair, (B, 1, ...) -> (B,); 1 where either is constant."""
+    a = a.flatten(1)
+    weighed = a * b.share
+    mean = weighed.sum(1)
+    variance = ((a * weighed).sum(1) - mean**2).clamp(min=0)
+    return 1 - (a * b.product).sum(1) / ((variance + TINY).sqrt() * b.deviation + TINY)
 
 
 def roughness(points: Tensor) -> Tensor:

@@ -17,17 +17,32 @@ THUMBNAIL: Final = 16
 """Cells along each axis of the small picture that resemblance is measured on."""
 
 
-def choose(config: ReferenceConfig, picture: Picture, references: Sequence[Picture], *, seed: int) -> list[Picture]:
-    """References for one image, by name. The choice does not depend on the order in which they come."""
-    ordered = sorted(references, key=lambda reference: reference.name)
-    if config.select == "all" or config.count >= len(ordered):
-        return ordered
-    if config.select == "random":
-        drawn = sorted(ordered, key=lambda reference: hashed(seed, RANDOM, *reference.name.encode()))
-    else:
-        own = thumbnail(picture)
-        drawn = sorted(ordered, key=lambda reference: (-round(float(own @ thumbnail(reference)), 12), reference.name))
-    return sorted(drawn[: config.count], key=lambda reference: reference.name)
+class Selection:
+    """Chooses references for one image after the other; their small pictures are made once."""
+
+    def __init__(self, config: ReferenceConfig, *, seed: int) -> None:
+        self.config = config
+        self.seed = seed
+        self._thumbnails: dict[str, NDArray[np.float64]] = {}
+
+    def choose(self, picture: Picture, references: Sequence[Picture]) -> list[Picture]:
+        """References for one image, by name. The choice does not depend on the order in which they come."""
+        config = self.config
+        ordered = sorted(references, key=lambda reference: reference.name)
+        if config.select == "all" or config.count >= len(ordered):
+            return ordered
+        if config.select == "random":
+            drawn = sorted(ordered, key=lambda reference: hashed(self.seed, RANDOM, *reference.name.encode()))
+        else:
+            own = thumbnail(picture)
+            likeness = {r.name: round(float(own @ self._thumbnail(r)), 12) for r in ordered}
+            drawn = sorted(ordered, key=lambda reference: (-likeness[reference.name], reference.name))
+        return sorted(drawn[: config.count], key=lambda reference: reference.name)
+
+    def _thumbnail(self, reference: Picture) -> NDArray[np.float64]:
+        if reference.name not in self._thumbnails:
+            self._thumbnails[reference.name] = thumbnail(reference)
+        return self._thumbnails[reference.name]
 
 
 def thumbnail(picture: Picture) -> NDArray[np.float64]:

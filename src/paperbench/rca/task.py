@@ -130,7 +130,7 @@ def build(config: RcaEstimate, material: Material, run: Run, stiffness: float | 
     store = None if folder is None else TransformStore(folder, levels)
     if store is not None:
         run.ranks.on_main(store.check)
-    return Atlas(levels, device=run.device, store=store)
+    return Atlas(levels, labels=material.labels, device=run.device, store=store)
 
 
 def calibrating_cases(config: RcaEstimate, material: Material) -> tuple[Case, ...]:
@@ -158,6 +158,7 @@ class Worker:
         self.material = material
         self.classifier = classifier
         self.run = run
+        self.selection = selection.Selection(config.reference, seed=config.seed)
         self.folder = run.directory.path / records.FOLDER
 
     def all(self, group: str, cases: Sequence[Case], *, leave_out: bool = False) -> list[Verdicts]:
@@ -195,7 +196,7 @@ class Worker:
         pool: Sequence[Picture] = self.material.references
         if leave_out:
             pool = known.others(pool, case.name)
-        chosen = selection.choose(self.config.reference, picture, pool, seed=self.config.seed)
+        chosen = self.selection.choose(picture, pool)
         return judge(picture, chosen, self.classifier, self.material.labels, self.config.metrics)
 
 

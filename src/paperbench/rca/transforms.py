@@ -19,14 +19,17 @@ from paperbench.engine.files import explained, write_atomic
 from paperbench.errors import EnvironmentError_
 from paperbench.rca.registration import Schedule, Transforms
 
-VERSION: Final = 1
+VERSION: Final = 2
 """Part of every key: to be raised whenever the registration computes something else."""
 
 
-def fingerprint(image: NDArray[np.float64], spacing: Sequence[float], *, physical: bool) -> str:
+def fingerprint(
+    image: NDArray[np.float64], spacing: Sequence[float], *, physical: bool, weights: NDArray[np.float64]
+) -> str:
     """SHA-256 of what registration sees of an image."""
     digest = hashlib.sha256(json.dumps([image.shape, list(spacing), physical]).encode())
-    digest.update(np.ascontiguousarray(image).tobytes())
+    for part in (image, weights):
+        digest.update(np.ascontiguousarray(part).tobytes())
     return digest.hexdigest()
 
 

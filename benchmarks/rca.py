@@ -1,0 +1,295 @@
+"""Reverse classification accuracy: batched registration against SimpleITK and elastix, and how near predictions come on real data.
+
+    uv sync --group bench
+    uv run python -m benchmarks.rca speed --data jsrt --root DIR --images 12 --elastix-images 4
+    uv run python -m benchmarks.rca masks --data jsrt --root DIR --images 12
+    uv run python -m benchmarks.rca accuracy --data jsrt --root DIR --images 100
+
+Each writes `results/rca-<mode>-<data>-cpu.csv`.
+
+`speed`: the same images, masks and references, image by image in turns, every method with all cores of the machine; wall seconds
+from the images in memory to the scores, registration to all references included, and the error of the predictions. SimpleITK has
+the settings of `classifier=atlas-sitk`, elastix its default affine and B-spline stages of four resolutions, the latter with 2,000
+iterations each. `masks`: what one more segmenter costs, files read included, nothing kept from an earlier image. `accuracy`: two
+runs of `paperbench estimate rca`, calibrated on degraded masks of the references and on 24 images with masks that are neither
+references nor judged; a line a label.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import nibabel
+import numpy as np
+import torch
+from PIL import Image
+
+from benchmarks.common import machine, write
+from paperbench.config.compose import compose
+from paperbench.rca import folders, generated
+from paperbench.rca.aggregation import Prediction, Rule, predict
+from paperbench.rca.atlas import Atlas, schedule
+from paperbench.rca.cases import Material, Picture, normalised
+from paperbench.rca.classifier import Drawn, ReverseClassifier
+from paperbench.rca.judging import judge
+from paperbench.rca.sitk import SitkAtlas
+from paperbench.rca.statistics import agreement
+
+CALIBRATING = 24
+SEGMENTERS = 5
+COLUMNS = (
+    "masks",
+    "pearson_r",
+    "mae",
+    "bias",
+    "calibrated_mae",
+    "mean_mae",
+    "accuracy@0.7",
+    "failure_auroc",
+    "coverage",
+)
+Rows = list[dict[str, Any]]
+
+
+class Elastix:
+    """Elastix's affine and B-spline stages, one reference after the other."""
+
+    def __init__(self, iterations: int) -> None:
+        self.itk: Any = importlib.import_module("itk")
+        self.parameters = self.itk.ParameterObject.New()
+        affine = self.parameters.GetDefaultParameterMap("affine", 4)
+        elastic = self.parameters.GetDefaultParameterMap("bspline", 4)
+        elastic["MaximumNumberOfIterations"] = [str(iterations)]
+        for stage in (affine, elastic):
+            self.parameters.AddParameterMap(stage)
+
+    def draw(self, picture: Picture, references: Sequence[Picture]) -> Iterator[Drawn]:
+        """See `ReverseClassifier`."""
+        moving = self._image(normalised(picture.image), picture)
+        for reference in references:
+            try:
+                yield Drawn(reference=reference.name, maps=self._maps(moving, picture, reference))
+            except RuntimeError as error:
+                yield Drawn(reference=reference.name, maps={}, failure=str(error))
+
+    def _maps(self, moving: Any, picture: Picture, reference: Picture) -> dict[str, torch.Tensor]:
+        fixed = self._image(normalised(reference.image), reference)
+        _, found = self.itk.elastix_registration_method(
+            fixed, moving, parameter_object=self.parameters, log_to_console=False
+        )
+        for stage in range(found.GetNumberOfParameterMaps()):
+            found.SetParameter(stage, "FinalBSplineInterpolationOrder", "0")
+        maps = {}
+        for name, mask in picture.masks.items():
+            drawn = self.itk.transformix_filter(self._image(mask, picture), found, log_to_console=False)
+            maps[name] = torch.from_numpy(np.rint(self.itk.array_from_image(drawn)).astype(np.int64))
+        return maps
+
+    def _image(self, array: np.ndarray, picture: Picture) -> Any:
+        image = self.itk.image_from_array(np.ascontiguousarray(array, np.float32))
+        image.SetSpacing([float(value) for value in reversed(picture.spacing)])
+        return image
+
+
+@dataclass(kw_only=True)
+class Method:
+    """A way to register, how many images it judges, and what came of it."""
+
+    name: str
+    classifier: ReverseClassifier
+    images: int
+    seconds: list[float] = field(default_factory=list)
+    predictions: list[list[Prediction]] = field(default_factory=list)
+    failures: int = 0
+
+    def judge(self, picture: Picture, material: Material) -> None:
+        began = time.perf_counter()
+        verdicts = judge(picture, material.references, self.classifier, material.labels, ["dsc"])
+        self.seconds.append(time.perf_counter() - began)
+        self.predictions.append([predict(item, Rule()) for item in verdicts.judged])
+        self.failures += len(verdicts.failures)
+        print(f"{picture.name} {self.name}: {self.seconds[-1]:.2f} s", flush=True)
+
+    def found(self, images: int) -> dict[str, float]:
+        """Agreement on the first so many images."""
+        chosen = [prediction for group in self.predictions[:images] for prediction in group]
+        return agreement(chosen, threshold=0.7, rule=Rule())
+
+
+def material_of(options: argparse.Namespace, *, masks: int) -> tuple[Material, Atlas]:
+    """References and cases of the set, and the default registration without any store of transforms."""
+    words = [f"data={options.data}", f"segmenters.masks={masks}", "data.cases=100", "calibration.kind=none"]
+    config = compose("rca", [*words, *([f"data.root={options.root}"] if options.root else [])]).config
+    material = generated.load(config)
+    levels = schedule(config.registration, material.references[0].image.ndim)
+    return material, Atlas(levels, labels=material.labels)
+
+
+def speed(options: argparse.Namespace) -> Rows:
+    """A line a method: seconds an image, r and mean absolute error over all labels."""
+    material, atlas = material_of(options, masks=2)
+    methods = [
+        Method(name="batched torch", classifier=atlas, images=options.images),
+        Method(name="SimpleITK", classifier=SitkAtlas(threads=os.cpu_count() or 1), images=options.sitk_images),
+        Method(name="elastix", classifier=Elastix(options.iterations), images=options.elastix_images),
+    ]
+    methods = [method for method in methods if method.images]
+    judge(material.cases[0].load(), material.references[:1], atlas, material.labels, ["dsc"])  # the first use is slower
+    for number, case in enumerate(material.cases[: options.images]):
+        picture = case.load()
+        for method in methods:
+            if number < method.images:
+                method.judge(picture, material)
+    ours = methods[0]
+    rows = []
+    for method in methods:
+        own, same = method.found(method.images), ours.found(method.images)
+        rows.append(
+            {
+                "data": options.data,
+                "method": method.name,
+                "references": len(material.references),
+                "images": method.images,
+                "failed_registrations": method.failures,
+                "masks": own["masks"],
+                "seconds_per_image": f"{np.mean(method.seconds):.3f}",
+                "median_seconds": f"{median(method.seconds):.3f}",
+                "times_slower": f"{np.sum(method.seconds) / np.sum(ours.seconds[: method.images]):.1f}",
+                "pearson_r": f"{own['pearson_r']:.3f}",
+                "mae": f"{own['mae']:.4f}",
+                "pearson_r_of_batched_on_the_same": f"{same['pearson_r']:.3f}",
+                "mae_of_batched_on_the_same": f"{same['mae']:.4f}",
+                **machine("cpu"),
+            }
+        )
+    return rows
+
+
+# --- one more segmenter -----------------------------------------------------------------------------------------------
+
+
+def masks(options: argparse.Namespace) -> Rows:
+    """A line for one segmenter, and one for several: seconds an image, files read included."""
+    material, atlas = material_of(options, masks=SEGMENTERS)
+    seconds: dict[int, list[float]] = {1: [], SEGMENTERS: []}
+    with tempfile.TemporaryDirectory() as scratch:
+        for case in material.cases[: options.images]:
+            entry = exported(case.load(), Path(scratch))
+            for count in (1, SEGMENTERS, SEGMENTERS, 1):
+                some = folders.Entry(name=entry.name, image=entry.image, masks=dict(list(entry.masks.items())[:count]))
+                began = time.perf_counter()
+                judge(folders.read(some, resample=False), material.references, atlas, material.labels, ["dsc"])
+                seconds[count].append(time.perf_counter() - began)
+    one, several = (median(seconds[count]) for count in (1, SEGMENTERS))
+    paired = [b - a for a, b in zip(seconds[1], seconds[SEGMENTERS], strict=True)]
+    more = median(paired) / (SEGMENTERS - 1)
+    rows = []
+    for count, value in ((1, one), (SEGMENTERS, several)):
+        rows.append(
+            {
+                "data": options.data,
+                "segmenters": count,
+                "labels": len(material.labels),
+                "references": len(material.references),
+                "images": options.images,
+                "median_seconds_per_image": f"{value:.4f}",
+                "seconds_per_further_segmenter": f"{more:.4f}",
+                "further_segmenter_percent": f"{100 * more / one:.2f}",
+                **machine("cpu"),
+            }
+        )
+    print(f"{one:.3f} s an image with one segmenter, {100 * more / one:.2f} % more for each further one")
+    return rows
+
+
+def exported(picture: Picture, folder: Path) -> folders.Entry:
+    """The image and its masks as files: PNG in two dimensions, NIfTI in three."""
+
+    def save(name: str, array: np.ndarray) -> Path:
+        if array.ndim == 2:
+            path = folder / f"{picture.name}-{name}.png"
+            Image.fromarray(array.astype(np.uint8)).save(path)
+            return path
+        path = folder / f"{picture.name}-{name}.nii.gz"
+        nibabel.save(nibabel.Nifti1Image(array.astype(np.float32 if name == "image" else np.uint8), np.eye(4)), path)
+        return path
+
+    drawn = {name: save(name, mask) for name, mask in picture.masks.items()}
+    return folders.Entry(name=picture.name, image=save("image", picture.image), masks=drawn)
+
+
+# --- agreement with the truth -----------------------------------------------------------------------------------------
+
+
+def accuracy(options: argparse.Namespace) -> Rows:
+    """A line a label and way to calibrate: how predictions agree with the truth, of masks deformed to every quality."""
+    rows = []
+    with tempfile.TemporaryDirectory() as scratch:
+        for kind in ("references", "labelled"):
+            metrics, wall = estimated(options, kind, Path(scratch))
+            labels = list(dict.fromkeys(key.split("/")[1] for key in metrics if key.count("/") == 2))
+            for label in ("all", *labels):
+                prefix = "rca" if label == "all" else f"rca/{label}"
+                row = {"data": options.data, "calibration": kind, "label": label}
+                row |= {"images": int(metrics["rca/cases"]), "references": 8, "seed": options.seed}
+                row |= {name: f"{metrics.get(f'{prefix}/{name}', float('nan')):.4g}" for name in COLUMNS}
+                rows.append({**row, "wall_seconds": f"{wall:.0f}", **machine("cpu")})
+                print(*list(row.values()), flush=True)
+    return rows
+
+
+def estimated(options: argparse.Namespace, kind: str, scratch: Path) -> tuple[dict[str, float], float]:
+    """Metrics of one run of the program, and its wall seconds; transforms of an earlier one in `scratch` are used again."""
+    words = [f"data={options.data}", f"data.cases={options.images}", f"calibration.kind={kind}", "pictures=0"]
+    words += [f"data.calibration={CALIBRATING}", f"output.root={scratch}", f"seed={options.seed}", *options.override]
+    words += [f"data.root={options.root}"] if options.root else []
+    command = [
+        sys.executable,
+        "-m",
+        "paperbench",
+        "estimate",
+        "rca",
+        *words,
+        "--json",
+        "--run-dir",
+        str(scratch / kind),
+    ]
+    began = time.perf_counter()
+    done = subprocess.run(command, stdout=subprocess.PIPE, check=True)
+    return json.loads(done.stdout)["metrics"], time.perf_counter() - began
+
+
+def main() -> None:
+    """Writes `results/rca-<mode>-<data>-cpu.csv`."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    modes: dict[str, Callable[[argparse.Namespace], Rows]] = {"speed": speed, "masks": masks, "accuracy": accuracy}
+    parser.add_argument("mode", choices=tuple(modes))
+    parser.add_argument("--data", choices=("phantoms", "jsrt", "hippocampus"), default="phantoms")
+    parser.add_argument("--root", default="", help="data.root of the real sets")
+    parser.add_argument("--images", type=int, default=10)
+    parser.add_argument("--sitk-images", type=int, default=None, help="SimpleITK judges the first N; by default all")
+    parser.add_argument("--elastix-images", type=int, default=0, help="elastix judges the first N; 0 leaves it out")
+    parser.add_argument("--iterations", type=int, default=2000, help="of elastix's B-spline stage")
+    parser.add_argument("--seed", type=int, default=0, help="of the masks that are judged")
+    parser.add_argument("--threads", type=int, default=os.cpu_count(), help="of torch")
+    parser.add_argument("override", nargs="*", help="of `accuracy`'s experiment, such as classifier=forest")
+    options = parser.parse_args()
+    options.sitk_images = options.images if options.sitk_images is None else options.sitk_images
+    torch.set_num_threads(options.threads)
+    print(f"written to {write(f'rca-{options.mode}-{options.data}-cpu', modes[options.mode](options))}")
+
+
+if __name__ == "__main__":
+    main()
