@@ -111,7 +111,10 @@ def export_model(config: DetectTrain, run_dir: Path) -> Exportable:
     """
     model, step = load_detector(config, run_dir, torch.device("cpu"))
     if type(model) is not FasterRCNN:
-        raise ExportError(f"{run_dir}: model.name={config.model.name} cannot be exported; model.name=faster-rcnn can")
+        raise ExportError(
+            f"{run_dir}: a {type(model).__name__} cannot be exported; model.name=faster-rcnn with model.shared=true and "
+            "model.stages=2 can"
+        )
     model = model.float().requires_grad_(False)
     examples = _examples(config, model)
     height, width = examples[0][0].shape[-2:]
