@@ -105,6 +105,23 @@ TASKS: dict[str, TaskSpec] = {
             module="paperbench.detection.proposals.task",
         ),
         TaskSpec(
+            name="region-train",
+            verb="train",
+            summary="train a detector on given proposals and evaluate it",
+            schema="paperbench.detection.region_config:RegionTrain",
+            module="paperbench.detection.regions.task",
+            evaluated_by="region-eval",
+            predicts=True,
+        ),
+        TaskSpec(
+            name="region-eval",
+            verb="eval",
+            summary="evaluate a detector that was trained on given proposals",
+            schema="paperbench.detection.region_config:RegionEval",
+            module="paperbench.detection.regions.eval_task",
+            takes_checkpoint=True,
+        ),
+        TaskSpec(
             name="vae-train",
             verb="train",
             summary="train an auto-encoder and measure its bound and likelihood",
@@ -278,6 +295,24 @@ MODELS: dict[str, ModelSpec] = {
             source="Redmon et al., You Only Look Once, CVPR 2016",
         ),
         ModelSpec(
+            name="fast-rcnn",
+            tasks=("region-train", "region-eval"),
+            summary="one map of features an image, pooled regions, one loss for classes and boxes",
+            source="Girshick, Fast R-CNN, ICCV 2015",
+        ),
+        ModelSpec(
+            name="sppnet",
+            tasks=("region-train", "region-eval"),
+            summary="fixed convolutions, pyramids of pooled regions, SVMs",
+            source="He et al., Spatial Pyramid Pooling in Deep Convolutional Networks, TPAMI 2015",
+        ),
+        ModelSpec(
+            name="rcnn",
+            tasks=("region-train", "region-eval"),
+            summary="every region warped and seen by itself, SVMs",
+            source="Girshick et al., Rich feature hierarchies, CVPR 2014",
+        ),
+        ModelSpec(
             name="fcn",
             tasks=("stn-mnist", "stn-addition"),
             summary="two fully connected hidden layers",
@@ -388,7 +423,8 @@ MODELS: dict[str, ModelSpec] = {
     )
 }
 
-_DETECTION = ("detect-train", "detect-eval", "detect-proposals")
+_REGIONS = ("region-train", "region-eval")
+_DETECTION = ("detect-train", "detect-eval", "detect-proposals", *_REGIONS)
 _DISTILL = ("distill", "distill-specialists")
 _DIGITS = ("stn-mnist", "stn-addition", "stn-colocalise", "vae-train", "vae-eval", "vae-semi", *_DISTILL)
 

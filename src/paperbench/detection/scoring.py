@@ -3,28 +3,43 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Protocol
 
 from paperbench.data.detection import DetectionSet
 from paperbench.detection import datasets
 from paperbench.detection.base import Detector
 from paperbench.detection.batches import BatchMaker
-from paperbench.detection.config import DetectTrain
+from paperbench.detection.config import DataConfig, EvaluationConfig
 from paperbench.detection.drawing import precision_recall_curves, recall_curves, sheet
 from paperbench.detection.evaluation.files import write_coco, write_voc
 from paperbench.detection.evaluation.metrics import Evaluation, measure
 from paperbench.detection.inference import Found, detect_all
+from paperbench.detection.region_config import RegionEvaluation
 from paperbench.engine.run import Run
+
+
+class Scored(Protocol):
+    """What of a configuration decides how a detector is scored."""
+
+    @property
+    def data(self) -> DataConfig: ...
+
+    @property
+    def evaluation(self) -> EvaluationConfig | RegionEvaluation: ...
 
 
 class Scorer:
     """Called, it runs the detector over the test split and returns the metrics; it keeps what it found for `draw`."""
 
-    def __init__(self, config: DetectTrain, dataset: DetectionSet, model: Detector, run: Run) -> None:
+    def __init__(
+        self, config: Scored, dataset: DetectionSet, model: Detector, run: Run, make: BatchMaker | None = None
+    ) -> None:
+        """`make`: what makes the batches of `dataset`, where they carry more than images."""
         self.config = config
         self.dataset = dataset
         self.model = model
         self.run = run
-        self.make = BatchMaker(
+        self.make = make or BatchMaker(
             dataset,
             datasets.store(config.data, dataset, run.device),
             flip=0.0,
