@@ -5,18 +5,22 @@ from __future__ import annotations
 import csv
 import json
 import shlex
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from typer.testing import CliRunner
 
 from paperbench.cli.app import app
 from paperbench.engine.run import Run
 from paperbench.engine.signals import StopFlag
+from paperbench.rca.cases import Picture
 from paperbench.rca.segmenters import forest, unet
 from paperbench.rca.segmenters.masks import MaskFolder
 from paperbench.rca.segmenters.multi_atlas import MultiAtlasSegmenter
+from paperbench.rca.segmenters.shares import Shares
 from tests.rca.made import QUICK
 from tests.rca.segmenters.made import SMALL, TINY, command, files, radiographs
 
@@ -175,6 +179,23 @@ def test_what_cannot_be_is_refused_before_anything_is_written(tmp_path: Path) ->
         assert result.exit_code in (2, 4), (word, result.output)
         assert said in json.dumps(content), (word, content)
         assert not run.exists()
+
+
+def test_no_truth_of_what_is_segmented_reaches_a_segmenter(
+    runs: dict[str, tuple[Path, dict[str, Any]]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read = Shares.read
+
+    def blind(self: Shares, number: int) -> Picture:
+        picture = read(self, number)
+        return picture if number in self.training else replace(picture, truth=np.zeros_like(picture.truth))
+
+    monkeypatch.setattr(Shares, "read", blind)
+    for name, (whole, _) in runs.items():
+        words = [*SMALL, *TINY[name], f"output.root={tmp_path}"]
+        result, _ = command("train", "segment", *words, directory=tmp_path / name)
+        assert result.exit_code == 0, result.output
+        assert files(tmp_path / name / "predictions") == files(whole / "predictions")
 
 
 def test_streams_of_randomness_are_told_apart_by_their_keys() -> None:

@@ -22,11 +22,13 @@ from paperbench.engine.files import explained, write_json
 from paperbench.engine.lock import FileLock
 from paperbench.engine.run import Run
 from paperbench.engine.stages import stage
+from paperbench.rca import transforms as transforms_of
 from paperbench.rca.config import DataConfig
 from paperbench.rca.segmenters import making
-from paperbench.rca.segmenters.config import SegmenterModel
+from paperbench.rca.segmenters.config import MultiAtlasModel, SegmenterModel
 from paperbench.rca.segmenters.handing_over import PREDICTIONS
 from paperbench.rca.segmenters.masks import MaskFolder
+from paperbench.rca.segmenters.multi_atlas import levels_for
 from paperbench.rca.segmenters.shares import Shares
 
 FORMAT: Final = 1
@@ -35,15 +37,17 @@ DONE: Final = "done.json"
 _SECONDS_BETWEEN_LOOKS: Final = 0.2
 
 
-def recipe(model: SegmenterModel, data: DataConfig, run: Run) -> dict[str, Any]:
+def recipe(model: SegmenterModel, data: DataConfig, shares: Shares, run: Run) -> dict[str, Any]:
     """What decides the masks."""
     threads = torch.get_num_threads() if run.device.type == "cpu" else 0
+    registers = isinstance(model, MultiAtlasModel)
     return {
         "format": FORMAT,
         "model": asdict(model),
         "data": asdict(data),
         "seed": run.seed,
         "machine": [run.device.type, run.precision, threads],
+        "registration": [transforms_of.VERSION, asdict(levels_for(shares))] if registers else [],
     }
 
 
@@ -51,7 +55,7 @@ def kept(
     model: SegmenterModel, data: DataConfig, shares: Shares, run: Run, folder: Path, transforms: Path | None
 ) -> MaskFolder:
     """The masks of every stage, found below `folder` or made there. Called on all ranks."""
-    wanted = recipe(model, data, run)
+    wanted = recipe(model, data, shares, run)
     digest = hashlib.sha256(json.dumps(wanted, sort_keys=True, allow_nan=False).encode()).hexdigest()
     place = folder / f"{model.name}-{digest[:16]}"
     made = making.segmenter(model, transforms=transforms)

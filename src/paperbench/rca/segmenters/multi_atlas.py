@@ -7,6 +7,7 @@ the vote of so many atlases, those that resemble the image most.
 from __future__ import annotations
 
 from collections import defaultdict
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +21,7 @@ from paperbench.rca.atlas import Atlas, schedule
 from paperbench.rca.cases import Picture
 from paperbench.rca.config import RegistrationConfig
 from paperbench.rca.labels import Labels, narrow
+from paperbench.rca.registration import Schedule
 from paperbench.rca.segmenters.config import MultiAtlasModel
 from paperbench.rca.segmenters.masks import MaskFolder
 from paperbench.rca.segmenters.shares import Shares
@@ -44,7 +46,8 @@ class MultiAtlasSegmenter:
         lacking = {number for stage in self.stages for number in masks.missing(stage)}
         todo = [number for number in shares.segmented if number in lacking]
         pool = {shares.name_of(number): number for number in shares.training}
-        targets = {n: shares.read(n) for n in todo[run.ranks.rank :: run.ranks.world]}
+        # Without their truth: what is to be segmented must have no part in its registration.
+        targets = {n: replace(shares.read(n), truth=None) for n in todo[run.ranks.rank :: run.ranks.world]}
         ranking = self._ranking(shares, targets)
         votes: dict[int, dict[str, Tensor]] = defaultdict(dict)
         classifier = self._atlas(shares, run)
@@ -56,13 +59,7 @@ class MultiAtlasSegmenter:
                 continue
             atlas = shares.read(number)
             assert atlas.truth is not None
-            taught = Picture(
-                name=name,
-                image=atlas.image,
-                spacing=atlas.spacing,
-                physical=atlas.physical,
-                masks={LABELS: atlas.truth},
-            )
+            taught = replace(atlas, masks={LABELS: atlas.truth}, truth=None)
             drawings = classifier.draw(taught, [targets[target] for target in chosen])
             for target, drawn in zip(chosen, drawings, strict=True):
                 if not drawn.failure:
@@ -72,7 +69,7 @@ class MultiAtlasSegmenter:
         return {}
 
     def _atlas(self, shares: Shares, run: Run) -> Atlas:
-        levels = schedule(RegistrationConfig(), shares.read(shares.training[0]).image.ndim)
+        levels = levels_for(shares)
         store = None if self.transforms is None else TransformStore(self.transforms, levels)
         return Atlas(levels, device=run.device, store=store)
 
@@ -97,6 +94,11 @@ class MultiAtlasSegmenter:
                     f"{shares.name_of(target)}: none of its atlases {', '.join(ranking[:atlases])} could be laid on it"
                 )
             masks.write(stage, target, fused(torch.stack(maps), shares.source.labels))
+
+
+def levels_for(shares: Shares) -> Schedule:
+    """The registration's levels, those that suit the dimensions of the images."""
+    return schedule(RegistrationConfig(), shares.read(shares.training[0]).image.ndim)
 
 
 def fused(maps: Tensor, labels: Labels) -> NDArray[np.int64]:
