@@ -16,7 +16,7 @@ Kind = Literal["unet", "forest", "multi-atlas"]
 
 def _rising(values: tuple[int, ...]) -> tuple[int, ...]:
     if any(later <= earlier for earlier, later in pairwise(values)):
-        raise ValueError("each is larger than the one before")
+        raise ValueError("expected each to be larger than the one before")
     return values
 
 
