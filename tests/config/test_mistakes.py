@@ -51,7 +51,7 @@ def test_an_unknown_key_is_named_with_the_nearest_and_its_value(plus: str) -> No
         ),
         (
             "model.backbone=vgg",
-            "model.backbone: expected one of small, zf, vgg16, resnet50, squeezenet1_1, given vgg "
+            "model.backbone: expected one of small, alexnet, zf, vgg16, resnet50, squeezenet1_1, given vgg "
             '(as "model.backbone=vgg"). Nearest: vgg16. Now small',
         ),
         ("seed=-1", 'seed: expected a whole number of 0 or more, given -1 (as "seed=-1"). Now 0'),
@@ -156,7 +156,7 @@ def test_a_task_without_data_takes_none() -> None:
 
 def test_an_unknown_experiment() -> None:
     assert mistakes(experiment="faster-rcn") == [
-        "faster-rcn: no such experiment. Nearest: faster-rcnn (paperbench ls experiments)"
+        "faster-rcn: no such experiment. Nearest: faster-rcnn, fast-rcnn, mask-rcnn (paperbench ls experiments)"
     ]
     (text,) = mistakes(experiment="zzz")
     assert text.startswith("zzz: no such experiment. Experiments: ")

@@ -55,7 +55,7 @@ def test_every_number_is_complete(path: Path) -> None:
         assert (entry.axis is None) == (entry.x is None)
         lowest, highest = RANGES[entry.unit]
         assert lowest <= entry.value <= highest, f"{entry.table}, {entry.row}, {entry.column}"
-        if entry.metric:
+        if entry.metric and entry.unit not in OF_MACHINES:
             assert entry.tolerance is not None
 
 

@@ -55,6 +55,7 @@ class Backbone:
 
 
 NAMED_WEIGHTS: dict[str, Any] = {
+    "alexnet": torchvision.models.AlexNet_Weights,
     "vgg16": torchvision.models.VGG16_Weights,
     "resnet50": torchvision.models.ResNet50_Weights,
     "squeezenet1_1": torchvision.models.SqueezeNet1_1_Weights,
@@ -216,6 +217,28 @@ def zf(weights: str | None = None) -> Backbone:
     )
 
 
+def alexnet(weights: str | None = None) -> Backbone:
+    """AlexNet up to conv5, stride 16; fc6 and fc7 on 6x6 regions are its head. torchvision's has fewer filters than Caffe's."""
+    net = torchvision.models.alexnet()
+    if weights is not None:
+        load_weights(net, weights, backbone="alexnet")
+    features = nn.Sequential(*list(net.features.children())[:-1])
+    dropout, fc6, relu6, again, fc7, relu7, _ = net.classifier
+    return Backbone(
+        name="alexnet",
+        features=features,
+        layers=tuple(layer for layer in features if isinstance(layer, nn.Conv2d)),
+        channels=256,
+        stride=16,
+        rpn_channels=256,
+        pool_size=6,
+        # Dropout after each layer, as in the paper's net, in place of before it.
+        head=nn.Sequential(nn.Flatten(), fc6, relu6, dropout, fc7, relu7, again),
+        head_channels=4096,
+        pretrained=weights is not None,
+    )
+
+
 def vgg16(weights: str | None = None) -> Backbone:
     """VGG-16 up to conv5_3, stride 16; fc6 and fc7 are its head. The paper freezes the four layers before conv3_1."""
     net = torchvision.models.vgg16(init_weights=weights is None)
@@ -291,6 +314,7 @@ def squeezenet1_1(weights: str | None = None) -> Backbone:
 
 BACKBONES: dict[str, Callable[[str | None], Backbone]] = {
     "small": small,
+    "alexnet": alexnet,
     "zf": zf,
     "vgg16": vgg16,
     "resnet50": resnet50,

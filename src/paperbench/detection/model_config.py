@@ -89,7 +89,7 @@ class BackboneModel:
 
     __pydantic_config__ = STRICT
 
-    backbone: Literal["small", "zf", "vgg16", "resnet50", "squeezenet1_1"] = "vgg16"
+    backbone: Literal["small", "alexnet", "zf", "vgg16", "resnet50", "squeezenet1_1"] = "vgg16"
     weights: str | None = None
     """None, a file with a state dict, or the name of torchvision's weights (`DEFAULT`, `IMAGENET1K_V1`)."""
     frozen_layers: NonNegativeInt | None = None

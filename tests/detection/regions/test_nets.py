@@ -180,7 +180,7 @@ def test_settings_that_do_not_go_together(name: str, overrides: list[str], said:
         build(config(name, *overrides).model, classes=["cat"], pretrained=False)
 
 
-@pytest.mark.parametrize("backbone", ["zf", "vgg16", "resnet50", "squeezenet1_1"])
+@pytest.mark.parametrize("backbone", ["alexnet", "zf", "vgg16", "resnet50", "squeezenet1_1"])
 @pytest.mark.parametrize("name", NETS)
 def test_every_backbone_fits(name: str, backbone: str) -> None:
     new = ["model.head.hidden=8"] if (name, backbone) == ("sppnet", "resnet50") else ["model.head.hidden=0"]
