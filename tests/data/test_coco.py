@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from pycocotools import mask as runs
 
 from paperbench.data import coco
 from paperbench.errors import DataError
@@ -168,3 +169,44 @@ def test_many_objects_come_to_their_images(tmp_path: Path) -> None:
     for record in read(tmp_path).records:
         widths = [entry["bbox"][2] for entry in entries if entry["image_id"] == record.image_id]
         np.testing.assert_allclose(record.boxes[:, 2] - record.boxes[:, 0], widths, atol=1e-5)
+
+
+# --- masks ------------------------------------------------------------------------------------------------------------
+
+SQUARE = [[2.0, 3.0, 12.0, 3.0, 12.0, 13.0, 2.0, 13.0]]
+
+
+def test_masks_from_polygons_and_from_runs(tmp_path: Path) -> None:
+    plane = np.zeros((40, 60), np.uint8)
+    plane[5:9, 10:30] = 1
+    counts = np.diff(np.flatnonzero(np.diff(plane.ravel(order="F"), prepend=0, append=0)), prepend=0).tolist()
+    loose = {"size": [40, 60], "counts": [*counts, 40 * 60 - sum(counts)]}
+    tight = runs.encode(np.asfortranarray(plane))
+    tight = {"size": [40, 60], "counts": tight["counts"].decode()}  # pyright: ignore[reportAttributeAccessIssue]
+    entries = [{**CAR, "segmentation": part} for part in (SQUARE, loose, tight, [])]
+    write_coco(tmp_path, coco_content(entries))
+    masks = read(tmp_path).masks
+    assert masks is not None
+    square, first, second, nothing = masks(0)
+    assert square[3:13, 2:12].all()
+    assert square.sum() == 100
+    np.testing.assert_array_equal(first, plane)
+    np.testing.assert_array_equal(second, plane)
+    assert not nothing.any()
+    assert masks(1).shape == (0, 40, 60)
+
+
+@pytest.mark.parametrize(
+    ("segmentation", "message"),
+    [
+        (None, "neither polygons nor runs"),
+        ([[1.0, 2.0]], "neither polygons nor runs"),
+        ({"size": [4, 6], "counts": [24]}, r"is of \[4, 6\], the image has \[40, 60\]"),
+    ],
+)
+def test_segmentations_that_cannot_be_right_are_named(tmp_path: Path, segmentation: Any, message: str) -> None:
+    write_coco(tmp_path, coco_content([{**CAR, "segmentation": segmentation}]))
+    masks = read(tmp_path).masks
+    assert masks is not None
+    with pytest.raises(DataError, match=rf"instances_val2017.json, annotation \d+: .*{message}.*masks need one"):
+        masks(0)

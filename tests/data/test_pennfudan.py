@@ -2,7 +2,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from paperbench.data import pennfudan
 from paperbench.errors import ConfigError, DataError
@@ -93,3 +95,57 @@ def test_a_root_without_it(tmp_path: Path) -> None:
         pennfudan.read(root=str(tmp_path), split="train")
     assert "PennFudanPed/{PNGImages,PedMasks,Annotation}" in str(error.value)
     assert "paperbench data get pennfudan" in str(error.value)
+
+
+# --- masks ------------------------------------------------------------------------------------------------------------
+
+
+def write_masks(folder: Path, name: str, values: np.ndarray) -> Path:
+    (folder / "PedMasks").mkdir(exist_ok=True)
+    path = folder / "PedMasks" / f"{name}_mask.png"
+    Image.fromarray(values.astype(np.uint8)).save(path)
+    return path
+
+
+def test_pixels_of_object_k_have_the_value_k(tmp_path: Path) -> None:
+    folder = write_pennfudan(tmp_path, IMAGES)
+    dataset = pennfudan.read(root=str(tmp_path), split="test", test_images=1)
+    values = np.zeros((40, 60), int)
+    values[5:10, 5:20], values[20:30, 30:40] = 1, 2
+    write_masks(folder, str(dataset.records[0].image_id), values)
+    assert dataset.masks is not None
+    masks = dataset.masks(0)
+    assert masks.shape == (2, 40, 60)
+    np.testing.assert_array_equal(masks[0], values == 1)
+    np.testing.assert_array_equal(masks[1], values == 2)
+
+
+def test_masks_of_objects_that_were_left_out_are_left_out(tmp_path: Path) -> None:
+    folder = write_pennfudan(tmp_path, {"FudanPed00001": [(9, 1, 9, 40), (10, 5, 20, 30)], "FudanPed00002": []})
+    dataset = pennfudan.read(root=str(tmp_path), split="test", test_images=1, on_bad_box="drop")
+    if not len(dataset.records[0].labels):
+        dataset = pennfudan.read(root=str(tmp_path), split="train", test_images=1, on_bad_box="drop")
+    values = np.zeros((40, 60), int)
+    values[5:10, 5:20] = 2
+    write_masks(folder, "FudanPed00001", values)
+    assert dataset.masks is not None
+    np.testing.assert_array_equal(dataset.masks(0), [values == 2])
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        (None, "missing image"),
+        (np.ones((4, 6), int), r"6 x 4 pixels, the photograph has 60 x 40"),
+        (np.ones((40, 60), int), r"no pixel has the value 2, which is an object of .*\.txt"),
+        (np.ones((40, 60, 3), int), r"3 channels where one was expected"),
+    ],
+)
+def test_masks_that_cannot_be_right_are_named(tmp_path: Path, values: np.ndarray | None, message: str) -> None:
+    folder = write_pennfudan(tmp_path, IMAGES)
+    dataset = pennfudan.read(root=str(tmp_path), split="test", test_images=1)
+    if values is not None:
+        write_masks(folder, str(dataset.records[0].image_id), values)
+    assert dataset.masks is not None
+    with pytest.raises(DataError, match=rf"PedMasks.*{message}"):
+        dataset.masks(0)

@@ -25,10 +25,6 @@ from paperbench.detection.successors.ssd import SSD, Outputs, VGGMaps
 from paperbench.detection.successors.yolo import YOLO, ConvolutionalHead, connected_head, further_layers
 from paperbench.errors import ConfigError
 
-VGG_MAPS = ((300, 6), (512, 7))
-VGG_LARGE = 512
-"""Sides in pixels, and numbers of maps, of the paper's two models."""
-
 
 def build_fpn(model: FPNModel, *, classes: Sequence[str], pretrained: bool = True) -> FPN:
     """FPN, with the branch for masks where the configuration is Mask R-CNN's."""
@@ -147,16 +143,15 @@ def build_ssd(model: SSDModel, *, classes: Sequence[str], pretrained: bool = Tru
 
 
 def _paper_maps(model: SSDModel, maps: int, pretrained: bool) -> tuple[nn.Module, nn.Module, tuple[int, ...]] | None:
-    """VGG-16 at 300 or 512 pixels, whose maps torchvision has; None for anything else."""
-    if model.backbone != "vgg16" or (model.side, maps) not in VGG_MAPS:
+    """SSD300 on VGG-16, whose maps torchvision has; None for anything else. (Its variant for 512 pixels is not the paper's.)"""
+    if model.backbone != "vgg16" or (model.side, maps) != (VGGMaps.SIDE, len(VGGMaps.CHANNELS)):
         return None
     if model.deformable:
         raise ConfigError("model.deformable: the paper's maps of VGG-16 are taken as they are; give model.deformable=0")
     backbone = make_backbone(model, pretrained=pretrained)
     assert isinstance(backbone.features, nn.Sequential)
     # torchvision finds its places by the pooling layers, and drops the last.
-    net = VGGMaps(nn.Sequential(*backbone.features, nn.MaxPool2d(2)), large=model.side == VGG_LARGE)
-    return net, nn.Identity(), net.channels
+    return VGGMaps(nn.Sequential(*backbone.features, nn.MaxPool2d(2))), nn.Identity(), VGGMaps.CHANNELS
 
 
 def _maps(model: SSDModel, maps: int, pretrained: bool) -> tuple[nn.Module, nn.Module, tuple[int, ...]]:

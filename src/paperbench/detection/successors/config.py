@@ -98,8 +98,8 @@ class SSDModel(BackboneModel):
 
     name: Literal["ssd"] = "ssd"
     side: PositiveInt = 300
-    """Images lie in the corner of a square of this side; the paper warps them to it. VGG-16 has the paper's own maps at 300 with
-    six entries of `boxes.ratios` and at 512 with seven."""
+    """Images lie in the corner of a square of this side; the paper warps them to it. With VGG-16, 300 and six entries of
+    `boxes.ratios` the maps are the paper's own."""
     finest: PositiveInt = 8
     """Stride of the finest map that is predicted from (conv4_3 in VGG-16)."""
     extra_channels: PositiveInt = 256

@@ -20,7 +20,7 @@ def shapes_of_map(size: float, following: float, ratios: Sequence[float]) -> Ten
     for ratio in ratios:
         wide, narrow = size * math.sqrt(ratio), size / math.sqrt(ratio)
         shapes += [(wide, narrow), (narrow, wide)]
-    return torch.tensor(shapes)
+    return torch.tensor(shapes, device="cpu")
 
 
 class DefaultBoxes(nn.Module):

@@ -26,15 +26,15 @@ from paperbench.detection.successors.levels import Maps
 class VGGMaps(nn.Module):
     """The paper's maps on VGG-16, as torchvision has them: conv4_3 rescaled, fc7 as an atrous convolution, conv8_2 and on."""
 
+    SIDE = 300
     CHANNELS = (512, 1024, 512, 256, 256, 256)
 
-    def __init__(self, layers: nn.Sequential, *, large: bool) -> None:
+    def __init__(self, layers: nn.Sequential) -> None:
         super().__init__()
-        self.maps = SSDFeatureExtractorVGG(layers, large)
-        self.channels = (*self.CHANNELS, 256) if large else self.CHANNELS
+        self.maps = SSDFeatureExtractorVGG(layers, highres=False)
 
     def forward(self, x: Tensor) -> Maps:
-        """(B, 3, 300, 300) -> maps of 38, 19, 10, 5, 3 and 1 cells a side; of 512: seven, from 64 on."""
+        """(B, 3, 300, 300) -> maps of 38, 19, 10, 5, 3 and 1 cells a side."""
         return tuple(self.maps(x).values())
 
 

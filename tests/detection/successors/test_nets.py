@@ -1,0 +1,78 @@
+"""What every one of the successors must do, whatever is inside."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from paperbench.detection.base import Detector
+from tests.detection.successors.nets import KINDS, batch, detector
+
+
+@pytest.fixture(params=KINDS)
+def net(request: pytest.FixtureRequest) -> Detector:
+    return detector(request.param)
+
+
+def test_losses_are_finite_and_the_same_for_the_same_generator(net: Detector) -> None:
+    net.train()
+    first, again = (net(batch(), torch.Generator().manual_seed(0)) for _ in range(2))
+    assert all(torch.equal(first[name], again[name]) for name in first)
+    torch.stack(list(first.values())).sum().backward()
+    for name, parameter in net.named_parameters():
+        assert parameter.grad is not None, name
+        assert torch.isfinite(parameter.grad).all(), name
+
+
+def test_images_without_objects_train_without_harm(net: Detector) -> None:
+    losses = net.train()(batch(objects=False), torch.Generator().manual_seed(0))
+    assert losses["loss_box"] == 0
+    torch.stack(list(losses.values())).sum().backward()
+    for name, parameter in net.named_parameters():
+        assert parameter.grad is None or torch.isfinite(parameter.grad).all(), name
+
+
+def test_a_few_steps_on_one_batch_lower_the_loss(net: Detector) -> None:
+    net.train()
+    optimizer = torch.optim.AdamW(net.parameters(), lr=2e-3)
+    totals = []
+    for _ in range(12):
+        loss = torch.stack(list(net(batch(), torch.Generator().manual_seed(0)).values())).sum()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        totals.append(loss.item())
+    assert totals[-1] < 0.7 * totals[0]
+
+
+def test_detections_are_inside_their_image_sorted_and_named(net: Detector) -> None:
+    net.eval()
+    net.score_threshold = 0.0
+    found, proposals = net.detect(batch())
+    assert found.valid.any()
+    for image, (height, width) in enumerate([(96, 96), (80, 96)]):
+        boxes = found.boxes[image][found.valid[image]]
+        assert (boxes >= 0).all()
+        assert (boxes[:, 2] <= width).all()
+        assert (boxes[:, 3] <= height).all()
+        assert (found.scores[image][found.valid[image]].diff() <= 0).all()
+        assert set(found.labels[image][found.valid[image]].tolist()) <= {1, 2}
+    assert (proposals is None) == (net.side > 0)
+    assert (found.masks is not None) == net.masks
+
+
+def test_nothing_found_is_an_answer(net: Detector) -> None:
+    net.eval()
+    net.score_threshold = 1.0
+    assert not net.detect(batch())[0].valid.any()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_last_convolutions_can_be_deformable(kind: str) -> None:
+    net = detector(kind, "model.deformable=1").train()
+    losses = net(batch(), torch.Generator().manual_seed(0))
+    torch.stack(list(losses.values())).sum().backward()
+    offsets = [parameter.grad for name, parameter in net.named_parameters() if name.endswith("offset.weight")]
+    assert len(offsets) == 1
+    assert offsets[0] is not None
+    assert offsets[0].abs().sum() > 0
