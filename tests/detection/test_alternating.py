@@ -10,11 +10,12 @@ from torch import Tensor
 from paperbench.config.compose import compose
 from paperbench.detection import alternating
 from paperbench.detection.alternating import Alternation, turns
+from paperbench.detection.export import export_model
 from paperbench.engine import launch, metriclog
 from paperbench.engine.checkpoints import CheckpointStore
 from paperbench.engine.reporter import SilentReporter
 from paperbench.engine.trainer import Trainer
-from paperbench.errors import EXIT_DONE, EXIT_STOPPED, ConfigError
+from paperbench.errors import EXIT_DONE, EXIT_STOPPED, ConfigError, ExportError
 
 OVERRIDES = [
     "scale=smoke",
@@ -181,6 +182,8 @@ def test_unshared_nets_are_trained_one_after_the_other_and_evaluated_together(tm
     assert evaluated.results is not None
     assert outcome.results is not None
     assert evaluated.results["metrics"]["coco/AP"] == outcome.results["metrics"]["coco/AP"]
+    with pytest.raises(ExportError, match="a UnsharedFasterRCNN cannot be exported"):
+        export_model(compose("faster-rcnn", [*OVERRIDES, "model.shared=false"]).config, run)
 
 
 def test_samples_and_batches_of_a_step_can_be_given() -> None:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 from torch import nn
 
 from paperbench.detection.anchors import AnchorGrid
 from paperbench.detection.assembly import make_backbone, two_stage_settings
+from paperbench.detection.backbones import Backbone
 from paperbench.detection.base import Detector
 from paperbench.detection.config import FasterRCNNModel, ModelConfig
 from paperbench.detection.deformable import deform
@@ -40,10 +42,7 @@ def build_faster_rcnn(model: FasterRCNNModel, *, classes: Sequence[str], pretrai
     """Faster R-CNN; arguments as of `build`."""
     backbone = make_backbone(model, pretrained=pretrained)
     deform([backbone.features], model.deformable)
-    channels, neck = backbone.channels, None
-    if model.projection:
-        neck = nn.Sequential(nn.Conv2d(channels, model.projection, 1), nn.ReLU(inplace=True))
-        channels = model.projection
+    channels, neck = model.projection or backbone.channels, projection(backbone, model.projection)
 
     own_head = backbone.head is not None and not model.head.hidden
     if own_head and model.projection:
@@ -75,10 +74,11 @@ def build_faster_rcnn(model: FasterRCNNModel, *, classes: Sequence[str], pretrai
 
     anchors = AnchorGrid(sizes=model.anchors.sizes, ratios=model.anchors.ratios, stride=backbone.stride)
     predictor = BoxPredictor(in_channels=hidden, classes=len(classes))
+    proposing = _proposing(model, backbone, pretrained=pretrained)
     settings = two_stage_settings(
         model,
-        channels=channels,
-        rpn_channels=backbone.rpn_channels,
+        channels=model.projection or proposing.channels,
+        rpn_channels=proposing.rpn_channels,
         anchors_per_location=anchors.per_location,
         pool_size=pool_size,
         classes=classes,
@@ -91,7 +91,10 @@ def build_faster_rcnn(model: FasterRCNNModel, *, classes: Sequence[str], pretrai
             )
         settings, net = {**settings, "rpn": nn.Identity()}, OneStage
     elif not model.shared:
-        features, neck, net = two_of(features), two_of(neck or nn.Identity()), UnsharedFasterRCNN
+        net = UnsharedFasterRCNN
+        other = None if proposing is backbone else proposing
+        features = two_of(features, other and other.features)
+        neck = two_of(neck or nn.Identity(), other and (projection(other, model.projection) or nn.Identity()))
     return net(
         backbone=features,
         neck=neck,
@@ -100,6 +103,29 @@ def build_faster_rcnn(model: FasterRCNNModel, *, classes: Sequence[str], pretrai
         anchors=anchors,
         **settings,
     )
+
+
+def projection(backbone: Backbone, channels: int) -> nn.Module | None:
+    """A 1x1 convolution from a backbone's features to so many channels; None for 0."""
+    if not channels:
+        return None
+    return nn.Sequential(nn.Conv2d(backbone.channels, channels, 1), nn.ReLU(inplace=True))
+
+
+def _proposing(model: FasterRCNNModel, backbone: Backbone, *, pretrained: bool) -> Backbone:
+    """What the proposals are made of: the detector's backbone, or another where the configuration names one."""
+    if model.proposals_backbone is None:
+        return backbone
+    own = replace(
+        model, backbone=model.proposals_backbone, weights=model.proposals_weights, frozen_layers=None, deformable=0
+    )
+    other = make_backbone(own, pretrained=pretrained)
+    if other.stride != backbone.stride:
+        raise ConfigError(
+            f"model.proposals_backbone={other.name} has a cell every {other.stride} pixels, model.backbone={backbone.name} every "
+            f"{backbone.stride}; give two of the same stride"
+        )
+    return other
 
 
 def parameter_groups(model: nn.Module, *, backbone_lr_scale: float) -> list[dict[str, Any]]:

@@ -83,13 +83,16 @@ class HeadConfig:
     """Of two regions that overlap by more, mining counts the one with the larger loss."""
 
 
+Backbones = Literal["small", "alexnet", "zf", "vgg16", "resnet50", "squeezenet1_1"]
+
+
 @dataclass(kw_only=True)
 class BackboneModel:
     """The layers that every detector begins with."""
 
     __pydantic_config__ = STRICT
 
-    backbone: Literal["small", "alexnet", "zf", "vgg16", "resnet50", "squeezenet1_1"] = "vgg16"
+    backbone: Backbones = "vgg16"
     weights: str | None = None
     """None, a file with a state dict, or the name of torchvision's weights (`DEFAULT`, `IMAGENET1K_V1`)."""
     frozen_layers: NonNegativeInt | None = None
@@ -110,6 +113,10 @@ class FasterRCNNModel(BackboneModel):
     """Channels of a 1x1 convolution after the backbone; 0 leaves its features as they are."""
     shared: bool = True
     """Whether proposals and detector share the backbone; false gives each a backbone of its own (the "unshared" rows)."""
+    proposals_backbone: Backbones | None = None
+    """Of the proposals, where `shared` is false and theirs is another than the detector's ("RPN+VGG" in table 2)."""
+    proposals_weights: str | None = None
+    """Weights of that one, as `weights`."""
     stages: Literal[1, 2] = 2
     """1 leaves the proposals out: the anchors themselves are classified and regressed, all of them (table 10)."""
     anchors: AnchorConfig = field(default_factory=AnchorConfig)

@@ -18,6 +18,7 @@ from paperbench.detection.describe import describe_data, describe_model, describ
 from paperbench.detection.detector import FasterRCNN
 from paperbench.detection.export import export_model
 from paperbench.detection.mask_batches import MaskBatchMaker, MaskStore
+from paperbench.detection.model_config import FasterRCNNModel
 from paperbench.detection.predict import predict
 from paperbench.detection.proposals import making
 from paperbench.detection.scoring import Scorer
@@ -53,6 +54,8 @@ def check(config: DetectTrain) -> None:
         check_alternation(config)
     if config.model.weights is not None:
         check_weights(config.model.backbone, config.model.weights)
+    if isinstance(config.model, FasterRCNNModel) and config.model.proposals_backbone is not None:
+        check_proposals_backbone(config.model, config.model.proposals_backbone)
     with torch.device("meta"):
         model = build(config.model, classes=["object"], pretrained=False)
     if model.square and config.data.max_side > model.side:
@@ -64,6 +67,16 @@ def check(config: DetectTrain) -> None:
         raise ConfigError(
             f"data={config.data.name} has no masks to train model={config.model.name} on; give data=shapes, pennfudan or coco"
         )
+
+
+def check_proposals_backbone(model: FasterRCNNModel, name: str) -> None:
+    """Raises `ConfigError` for a second backbone where there is one only, and for weights that it does not have."""
+    if model.shared or model.name != "faster-rcnn":
+        raise ConfigError(
+            f"model.proposals_backbone={name}: only model.name=faster-rcnn with model.shared=false has a backbone for proposals"
+        )
+    if model.proposals_weights is not None:
+        check_weights(name, model.proposals_weights)
 
 
 def check_alternation(config: DetectTrain) -> None:

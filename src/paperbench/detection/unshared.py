@@ -21,9 +21,9 @@ class TwoFeatures(NamedTuple):
     proposals: Tensor | None
 
 
-def two_of(net: nn.Module) -> nn.ModuleDict:
-    """`net` for the regions and a copy of it for the proposals: both start from the same weights."""
-    return nn.ModuleDict({REGIONS: net, PROPOSALS: deepcopy(net)})
+def two_of(net: nn.Module, other: nn.Module | None = None) -> nn.ModuleDict:
+    """`net` for the regions; for the proposals `other`, or a copy that starts from the same weights."""
+    return nn.ModuleDict({REGIONS: net, PROPOSALS: deepcopy(net) if other is None else other})
 
 
 class UnsharedFasterRCNN(FasterRCNN):
