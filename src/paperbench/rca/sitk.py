@@ -34,10 +34,12 @@ def require() -> None:
 
 
 class SitkAtlas:
-    """Implements `ReverseClassifier`. More than one of `threads` is faster, and not reproducible to the last digit."""
+    """Implements `ReverseClassifier`. More than one of `threads` is faster, and not reproducible to the last digit; a `share` of
+    the voxels below 1, on a regular lattice, is faster too."""
 
-    def __init__(self, *, threads: int = 1) -> None:
+    def __init__(self, *, threads: int = 1, share: float = 1.0) -> None:
         self.threads = threads
+        self.share = share
 
     def draw(self, picture: Picture, references: Sequence[Picture]) -> Iterator[Drawn]:
         """See `ReverseClassifier`."""
@@ -46,7 +48,7 @@ class SitkAtlas:
         for reference in references:
             try:
                 fixed = as_image(normalised(reference.image), reference)
-                transform = registered(fixed, moving, threads=self.threads)
+                transform = registered(fixed, moving, threads=self.threads, share=self.share)
                 maps = {name: torch.from_numpy(_carried(mask, fixed, transform)) for name, mask in masks.items()}
                 yield Drawn(reference=reference.name, maps=maps)
             except RECORDED as error:
@@ -62,7 +64,7 @@ def as_image(array: np.ndarray, picture: Picture) -> SimpleITK.Image:
     return image
 
 
-def registered(fixed: SimpleITK.Image, moving: SimpleITK.Image, *, threads: int = 1) -> Any:
+def registered(fixed: SimpleITK.Image, moving: SimpleITK.Image, *, threads: int = 1, share: float = 1.0) -> Any:
     """The transform from `fixed` to `moving`: centred, affine, then a B-spline."""
     import SimpleITK as sitk  # noqa: N813 - the name its own documents use
 
@@ -73,10 +75,10 @@ def registered(fixed: SimpleITK.Image, moving: SimpleITK.Image, *, threads: int 
         begin = sitk.CenteredTransformInitializer(
             fixed, moving, sitk.AffineTransform(dims), sitk.CenteredTransformInitializerFilter.GEOMETRY
         )
-        affine = _method(fixed, (4, 2), AFFINE_STEPS)
+        affine = _method(fixed, (4, 2), AFFINE_STEPS, share)
         affine.SetInitialTransform(begin, inPlace=False)
         first = affine.Execute(fixed, moving)
-        elastic = _method(fixed, (2, 1), BSPLINE_STEPS)
+        elastic = _method(fixed, (2, 1), BSPLINE_STEPS, share)
         elastic.SetMovingInitialTransform(first)
         elastic.SetInitialTransform(sitk.BSplineTransformInitializer(fixed, [MESH] * dims), inPlace=False)
         second = elastic.Execute(fixed, moving)
@@ -85,12 +87,17 @@ def registered(fixed: SimpleITK.Image, moving: SimpleITK.Image, *, threads: int 
         sitk.ProcessObject.SetGlobalDefaultNumberOfThreads(before)
 
 
-def _method(fixed: SimpleITK.Image, factors: tuple[int, int], steps: int) -> SimpleITK.ImageRegistrationMethod:
+def _method(
+    fixed: SimpleITK.Image, factors: tuple[int, int], steps: int, share: float
+) -> SimpleITK.ImageRegistrationMethod:
     import SimpleITK as sitk  # noqa: N813 - the name its own documents use
 
     method = sitk.ImageRegistrationMethod()
     method.SetMetricAsCorrelation()
     method.SetInterpolator(sitk.sitkLinear)
+    if share < 1:
+        method.SetMetricSamplingStrategy(method.REGULAR)
+        method.SetMetricSamplingPercentage(share)
     method.SetShrinkFactorsPerLevel([min(factor, max(1, min(fixed.GetSize()) // 8)) for factor in factors])
     method.SetSmoothingSigmasPerLevel([factor / 2 for factor in factors])
     method.SetOptimizerAsLBFGSB(numberOfIterations=steps)
