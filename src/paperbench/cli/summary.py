@@ -26,6 +26,8 @@ HEADLINES: tuple[tuple[str, str], ...] = (
     ("coco/AP", "{:.1f} %"),
     ("coco/AP50", "{:.1f} %"),
     ("coco/AP75", "{:.1f} %"),
+    ("coco/mask/AP", "{:.1f} %"),
+    ("coco/mask/AP50", "{:.1f} %"),
     ("pyramid/voc07/mAP", "{:.1f} %"),
     ("pyramid/coco/AP50", "{:.1f} %"),
     ("proposals/recall50@100", "{:.1f} %"),

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from paperbench.detection.base import Detector
+from paperbench.errors import ConfigError
 from tests.detection.successors.nets import KINDS, batch, detector
 
 
@@ -76,3 +77,19 @@ def test_the_last_convolutions_can_be_deformable(kind: str) -> None:
     assert len(offsets) == 1
     assert offsets[0] is not None
     assert offsets[0].abs().sum() > 0
+
+
+@pytest.mark.parametrize(
+    ("kind", "override", "message"),
+    [
+        ("fpn", "model.projection=64", r"give model.pyramid.channels instead"),
+        ("fpn", "model.anchors.sizes=[16,32]", r"maps of stride 4, 8, 16; give one size for each of these 3"),
+        ("mask-rcnn", "model.shared=false", r"model.shared=false is for model.name=faster-rcnn"),
+        ("rfcn", "model.stages=1", r"model.stages=1 is for model.name=faster-rcnn"),
+        ("rfcn", "model.head.hidden=64", r"model.head.hidden=64: regions of R-FCN have no layers of their own"),
+        ("rfcn", "model.deformable=9", r"model.deformable=9: the backbone has 5 3x3 convolutions"),
+    ],
+)
+def test_what_a_net_cannot_do_is_refused(kind: str, override: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        detector(kind, override)

@@ -11,7 +11,7 @@ from torch import nn
 from paperbench.detection.anchors import AnchorGrid
 from paperbench.detection.assembly import make_backbone, two_stage_settings
 from paperbench.detection.deformable import deform
-from paperbench.detection.model_config import FasterRCNNModel
+from paperbench.detection.model_config import FasterRCNNModel, HeadConfig
 from paperbench.detection.roi_head import BoxPredictor, two_layer_head
 from paperbench.detection.successors.config import FPNModel, MaskRCNNModel, RFCNModel, SSDModel, YOLOModel
 from paperbench.detection.successors.default_boxes import DefaultBoxes
@@ -32,7 +32,11 @@ def build_fpn(model: FPNModel, *, classes: Sequence[str], pretrained: bool = Tru
     backbone = make_backbone(model, pretrained=pretrained)
     bottom_up = BottomUp(backbone, finest=model.pyramid.finest)
     deform(list(bottom_up.stages), model.deformable)
-    pyramid, channels = model.pyramid, model.projection or model.pyramid.channels
+    pyramid, channels = model.pyramid, model.pyramid.channels
+    if model.projection:
+        raise ConfigError(
+            f"model.projection={model.projection}: maps of a pyramid are projected anyway; give model.pyramid.channels instead"
+        )
     pooled_strides = _extended(bottom_up.strides, pyramid.deeper)
     strides = _extended(pooled_strides, pyramid.pooled)
     if len(model.anchors.sizes) != len(strides):
@@ -82,6 +86,12 @@ def build_fpn(model: FPNModel, *, classes: Sequence[str], pretrained: bool = Tru
 def build_rfcn(model: RFCNModel, *, classes: Sequence[str], pretrained: bool = True) -> RFCN:
     """R-FCN."""
     _two_shared_stages(model)
+    usual = HeadConfig()
+    for key in ("pool", "hidden", "batch_norm", "dropout"):
+        if getattr(model.head, key) != getattr(usual, key):
+            raise ConfigError(
+                f"model.head.{key}={getattr(model.head, key)}: regions of R-FCN have no layers of their own; leave it out"
+            )
     backbone = make_backbone(model, pretrained=pretrained)
     deform([backbone.features], model.deformable)
     channels, neck = backbone.channels, None
