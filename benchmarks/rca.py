@@ -158,12 +158,12 @@ def speed(options: argparse.Namespace) -> Rows:
     material, atlas = material_of(options, masks=2)
     count = len(material.references)
     ours = Method(name="batched torch", classifier=atlas, images=options.images, references=count)
+    few = min(count, options.other_references or count)
     methods = [ours]
     for name, share in (("SimpleITK", 1.0), ("SimpleITK, a fifth of the voxels", 0.2)):
         sitk = SitkAtlas(threads=os.cpu_count() or 1, share=share)
-        methods.append(Method(name=name, classifier=sitk, images=options.sitk_images, references=count))
+        methods.append(Method(name=name, classifier=sitk, images=options.sitk_images, references=few))
     if options.elastix_images:
-        few = min(count, options.elastix_references or count)
         elastix = Elastix(options.iterations)
         methods.append(Method(name="elastix", classifier=elastix, images=options.elastix_images, references=few))
     judge(material.cases[0].load(), material.references[:1], atlas, material.labels, ["dsc"])  # the first use is slower
@@ -304,7 +304,7 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=10)
     parser.add_argument("--sitk-images", type=int, default=None, help="SimpleITK judges the first N; by default all")
     parser.add_argument("--elastix-images", type=int, default=0, help="elastix judges the first N; 0 leaves it out")
-    parser.add_argument("--elastix-references", type=int, default=0, help="elastix takes the first N; by default all")
+    parser.add_argument("--other-references", type=int, default=0, help="the others take the first N; by default all")
     parser.add_argument("--budget", type=float, default=math.inf, help="`speed`: seconds after which only ours goes on")
     parser.add_argument("--iterations", type=int, default=2000, help="of elastix's B-spline stage")
     parser.add_argument("--seed", type=int, default=0, help="of the masks that are judged")
