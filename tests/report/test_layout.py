@@ -47,11 +47,28 @@ def rows_with(**changes: Any) -> list[dict[str, Any]]:
     return rows
 
 
+def test_a_figure_without_printed_numbers_brings_its_caption(tmp_path: Path) -> None:
+    unprinted = [{**row, "published": None} for row in SOUND["rows"]]
+    columns = {"recall": {"metric": "proposals/AR@100"}}
+    layout = layout_of(tmp_path, table="Figure 4", caption="curves", rows=unprinted, columns=columns)
+    assert layout.caption == "curves"
+    assert layout.source.startswith("Faster R-CNN")
+    assert layout.not_reached() == ()
+    assert all(cell.published is None for cell in layout.cells("short"))
+
+    with pytest.raises(ConfigError, match=r"caption: conf/paper/faster-rcnn\.yaml has Table 9 with its own"):
+        layout_of(tmp_path, caption="curves")
+    with pytest.raises(ConfigError, match="Figure 4"):
+        layout_of(tmp_path, table="Figure 4", rows=unprinted, columns=columns)
+    with pytest.raises(ConfigError, match="lambda 1"):
+        layout_of(tmp_path, table="Figure 4", caption="curves", columns=columns)
+
+
 # --- shipped files ----------------------------------------------------------------------------------------------------
 
 
-WITHOUT_NUMBERS = {"distill/temperature"}
-"""The paper says in words which temperatures were best."""
+WITHOUT_NUMBERS = {"distill/temperature", "faster-rcnn/figure-4"}
+"""The paper says in words which temperatures were best; it draws the recall of proposals and prints no number."""
 
 
 @pytest.mark.parametrize("name", SHIPPED)

@@ -97,6 +97,8 @@ class Layout:
 
     def not_reached(self) -> tuple[Published, ...]:
         """What the paper prints in this table and no cell stands beside, in its order."""
+        if self.entry.caption:
+            return ()
         reached = {place_of(cell.published) for cell in self.cells(next(iter(self.scales))) if cell.published}
         rows = published.table(self.paper, self.table)
         return tuple(entry for row in rows.values() for entry in row.values() if place_of(entry) not in reached)
@@ -139,14 +141,14 @@ def read(name: str, file: Path) -> Layout:
     mistakes += [] if mistakes else _mistakes(entry)
     if mistakes:
         raise ConfigError(*(f"{short(file)}: {text}" for text in mistakes))
-    first = next(value for row in printed.values() for value in row.values())
+    first = next((value for row in printed.values() for value in row.values()), None)
     layout = Layout(
         name=name,
         file=file,
         paper=entry.paper,
         table=entry.table,
-        caption=first.caption,
-        source=first.source,
+        caption=first.caption if first else entry.caption,
+        source=first.source if first else PAPERS[entry.paper].title,
         columns=tuple(entry.columns),
         rows=(*(row.row for row in entry.rows), *(comparison.row for comparison in entry.comparisons)),
         comparisons=tuple(entry.comparisons),
@@ -156,7 +158,7 @@ def read(name: str, file: Path) -> Layout:
     )
     cells = layout.cells(next(iter(layout.scales)))  # every cell finds its published number and its metric
     shown = next((cell.published for cell in cells if cell.published is not None), first)
-    return Layout(**{**vars(layout), "caption": shown.caption, "source": shown.source})
+    return Layout(**{**vars(layout), "caption": shown.caption, "source": shown.source}) if shown else layout
 
 
 def _natural(name: str) -> list[tuple[int, str]]:
@@ -182,6 +184,10 @@ def _printed(entry: LayoutFile, mistakes: list[str]) -> Mapping[str, Mapping[str
         mistakes.append(
             f"paper: no paper {entry.paper}. {'Nearest' if near else 'Papers'}: {', '.join(near or PAPERS)}"
         )
+        return {}
+    if entry.caption:
+        if entry.table in published.tables(entry.paper):
+            mistakes.append(f"caption: conf/paper/{entry.paper}.yaml has {entry.table} with its own; leave it out")
         return {}
     try:
         return published.table(entry.paper, entry.table)

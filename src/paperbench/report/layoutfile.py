@@ -131,6 +131,9 @@ class LayoutFile:
     rows: Annotated[list[RowEntry], Field(min_length=1)]
     scales: Annotated[dict[ScaleName, ScaleEntry], Field(min_length=1)]
     metric: str = ""
+    caption: str = ""
+    """What the table shows, where the paper draws curves and prints no number: then `conf/paper` has nothing of it, and every
+    row says `published: null`."""
     overrides: Overrides = field(default_factory=dict)
     comparisons: list[ComparisonEntry] = field(default_factory=list)
     deviations: Deviations = field(default_factory=dict)

@@ -32,6 +32,7 @@ def test_a_networks_boxes_are_written_and_taken_again(tmp_path: Path, monkeypatc
     a, b = (json.loads((Path(run) / "results.json").read_text())["metrics"] for run in "ab")
     assert a == b
     assert {"proposals/recall50@100", "train/proposals/AR@100", "proposals/per_image"} <= a.keys()
+    assert a["proposals/recall50@2000"] == a["proposals/recall50@100"]  # no image has more
     head, *curve = Path("a/proposals/recall_test.csv").read_text().splitlines()
     assert head == "iou,recall@100"
     assert len(curve) == 11

@@ -78,7 +78,7 @@ def _written(dataset: DetectionSet, found: ProposalSet, split: str, run: Run) ->
     recall_curves(covered, run.directory.figures / f"proposal_recall_{split}.png")
     _write_curves(covered, folder / "proposals" / f"recall_{split}.csv")
     run.reporter.message(f"{file}: {sum(map(len, found.boxes)):,} boxes of {len(found)} images")
-    return covered.metrics()
+    return complete(covered)
 
 
 def _write_curves(covered: recall.RecallResult, path: Path) -> None:
@@ -89,3 +89,13 @@ def _write_curves(covered: recall.RecallResult, path: Path) -> None:
     for column, overlap in enumerate(covered.thresholds):
         writer.writerow([f"{overlap:.2f}", *(f"{100 * value:.4f}" for value in covered.recall[:, column])])
     write_atomic(path, text.getvalue())
+
+
+def complete(covered: recall.RecallResult) -> dict[str, float]:
+    """Its metrics, those of larger numbers too: the best N are all boxes where an image has fewer, so recall stays."""
+    metrics = covered.metrics()
+    for name in ("proposals/recall50@", "proposals/recall70@", "proposals/AR@"):
+        for count in recall.COUNTS:
+            if metrics:
+                metrics.setdefault(f"{name}{count}", metrics[f"{name}{covered.counts[-1]}"])
+    return metrics
