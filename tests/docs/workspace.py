@@ -41,7 +41,7 @@ from tests.docs.documents import Command
 from tests.rca import made as segmentations
 from tests.rca.segmenters.made import labelled_sets
 
-DRY = ("train", "estimate", "sweep", "reproduce")
+DRY = ("train", "estimate", "proposals", "sweep", "reproduce")
 """Commands that are only looked at."""
 
 DEFAULT_EXPERIMENT = "faster-rcnn"
