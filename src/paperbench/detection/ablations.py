@@ -123,7 +123,7 @@ class _Candidates:
         self, model: FasterRCNN, batch: Batch, scores: Tensor, deltas: Tensor, anchors: Tensor, options: Options
     ) -> None:
         self.options = options
-        least = (model.min_size * batch.scales).view(-1, 1, 1)
+        least = (model.min_size * batch.scales).view(-1, 1, 1).clamp(min=SMALLEST_SIDE)
         decoded = box_ops.clip(box_ops.decode(anchors, deltas), batch.sizes)
         fixed = box_ops.clip(anchors.expand(len(scores), -1, -1), batch.sizes)
         large = _sides_of(decoded, least)
@@ -202,7 +202,7 @@ def _sides_of(boxes: Tensor, least: Tensor) -> Tensor:
 
 
 def _random(images: Tensor, like: Tensor, seed: int) -> Tensor:
-    """Uniform numbers in [0, 1), (B, A): those of an image do not depend on the batch it is in."""
+    """Uniform numbers in [0, 1), (B, A): those of an image follow from it and the number of anchors, not from the batch."""
     rows = [torch.rand(like.shape[1], generator=generator("cpu", seed, DRAW, image)) for image in images.cpu().tolist()]
     return torch.stack(rows).to(like.device)
 
