@@ -196,10 +196,15 @@ def test_masks_from_polygons_and_from_runs(tmp_path: Path) -> None:
     assert masks(1).shape == (0, 40, 60)
 
 
+def test_boxes_alone_are_data_without_masks(tmp_path: Path) -> None:
+    write_coco(tmp_path, coco_content([CAR]))
+    assert read(tmp_path).masks is None
+
+
 @pytest.mark.parametrize(
     ("segmentation", "message"),
     [
-        (None, "neither polygons nor runs"),
+        ("here", "neither polygons nor runs"),
         ([[1.0, 2.0]], "neither polygons nor runs"),
         ({"size": [4, 6], "counts": [24]}, r"is of \[4, 6\], the image has \[40, 60\]"),
     ],

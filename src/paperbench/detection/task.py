@@ -120,6 +120,11 @@ def run(config: DetectTrain, run: Run) -> dict[str, float]:
     alternating = config.train.schedule == "alternating"
     # Steps of an alternation begin with the initial weights again, also in a run that is resumed.
     model = build(config.model, classes=train_set.classes, pretrained=alternating or not resuming).to(run.device)
+    if model.masks and train_set.masks is None:
+        raise DataError(
+            f"{config.data.name} {train_set.split}: no annotation has a segmentation, and {config.model.name} learns from masks; "
+            "`paperbench train fpn` learns from boxes"
+        )
     scorer = Scorer(config, test_set, model, run)
     if alternating:
         assert isinstance(model, FasterRCNN)
