@@ -48,6 +48,10 @@ class Case:
 
 CASES = {
     "faster_rcnn": Case("faster-rcnn", ("train.samples=40", "optim.lr=1e-4")),
+    "mask_rcnn": Case("mask-rcnn", ("train.samples=20", "optim.lr=1e-4"), steps=10),
+    "rfcn": Case("rfcn", ("train.samples=20", "optim.lr=1e-4"), steps=10),
+    "ssd": Case("ssd", ("train.samples=20", "optim.lr=1e-4"), steps=10),
+    "yolo": Case("yolo", ("train.samples=20", "optim.lr=1e-4", "model.deformable=1"), steps=10),
     "vae": Case("vae", VAE),
     "vae_wake_sleep": Case("vae", (*VAE, "estimator=wake-sleep", "optim.name=adagrad", "prior=true")),
     "vae_mcem": Case("vae", (*VAE, "estimator=mcem", "model.latent=3", "evaluation.marginal.images=1")),
