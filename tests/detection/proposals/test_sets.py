@@ -100,6 +100,9 @@ def test_sets_follow_the_order_of_a_data_set() -> None:
     fewer = ProposalSet(**{**vars(given), "images": ("x", *given.images[1:])})
     with pytest.raises(DataError, match=f"file.npz: no proposals for 1 of the 3 images.*{names[2]}"):
         fewer.of(dataset, source="file.npz")
+    swapped = ProposalSet(**{**vars(given), "dataset": "shapes", "split": "train"})
+    with pytest.raises(DataError, match="its proposals are for shapes train, not for shapes test"):
+        swapped.of(dataset)
     other = ProposalSet(**{**vars(given), "sizes": np.full((3, 2), 64)})
     with pytest.raises(DataError, match="32 x 32 pixels, its proposals are for 64 x 64"):
         other.of(dataset)

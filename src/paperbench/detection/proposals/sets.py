@@ -66,8 +66,14 @@ class ProposalSet:
     def of(self, dataset: DetectionSet, *, source: str = "these proposals") -> ProposalSet:
         """The same for the images of `dataset`, in its order.
 
-        Raises `DataError` naming images that have no entry, or an entry of another size: `source` is what it calls this set.
+        Raises `DataError` for a set that names another data set or split (generated scenes are numbered alike in all of them), and
+        naming images that have no entry, or an entry of another size: `source` is what it calls this set.
         """
+        made_for, wanted = (self.dataset, self.split), (dataset.name, dataset.split)
+        if all(made_for) and made_for != wanted:
+            raise DataError(
+                f"{source}: its proposals are for {' '.join(made_for)}, not for {' '.join(wanted)}; give the file of this split"
+            )
         place = {name: row for row, name in enumerate(self.images)}
         names = [str(record.image_id) for record in dataset.records]
         missing = [name for name in names if name not in place]
