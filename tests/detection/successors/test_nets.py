@@ -93,3 +93,20 @@ def test_the_last_convolutions_can_be_deformable(kind: str) -> None:
 def test_what_a_net_cannot_do_is_refused(kind: str, override: str, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         detector(kind, override)
+
+
+@pytest.mark.parametrize("kind", ["fpn", "mask-rcnn"])
+def test_maps_that_are_no_whole_fraction_of_the_image(kind: str) -> None:
+    # SqueezeNet pools without padding: 96 pixels give maps of 23, 11 and 5 cells, not of 24, 12 and 6.
+    net = detector(kind, "model.backbone=squeezenet1_1", "model.anchors.sizes=[8,16,32,64]", "model.pyramid.pooled=1")
+    losses = net.train()(batch(), torch.Generator().manual_seed(0))
+    assert all(torch.isfinite(loss) for loss in losses.values())
+    _, proposals = net.eval().detect(batch())
+    assert proposals is not None
+    assert proposals.valid.any()
+
+
+def test_the_hardest_regions_are_drawn_too() -> None:
+    net = detector("mask-rcnn", "model.head.mining=true").train()
+    losses = net(batch(), torch.Generator().manual_seed(0))
+    assert losses["loss_mask"] > 0
