@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from paperbench.stn.colocalise import Colocaliser, triplet_loss
+from paperbench.stn.colocalise import Colocaliser, most_alike, triplet_loss
 from paperbench.stn.networks import ConvolutionalNet
 
 
@@ -36,17 +36,30 @@ def test_equal_windows_have_a_gradient() -> None:
     assert torch.isfinite(windows.grad).all()
 
 
-def colocaliser(**options: float) -> Colocaliser:
+def bright_encoder() -> ConvolutionalNet:
+    """One that sees anything bright."""
     torch.manual_seed(0)
     encoder = ConvolutionalNet(channels=1, side=28, filters=2, classes=10)
-    return Colocaliser(encoder, canvas=84, window=28, **{"start": 0.7, "margin": 1.0, **options})
+    with torch.no_grad():
+        for parameter in encoder.parameters():
+            parameter.abs_()
+    return encoder
+
+
+def colocaliser(**options: float) -> Colocaliser:
+    encoder = bright_encoder()
+    chosen = {"start": 0.7, "smallest": 0.2, "margin": 1.0, "attraction": 1.0, "coarse": 2.0, **options}
+    return Colocaliser(encoder, torch.rand(5, 1, 28, 28), canvas=84, window=28, **chosen)
+
+
+CENTRES = torch.zeros(4, 2)
 
 
 def test_the_encoder_is_neither_trained_nor_saved() -> None:
     module = colocaliser()
     assert all(name.startswith("transformer.") for name in module.state_dict())
-    losses = module(torch.rand(4, 1, 84, 84), torch.Generator().manual_seed(0))
-    losses["loss"].backward()
+    losses = module((torch.rand(4, 1, 84, 84), CENTRES), torch.Generator().manual_seed(0))
+    (losses["triplet"] + losses["coarse"]).backward()
     assert module.transformer.regression.weight.grad is not None
     assert module.transformer.regression.bias.grad is not None
     weights = sum(p.numel() for p in module.parameters())
@@ -56,7 +69,9 @@ def test_the_encoder_is_neither_trained_nor_saved() -> None:
 def test_random_windows_follow_from_the_generator() -> None:
     module = colocaliser()
     images = torch.rand(4, 1, 84, 84)
-    first, again, other = (module(images, torch.Generator().manual_seed(seed))["loss"] for seed in (0, 0, 1))
+    first, again, other = (
+        module((images, CENTRES), torch.Generator().manual_seed(seed))["triplet"] for seed in (0, 0, 1)
+    )
     assert torch.equal(first, again)
     assert not torch.equal(first, other)
 
@@ -66,3 +81,70 @@ def test_overlaps_of_the_window_with_the_truth() -> None:
     boxes = torch.tensor([[-0.5, -0.5, 0.5, 0.5], [0.0, 0.0, 1.0, 1.0]])
     overlaps = module.overlaps(torch.rand(2, 1, 84, 84), boxes)
     torch.testing.assert_close(overlaps, torch.tensor([1.0, 0.25 / 1.75]))
+
+
+def test_windows_are_held_within_bounds_and_come_back() -> None:
+    module = colocaliser()
+    bias = module.transformer.regression.bias
+    with torch.no_grad():
+        bias.copy_(torch.tensor([0.01, 5.0, -5.0]))
+    theta = module.transformer.theta(torch.zeros(1, 1, 84, 84))
+    torch.testing.assert_close(theta, torch.tensor([[0.2, 2 / 3, -2 / 3]]))
+    theta.sum().backward()
+    torch.testing.assert_close(bias.grad, torch.ones(3))
+    with torch.no_grad():
+        bias[0] = 3.0
+    assert float(module.transformer.theta(torch.zeros(1, 1, 84, 84))[0, 0].detach()) == pytest.approx(1)
+
+
+def test_every_layer_counts_alike_and_black_for_nothing() -> None:
+    digits = torch.rand(5, 1, 28, 28)
+    module = Colocaliser(
+        bright_encoder(), digits, canvas=84, window=28, start=1, smallest=0.3, margin=1, attraction=1, coarse=0
+    )
+    with torch.no_grad():
+        encoded, black = module.encode(digits), module.encode(torch.zeros(1, 1, 28, 28))
+    for layer in encoded.split([2 * 10 * 10, 2 * 2 * 2, 10], dim=1):
+        assert float(layer.square().sum(1).mean()) == pytest.approx(1 / 3, rel=1e-4)
+    assert float(black.abs().max()) == 0
+
+
+def test_the_search_takes_what_images_share_and_most_of_their_windows_are_not() -> None:
+    shared, often, noise = torch.tensor([3.0, 0, 0]), torch.zeros(3), torch.tensor([0, 3.5, 0])
+    # Three images of four windows: nothing twice, what is shared, and in the first something unlike anything else.
+    encodings = torch.stack([
+        torch.stack([often, noise, often, shared]),
+        torch.stack([shared, often, often, often]),
+        torch.stack([often, often, shared, often]),
+    ])  # fmt: skip
+    assert most_alike(encodings, rounds=0).tolist() == [1, 0, 2]
+    assert most_alike(encodings).tolist() == [3, 0, 2]
+
+
+def test_the_search_finds_a_bright_square() -> None:
+    module = colocaliser()
+    images = torch.zeros(3, 1, 84, 84)
+    lefts = [7, 28, 49]
+    for image, left in zip(images, lefts, strict=True):
+        image[:, 21 + 4 : 49 - 4, left + 4 : left + 24] = 1
+    centres = module.search(images)
+    expected = torch.tensor([[(left + 14) / 42 - 1, 35 / 42 - 1] for left in lefts])
+    assert float((centres - expected).abs().max()) < 0.2
+
+
+def test_the_pull_towards_what_was_found() -> None:
+    module = colocaliser()
+    losses = module(
+        (torch.zeros(2, 1, 84, 84), torch.tensor([[0.5, 0.0], [0.0, -0.1]])), torch.Generator().manual_seed(0)
+    )
+    assert float(losses["coarse"].detach()) == pytest.approx(2.0 * (0.25 + 0.01) / 2)
+
+
+def test_a_layer_that_never_answers_does_no_harm() -> None:
+    encoder = ConvolutionalNet(channels=1, side=28, filters=2, classes=10)
+    with torch.no_grad():
+        encoder.second.weight.zero_()
+    module = Colocaliser(
+        encoder, torch.rand(5, 1, 28, 28), canvas=84, window=28, start=1, smallest=0.3, margin=1, attraction=1, coarse=0
+    )
+    assert torch.isfinite(module.encode(torch.rand(2, 1, 28, 28))).all()

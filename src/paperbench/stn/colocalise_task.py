@@ -12,6 +12,7 @@ from paperbench.config.schema import LoopConfig, OptimConfig
 from paperbench.data import labelled
 from paperbench.data.classification import ImageSet
 from paperbench.engine.noise import uniform
+from paperbench.engine.order import BatchKey
 from paperbench.engine.phases import phase
 from paperbench.engine.run import Run
 from paperbench.engine.seeding import MODEL_INIT, hashed, seed_everything
@@ -21,6 +22,7 @@ from paperbench.stn.colocalise import Colocaliser
 from paperbench.stn.config import StnColocalise
 from paperbench.stn.drawing import windows_found
 from paperbench.stn.fitting import make_trainer, steps_of
+from paperbench.stn.geometry import box_iou, boxes_of
 from paperbench.stn.inputs import for_test, for_training
 from paperbench.stn.learner import Classification, ErrorCount
 from paperbench.stn.networks import ConvolutionalNet, FrontedNet
@@ -31,6 +33,8 @@ CLUTTER = 103
 """First key of the streams that place digits and clutter."""
 FOUND_AT = 0.5
 """IoU above which a digit counts as found."""
+REFERENCE = 256
+"""Digits by which the encoder's layers are brought to one scale."""
 
 
 @dataclass(frozen=True)
@@ -48,6 +52,8 @@ def plan(config: StnColocalise) -> Mapping[str, str]:
         raise ConfigError(f"nproc={config.nproc}: all images of a set take part in every step; use nproc=1")
     if len(set(config.digits)) < len(config.digits):
         raise ConfigError(f"digits={list(config.digits)}: names a digit twice")
+    if config.start < config.smallest:
+        raise ConfigError(f"start={config.start}: is below smallest={config.smallest}")
     clutter = f"{config.clutter} patches of clutter" if config.clutter else "no clutter"
     return {
         "data": f"{labelled.describe(config.data)}, {config.images} images of a digit on "
@@ -63,12 +69,15 @@ def run(config: StnColocalise, run: Run) -> dict[str, float]:
     train_set = labelled.load(config.data, "train")
     chosen = {digit: _members(train_set, digit, config.images) for digit in config.digits}
     encoder, metrics = _encoder(config, train_set, run)
+    digits = train_set.images[:REFERENCE].to(run.device).unsqueeze(1).float() / 255
     done = -(-config.encoder.samples // config.encoder.batch_size)
     found: list[float] = []
     for digit, members in chosen.items():
         run.raise_if_stopped()
         scene = _scene(config, train_set, members, digit, run)
-        colocaliser = _localise(config, encoder, scene, phase(run, f"digit-{digit}", steps_before=done), digit)
+        seed_everything(run.seed, MODEL_INIT, digit + 1)
+        colocaliser = _colocaliser(config, encoder, digits).to(run.device)
+        _localise(config, colocaliser, scene, phase(run, f"digit-{digit}", steps_before=done), digit)
         done += steps_of(config.train)
         overlaps = colocaliser.overlaps(scene.images, scene.boxes)
         found.append(100 * float((overlaps > FOUND_AT).float().mean()))
@@ -137,12 +146,33 @@ def _encoder(config: StnColocalise, train_set: ImageSet, run: Run) -> tuple[Conv
     return net, {"encoder/error": metrics["test/error"]}
 
 
-def _localise(config: StnColocalise, encoder: ConvolutionalNet, scene: Scene, run: Run, digit: int) -> Colocaliser:
-    """The transformer of one digit, trained or taken up again."""
-    seed_everything(run.seed, MODEL_INIT, digit + 1)
-    colocaliser = Colocaliser(
-        encoder, canvas=config.canvas, window=distortions.SIDE, start=config.start, margin=config.margin
-    ).to(run.device)
+def _colocaliser(config: StnColocalise, encoder: ConvolutionalNet, digits: Tensor) -> Colocaliser:
+    return Colocaliser(
+        encoder,
+        digits,
+        canvas=config.canvas,
+        window=distortions.SIDE,
+        start=config.start,
+        smallest=config.smallest,
+        margin=config.margin,
+        attraction=config.attraction,
+        coarse=config.coarse,
+    )
+
+
+def _localise(config: StnColocalise, colocaliser: Colocaliser, scene: Scene, run: Run, digit: int) -> None:
+    """Trains the transformer of one digit, or takes it up again."""
+    if config.coarse:
+        centres = colocaliser.search(scene.images)
+        size = torch.full_like(centres[:, :1], distortions.SIDE / config.canvas)
+        found = box_iou(boxes_of(torch.cat([size, centres], dim=1)), scene.boxes) > FOUND_AT
+        run.reporter.message(f"digit {digit}: {100 * float(found.float().mean()):.0f} % found by the search alone")
+    else:
+        centres = scene.images.new_zeros(len(scene.images), 2)
+
+    def fetch(key: BatchKey) -> tuple[Tensor, Tensor]:
+        chosen = torch.from_numpy(key.indices).to(scene.images.device)
+        return scene.images[chosen], centres[chosen]
 
     def evaluate() -> dict[str, float]:
         overlaps = colocaliser.overlaps(scene.images, scene.boxes)
@@ -155,8 +185,8 @@ def _localise(config: StnColocalise, encoder: ConvolutionalNet, scene: Scene, ru
         optim=config.optim,
         loop=config.train,
         length=len(scene.images),
-        fetch=lambda key: scene.images[torch.from_numpy(key.indices).to(scene.images.device)],
+        fetch=fetch,
         evaluate=evaluate,
         order_seed=hashed(run.seed, digit),
     ).fit()
-    return colocaliser.eval()
+    colocaliser.eval()

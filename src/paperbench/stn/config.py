@@ -189,8 +189,14 @@ class StnColocalise(TrainConfig):
     """Classes, each for itself."""
     margin: NonNegativeFloat = 1.0
     """Alpha of the triplet objective."""
+    attraction: NonNegativeFloat = 0.3
+    """Weight of the distance between the windows of two images in the objective; the paper's is 1."""
     start: Annotated[float, Field(gt=0, le=1)] = 1.0
     """Scale of the window that the search begins with; 1 is the whole image."""
+    smallest: Annotated[float, Field(gt=0, le=1)] = 0.3
+    """Scale below which no window may shrink."""
+    coarse: NonNegativeFloat = 300.0
+    """Weight of the distance from the windows that a search over whole places finds first; 0 is the paper's objective alone."""
     data: DigitData = field(default_factory=DigitsData)
     encoder: EncoderConfig = field(default_factory=EncoderConfig)
     evaluation: DigitEvaluation = field(default_factory=DigitEvaluation)
