@@ -10,9 +10,9 @@ PIL images into tensors, `binary_cross_entropy` and the KL term summed over the 
 sides have the paper's net (500 tanh units, 20 latent dimensions), Adagrad and batches of 100. `ours, float32` is like for like;
 the others are in the type that the program chooses (bfloat16 where the processor has it), and `compiled` with the losses through
 torch.compile, as in every long run. `4 stacked` counts the samples of all four models. Sides take turns; each number is
-the median over rounds, `ratio` the median of the ratios of neighbouring rounds, and `ratio_of_best` that of the fastest rounds, which is
-less disturbed where others use the machine as well. No side's first step, in which it is compiled, is counted; ours is the rate that
-the trainer reports.
+the median over rounds, `ratio` the median of the ratios of neighbouring rounds, and `ratio_of_best` that of the fastest rounds,
+which is less disturbed where others use the machine as well. No side's first step, in which it is compiled, is counted; ours is
+the rate that the trainer reports.
 
 `likelihood`: log p(x) by importance sampling, on a model trained for a moment. The loop looks at one image at a time and
 decodes all of its samples at once, in plain PyTorch.
