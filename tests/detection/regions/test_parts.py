@@ -101,13 +101,13 @@ def test_features_are_kept_up_to_the_bound(tmp_path: Path) -> None:
         return np.full((4, 8), image, np.float32)
 
     one = 4 * 8 * 2 + 128  # float16 and the header of the file
-    store = FeatureStore(tmp_path / "f", limit=2 * one, compute=compute)
+    store = FeatureStore(tmp_path / "f" / "0", limit=2 * one, compute=compute)
     for image in (0, 1, 2, 0, 1, 2):
         assert store(image).tolist() == np.full((4, 8), image).tolist()
     assert computed == [0, 1, 2, 2]
 
-    again = FeatureStore(tmp_path / "f", limit=2 * one, compute=compute)
-    (tmp_path / "f" / "0.npy").write_bytes(b"damaged")
+    again = FeatureStore(tmp_path / "f" / "0", limit=2 * one, compute=compute)
+    (tmp_path / "f" / "0" / "0.npy").write_bytes(b"damaged")
     assert again(1)[0, 0] == 1
     assert again(0)[0, 0] == 0
     assert computed == [0, 1, 2, 2, 0]

@@ -15,6 +15,7 @@ from typer.testing import CliRunner
 from paperbench.cli.app import app
 from paperbench.detection.regions import stages
 from paperbench.engine.checkpoints import load_for_evaluation
+from paperbench.engine.signals import StopFlag
 
 NETS = ("fast-rcnn", "sppnet", "rcnn")
 
@@ -88,6 +89,18 @@ def test_a_run_that_ends_between_two_stages_goes_on(
     assert {key: ours[key] for key in ours if key.startswith(("coco", "voc"))} == {
         key: theirs[key] for key in theirs if key.startswith(("coco", "voc"))
     }
+
+
+def test_a_stop_while_svms_are_fitted_keeps_the_features(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    looks = iter(range(100))
+    with monkeypatch.context() as patch:
+        patch.setattr(StopFlag, "__bool__", lambda self: (Path("run") / "features").is_dir() and next(looks) > 2)
+        paperbench("train", "rcnn", "--smoke", "--run-dir", "run", code=3)
+    assert len(list(Path("run/features/0").glob("*.npy"))) >= 2
+    paperbench("resume", "run")
+    assert not (Path("run") / "features").exists()
+    assert "coco/AP50" in results("run")
 
 
 @pytest.mark.parametrize(

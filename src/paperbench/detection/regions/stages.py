@@ -176,6 +176,7 @@ class Stages:
     # --- fitted -------------------------------------------------------------------------------------------------------
 
     def _fit_linear(self) -> None:
+        """Every rank fits the same: to wait for one of them would take longer than ranks wait for each other. Rank 0's count."""
         run, config, model = self.run, self.config, self.model
         make = BatchMaker(
             self.train_set, self.store, flip=0.0, seed=0, multiple=model.multiple, square=model.square, training=False
@@ -184,23 +185,22 @@ class Stages:
         order = np.random.default_rng([run.seed, FIT_ORDER]).permutation(len(self.train_set))
         if needs_svm(config):
             assert model.svm is not None
-            model.svm.set(*run.ranks.on_main(lambda: self._svms(features, order)))
+            model.svm.set(*run.ranks.all_gather(self._svms(features, order))[0])
         if model.ridge is not None:
-            weights, biases, scale = run.ranks.on_main(
-                lambda: fit_ridges(
-                    self.train_set,
-                    self.proposals,
-                    lambda image, boxes: features(image, boxes, "pool5"),
-                    config=config.model.ridge,
-                    order=order,
-                    progress=self._progress("box regression"),
-                )
+            found = fit_ridges(
+                self.train_set,
+                self.proposals,
+                lambda image, boxes: features(image, boxes, "pool5"),
+                config=config.model.ridge,
+                order=order,
+                progress=self._progress("box regression"),
             )
+            weights, biases, scale = run.ranks.all_gather(found)[0]
             if weights.shape[-1]:
                 model.ridge.set(weights, biases, scale)
 
     def _svms(self, features: RegionFeatures, order: NDArray[np.int64]) -> tuple[Any, Any, float]:
-        layer = self.config.model.features
+        layer, ranks = self.config.model.features, self.run.ranks
 
         def compute(image: int) -> NDArray[np.float32]:
             record = self.train_set.records[image]
@@ -208,7 +208,9 @@ class Stages:
             return features(image, np.concatenate([self.proposals[image], objects]), layer)
 
         store = FeatureStore(
-            self.run.directory.path / "features", limit=self.config.model.features_mb * MEGABYTE, compute=compute
+            self.run.directory.path / "features" / str(ranks.rank),
+            limit=self.config.model.features_mb * MEGABYTE // ranks.world,
+            compute=compute,
         )
         found = fit_svms(
             self.train_set,
@@ -223,8 +225,7 @@ class Stages:
 
     def _progress(self, name: str) -> Callable[[int, int], None]:
         def report(done: int, total: int) -> None:
-            if self.run.stop and self.run.ranks.world == 1:
-                raise self.run.stopped(f"at image {done} of {total} of the {name}")
+            self.run.raise_if_stopped()  # every rank looks at the same images in the same order
             self.run.reporter.progress(name, done, total, {})
 
         return report
