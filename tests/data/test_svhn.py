@@ -158,3 +158,17 @@ def test_generated_numbers_are_functions_of_their_seed() -> None:
     for row, length in zip(some.labels, lengths.tolist(), strict=True):
         assert (row[:length] < NONE).all()
         assert (row[length:] == NONE).all()
+
+
+def test_generated_numbers_are_cut_out_as_tightly_as_those_of_the_archive() -> None:
+    from paperbench.data import numbers
+
+    for size, context in ((64, 0.3), (80, 1.6)):
+        found = numbers.generate("train", images=12, size=size)
+        # The ground is nearly of one colour; what differs most from it along a column is ink.
+        brightness = found.images.float().mean(1)
+        contrast = (brightness.amax(1) - brightness.amin(1)) > 90
+        wide = contrast.float().sum(1) * (1 + context) / size
+        assert 0.6 < float(wide.mean()) < 1.2
+        middle = (contrast * torch.arange(size)).sum(1) / contrast.sum(1).clamp_min(1)
+        assert float((middle - size / 2).abs().max()) < 0.25 * size

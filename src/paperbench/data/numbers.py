@@ -1,4 +1,4 @@
-"""Generated house numbers: one to five handwritten digits in a row, in two colours, tilted, anywhere on the image.
+"""Generated house numbers: one to five handwritten digits in a row, in two colours, tilted, cropped as SVHN's numbers are.
 
 They stand in for SVHN where there is no archive, made of scikit-learn's digits. The digits of the test images come from the test
 split. Every image is a function of (data_seed, split, index).
@@ -14,12 +14,14 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from paperbench.data import digits
-from paperbench.data.sequences import LONGEST, NONE, NumberSet
+from paperbench.data.sequences import LONGEST, NONE, NumberSet, usual_context
 
 _LENGTHS = (0.15, 0.5, 0.25, 0.08, 0.02)
 """Shares of numbers of one to five digits, about those of SVHN."""
 _PITCH = 17
 """Pixels from one digit to the next; a digit's ink is 20 wide and rarely fills them."""
+_LOOSE = 0.12
+"""Share by which the crop is looser or tighter than it should be, in each direction."""
 
 
 def generate(split: Literal["train", "test"], *, images: int, size: int, data_seed: int = 0) -> NumberSet:
@@ -52,15 +54,18 @@ def _strip(glyphs: NDArray[np.uint8]) -> Image.Image:
 
 
 def _picture(strip: Image.Image, size: int, random: np.random.Generator) -> NDArray[np.uint8]:
-    """(3, size, size): the strip as large as fits or smaller, tilted a little, in one colour on a shaded other one."""
-    wide = size * random.uniform(0.6, 0.95)
-    scale = min(wide / strip.width, size * random.uniform(0.45, 0.9) / strip.height)
-    turned = strip.resize(
-        (max(1, round(strip.width * scale)), max(1, round(strip.height * scale))), Image.Resampling.BILINEAR
-    ).rotate(random.uniform(-12, 12), Image.Resampling.BILINEAR, expand=True)
+    """(3, size, size): the strip, tilted a little, cut out with as much around it as SVHN's, in one colour on another, shaded one.
+
+    Like a crop of SVHN's it is brought to the same side in both directions, whatever the number's length. How tightly it was
+    cut, and where it lies, varies a little.
+    """
+    tilted = strip.rotate(random.uniform(-8, 8), Image.Resampling.BILINEAR, expand=True)
+    side = size / (1 + usual_context(size))
+    wide, high = (round(side * random.uniform(1 - _LOOSE, 1 + _LOOSE)) for _ in range(2))
+    number = tilted.crop(tilted.getbbox()).resize((wide, high), Image.Resampling.BILINEAR)
     ink = Image.new("L", (size, size))
-    left, top = (round(random.uniform(min(0, size - side), max(0, size - side))) for side in turned.size)
-    ink.paste(turned, (left, top))
+    left, top = (round((size - extent) * random.uniform(0.25, 0.75)) for extent in (wide, high))
+    ink.paste(number, (left, top))
     alpha = np.asarray(ink, np.float32) / 255
     dark, light = random.uniform(0, 110, 3), random.uniform(145, 255, 3)
     front, back = (dark, light) if random.random() < 0.5 else (light, dark)

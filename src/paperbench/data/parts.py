@@ -1,7 +1,9 @@
-"""Generated images whose class two small parts tell: a warm digit below 5 and a cool digit from 5, anywhere on a textured ground.
+"""Generated images whose class two small parts tell: a warm digit below 5 and a cool digit from 5, on a textured ground.
 
 They stand in for birds, told apart by a beak here and a wing there, where there is no archive. Twenty-five classes, one for each
-pair. The digits of the test images come from the test split. Every image is a function of (data_seed, split, index).
+pair. One part lies in the left half and one in the right, in either order, neither far above or below the middle; both are so
+small that they are hard to read once the whole image is shrunk to what a net sees. The digits of the test images come from the test
+split. Every image is a function of (data_seed, split, index).
 """
 
 from __future__ import annotations
@@ -17,8 +19,10 @@ from paperbench.data import digits
 from paperbench.data.classification import ImageSet
 
 CLASSES = tuple(f"{warm}{cool}" for warm in range(5) for cool in range(5, 10))
-_PART = 0.3
+_PART = 0.2
 """Side of a part, as a share of the image's."""
+_OFF_MIDDLE = 0.22
+"""How far above or below the middle a part may be, as a share of the image's side."""
 
 
 def generate(split: Literal["train", "test"], *, images: int, side: int, data_seed: int = 0) -> ImageSet:
@@ -57,7 +61,7 @@ def _picture(glyphs: list[NDArray[np.uint8]], side: int, random: np.random.Gener
             / 255
         )
         left = start + int(random.integers(0, max(1, side // 2 - part + 1)))
-        top = int(random.integers(0, side - part + 1))
+        top = round((side - part) / 2 + random.uniform(-_OFF_MIDDLE, _OFF_MIDDLE) * side)
         place = ground[top : top + part, left : left + part]
         place += ink * (colour - place)
     return np.clip(np.rint(ground), 0, 255).astype(np.uint8).transpose(2, 0, 1)

@@ -36,6 +36,11 @@ class NumberSet:
         return len(self.labels)
 
 
+def usual_context(size: int) -> float:
+    """How much is shown around a number on images of `size` pixels, as a share of its box: 0.3 up to 64, and 1.6 above."""
+    return 0.3 if size <= 64 else 1.6
+
+
 @dataclass(kw_only=True)
 class NumbersConfig:
     """What every set of numbers has."""
@@ -78,7 +83,7 @@ class SvhnData(NumbersConfig):
 
     def margin(self) -> float:
         """`context`, decided."""
-        return self.context if self.context is not None else (0.3 if self.size <= 64 else 1.6)
+        return self.context if self.context is not None else usual_context(self.size)
 
 
 NumbersData = Annotated[GeneratedNumbers | SvhnData, Field(discriminator="name")]

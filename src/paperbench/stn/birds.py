@@ -10,7 +10,6 @@ from collections.abc import Iterator
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from paperbench.stn.grids import Window
@@ -95,9 +94,7 @@ class PartsNet(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         """Logits."""
         seen = self.parts(images)
-        described = [
-            F.adaptive_avg_pool2d(trunk(part), 1).flatten(1) for trunk, part in zip(self.trunks, seen, strict=True)
-        ]
+        described = [trunk.describe(part) for trunk, part in zip(self.trunks, seen, strict=True)]  # type: ignore[operator]
         return self.classifier(self.dropout(torch.cat(described, dim=1)))
 
     def parameter_groups(self, *, localisation_lr: float) -> Iterator[dict[str, Any]]:

@@ -5,17 +5,21 @@ The paper takes Inception with batch normalisation (A.6), which torchvision does
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 import torchvision
 from torch import Tensor, nn
 
 from paperbench.errors import ConfigError, DataError
 
+Pool = Callable[[Tensor, int], Tensor]
+
 NAMES = ("small", "resnet18", "resnet50", "squeezenet1_1")
-_CHANNELS = {"small": 64, "resnet18": 512, "resnet50": 2048, "squeezenet1_1": 512}
+_CHANNELS = {"small": 96, "resnet18": 512, "resnet50": 2048, "squeezenet1_1": 512}
 _MEAN, _DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 """Of ImageNet, what torchvision's weights were trained with."""
 
@@ -26,10 +30,11 @@ class Trunk(nn.Module):
     mean: Tensor
     deviation: Tensor
 
-    def __init__(self, body: nn.Module, channels: int) -> None:
+    def __init__(self, body: nn.Module, channels: int, *, pool: Pool = F.adaptive_avg_pool2d) -> None:
         super().__init__()
         self.body = body
         self.channels = channels
+        self.pool = pool
         self.register_buffer("mean", torch.tensor(_MEAN).view(3, 1, 1), persistent=False)
         self.register_buffer("deviation", torch.tensor(_DEVIATION).view(3, 1, 1), persistent=False)
 
@@ -37,6 +42,10 @@ class Trunk(nn.Module):
         """Feature maps."""
         normal = (images - self.mean) / self.deviation
         return self.body(normal.contiguous(memory_format=torch.channels_last))
+
+    def describe(self, images: Tensor) -> Tensor:
+        """(B, channels): each channel pooled over all places."""
+        return self.pool(self(images), 1).flatten(1)
 
 
 def make_trunk(name: str, weights: str | None) -> Trunk:
@@ -47,7 +56,8 @@ def make_trunk(name: str, weights: str | None) -> Trunk:
     if name == "small":
         if weights is not None:
             raise ConfigError("model.weights: the small backbone has no published weights; leave them out")
-        return Trunk(_small(), _CHANNELS[name])
+        # The largest answer anywhere: the mean over a map in which a part is a few cells says little of it.
+        return Trunk(_small(), _CHANNELS[name], pool=F.adaptive_max_pool2d)
     try:
         model = torchvision.models.get_model(name, weights=weights if weights == "DEFAULT" else None)
     except (OSError, RuntimeError) as error:
@@ -91,11 +101,11 @@ def _features(name: str, model: Any) -> nn.Module:
 
 
 def _small() -> nn.Sequential:
-    """Four 3x3 convolutions of stride 2 with batch normalisation."""
+    """Four 3x3 convolutions with batch normalisation, the first two of stride 2."""
     layers: list[nn.Module] = []
-    for entering, leaving in ((3, 16), (16, 32), (32, 64), (64, 64)):
+    for entering, leaving, stride in ((3, 24, 2), (24, 48, 2), (48, 64, 1), (64, 96, 1)):
         layers += [
-            nn.Conv2d(entering, leaving, 3, stride=2, padding=1, bias=False),
+            nn.Conv2d(entering, leaving, 3, stride=stride, padding=1, bias=False),
             nn.BatchNorm2d(leaving),
             nn.ReLU(inplace=True),
         ]
