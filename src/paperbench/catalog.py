@@ -21,7 +21,8 @@ class TaskSpec:
     configuration, and `module` the module with its functions (`engine.task.Task`). `evaluated_by` names the task that
     `paperbench eval` runs on what this one trained; such a task takes over the trained run's configuration
     (`takes_checkpoint`). `predicts`: the module also implements `engine.task.Predicts`, so that `paperbench predict`
-    can show pictures to a trained run. `stacks`: it implements `engine.task.Stacks`, so that
+    can show pictures to a trained run. `proposed_by` names the task that `paperbench proposals` runs for what this one is
+    trained on; it takes over the keys that both have. `stacks`: it implements `engine.task.Stacks`, so that
     `paperbench sweep --stacked` can train several runs side by side. `exports` names the formats that `paperbench export`
     can write its trained models in; the module then implements `engine.task.Exports`.
 
@@ -35,6 +36,7 @@ class TaskSpec:
     schema: str
     module: str
     evaluated_by: str | None = None
+    proposed_by: str | None = None
     takes_checkpoint: bool = False
     predicts: bool = False
     stacks: bool = False
@@ -111,6 +113,7 @@ TASKS: dict[str, TaskSpec] = {
             schema="paperbench.detection.region_config:RegionTrain",
             module="paperbench.detection.regions.task",
             evaluated_by="region-eval",
+            proposed_by="detect-proposals",
             predicts=True,
         ),
         TaskSpec(

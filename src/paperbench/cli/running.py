@@ -5,12 +5,13 @@ from __future__ import annotations
 import importlib
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import typer
 
+from paperbench.catalog import TASKS
 from paperbench.cli.guard import emit_json, print_error
 from paperbench.cli.history import find_runs
 from paperbench.cli.options import RunOptions
@@ -19,7 +20,7 @@ from paperbench.config import _hydra
 from paperbench.config.compose import Composed, compose
 from paperbench.config.difference import difference
 from paperbench.config.paths import short
-from paperbench.config.validate import load_file
+from paperbench.config.validate import dump, load_file, schema_of, validate
 from paperbench.engine import hosts
 from paperbench.engine.reporter import Reporter, SilentReporter
 from paperbench.engine.rundir import DONE
@@ -52,11 +53,22 @@ def compose_for(verb: str | None, experiment: str, overrides: list[str] | None, 
     if verb is not None and verb != "eval" and checkpoint is not None:
         raise ConfigError(f"checkpoint={checkpoint}: belongs to `paperbench eval {experiment}`; training starts anew")
     composed = compose(experiment, given, conf_dir=options.conf_dir)
+    if verb == "proposals" and composed.task.proposed_by:
+        return _proposing(composed)
     if verb is not None and composed.task.verb != verb:
         raise ConfigError(
             f"{experiment}: runs task {composed.task.name}; use `paperbench {composed.task.verb} {experiment}`"
         )
     return composed
+
+
+def _proposing(training: Composed) -> Composed:
+    """The proposals that `training` would begin with."""
+    task = TASKS[training.task.proposed_by or ""]
+    known = {field.name for field in fields(schema_of(task))}
+    own = {key: value for key, value in training.resolved.items() if key in known} | {"task": task.name}
+    config = validate(task, own)
+    return replace(training, task=task, config=config, resolved=dump(config), source=None)
 
 
 def _take_checkpoint(overrides: Sequence[str]) -> tuple[str | None, list[str]]:

@@ -108,8 +108,8 @@ class SvmConfig:
     """Constant feature that the bias is the weight of: large, so that the bias is hardly regularised."""
     feature_norm: NonNegativeFloat = 20.0
     """Features are scaled so that their mean norm is this; 0 leaves them."""
-    start_images: PositiveInt = 50
-    """Images whose negatives the first fit sees; those of the others have to be hard."""
+    start_images: PositiveInt = 1
+    """Images of which the first fit sees all negatives; those of the others have to be hard."""
     refit_every: PositiveInt = 2000
     """New hard negatives of a class after which it is fitted again."""
 
@@ -129,6 +129,16 @@ class RidgeConfig:
 
 
 @dataclass(kw_only=True)
+class RegionHeadConfig(HeadConfig):
+    """With Fast R-CNN's regions: 64 of each of two images, background with an IoU of at least 0.1 (section 2.3)."""
+
+    __pydantic_config__ = STRICT
+
+    rois: PositiveInt = 64
+    negative_iou_low: Fraction = 0.1
+
+
+@dataclass(kw_only=True)
 class RegionModel(BackboneModel):
     """What the three detectors share: a backbone, a head on pooled regions, and what is fitted on its features."""
 
@@ -136,7 +146,6 @@ class RegionModel(BackboneModel):
 
     projection: NonNegativeInt = 0
     """Channels of a 1x1 convolution after the backbone; 0 leaves its features as they are."""
-    head: HeadConfig = field(default_factory=lambda: HeadConfig(rois=64, negative_iou_low=0.1))
     classifier: Literal["softmax", "svm"] = "softmax"
     features: Literal["pool5", "fc6", "fc7"] = "fc7"
     """What SVMs look at: the pooled region, or the first or second layer of the head."""
@@ -157,6 +166,7 @@ class FastRCNNModel(RegionModel):
     __pydantic_config__ = STRICT
 
     name: Literal["fast-rcnn"] = "fast-rcnn"
+    head: RegionHeadConfig = field(default_factory=RegionHeadConfig)
 
 
 @dataclass(kw_only=True)
@@ -166,6 +176,7 @@ class SPPNetModel(RegionModel):
     __pydantic_config__ = STRICT
 
     name: Literal["sppnet"] = "sppnet"
+    head: RegionHeadConfig = field(default_factory=RegionHeadConfig)
     pyramid: Annotated[tuple[PositiveInt, ...], Field(min_length=1)] = (6, 3, 2, 1)
     """Cells on a side of each level: 50 in all."""
     classifier: Literal["softmax", "svm"] = "svm"
@@ -184,6 +195,7 @@ class RCNNModel(RegionModel):
     __pydantic_config__ = STRICT
 
     name: Literal["rcnn"] = "rcnn"
+    head: HeadConfig = field(default_factory=HeadConfig)
     crop: PositiveInt = 224
     """Side that regions are warped to, in pixels; the paper's net takes 227."""
     context: NonNegativeInt = 16

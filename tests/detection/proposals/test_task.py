@@ -41,6 +41,17 @@ def test_a_networks_boxes_are_written_and_taken_again(tmp_path: Path, monkeypatc
     assert "a run of task detect-proposals" in said
 
 
+def test_a_trainings_own_proposals_are_made_beforehand(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    paperbench("proposals", "fast-rcnn", "--smoke", "proposals.train_count=9", "--run-dir", "a")
+    assert len(read(Path("a/proposals/train.npz"))) == 6
+    assert max(len(boxes) for boxes in read(Path("a/proposals/train.npz")).boxes) == 9
+    kept = set(Path("outputs/proposals").rglob("*.npy"))
+    assert len(kept) == 10
+    paperbench("train", "fast-rcnn", "--smoke", "--run-dir", "b")
+    assert set(Path("outputs/proposals").rglob("*.npy")) == kept
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [

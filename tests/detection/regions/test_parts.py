@@ -153,8 +153,8 @@ def test_svms_tell_classes_and_background_apart() -> None:
     weights, biases, scale = fit_svms(
         dataset, proposals, features, config=config, order=np.arange(12), progress=lambda *at: seen.append(at)
     )
-    assert seen[-1] == (12, 12)
-    norms = np.concatenate([np.linalg.norm(features(image), axis=1) for image in range(4)])
+    assert seen[-1] == (24, 24)
+    norms = np.concatenate([np.linalg.norm(features(image), axis=1) for image in range(12)])
     assert scale == pytest.approx(20 / norms.mean(), rel=1e-5)
     svm = LinearScores(features=3, classes=2)
     svm.set(weights, biases, scale)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -18,6 +18,8 @@ from paperbench.detection.regions.features import Array, overlaps, usable
 HARD, EASY = -1.0001, -1.2
 """A negative whose margin is above the one is added, one below the other is let go (R-CNN's code)."""
 MOST_STEPS = 5000
+SCALE_IMAGES = 200
+"""Images that the mean norm of features is taken from."""
 
 
 @dataclass
@@ -67,37 +69,45 @@ def fit_svms(
 ) -> tuple[Array, Array, float]:
     """One classifier a class: weights (C, D), biases (C), and the factor that features are multiplied by.
 
-    `features(i)` (P + G, D): of the proposals of image i, then of its objects. order: the images in the order in which hard
-    negatives are looked for, once. A class without an object gets the weight 0 and the bias -10, and is never found.
+    `features(i)` (P + G, D): of the proposals of image i, then of its objects. order: the images in the order in which they are
+    looked at, once for objects and once for hard negatives. A class without an object gets the weight 0 and the bias -10, and
+    is never found.
     """
-    first = order[: config.start_images]
-    scale = _scale([features(int(image)) for image in first], config.feature_norm)
+    images = order.tolist()
+    scale = _scale((features(image) for image in images[:SCALE_IMAGES]), config.feature_norm)
     classes = [_Class() for _ in dataset.classes]
-    started, width = False, 0
-    for place, image in enumerate(order.tolist()):
-        truth, labels, boxes = usable(dataset, proposals, image)
-        rows = features(image) * scale
+    width = 0
+    for place, image in enumerate(images):
+        _, labels, boxes = usable(dataset, proposals, image)
+        rows = features(image)
         width = rows.shape[1]
         for label, own in enumerate(classes, start=1):
-            mine = truth[labels == label]
-            own.positives.append(rows[len(boxes) :][labels == label])
-            background = rows[: len(boxes)]
-            if len(mine):
-                background = background[overlaps(boxes, mine).max(axis=1) < config.negative_iou]
-            if own.weight is not None:
-                background = background[own.margins(background) > HARD]
-                own.new += len(background)
-            own.negatives.append(background)
-        if not started and place + 1 == len(first):
-            started = True
-            _refit(classes, config, least=-1)
-        elif started:
+            own.positives.append(rows[len(boxes) :][labels == label] * scale)
+        progress(place + 1, 2 * len(images))
+    for place, image in enumerate(images):
+        truth, labels, boxes = usable(dataset, proposals, image)
+        rows = features(image)[: len(boxes)] * scale
+        for label, own in enumerate(classes, start=1):
+            if sum(map(len, own.positives)):
+                _add_negatives(own, rows, boxes, truth[labels == label], config)
+        if place + 1 >= config.start_images:
             _refit(classes, config, least=config.refit_every)
-        progress(place + 1, len(order))
+        progress(len(images) + place + 1, 2 * len(images))
     _refit(classes, config, least=0)
     weights = [own.weight if own.weight is not None else np.zeros(width, np.float32) for own in classes]
     biases = [own.bias if own.weight is not None else -10.0 for own in classes]
     return np.stack(weights), np.array(biases, np.float32), scale
+
+
+def _add_negatives(own: _Class, rows: Array, boxes: Array, objects: Array, config: SvmConfig) -> None:
+    """Those of proposals that overlap no object (G, 4) of the class: all before the first fit, the hard ones after it."""
+    background = rows
+    if len(objects):
+        background = rows[overlaps(boxes, objects).max(axis=1) < config.negative_iou]
+    if own.weight is not None:
+        background = background[own.margins(background) > HARD]
+        own.new += len(background)
+    own.negatives.append(background)
 
 
 def _refit(classes: Sequence[_Class], config: SvmConfig, *, least: int) -> None:
@@ -108,8 +118,8 @@ def _refit(classes: Sequence[_Class], config: SvmConfig, *, least: int) -> None:
             own.fit(config)
 
 
-def _scale(features: Sequence[Array], norm: float) -> float:
+def _scale(features: Iterable[Array], norm: float) -> float:
     """What makes the mean norm of features `norm`; 1 for 0."""
-    rows = np.concatenate(features) if features else np.zeros((0, 1), np.float32)
-    mean = float(np.linalg.norm(rows, axis=1).mean()) if len(rows) else 0.0
+    norms = np.concatenate([np.zeros(0, np.float32), *(np.linalg.norm(rows, axis=1) for rows in features)])
+    mean = float(norms.mean()) if len(norms) else 0.0
     return norm / mean if norm and mean else 1.0
