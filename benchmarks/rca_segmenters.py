@@ -45,8 +45,15 @@ def judged(name: str, data: str, runs: Path, seed: int, threads: int) -> Path:
         if (folder / "config.yaml").exists():
             command += ["resume", str(folder)]
         else:
-            command += ["estimate", "rca-segmenters", f"data={name}", f"data.root={data}", *SHARES, *OWN[name], f"seed={seed}", "device=cpu",
-                        f"threads={threads}", f"output.root={runs}", "--run-dir", str(folder)]  # fmt: skip
+            command += ["estimate", "rca-segmenters", f"data={name}", f"data.root={data}", *SHARES, *OWN[name]]
+            command += [
+                f"seed={seed}",
+                "device=cpu",
+                f"threads={threads}",
+                f"output.root={runs}",
+                "--run-dir",
+                str(folder),
+            ]
         subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
     return folder
 
