@@ -89,3 +89,16 @@ def test_generated_parts_tell_their_class() -> None:
     counts = datasets.check_birds(PartsData(train_images=30, test_images=10, size=48))
     assert counts["train: images"] == 30
     assert counts["test: classes"] == 25
+
+
+def test_a_part_lies_in_each_half_near_the_middle() -> None:
+    some = parts.generate("train", images=8, side=60).images.float()
+    red, blue = some[:, 0], some[:, 2]
+    rows = torch.arange(60.0)
+    for ink in (red > 190, blue > 190):
+        seen = ink.float().sum((1, 2))
+        assert (seen > 4).all()
+        height = (ink.float().sum(2) * rows).sum(1) / seen
+        assert (height.sub(29.5).abs() < 0.25 * 60).all()
+    left = torch.stack([(red > 190)[:, :, :30].sum((1, 2)), (blue > 190)[:, :, :30].sum((1, 2))])
+    assert ((left > 2).sum(0) == 1).all()  # one of the two, never both

@@ -103,6 +103,16 @@ def test_a_window_shows_its_quarter() -> None:
         tiles(3)
 
 
+def test_the_small_trunk_describes_by_the_largest_answer_and_others_by_the_mean() -> None:
+    torch.manual_seed(0)
+    images = torch.rand(2, 3, 64, 64)
+    with torch.no_grad():
+        for name, pooled in (("small", "amax"), ("squeezenet1_1", "mean")):
+            trunk = make_trunk(name, None).eval()
+            expected = getattr(trunk(images), pooled)((2, 3))
+            torch.testing.assert_close(trunk.describe(images), expected)
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_trunks_make_feature_maps_with_the_channels_they_state(name: str) -> None:
     trunk = make_trunk(name, None).eval()
