@@ -28,7 +28,7 @@ from benchmarks.common import machine, write
 
 SETS = ("jsrt", "hippocampus")
 SHARES = ["data.references=8", "data.cases=100", "data.calibration=30", "data.training=60", "calibration.kind=labelled"]
-OWN = {"jsrt": [], "hippocampus": ["segmenters.unet.epochs=[1,3,10]", "segmenters.multi_atlas.atlases=[1,3]"]}
+OWN = {"jsrt": [], "hippocampus": ["segmenters.unet.epochs=[1,3]", "segmenters.multi_atlas.atlases=[1,3]"]}
 """Volumes take longer: fewer passes and fewer atlases."""
 COLUMNS = (
     "masks", "real_mean", "predicted_mean", "pearson_r", "mae", "calibrated_mae", "accuracy@0.7", "poor", "failure_auroc",
