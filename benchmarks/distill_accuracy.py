@@ -46,7 +46,10 @@ Results = dict[str, Any]
 
 @dataclass(frozen=True, kw_only=True)
 class Case:
-    """One command: `paperbench sweep EXPERIMENT OVERRIDES seed=...`, and the metrics that are kept of its runs."""
+    """One command: `paperbench sweep EXPERIMENT OVERRIDES seed=...`, and the metrics that are kept of its runs.
+
+    `seeds`: 0 to that number, less one.
+    """
 
     part: str
     what: str
@@ -147,6 +150,7 @@ CASES = (
             "specialists/classes",
             "coverage/*",
         ),
+        seeds=1,
     ),
     Case(part="digits", what="2x1200, 2x800, T = 20", data="digits", metrics=_scores(*THREE_NETS)),
     _width(300),
