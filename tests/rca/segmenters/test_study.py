@@ -126,13 +126,11 @@ def test_masks_of_the_segmenters_can_calibrate(study: tuple[Path, dict[str, Any]
 
 
 def test_files_and_labels_of_a_users_own_belong_elsewhere(tmp_path: Path) -> None:
-    given = ["masks=a", "reference.images=b", "labels.values=[1]"]
+    given = ["masks=a", "reference.images=b", "labels.kind=bits"]
     result, content = command("estimate", "rca-segmenters", *given, directory=tmp_path / "run")
     assert result.exit_code == 2
     (said,) = content["mistakes"]
-    assert said.startswith(
-        "masks, reference.images, labels.values: rca-segmenters makes its own masks of data=phantoms"
-    )
+    assert said.startswith("masks, reference.images, labels: rca-segmenters makes its own masks of data=phantoms")
     assert not (tmp_path / "run").exists()
 
 

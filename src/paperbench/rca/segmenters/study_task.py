@@ -12,6 +12,7 @@ from paperbench.engine.run import Run
 from paperbench.errors import ConfigError
 from paperbench.rca import task
 from paperbench.rca.cases import RECORDED, Case, Material, Picture, reason
+from paperbench.rca.config import LabelConfig
 from paperbench.rca.segmenters import making
 from paperbench.rca.segmenters.config import ForestModel, MultiAtlasModel, RcaSegmenters, UnetModel
 from paperbench.rca.segmenters.keeping import folder_of, kept
@@ -35,7 +36,7 @@ def _refuse_files(config: RcaSegmenters) -> None:
     given = [key for key in ("images", "masks", "truth", "manifest") if getattr(config, key)]
     given += [f"reference.{key}" for key in ("images", "masks") if getattr(config.reference, key)]
     given += [f"calibration.{key}" for key in ("images", "masks", "truth") if getattr(config.calibration, key)]
-    given += [f"labels.{key}" for key in ("values", "names") if getattr(config.labels, key)]
+    given += ["labels"] if config.labels != LabelConfig() else []
     if given:
         raise ConfigError(
             f"{', '.join(given)}: rca-segmenters makes its own masks of data={config.data.name}; `paperbench estimate rca` judges "
