@@ -11,6 +11,7 @@ import torch
 from PIL import Image
 from torch import nn
 
+from paperbench.catalog import TASKS
 from paperbench.data.classification import ImageSet
 from paperbench.engine.order import BatchKey, EpochOrder
 from paperbench.vae import build, pictures
@@ -212,3 +213,9 @@ def test_reconstructions_stand_below_their_originals() -> None:
     first, second = torch.zeros(3, 4), torch.ones(3, 4)
     rows = pictures.beside_each_other(first, second, columns=2)
     assert rows[:, 0].tolist() == [0, 0, 1, 1, 0, 0, 1, 0]  # the last row of each is filled with black
+
+
+def test_no_task_hides_what_its_pixels_were_made_into() -> None:
+    names = [name for name in TASKS if name.startswith("vae-")]
+    assert {"vae-train", "vae-eval", "vae-semi"} <= set(names)
+    assert all("binarisation" in TASKS[name].conventions for name in names)

@@ -122,6 +122,9 @@ def test_from_the_command_line_to_another_look_at_the_model(tmp_path: Path) -> N
     )
     assert code == 2
     assert "trained with binarisation=static" in json.loads(text)["error"]
+    code, text = paperbench("eval", "vae", f"checkpoint={trained}", "model.hidden=7", "--run-dir", str(tmp_path / "no"))
+    assert code == 2
+    assert "model.hidden=7: the run was trained with model.hidden=32" in json.loads(text)["error"]
     assert not (tmp_path / "no").exists()
 
     Image.fromarray(np.full((40, 30, 3), 200, np.uint8)).save(tmp_path / "picture.jpg")

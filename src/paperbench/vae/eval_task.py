@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from paperbench.config.validate import load_file
+from paperbench.config.difference import ABSENT, difference
+from paperbench.config.validate import dump, load_file
 from paperbench.engine.run import Run
 from paperbench.errors import ConfigError
 from paperbench.vae import pictures, pixels
@@ -20,9 +21,9 @@ __all__ = ["plan", "predict", "run"]
 
 
 def plan(config: VaeEval) -> Mapping[str, str]:
-    """What would be measured on what, in words. Refuses other pixels than those the model was trained on."""
+    """What would be measured on what, in words. Refuses another model, or other pixels, than the run's."""
     check(config)
-    _refuse_other_pixels(config)
+    _refuse_what_was_not_trained(config)
     return {
         "data": pixels.describe(config.data, config.binarisation),
         "model": describe_model(config),
@@ -30,16 +31,24 @@ def plan(config: VaeEval) -> Mapping[str, str]:
     }
 
 
-def _refuse_other_pixels(config: VaeEval) -> None:
+def _refuse_what_was_not_trained(config: VaeEval) -> None:
     file = run_directory(config.checkpoint) / "config.yaml"
     if not file.is_file():
         return
     _, trained, _ = load_file(file)
+    mistakes = []
     if trained.binarisation != config.binarisation:
-        raise ConfigError(
+        mistakes.append(
             f"binarisation={config.binarisation}: the run was trained with binarisation={trained.binarisation} ({file}), and "
             "numbers of the two cannot be compared; train another model for it"
         )
+    mistakes += [
+        f"model.{key}={now}: the run was trained with model.{key}={had} ({file}); an evaluation takes the model as it is"
+        for key, had, now in difference(dump(trained.model), dump(config.model))
+        if now is not ABSENT
+    ]
+    if mistakes:
+        raise ConfigError(*mistakes)
 
 
 def run(config: VaeEval, run: Run) -> dict[str, float]:
