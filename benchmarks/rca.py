@@ -16,7 +16,7 @@ the comparison is on those.
 `masks`: what one more segmenter costs, files read included, nothing kept from an earlier image.
 
 `accuracy`: two runs of `paperbench estimate rca`, calibrated on degraded masks of the references and on 24 images with masks that
-are neither references nor judged; a line a label.
+are neither references nor judged (`--calibration` takes one of the two); a line a label.
 """
 
 from __future__ import annotations
@@ -54,6 +54,7 @@ from paperbench.rca.statistics import agreement
 
 CALIBRATING = 24
 SEGMENTERS = 5
+KINDS = ("references", "labelled")
 COLUMNS = (
     "masks",
     "pearson_r",
@@ -260,7 +261,7 @@ def accuracy(options: argparse.Namespace) -> Rows:
     """A line a label and way to calibrate: how predictions agree with the truth, of masks deformed to every quality."""
     rows = []
     with tempfile.TemporaryDirectory() as made:
-        for kind in ("references", "labelled"):
+        for kind in KINDS if options.calibration == "both" else (options.calibration,):
             results = estimated(options, kind, Path(options.runs or made).absolute())
             metrics = results["metrics"]
             labels = list(dict.fromkeys(key.split("/")[1] for key in metrics if key.count("/") == 2))
@@ -307,6 +308,7 @@ def main() -> None:
     parser.add_argument("--budget", type=float, default=math.inf, help="`speed`: seconds after which only ours goes on")
     parser.add_argument("--iterations", type=int, default=2000, help="of elastix's B-spline stage")
     parser.add_argument("--seed", type=int, default=0, help="of the masks that are judged")
+    parser.add_argument("--calibration", choices=("both", *KINDS), default="both", help="`accuracy`: learnt from what")
     parser.add_argument(
         "--runs", default="", help="`accuracy`: folder that keeps its runs, which go on where they stopped"
     )
