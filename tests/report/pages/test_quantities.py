@@ -6,7 +6,12 @@ import pytest
 
 from paperbench.report.pages.quantities import Quantities, duration, plural, significant, size
 
-HEADLINES = (("coco/AP", "{:.1f} %"), ("test/bound", "{:.2f} nats"), ("rca/*", "{:.3f}"))
+HEADLINES = (
+    ("coco/AP", "{:.1f} %"),
+    ("test/bound", "{:.2f} nats"),
+    ("rca/*", "{:.3f}"),
+    ("model/parameters", "{:,.0f}"),
+)
 
 
 @pytest.fixture
@@ -23,6 +28,7 @@ def quantities() -> Quantities:
         ("coco/AP", 0.012, "0.012"),  # not 0.0
         ("test/bound", -98.765, "\u221298.77"),
         ("rca/mae", 0.04449, "0.044"),
+        ("model/parameters", 225_672.0, "225,672"),
         ("train/loss", 0.2213338278, "0.2213"),
         ("train/lr", 6.48889e-10, "6.489e\u221210"),
         ("some/count", 1234567, "1,234,567"),

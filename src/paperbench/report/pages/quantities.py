@@ -44,7 +44,7 @@ class Quantities:
             return significant(value)
         text = format(value, spec)
         # A rounding that leaves nothing of a number would misstate it.
-        return minus(text) if value == 0 or float(text) != 0 else significant(value, 2)
+        return minus(text) if value == 0 or float(text.replace(",", "")) != 0 else significant(value, 2)
 
     def with_unit(self, name: str, value: float) -> str:
         """`68.6 %`."""
