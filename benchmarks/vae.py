@@ -336,14 +336,15 @@ def likelihood(arguments: argparse.Namespace) -> None:
 def bounds(arguments: argparse.Namespace) -> None:
     """Trains what is not trained yet, and holds every curve against figure 2."""
     marks = [count for count in (1_000_000, 3_200_000, 10_000_000) if count <= arguments.samples]
-    command = [
-        sys.executable, "-m", "paperbench", "sweep", "vae", "--stacked", "--json",
+    wanted = [
         f"model.latent={','.join(map(str, arguments.latents))}", f"estimator={','.join(arguments.estimators)}",
         f"scale={arguments.scale}", "data=mnist", f"data.root={arguments.data_root}", f"train.samples={arguments.samples}",
         f"evaluation.at_samples=[{','.join(str(count) for count in marks if count < arguments.samples)}]",
-        "evaluation.importance_samples=0",
-        f"device={arguments.device}", f"output.root={arguments.output}", *arguments.overrides,
+        "evaluation.importance_samples=0", f"device={arguments.device}", f"output.root={arguments.output}",
     ]  # fmt: skip
+    given = {override.partition("=")[0] for override in arguments.overrides}
+    chosen = [*(text for text in wanted if text.partition("=")[0] not in given), *arguments.overrides]
+    command = [sys.executable, "-m", "paperbench", "sweep", "vae", "--stacked", "--json", *chosen]
     print(" ".join(command), flush=True)
     found = json.loads(subprocess.run(command, stdout=subprocess.PIPE, check=True).stdout)
     rows = [row for entry in found["runs"] for row in _points(Path(entry["directory"]), marks)]
