@@ -244,7 +244,8 @@ def exported(picture: Picture, folder: Path) -> folders.Entry:
     def save(name: str, array: np.ndarray) -> Path:
         if array.ndim == 2:
             path = folder / f"{picture.name}-{name}.png"
-            Image.fromarray(array.astype(np.uint8)).save(path)
+            grey = 255 * normalised(array) if name == "image" else array
+            Image.fromarray(grey.astype(np.uint8)).save(path)
             return path
         path = folder / f"{picture.name}-{name}.nii.gz"
         nibabel.save(nibabel.Nifti1Image(array.astype(np.float32 if name == "image" else np.uint8), np.eye(4)), path)
