@@ -52,7 +52,8 @@ def describe_model(model: ModelConfig) -> str:
         case FPNModel():
             return f"{backbone}, {len(model.anchors.sizes)} levels, {model.head.pool}"
         case FasterRCNNModel():
-            anchors = f"{len(model.anchors.sizes)} x {len(model.anchors.ratios)} {'anchors' if model.stages == 2 else 'windows, one stage'}"
+            kind = "anchors" if model.stages == 2 else "windows, one stage"
+            anchors = f"{len(model.anchors.sizes)} x {len(model.anchors.ratios)} {kind}"
             if not model.shared:
                 anchors += f" on a {model.proposals_backbone or 'backbone'} of their own"
             pool = "position-sensitive" if isinstance(model, RFCNModel) else model.head.pool
