@@ -171,6 +171,8 @@ def test_variants_that_cannot_be(name: str, overrides: list[str], said: str) -> 
         ("fast-rcnn", ["model.head.mining=true"], "model.head.mining"),
         ("fast-rcnn", ["model.backbone=zf", "model.projection=8", "model.head.hidden=0"], "model.projection=8"),
         ("sppnet", ["model.backbone=resnet50", "model.head.hidden=0"], "cannot take a pyramid"),
+        ("rcnn", ["model.fine_tune=false", "model.classifier=softmax"], "softmax: is not trained"),
+        ("rcnn", ["model.fine_tune=false", "model.boxes=multi-task"], "multi-task: is not trained"),
         ("rcnn", ["model.crop=6", "model.context=3"], "leaves nothing of a region of 6"),
         ("rcnn", ["model.backbone=resnet50", "model.head.hidden=0", "model.features=fc6"], "has no such layer"),
     ],

@@ -91,6 +91,13 @@ def check(model: AnyModel) -> None:
         faults.append("model.head.mining: is not for detectors on given proposals; leave it out")
     if isinstance(model, RCNNModel) and model.crop <= 2 * model.context:
         faults.append(f"model.context={model.context}: leaves nothing of a region of {model.crop} pixels; give less")
+    if isinstance(model, RCNNModel) and not model.fine_tune:
+        if model.classifier == "softmax":
+            faults.append(
+                "model.classifier=softmax: is not trained with model.fine_tune=false; give model.classifier=svm"
+            )
+        if model.boxes in ("multi-task", "stage-wise"):
+            faults.append(f"model.boxes={model.boxes}: is not trained with model.fine_tune=false; give ridge or none")
     if model.projection and not model.head.hidden and model.backbone in ("alexnet", "zf", "vgg16", "resnet50"):
         faults.append(f"model.projection={model.projection}: needs a new head as well (model.head.hidden=256)")
     if isinstance(model, SPPNetModel) and model.backbone == "resnet50" and not model.head.hidden:
