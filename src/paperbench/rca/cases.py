@@ -83,7 +83,8 @@ def local_contrast(image: NDArray[np.float64], share: float) -> NDArray[np.float
     """
     from scipy.ndimage import uniform_filter
 
-    window = [max(3, 2 * round(share * length / 2) + 1) for length in image.shape]
+    # SciPy takes a size for each axis, which its annotations do not say.
+    window: Any = [max(3, 2 * round(share * length / 2) + 1) for length in image.shape]
     mean = uniform_filter(image, window, mode="nearest")
     variance = uniform_filter(image**2, window, mode="nearest") - mean**2
     return np.asarray((image - mean) / (np.sqrt(np.clip(variance, 0, None)) + FLAT))
