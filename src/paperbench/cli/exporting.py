@@ -16,7 +16,7 @@ from paperbench.errors import ConfigError
 
 
 def export(run: Path, kind: str, *, output: Path | None, json_output: bool) -> None:
-    """Writes the run's best checkpoint in the format `kind` and says how well it agrees with the run's own model."""
+    """Writes the trained model of a run in the format `kind` and says how well it agrees with the run's own model."""
     try:
         directory = run_of(str(run))
     except ConfigError as error:
@@ -55,7 +55,7 @@ def _refuse(task: TaskSpec, kind: str, resolved: dict[str, Any]) -> None:
 
 def _print(record: dict[str, Any], file: Path) -> None:
     line(f"{short(file.absolute())}  ({record['bytes'] / 1e6:.1f} MB)")
-    rows = [("weights", f"best checkpoint, step {record['step']}"), ("what", record["meaning"])]
+    rows = [("weights", f"checkpoint of step {record['step']}"), ("what", record["meaning"])]
     for entry in record["inputs"]:
         rows.append(("input", f"{entry['name']}  {entry['type']} ({', '.join(map(str, entry['shape']))})"))
     rows += [("output", f"{entry['name']}  {entry['meaning']}") for entry in record["outputs"]]
