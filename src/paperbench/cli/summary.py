@@ -63,6 +63,8 @@ HEADLINES: tuple[tuple[str, str], ...] = (
     ("rca/accuracy@*", "{:.3f}"),
     ("rca/failure_auroc", "{:.3f}"),
     ("rca/coverage", "{:.3f}"),
+    ("rca/predictions", "{:.0f}"),
+    ("rca/undefined", "{:.0f}"),
     ("rca/*", "{:.3f}"),
     ("seconds_per_image", "{:.4f} s"),
     ("seconds/*", "{:.4f} s"),
