@@ -49,6 +49,7 @@ from paperbench.detection.build import build_faster_rcnn, parameter_groups
 from paperbench.detection.config import DetectTrain
 from paperbench.detection.inference import per_image
 from paperbench.detection.losses import fast_rcnn_loss
+from paperbench.detection.model_config import FasterRCNNModel
 from paperbench.detection.postprocess import detections
 from paperbench.detection.roi_head import two_layer_head
 from paperbench.detection.task import trainer
@@ -103,9 +104,15 @@ def collate(batch: list[Any]) -> tuple[Any, ...]:
     return tuple(zip(*batch, strict=True))
 
 
+def faster_rcnn(config: DetectTrain) -> FasterRCNNModel:
+    """The model's keys, of a configuration that is Faster R-CNN's."""
+    assert isinstance(config.model, FasterRCNNModel), config.model.name
+    return config.model
+
+
 def torchvision_model(config: DetectTrain, classes: int) -> TorchvisionFasterRCNN:
     """torchvision's own detector with the sizes, thresholds and counts of `config`."""
-    model = config.model
+    model = faster_rcnn(config)
     backbone = BACKBONES[model.backbone](model.weights)
     freeze(backbone, model.frozen_layers)
     features, channels = backbone.features, backbone.channels
@@ -230,7 +237,7 @@ class OurSide:
         self.scratch = scratch
         self.rounds = 0
         torch.manual_seed(0)
-        self.model = build_faster_rcnn(config.model, classes=train.classes).to(device)
+        self.model = build_faster_rcnn(faster_rcnn(config), classes=train.classes).to(device)
         self.make = self._maker(test, training=False)
 
     def _maker(self, dataset: DetectionSet, *, training: bool) -> BatchMaker:

@@ -41,9 +41,8 @@ def describe_data(data: ShapesData | VocData | CocoData | PennFudanData) -> str:
 def describe_model(model: ModelConfig) -> str:
     """Backbone, weights, and what is laid over the image."""
     weights = f"weights {model.weights}" if model.weights else "random weights"
-    backbone = (
-        f"{model.name}, {model.backbone} ({weights}{f', {model.deformable} deformable' if model.deformable else ''})"
-    )
+    deformable = f", {model.deformable} deformable" if model.deformable else ""
+    backbone = f"{model.name}, {model.backbone} ({weights}{deformable})"
     match model:
         case SSDModel():
             return f"{backbone}, {len(model.boxes.ratios)} maps of {model.side} px"

@@ -69,7 +69,13 @@ def markdown(table: Table) -> str:
     """GitHub's Markdown: title, table, notes as a list."""
     rules = ["---:" if column.align == "right" else "---" for column in table.columns]
     header, rows = texts(table)
-    lines = [f"# {_safe(table.title)}", "", _line(_escaped(header)), _line(rules), *(_line(_escaped(row)) for row in rows)]
+    lines = [
+        f"# {_safe(table.title)}",
+        "",
+        _line(_escaped(header)),
+        _line(rules),
+        *(_line(_escaped(row)) for row in rows),
+    ]
     if table.notes:
         lines += ["", *(f"* {_safe(note)}" for note in table.notes)]
     return "\n".join(lines) + "\n"
