@@ -12,8 +12,9 @@ from paperbench.distill.config import Distill, NetConfig
 from paperbench.distill.export import export_model
 from paperbench.distill.learners import SoftLearner
 from paperbench.distill.nets import parameters_in
+from paperbench.distill.schedule import steps_of
 from paperbench.distill.stacked import run_stacked, stack_key
-from paperbench.distill.training import Part, load, steps_of
+from paperbench.distill.training import Part, load
 from paperbench.distill.transfer import chosen_classes
 from paperbench.engine.run import Run
 from paperbench.errors import ConfigError

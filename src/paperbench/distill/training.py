@@ -22,6 +22,7 @@ from paperbench.distill.inputs import Images, Jittered
 from paperbench.distill.learners import Lessons, SoftLearner
 from paperbench.distill.losses import soft_targets
 from paperbench.distill.nets import Net
+from paperbench.distill.schedule import Plan, steps_of
 from paperbench.distill.scoring import errors, logits_of, of_classes, scores
 from paperbench.distill.teachers import GivenTeacher, Opinion, opinion_of
 from paperbench.distill.transfer import Division, chosen_classes, divide
@@ -51,32 +52,6 @@ def load(config: Distill, device: torch.device) -> Data:
     return Data(
         Images.of(datasets.load(config.data, "train"), device), Images.of(datasets.load(config.data, "test"), device)
     )
-
-
-def steps_of(samples: int, batch_size: int) -> int:
-    """Optimizer steps of a training."""
-    return -(-samples // batch_size)
-
-
-@dataclass(frozen=True)
-class Plan:
-    """Steps of each stage, in their order: teachers that have to be trained, the baseline, the distilled student."""
-
-    teachers: int
-    baseline: int
-    distilled: int
-
-    @classmethod
-    def of(cls, config: Distill) -> Plan:
-        teaching, student = config.teaching, steps_of(config.train.samples, config.train.batch_size)
-        members = 0 if config.teacher else teaching.members
-        return cls(
-            members * steps_of(teaching.samples, teaching.batch_size), student if config.baseline.train else 0, student
-        )
-
-    @property
-    def total(self) -> int:
-        return self.teachers + self.baseline + self.distilled
 
 
 @dataclass(kw_only=True)

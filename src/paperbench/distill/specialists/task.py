@@ -10,7 +10,8 @@ from paperbench.distill import datasets
 from paperbench.distill.build import build, describe
 from paperbench.distill.config import Specialists
 from paperbench.distill.nets import parameters_in
-from paperbench.distill.specialists.training import Work, steps_of
+from paperbench.distill.schedule import steps_of
+from paperbench.distill.specialists.training import Work
 from paperbench.engine.run import Run
 from paperbench.errors import ConfigError
 

@@ -18,6 +18,7 @@ from paperbench.distill.inputs import Images, Jittered
 from paperbench.distill.learners import Batch
 from paperbench.distill.nets import Net
 from paperbench.distill.pictures import course
+from paperbench.distill.schedule import steps_of
 from paperbench.distill.scoring import logits_of, scores
 from paperbench.distill.specialists import pictures
 from paperbench.distill.specialists.clusters import confusable, covariance, membership
@@ -47,11 +48,6 @@ SPECIALIST, CLUSTERS = 102, 103
 GENERALIST = "generalist"
 _ROWS_AT_ONCE = 1000
 """Images that are combined together: their problems take (images, specialists, classes) doubles."""
-
-
-def steps_of(samples: int, batch_size: int) -> int:
-    """Optimizer steps of a training."""
-    return -(-samples // batch_size)
 
 
 @dataclass(kw_only=True)
