@@ -6,8 +6,10 @@ import os
 import signal
 import sys
 import tempfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -16,7 +18,7 @@ from pydantic import TypeAdapter, ValidationError
 from paperbench.engine.rundir import RunDirectory
 from paperbench.errors import EnvironmentError_
 from paperbench.sweep.launchers import base
-from paperbench.sweep.launchers.ray import RayLauncher, RaySettings
+from paperbench.sweep.launchers.ray import RayHandle, RayLauncher, RaySettings
 from tests.sweep.launchers import counter, toys
 
 
@@ -31,6 +33,25 @@ def test_without_ray(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_settings_are_checked(settings: dict[str, object]) -> None:
     with pytest.raises(ValidationError, match=next(iter(settings))):
         TypeAdapter(RaySettings).validate_python(settings)
+
+
+def test_a_cancellation_that_was_lost_is_given_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    given: list[bool] = []
+    ray: Any = SimpleNamespace(
+        cancel=lambda _, force: given.append(force), wait=lambda references, timeout: ([], references)
+    )
+    handle = RayHandle(ray, object())
+    handle.poll()
+    handle.stop()
+    handle.stop()
+    handle.poll()
+    assert given == [False]
+    later = time.monotonic() + 6
+    monkeypatch.setattr(time, "monotonic", lambda: later)
+    handle.poll()
+    assert given == [False, False]
+    handle.kill()
+    assert given == [False, False, True]
 
 
 # --- on a cluster -----------------------------------------------------------------------------------------------------

@@ -33,6 +33,8 @@ _START_ONE = (
     "with launcher.address=HOST:PORT"
 )
 
+_SECONDS_BETWEEN_CANCELS = 5.0
+
 
 @dataclass(kw_only=True)
 class RaySettings:
@@ -116,6 +118,8 @@ class RayHandle:
         self.reference = reference
         self._ray = ray
         self._stopping = False
+        self._force = False
+        self._cancelled = 0.0
         self._ending: Ending | None = None
 
     @property
@@ -128,17 +132,24 @@ class RayHandle:
             ready, _ = self._ray.wait([self.reference], timeout=0)
             if ready:
                 self._ending = self._read()
+            elif self._stopping and time.monotonic() - self._cancelled > _SECONDS_BETWEEN_CANCELS:
+                self._cancel()
         return self._ending
 
     def stop(self) -> None:
         if not self._stopping and self._ending is None:
-            self._stopping = True
-            self._ray.cancel(self.reference)
+            self._cancel()
 
     def kill(self) -> None:
         if self._ending is None:
-            self._stopping = True
-            self._ray.cancel(self.reference, force=True)
+            self._force = True
+            self._cancel()
+
+    def _cancel(self) -> None:
+        """Ray interrupts whatever Python is doing at that moment in the worker, where it can be lost: `poll` asks again."""
+        self._stopping = True
+        self._cancelled = time.monotonic()
+        self._ray.cancel(self.reference, force=self._force)
 
     def _read(self) -> Ending:
         errors = self._ray.exceptions

@@ -13,11 +13,13 @@ def work(arguments: Sequence[str], folder: str, environment: Mapping[str, str]) 
     `ray.cancel` raises KeyboardInterrupt here: the run saves and ends. The child notices the death of this process by itself.
     """
     with Child(arguments, folder=folder, environment=environment) as child:
-        code = None
-        try:
-            code = child.wait()
-        except KeyboardInterrupt:
-            child.stop()
-            code = child.wait()
+        code, asked = None, False
+        while code is None:
+            try:
+                code = child.wait()
+            except KeyboardInterrupt:  # more than one may come; a second SIGTERM would end the run before it has saved
+                if not asked:
+                    child.stop()
+                asked = True
     assert code is not None
     return code
