@@ -198,7 +198,7 @@ def main() -> None:
     parser.add_argument("parts", nargs="+", choices=("input", "step", "svhn"))
     parser.add_argument("--data", help="folder that holds MNIST/raw")
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--steps", type=int, default=40, help="of our trainer, a round")
+    parser.add_argument("--steps", type=int, default=400, help="of our trainer, a round")
     arguments = parser.parse_args()
     keep_freed_memory()
     data = str(Path(arguments.data).absolute()) if arguments.data else None

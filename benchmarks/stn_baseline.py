@@ -49,7 +49,7 @@ def rotated_scaled_translated(image: Image.Image) -> Tensor:
 
 
 def in_perspective(image: Image.Image) -> Tensor:
-    """P: corners moved by a normal 5 pixels, and again where nothing is left of the square: torchvision fails on three in a line."""
+    """P: corners moved by a normal 5 pixels, again where little is left of the square: torchvision fails on three in a line."""
     half = 14 * float(np.random.uniform(0.75, 1))
     start = [[0, 0], [27, 0], [27, 27], [0, 27]]
     corners = [[-half, -half], [half, -half], [half, half], [-half, half]]

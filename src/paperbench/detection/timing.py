@@ -8,12 +8,14 @@ on the device to the detections on the device.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from statistics import median
+from typing import TypeVar
 
 import numpy as np
 import torch
+from torch import nn
 
 from paperbench.detection.batches import Batch, BatchMaker
 from paperbench.detection.detector import FasterRCNN
@@ -21,6 +23,8 @@ from paperbench.detection.postprocess import detections
 from paperbench.detection.proposals.ranking import rank, suppress
 from paperbench.detection.rpn import objectness_score
 from paperbench.engine.run import Run
+
+Model = TypeVar("Model", bound=nn.Module)
 
 PARTS = ("conv", "proposal", "region-wise")
 WARM_UP = 3
@@ -87,26 +91,35 @@ def measure(model: FasterRCNN, make: BatchMaker, *, images: int, run: Run) -> di
 
     At most `images` images of `make`, by rank 0 alone while the others wait. The total is the median of the sums.
     """
-    return run.ranks.on_main(lambda: _medians(model, make, images=min(images, len(make.dataset)), run=run))
+
+    def medians() -> dict[str, float]:
+        rows = times(model, detect_timed, make, images=images, run=run)
+        whole = median(sum(row.values()) for row in rows)
+        return {
+            **{f"seconds/{part}": median(row[part] for row in rows) for part in PARTS},
+            "seconds/total": whole,
+            "images_per_second": 1 / whole,
+        }
+
+    return run.ranks.on_main(medians)
 
 
-def _medians(model: FasterRCNN, make: BatchMaker, *, images: int, run: Run) -> dict[str, float]:
+def times(
+    model: Model, detect: Callable[[Model, Batch, Stopwatch], None], make: BatchMaker, *, images: int, run: Run
+) -> list[dict[str, float]]:
+    """Seconds of each part of each of the first `images` images of `make`, one at a time, after some that do not count."""
     training = model.training
     model.eval()
+    images = min(images, len(make.dataset))
     rows: list[dict[str, float]] = []
     for turn in range(WARM_UP + images):
         index = np.array([max(0, turn - WARM_UP)])
         batch = make(index, np.zeros_like(index))
         watch = Stopwatch(run.device)
         with run.autocast(), torch.inference_mode():
-            detect_timed(model, batch, watch)
+            detect(model, batch, watch)
         if turn >= WARM_UP:
             rows.append(watch.seconds)
         run.reporter.progress("time the parts", turn + 1, WARM_UP + images, {})
     model.train(training)
-    totals = median(sum(row.values()) for row in rows)
-    return {
-        **{f"seconds/{part}": median(row[part] for row in rows) for part in PARTS},
-        "seconds/total": totals,
-        "images_per_second": 1 / totals,
-    }
+    return rows

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from statistics import median
 
-import numpy as np
 import torch
 
 from paperbench.detection.batches import Batch, RegionBatchMaker
 from paperbench.detection.regions.net import RCNN, RegionNet
-from paperbench.detection.timing import WARM_UP, Stopwatch
+from paperbench.detection.timing import Stopwatch, times
 from paperbench.engine.run import Run
 
 PARTS = ("conv", "pool", "fc6", "fc7", "other")
@@ -45,27 +44,15 @@ def measure(model: RegionNet, make: RegionBatchMaker, *, images: int, run: Run) 
     At most `images` images of `make`, by rank 0 alone while the others wait. The total is the median of the sums; `other` is the
     outputs, suppression, and SVMs or ridges where there are any. `share/<part>` are percentages of the sum of the parts.
     """
-    return run.ranks.on_main(lambda: _medians(model, make, images=min(images, len(make.dataset)), run=run))
 
+    def medians() -> dict[str, float]:
+        rows = times(model, detect_timed, make, images=images, run=run)
+        parts = {part: median(row.get(part, 0.0) for row in rows) for part in PARTS}
+        whole = sum(parts.values())
+        return {
+            **{f"seconds/{part}": seconds for part, seconds in parts.items()},
+            "seconds/total": median(sum(row.values()) for row in rows),
+            **{f"share/{part}": 100 * seconds / whole for part, seconds in parts.items()},
+        }
 
-def _medians(model: RegionNet, make: RegionBatchMaker, *, images: int, run: Run) -> dict[str, float]:
-    training = model.training
-    model.eval()
-    rows: list[dict[str, float]] = []
-    for turn in range(WARM_UP + images):
-        index = np.array([max(0, turn - WARM_UP)])
-        batch = make(index, np.zeros_like(index))
-        watch = Stopwatch(run.device)
-        with run.autocast(), torch.inference_mode():
-            detect_timed(model, batch, watch)
-        if turn >= WARM_UP:
-            rows.append(watch.seconds)
-        run.reporter.progress("time the parts", turn + 1, WARM_UP + images, {})
-    model.train(training)
-    parts = {part: median(row.get(part, 0.0) for row in rows) for part in PARTS}
-    whole = sum(parts.values())
-    return {
-        **{f"seconds/{part}": seconds for part, seconds in parts.items()},
-        "seconds/total": median(sum(row.values()) for row in rows),
-        **{f"share/{part}": 100 * seconds / whole for part, seconds in parts.items()},
-    }
+    return run.ranks.on_main(medians)
