@@ -317,11 +317,12 @@ def test_a_point_of_a_curve_is_read_from_the_record_and_taken_to_the_papers_unit
     columns = {
         "near": {"samples": 1000, "published": None, "factor": 1000},
         "far": {"samples": 5000, "published": None},
+        "beyond": {"samples": 60000, "published": None},
         "end": {"published": None},
     }
     layout = {
         "paper": "faster-rcnn", "table": "Table 9", "experiment": "faster-rcnn", "metric": "test/bound",
-        "columns": columns, "rows": [{"row": "one run"}], "scales": {"smoke": {}},
+        "columns": columns, "rows": [{"row": "one run"}], "scales": {"smoke": {}}, "overrides": ["train.samples=5000"],
     }  # fmt: skip
     file.write_text(yaml.safe_dump(layout), encoding="utf-8")
     prepared = prepare(read("faster-rcnn/curve", file), "smoke")
@@ -337,6 +338,22 @@ def test_a_point_of_a_curve_is_read_from_the_record_and_taken_to_the_papers_unit
     far = cell_of(document, "one run", "far")
     assert far["verdict"] == "missing"
     assert "test/bound was not measured near 5,000 training samples" in far["remarks"][-1]
+    assert set(document["columns"]) == {"near", "far", "end"}
+    assert any(
+        "no run sees that many training samples: beyond; the runs see 5,000" in said for said in document["remarks"]
+    )
+
+
+def test_a_table_of_which_no_run_reaches_a_column_keeps_them_all(tmp_path: Path) -> None:
+    file = tmp_path / "curve.yaml"
+    layout = {
+        "paper": "faster-rcnn", "table": "Table 9", "experiment": "faster-rcnn", "metric": "test/bound",
+        "columns": {"far": {"samples": 60000, "published": None}}, "rows": [{"row": "one run"}], "scales": {"smoke": {}},
+    }  # fmt: skip
+    file.write_text(yaml.safe_dump(layout), encoding="utf-8")
+    document = made(prepare(read("faster-rcnn/curve", file), "smoke"))
+    assert document["columns"] == ["far"]
+    assert cell_of(document, "one run", "far")["verdict"] == "missing"
 
 
 # --- files ------------------------------------------------------------------------------------------------------------

@@ -65,6 +65,9 @@ def assemble(prepared: Prepared, results: Sequence[MemberResult]) -> dict[str, A
     cells = [cell for row in rows.values() for cell in row["cells"].values()]
     held = [Verdict(cell["verdict"]) for cell in cells if cell["published"] is not None]
     layout = prepared.layout
+    beyond = _beyond(prepared)
+    for row in rows.values():
+        row["cells"] = {column: cell for column, cell in row["cells"].items() if column not in beyond}
     return {
         "schema_version": SCHEMA_VERSION,
         "kind": KIND,
@@ -76,9 +79,9 @@ def assemble(prepared: Prepared, results: Sequence[MemberResult]) -> dict[str, A
         "scale": prepared.scale,
         "seeds": len(prepared.seeds),
         "overrides": list(prepared.overrides),
-        "columns": list(layout.columns),
-        "rows": list(rows.values()),
-        "remarks": _remarks(prepared, results),
+        "columns": [column for column in layout.columns if column not in beyond],
+        "rows": [row for row in rows.values() if row["cells"]],
+        "remarks": [*_remarks(prepared, results), *_said_of_columns(beyond, prepared)],
         "is_reproduction": bool(held) and all(verdict.of_reproduction for verdict in held),
     }
 
@@ -162,6 +165,36 @@ def _over_images(cell: Cell, results: Mapping[str, Any]) -> tuple[float, float] 
     if cell.samples is not None or not isinstance(low, int | float) or not isinstance(high, int | float):
         return None
     return float(low) * cell.factor, float(high) * cell.factor
+
+
+def _seen(member: Member) -> int | None:
+    """How many training samples a run sees by its configuration."""
+    return look_up(member.composed.resolved, "train.samples", None)
+
+
+def _beyond(prepared: Prepared) -> list[str]:
+    """Columns that no run gets to: each reads its metric after more training samples than the runs see.
+
+    All of them, where there are no others: a table without a number says at least what is missing.
+    """
+    reached = dict.fromkeys(prepared.layout.columns, False)
+    for placed in prepared.cells:
+        for member in placed.runs.values():
+            samples, seen = placed.cell.samples, _seen(member)
+            if samples is None or seen is None or seen >= samples * (1 - SAMPLES_SLACK):
+                reached[placed.cell.column] = True
+    return [column for column, found in reached.items() if not found] if any(reached.values()) else []
+
+
+def _said_of_columns(beyond: Sequence[str], prepared: Prepared) -> list[str]:
+    if not beyond:
+        return []
+    most = max(seen for placed in prepared.cells for member in placed.runs.values() if (seen := _seen(member)))
+    shown = [column for column in prepared.layout.columns if column not in beyond]
+    return [
+        f"shown: {', '.join(shown)}; left out, since no run sees that many training samples: {', '.join(beyond)}; the runs see {most:,} "
+        "(train.samples=N on the command line, or --scale paper)"
+    ]
 
 
 # --- cells of the document --------------------------------------------------------------------------------------------
