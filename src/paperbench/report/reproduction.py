@@ -192,8 +192,8 @@ def _said_of_columns(beyond: Sequence[str], prepared: Prepared) -> list[str]:
     most = max(seen for placed in prepared.cells for member in placed.runs.values() if (seen := _seen(member)))
     shown = [column for column in prepared.layout.columns if column not in beyond]
     return [
-        f"shown: {', '.join(shown)}; left out, since no run sees that many training samples: {', '.join(beyond)}; the runs see {most:,} "
-        "(train.samples=N on the command line, or --scale paper)"
+        f"shown: {', '.join(shown)}; left out, since no run sees that many training samples: {', '.join(beyond)}; "
+        f"the runs see {most:,} (train.samples=N on the command line, or --scale paper)"
     ]
 
 

@@ -87,7 +87,7 @@ def test_the_last_convolutions_can_be_deformable(kind: str) -> None:
         ("mask-rcnn", "model.shared=false", r"model.shared=false is for model.name=faster-rcnn"),
         ("rfcn", "model.stages=1", r"model.stages=1 is for model.name=faster-rcnn"),
         ("rfcn", "model.head.hidden=64", r"model.head.hidden=64: regions of R-FCN have no layers of their own"),
-        ("rfcn", "model.deformable=9", r"model.deformable=9: the backbone has 5 3x3 convolutions"),
+        ("rfcn", "model.deformable=9", r"model.deformable=9: the backbone has 6 3x3 convolutions"),
     ],
 )
 def test_what_a_net_cannot_do_is_refused(kind: str, override: str, message: str) -> None:

@@ -10,6 +10,7 @@ from torch import nn
 
 from paperbench.detection.anchors import AnchorGrid
 from paperbench.detection.assembly import make_backbone, two_stage_settings
+from paperbench.detection.backbones import Backbone
 from paperbench.detection.deformable import deform
 from paperbench.detection.model_config import FasterRCNNModel, HeadConfig
 from paperbench.detection.roi_head import BoxPredictor, two_layer_head
@@ -20,7 +21,7 @@ from paperbench.detection.successors.levels import BottomUp, Deeper, PyramidNeck
 from paperbench.detection.successors.mask_head import MaskHead
 from paperbench.detection.successors.mask_rcnn import MaskRCNN
 from paperbench.detection.successors.pyramid import PyramidAnchors
-from paperbench.detection.successors.rfcn import RFCN
+from paperbench.detection.successors.rfcn import RFCN, dilated, surroundings
 from paperbench.detection.successors.ssd import SSD, Outputs, VGGMaps
 from paperbench.detection.successors.yolo import YOLO, ConvolutionalHead, connected_head, further_layers
 from paperbench.errors import ConfigError
@@ -87,33 +88,47 @@ def build_rfcn(model: RFCNModel, *, classes: Sequence[str], pretrained: bool = T
     """R-FCN."""
     _two_shared_stages(model)
     usual = HeadConfig()
-    for key in ("pool", "hidden", "batch_norm", "dropout"):
+    for key in ("hidden", "batch_norm", "dropout"):
         if getattr(model.head, key) != getattr(usual, key):
             raise ConfigError(
                 f"model.head.{key}={getattr(model.head, key)}: regions of R-FCN have no layers of their own; leave it out"
             )
     backbone = make_backbone(model, pretrained=pretrained)
-    deform([backbone.features], model.deformable)
-    channels, neck = backbone.channels, None
-    if model.projection:
-        neck = nn.Sequential(nn.Conv2d(channels, model.projection, 1), nn.ReLU(inplace=True))
-        channels = model.projection
+    trunk, channels = _before_the_maps(model, backbone)
+    deform([backbone.features, trunk], model.deformable)
     anchors = AnchorGrid(sizes=model.anchors.sizes, ratios=model.anchors.ratios, stride=backbone.stride)
-    pool_size = model.head.pool_size or 7
     return RFCN(
         backbone=backbone.features,
-        neck=neck,
+        trunk=trunk,
         channels=channels,
         anchors=anchors,
         **two_stage_settings(
             model,
-            channels=channels,
+            channels=backbone.channels,
             rpn_channels=backbone.rpn_channels,
             anchors_per_location=anchors.per_location,
-            pool_size=pool_size,
+            pool_size=model.head.pool_size or 7,
             classes=classes,
         ),
     )
+
+
+def _before_the_maps(model: RFCNModel, backbone: Backbone) -> tuple[nn.Sequential, int]:
+    """What stands between the backbone's map and R-FCN's score maps, and its channels."""
+    channels = backbone.channels
+    if backbone.name == "resnet50":
+        if model.context:
+            raise ConfigError(
+                f"model.context={model.context}: resnet50 has a stage of its own there; give 0, or another backbone"
+            )
+        stage = backbone.stages[-1]
+        layers, channels = [dilated(stage.module)], stage.channels
+    else:
+        layers = [surroundings(channels) for _ in range(model.context)]
+    if model.projection:
+        layers.append(nn.Sequential(nn.Conv2d(channels, model.projection, 1), nn.ReLU(inplace=True)))
+        channels = model.projection
+    return nn.Sequential(*layers), channels
 
 
 def _two_shared_stages(model: FasterRCNNModel) -> None:

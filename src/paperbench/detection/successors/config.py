@@ -68,13 +68,18 @@ class MaskRCNNModel(FPNModel):
 class RFCNModel(FasterRCNNModel):
     """Faster R-CNN whose regions vote in position-sensitive maps (Dai et al., R-FCN, NIPS 2016).
 
-    `projection` is the paper's 1x1 convolution of 1024 channels; `head.pool_size` its k, with 0 for the paper's 7. The keys of a
-    head with layers of its own (`pool`, `hidden`, `batch_norm`, `dropout`) have no meaning here and must stay as they are.
+    `projection` is the paper's 1x1 convolution of 1024 channels, before the score maps; `head.pool_size` its k, with 0 for the
+    paper's 7; `head.pool` as in Faster R-CNN, position-sensitive. The keys of a head with layers of its own (`hidden`,
+    `batch_norm`, `dropout`) have no meaning here and must stay as they are.
     """
 
     __pydantic_config__ = STRICT
 
     name: Literal["rfcn"] = "rfcn"  # pyright: ignore[reportIncompatibleVariableOverride]
+    context: NonNegativeInt = 0
+    """3x3 convolutions of as many channels as the backbone's map, dilated by 2, with batch normalisation, between that map, from
+    which proposals are made, and the score maps: without layers for each region, each place has to see a whole object. ResNet-50
+    has its own, stage 5 with its stride turned into dilation (section 2, "Backbone architecture"), and takes 0."""
 
 
 @dataclass(kw_only=True)

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torchvision.ops import ps_roi_pool
+from torchvision.ops import ps_roi_align, ps_roi_pool
 
 from paperbench.detection.detector import FasterRCNN
 from paperbench.detection.roi_pooling import as_rois
@@ -35,13 +35,40 @@ class PositionSensitiveMaps(nn.Module):
         return self.scores(features).float().contiguous(), self.deltas(features).float().contiguous()
 
 
-class RFCN(FasterRCNN):
-    """Trained and used as Faster R-CNN; the part for each region is pooling and a mean, so regions cost next to nothing."""
+def surroundings(channels: int) -> nn.Sequential:
+    """A 3x3 convolution dilated by 2: each place sees what lies around it."""
+    return nn.Sequential(
+        nn.Conv2d(channels, channels, 3, padding=2, dilation=2, bias=False),
+        nn.BatchNorm2d(channels),
+        nn.ReLU(inplace=True),
+    )
 
-    def __init__(self, *, channels: int, pool_size: int, classes: Any, **settings: Any) -> None:
+
+def dilated(stage: nn.Module) -> nn.Module:
+    """A stage of torchvision's ResNet that halves its input, in place: it keeps the size, and its later layers look twice as far.
+
+    With the same weights each place of its output is what it was (Long et al., the "hole algorithm").
+    """
+    for module in stage.modules():
+        if isinstance(module, nn.Conv2d):
+            if module.stride == (2, 2):
+                module.stride = (1, 1)
+            elif module.kernel_size == (3, 3):
+                module.dilation = module.padding = (2, 2)
+    return stage
+
+
+class RFCN(FasterRCNN):
+    """Trained and used as Faster R-CNN; the part for each region is pooling and a mean, so regions cost next to nothing.
+
+    Proposals are made from the backbone's map, scores from `trunk` of it, (B, F, h, w) -> (B, channels, h, w).
+    """
+
+    def __init__(self, *, trunk: nn.Module, channels: int, pool_size: int, classes: Any, **settings: Any) -> None:
         maps = PositionSensitiveMaps(in_channels=channels, classes=len(classes), cells=pool_size)
         super().__init__(
-            head=nn.Identity(),
+            neck=None,
+            head=trunk,
             predictor=maps,  # pyright: ignore[reportArgumentType]
             pool_size=pool_size,
             classes=classes,
@@ -54,9 +81,13 @@ class RFCN(FasterRCNN):
         Each cell of a region reads maps of its own; the mean over cells is the vote (equation 1 and figure 3).
         """
         rois = as_rois(boxes.detach().float())
+        features = self.head(features)
         with torch.autocast(features.device.type, enabled=False):
-            scores, deltas = (
-                ps_roi_pool(maps, rois, self.pool_size, 1 / self.anchors.stride).mean((2, 3))
-                for maps in self.predictor(features.float())
-            )
+            scores, deltas = (self._pooled(maps, rois).mean((2, 3)) for maps in self.predictor(features.float()))
         return scores, deltas[:, None].expand(-1, scores.shape[1], -1)
+
+    def _pooled(self, maps: Tensor, rois: Tensor) -> Tensor:
+        scale = 1 / self.anchors.stride
+        if self.pool == "roi-pool":
+            return ps_roi_pool(maps, rois, self.pool_size, scale)
+        return ps_roi_align(maps, rois, self.pool_size, scale, sampling_ratio=2)
