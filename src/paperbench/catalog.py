@@ -24,7 +24,8 @@ class TaskSpec:
     can show pictures to a trained run. `proposed_by` names the task that `paperbench proposals` runs for what this one is
     trained on; it takes over the keys that both have. `stacks`: it implements `engine.task.Stacks`, so that
     `paperbench sweep --stacked` can train several runs side by side. `exports` names the formats that `paperbench export`
-    can write its trained models in; the module then implements `engine.task.Exports`.
+    can write its trained models in; the module then implements `engine.task.Exports`. `precision`: what it computes in, where that
+    is not for `precision=` to say.
 
     `conventions` are dotted keys of its configuration that decide what its numbers mean: runs that differ in one must not be
     compared, and `paperbench compare` refuses to.
@@ -42,6 +43,7 @@ class TaskSpec:
     stacks: bool = False
     conventions: tuple[str, ...] = ()
     exports: tuple[str, ...] = ()
+    precision: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -192,6 +194,7 @@ TASKS: dict[str, TaskSpec] = {
             summary="predict the quality of segmentations without ground truth",
             schema="paperbench.rca.config:RcaEstimate",
             module="paperbench.rca.task",
+            precision="float64 (cnn: float32)",
         ),
         TaskSpec(
             name="rca-segmenters",
@@ -206,6 +209,7 @@ TASKS: dict[str, TaskSpec] = {
             summary="predict quality from reference scores that were computed elsewhere",
             schema="paperbench.rca.config:RcaScores",
             module="paperbench.rca.scores_task",
+            precision="float64",
         ),
         TaskSpec(
             name="segment-train",

@@ -48,6 +48,7 @@ def test_a_run_on_phantoms_leaves_tables_numbers_and_pictures(phantoms: tuple[Pa
     first = {"case": dsc[0]["case"], "label": "liver", "metric": "dsc"}
     best = max(float(row["score"]) for row in scores if row.items() >= first.items())
     assert best == float(next(row["max"] for row in dsc if row.items() >= first.items()))
+    assert content["precision"] == "float64 (cnn: float32)"  # registration has its own, whatever precision= says
     metrics = content["metrics"]
     assert metrics["rca/cases"] == 3
     assert metrics["rca/masks"] == 15

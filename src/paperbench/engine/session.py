@@ -61,7 +61,7 @@ def execute(directory: RunDirectory, reporter: Reporter, stop: StopFlag) -> Outc
 def _work(directory: RunDirectory, reporter: Reporter, stop: StopFlag, group: ExitStack) -> dict[str, Any]:
     spec, config, resolved = load_file(directory.config_file)
     device = devices.resolve(config.device, local_rank=processes.local_rank(), nproc=processes.world_size())
-    precision = devices.resolve_precision(config.precision, device)
+    precision = spec.precision or devices.resolve_precision(config.precision, device)
     ranks = group.enter_context(processes.connected(device))
     with settings(device, config.threads):
         return _run_task(spec, config, resolved, directory, device, precision, ranks, reporter, stop)
