@@ -20,7 +20,8 @@ from paperbench.errors import Stopped
 class Run:
     """One process's view of a run in progress.
 
-    `precision` is resolved: `float32`, `bfloat16`, or what the task always computes in. On ranks above 0 the reporter and the log say nothing.
+    `precision` is resolved: `float32`, `bfloat16`, or what the task always computes in. On ranks above 0 the reporter and the log
+    say nothing.
     """
 
     directory: RunDirectory
