@@ -24,7 +24,7 @@ def build_optimizer(config: OptimConfig, groups: Sequence[Mapping[str, Any]]) ->
     for group in groups:
         base_lr = config.lr * float(group.get("lr_scale", 1.0))
         parameters = [parameter for parameter in _parameters(group["params"]) if parameter.requires_grad]
-        if config.decay_norm_and_bias:
+        if config.decay_norm_and_bias or config.weight_decay == 0:  # a group less is a pass over all parameters less
             parts = [(parameters, config.weight_decay)]
         else:
             parts = [

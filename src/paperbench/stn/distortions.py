@@ -173,7 +173,7 @@ class Cluttered(Distortion):
 
     def __call__(self, images: Tensor, indices: Tensor, uniform: Tensor) -> Tensor:
         canvas = torch.zeros(len(indices), self.canvas * self.canvas, dtype=torch.int32, device=images.device)
-        digits = images[indices].flatten(1).to(torch.int32)
+        digits = images.index_select(0, indices).flatten(1).to(torch.int32)
         left, top = self.corners(uniform).unbind(1)
         canvas.scatter_add_(1, self._places(left, top, SIDE), digits)
         if self.patches:
@@ -219,7 +219,8 @@ def make(name: str) -> Distortion:
 
 def _taken(images: Tensor, indices: Tensor) -> Tensor:
     """(B, 1, S, S) float32 in 0..1."""
-    return images[indices].unsqueeze(1).float().div_(255)
+    # Whole images are copied; indexing would go pixel by pixel.
+    return images.index_select(0, indices).unsqueeze(1).float().div_(255)
 
 
 def _between(uniform: Tensor, low: float, high: float) -> Tensor:
