@@ -12,11 +12,14 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
+
+import yaml
 
 from benchmarks.common import machine, write
 
@@ -31,25 +34,32 @@ CELLS = [
 ]
 
 
-def run_cell(cell: str, seed: int, data: str, runs: Path, threads: int) -> dict[str, Any]:
-    """The results of one run, made or found."""
+def folder(runs: Path, cell: str, seed: int) -> Path:
+    """Of a run."""
+    return runs / f"{cell.replace('/', '-')}-{seed}"
+
+
+def run_cell(cell: str, seed: int, data: str, runs: Path, threads: int) -> Path:
+    """The folder of one run, made or found."""
     distortion, model, *transform = cell.split("/")
-    folder = runs / f"{cell.replace('/', '-')}-{seed}"
-    results = folder / "results.json"
+    made = folder(runs, cell, seed)
+    results = made / "results.json"
     if not results.exists():
         command = [sys.executable, "-m", "paperbench"]
-        if (folder / "config.yaml").exists():
-            command += ["resume", str(folder)]
+        if (made / "config.yaml").exists():
+            command += ["resume", str(made)]
         else:
             overrides = [f"distortion={distortion}", f"model={model}", *(f"transform={name}" for name in transform)]
             command += ["train", "stn-mnist", "data=mnist", f"data.root={data}", *overrides, f"seed={seed}", "device=cpu",
-                        f"threads={threads}", "--run-dir", str(folder)]  # fmt: skip
+                        f"threads={threads}", "--run-dir", str(made)]  # fmt: skip
         subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
-    return json.loads(results.read_text())
+    return made
 
 
-def row(cell: str, seed: int, results: dict[str, Any]) -> dict[str, Any]:
-    """One line of the CSV."""
+def row(cell: str, seed: int, made: Path) -> dict[str, Any]:
+    """One line of the CSV, from the folder of a run that has ended."""
+    results = json.loads((made / "results.json").read_text())
+    threads = yaml.safe_load((made / "config.yaml").read_text())["threads"]
     distortion, model, *transform = cell.split("/")
     metrics = results["metrics"]
     return {
@@ -64,7 +74,14 @@ def row(cell: str, seed: int, results: dict[str, Any]) -> dict[str, Any]:
         "precision": results["precision"],
         "scale": results["scale"],
         **machine("cpu"),
+        "threads": threads or os.cpu_count(),
     }
+
+
+def finished(runs: Path, seeds: Iterable[int]) -> list[dict[str, Any]]:
+    """A row for every run below `runs` that has ended, of this call or of an earlier one."""
+    found = ((cell, seed, folder(runs, cell, seed)) for seed in sorted(seeds) for cell in CELLS)
+    return [row(cell, seed, made) for cell, seed, made in found if (made / "results.json").exists()]
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -77,12 +94,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--threads", type=int, default=0, help="0 leaves torch's choice: all cores")
     options = parser.parse_args(arguments)
     data = str(Path(options.data).absolute())
-    rows = []
     for seed in options.seeds:
         for cell in options.cells:
-            rows.append(row(cell, seed, run_cell(cell, seed, data, options.runs, options.threads)))
-            print(*list(rows[-1].values())[:7], sep="  ", flush=True)
-            write("stn-accuracy-cpu", rows)
+            made = row(cell, seed, run_cell(cell, seed, data, options.runs, options.threads))
+            print(*list(made.values())[:7], sep="  ", flush=True)
+            write("stn-accuracy-cpu", finished(options.runs, {*options.seeds, 0, 1, 2}))
 
 
 if __name__ == "__main__":
