@@ -39,6 +39,8 @@ from paperbench.stn.house_numbers import HouseNumberNet, Transformers, sequence_
 from paperbench.stn.inputs import for_training
 
 BATCH = baseline.BATCH
+EXPECTED = {"st-cnn": 10_000, "st-fcn": 40_000}
+"""Images a second of our trainer on two cores, roughly: how many steps it takes for a round of some seconds."""
 CPU = torch.device("cpu")
 
 
@@ -77,10 +79,13 @@ def measure_inputs(data: str | None, rounds: int) -> list[dict[str, Any]]:
     return rows
 
 
-def measure_steps(data: str | None, rounds: int, steps: int) -> list[dict[str, Any]]:
+def measure_steps(data: str | None, rounds: int, seconds: float, nets: Sequence[str]) -> list[dict[str, Any]]:
     """A whole training step: a row for each net, distortion and precision of the stock net."""
     rows = []
     for net, key, width in (("st-cnn", "filters", 32), ("st-cnn", "filters", 64), ("st-fcn", "units", 256)):
+        if net not in nets:
+            continue
+        steps = round(seconds * EXPECTED[net] / BATCH)
         for distortion in ("r", "rts"):
             workers = better_workers(distortion, data, f"--net={net}", f"--width={width}")
             for precision in ("float32", "bfloat16") if has_bfloat16(CPU) else ("float32",):
@@ -183,13 +188,15 @@ def _house_number_step(net: HouseNumberNet, images: Tensor, labels: Tensor) -> N
     net.zero_grad()
 
 
-def _others(name: str, parts: Sequence[str]) -> list[dict[str, Any]]:
-    """What an earlier call measured of other parts: parts may be measured one at a time."""
+def _others(name: str, rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """What an earlier call measured and these rows do not replace: parts and nets may be measured one at a time."""
     file = RESULTS / f"{name}.csv"
     if not file.exists():
         return []
+    keys = ("part", "distortion", "net", "stock_precision")
+    replaced = {tuple(row[key] for key in keys) for row in rows}
     with file.open(newline="", encoding="utf-8") as lines:
-        return [row for row in csv.DictReader(lines) if row["part"] not in parts]
+        return [row for row in csv.DictReader(lines) if tuple(row[key] for key in keys) not in replaced]
 
 
 def main() -> None:
@@ -198,7 +205,8 @@ def main() -> None:
     parser.add_argument("parts", nargs="+", choices=("input", "step", "svhn"))
     parser.add_argument("--data", help="folder that holds MNIST/raw")
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--steps", type=int, default=400, help="of our trainer, a round")
+    parser.add_argument("--seconds", type=float, default=4.0, help="of a round of our trainer, roughly")
+    parser.add_argument("--nets", nargs="+", choices=tuple(EXPECTED), default=tuple(EXPECTED), help="of `step`")
     arguments = parser.parse_args()
     keep_freed_memory()
     data = str(Path(arguments.data).absolute()) if arguments.data else None
@@ -206,9 +214,9 @@ def main() -> None:
     if "input" in arguments.parts:
         rows += measure_inputs(data, arguments.rounds)
     if "step" in arguments.parts:
-        rows += measure_steps(data, arguments.rounds, arguments.steps)
+        rows += measure_steps(data, arguments.rounds, arguments.seconds, arguments.nets)
     if rows:
-        print(f"written to {write('stn-speed-cpu', [*_others('stn-speed-cpu', arguments.parts), *rows])}")
+        print(f"written to {write('stn-speed-cpu', [*_others('stn-speed-cpu', rows), *rows])}")
     if "svhn" in arguments.parts:
         print(f"written to {write('stn-svhn-cpu', measure_house_numbers(arguments.rounds))}")
 
