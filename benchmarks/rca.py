@@ -15,8 +15,8 @@ the comparison is on those.
 
 `masks`: what one more segmenter costs, files read included, nothing kept from an earlier image.
 
-`accuracy`: two runs of `paperbench estimate rca`, calibrated on degraded masks of the references and on 24 images with masks that
-are neither references nor judged (`--calibration` takes one of the two); a line a label.
+`accuracy`: runs of `paperbench estimate rca`, calibrated on degraded masks of the references and on 24 images with masks that are
+neither references nor judged (`--calibration` takes one of the two); a line a label and seed of the masks, and their mean.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from statistics import median
+from statistics import mean, median
 from typing import Any
 
 import nibabel
@@ -259,20 +259,24 @@ def exported(picture: Picture, folder: Path) -> folders.Entry:
 
 
 def accuracy(options: argparse.Namespace) -> Rows:
-    """A line a label and way to calibrate: how predictions agree with the truth, of masks deformed to every quality."""
+    """A line a label, seed and way to calibrate: how predictions agree with the truth, of masks deformed to every quality."""
     rows = []
     with tempfile.TemporaryDirectory() as made:
         for kind in KINDS if options.calibration == "both" else (options.calibration,):
-            results = estimated(options, kind, Path(options.runs or made).absolute())
-            metrics = results["metrics"]
-            labels = list(dict.fromkeys(key.split("/")[1] for key in metrics if key.count("/") == 2))
+            by_seed = [estimated(options, kind, seed, Path(options.runs or made).absolute()) for seed in options.seeds]
+            labels = list(dict.fromkeys(key.split("/")[1] for key in by_seed[0] if key.count("/") == 2))
             for label in ("all", *labels):
                 prefix = "rca" if label == "all" else f"rca/{label}"
-                row = {"data": options.data, "calibration": kind, "label": label}
-                row |= {"images": int(metrics["rca/cases"]), "references": 8, "seed": options.seed}
-                row |= {name: f"{metrics.get(f'{prefix}/{name}', float('nan')):.4g}" for name in COLUMNS}
-                rows.append({**row, "calibrated_percent": percent(row), **machine("cpu")})
-                print(*list(row.values()), flush=True)
+                found = [{name: seed.get(f"{prefix}/{name}", math.nan) for name in COLUMNS} for seed in by_seed]
+                who = dict(zip(map(str, options.seeds), found, strict=True))
+                if len(found) > 1:
+                    who["mean"] = {name: mean(one[name] for one in found) for name in COLUMNS}
+                for seed, values in who.items():
+                    row = {"data": options.data, "calibration": kind, "label": label}
+                    row |= {"images": int(by_seed[0]["rca/cases"]), "references": 8, "seed": seed}
+                    row |= {name: f"{value:.4g}" for name, value in values.items()}
+                    rows.append({**row, "calibrated_percent": percent(row), **machine("cpu")})
+                    print(*list(row.values()), flush=True)
     return rows
 
 
@@ -281,18 +285,18 @@ def percent(row: dict[str, Any]) -> str:
     return f"{100 * (float(row['calibrated_mae']) / float(row['mae']) - 1):+.1f}"
 
 
-def estimated(options: argparse.Namespace, kind: str, runs: Path) -> dict[str, Any]:
-    """`results.json` of one run of the program below `runs`, found there, gone on with, or begun; transforms are shared."""
-    directory = runs / f"{options.data}-{kind}-{options.seed}"
+def estimated(options: argparse.Namespace, kind: str, seed: int, runs: Path) -> dict[str, float]:
+    """Metrics of one run of the program below `runs`, found there, gone on with, or begun; transforms are shared."""
+    directory = runs / f"{options.data}-{kind}-{seed}"
     words = [f"data={options.data}", f"data.cases={options.images}", f"calibration.kind={kind}", "pictures=0"]
-    words += [f"data.calibration={CALIBRATING}", f"output.root={runs}", f"seed={options.seed}", *options.override]
+    words += [f"data.calibration={CALIBRATING}", f"output.root={runs}", f"seed={seed}", *options.override]
     words += [f"threads={options.threads}", *([f"data.root={options.root}"] if options.root else [])]
     begin = ["estimate", "rca", *words, "--run-dir", str(directory)]
     results = directory / "results.json"
     if not results.exists():
         command = ["resume", str(directory)] if (directory / "config.yaml").exists() else begin
         subprocess.run([sys.executable, "-m", "paperbench", *command, "--json"], stdout=subprocess.DEVNULL, check=True)
-    return json.loads(results.read_text(encoding="utf-8"))
+    return json.loads(results.read_text(encoding="utf-8"))["metrics"]
 
 
 def main() -> None:
@@ -308,7 +312,7 @@ def main() -> None:
     parser.add_argument("--other-references", type=int, default=0, help="the others take the first N; by default all")
     parser.add_argument("--budget", type=float, default=math.inf, help="`speed`: seconds after which only ours goes on")
     parser.add_argument("--iterations", type=int, default=2000, help="of elastix's B-spline stage")
-    parser.add_argument("--seed", type=int, default=0, help="of the masks that are judged")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="of the masks that are judged")
     parser.add_argument("--calibration", choices=("both", *KINDS), default="both", help="`accuracy`: learnt from what")
     parser.add_argument(
         "--runs", default="", help="`accuracy`: folder that keeps its runs, which go on where they stopped"
