@@ -225,6 +225,16 @@ def test_failed_and_missing_runs_leave_a_table_that_says_so() -> None:
     assert len(others) == 5
 
 
+def test_a_metric_that_may_be_absent_is_one_note_for_all_cells_that_lack_it() -> None:
+    prepared = planned("distill/table-4")
+    finish(prepared.sweep.members[0], {"coverage/1/examples": 20.0, "coverage/1/more_correct": 1.0})
+    document = made(prepared)
+    assert cell_of(document, "1 specialist", "examples")["mean"] == 20.0
+    assert cell_of(document, "5 specialists", "examples")["verdict"] == "missing"
+    notes = [note for note in display_table(document).notes if "missing" in note]
+    assert notes == ["[1] seed 0 is missing: no test image shows a class that so many specialists know"]
+
+
 # --- comparisons ------------------------------------------------------------------------------------------------------
 
 

@@ -52,6 +52,8 @@ class Cell:
     deviations: tuple[DeviationEntry, ...]
     samples: int | None = None
     factor: float = 1.0
+    absent: str = ""
+    """What it means where a run lacks the metric; empty: that something is wrong."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -266,6 +268,7 @@ def _cell(layout: Layout, row: RowEntry, name: str, column: ColumnEntry, scale: 
         deviations=tuple(item for part in declared for item in part),
         samples=column.samples,
         factor=column.factor,
+        absent=entry.absent,
     )
 
 

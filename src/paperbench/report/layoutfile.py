@@ -139,6 +139,8 @@ class LayoutFile:
     deviations: Deviations = field(default_factory=dict)
     when: dict[str, Any] = field(default_factory=dict)
     """Conditions besides those of the published numbers that a run must meet to be a reproduction."""
+    absent: str = ""
+    """What it means where a run that is done lacks a cell's metric, for tables in which that is no mistake."""
     left_to_user: list[str] = field(default_factory=list)
     """Keys whose values only the user can know, such as the place of weights: giving one is no deviation."""
 

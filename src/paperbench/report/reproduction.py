@@ -132,6 +132,8 @@ def _value(cell: Cell, member: Member, results: Mapping[str, Any]) -> float | st
     if cell.samples is not None:
         return _at_samples(cell.metric, cell.samples, member)
     if cell.metric not in metrics:
+        if cell.absent:
+            return cell.absent
         near = nearest(cell.metric, metrics)
         return f"{short(member.directory)} has no metric {cell.metric}" + (
             f"; nearest: {', '.join(near)}" if near else ""
