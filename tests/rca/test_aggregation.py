@@ -59,6 +59,35 @@ def test_calibration_takes_the_bias_out_on_other_masks() -> None:
     assert calibrated < 0.7 * raw
 
 
+def test_few_calibrating_masks_do_not_spoil_predictions_that_are_good_already() -> None:
+    def near(count: int, seed: int) -> list[Judged]:
+        rng = np.random.default_rng(seed)
+        real = np.clip(rng.beta(5, 1.2, count), 0, 1)
+        best = np.clip(real + rng.normal(0.005, 0.02, count), 0, 1)
+        return [mask([b], r, case=str(k)) for k, (b, r) in enumerate(zip(best.tolist(), real.tolist(), strict=True))]
+
+    held_back = near(400, 100)
+    for seed in range(6):
+        calibration = calibrate(near(24, seed), Rule())
+        found = [predict(judged, Rule(), calibration) for judged in held_back]
+        raw = np.mean([abs(p.best - p.judged.real) for p in found])
+        assert np.mean([abs(p.calibrated - p.judged.real) for p in found]) < 1.15 * raw
+
+
+def test_what_no_line_can_follow_is_followed() -> None:
+    rng = np.random.default_rng(0)
+    best = rng.uniform(0, 1, 300)
+    known = [mask([b], 0.2 if b < 0.5 else 0.9, case=str(k)) for k, b in enumerate(best.tolist())]
+    calibration = calibrate(known, Rule())
+    assert predict(mask([0.3]), Rule(), calibration).calibrated == pytest.approx(0.2)
+    assert predict(mask([0.8]), Rule(), calibration).calibrated == pytest.approx(0.9)
+
+
+def test_masks_of_one_image_alone_are_calibrated_too() -> None:
+    known = [mask([k / 20], k / 40, case="one") for k in range(20)]
+    assert predict(mask([0.5]), Rule(), calibrate(known, Rule())).calibrated == pytest.approx(0.25)
+
+
 def test_the_calibrated_value_rises_with_the_maximum() -> None:
     calibration = calibrate(simulated(60, 0), Rule())
     values = [predict(mask([x]), Rule(), calibration).calibrated for x in np.linspace(0, 1, 21)]

@@ -1,7 +1,7 @@
 """From the scores on the references to one prediction, its calibration, and its interval.
 
 The maximum is the paper's (equation 2); for distances the best is the smallest. It over-estimates the more, the more references
-there are. Isotonic regression on cases of known quality takes that out, and the split-conformal interval is the one of
+there are. A curve learnt from cases of known quality takes that out, and the split-conformal interval is the one of
 Cosarinsky et al. 2025: two quantiles of the scores, widened by a quantile of how far reality lay outside them.
 """
 
@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 
+from paperbench.rca.curves import Curve, learnt
 from paperbench.rca.judging import Judged
 
 FEWEST: Final = 10
@@ -52,11 +53,11 @@ class Prediction:
 class Calibration:
     """What was learnt from masks of known quality: a curve, and how far intervals are widened; by label and, as "", for all."""
 
-    curves: dict[str, Callable[[float], float]]
+    curves: dict[str, Curve]
     widths: dict[str, float]
     masks: int = 0
 
-    def curve(self, label: str) -> Callable[[float], float] | None:
+    def curve(self, label: str) -> Curve | None:
         return self.curves.get(label) or self.curves.get("")
 
     def width(self, label: str) -> float | None:
@@ -132,15 +133,9 @@ def calibrate(known: Sequence[Judged], rule: Rule) -> Calibration:
     )
 
 
-def _curve(group: Sequence[Judged], rule: Rule) -> Callable[[float], float]:
-    """Isotonic regression from the best score to the real value."""
-    from sklearn.isotonic import IsotonicRegression
-
-    upper: Any = rule.limit if math.isfinite(rule.limit) else None
-    model = IsotonicRegression(y_min=0.0, y_max=upper, increasing=True, out_of_bounds="clip")
+def _curve(group: Sequence[Judged], rule: Rule) -> Curve:
     best = [predict(judged, rule).best for judged in group]
-    model.fit(best, [judged.real for judged in group])
-    return lambda value: float(model.predict([value])[0])
+    return learnt(best, [judged.real for judged in group], [judged.case for judged in group], limit=rule.limit)
 
 
 def _width(group: Sequence[Judged], rule: Rule) -> float:

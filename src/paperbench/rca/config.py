@@ -161,7 +161,7 @@ class RegistrationConfig:
 
 @dataclass(kw_only=True)
 class CalibrationConfig:
-    """From the raw maximum to an unbiased prediction (isotonic regression) and an interval (split-conformal)."""
+    """From the raw maximum to an unbiased prediction (a curve that never falls) and an interval (split-conformal)."""
 
     __pydantic_config__ = STRICT
 
