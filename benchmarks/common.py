@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 import os
 import platform
 import subprocess
@@ -37,6 +38,19 @@ def machine(device: str) -> dict[str, str]:
         "torchvision": torchvision.__version__,
         "commit": commit.stdout.strip() or "none",
         "date": datetime.now(UTC).strftime("%Y-%m-%d"),
+    }
+
+
+def machine_of(run: Path) -> dict[str, str]:
+    """The columns of `machine`, for a run on the CPU that was made earlier, perhaps from another commit: from its env.json."""
+    made = json.loads((run / "env.json").read_text(encoding="utf-8"))
+    return {
+        "machine": f"{made['cpu']}, {made['cores']} cores",
+        "threads": str(made["threads"]),
+        "torch": made["packages"]["torch"],
+        "torchvision": made["packages"]["torchvision"],
+        "commit": made["git"]["commit"][:7] if made["git"] else "none",
+        "date": made["started"][:10],
     }
 
 

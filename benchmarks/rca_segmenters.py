@@ -24,7 +24,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.common import machine, write
+from benchmarks.common import machine_of, write
 
 SETS = ("jsrt", "hippocampus")
 SHARES = ["data.references=8", "data.cases=100", "data.calibration=30", "calibration.kind=labelled"]
@@ -89,7 +89,7 @@ def rows(name: str, folder: Path, seed: int) -> Iterator[dict[str, Any]]:
                 "references": 8,
                 "seed": seed,
                 "scale": results["scale"],
-                **machine("cpu"),
+                **machine_of(folder),
             }
 
 

@@ -12,16 +12,13 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import subprocess
 import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml
-
-from benchmarks.common import machine, write
+from benchmarks.common import machine_of, write
 
 PLAIN, TRANSFORMED = ("fcn", "cnn"), ("st-fcn", "st-cnn")
 CELLS = [
@@ -59,7 +56,6 @@ def run_cell(cell: str, seed: int, data: str, runs: Path, threads: int) -> Path:
 def row(cell: str, seed: int, made: Path) -> dict[str, Any]:
     """One line of the CSV, from the folder of a run that has ended."""
     results = json.loads((made / "results.json").read_text())
-    threads = yaml.safe_load((made / "config.yaml").read_text())["threads"]
     distortion, model, *transform = cell.split("/")
     metrics = results["metrics"]
     return {
@@ -73,8 +69,7 @@ def row(cell: str, seed: int, made: Path) -> dict[str, Any]:
         "training_images_per_second": f"{metrics['train/samples_per_second']:.0f}",
         "precision": results["precision"],
         "scale": results["scale"],
-        **machine("cpu"),
-        "threads": threads or os.cpu_count(),
+        **machine_of(made),
     }
 
 

@@ -1,0 +1,46 @@
+"""Benchmarks that read runs made earlier: their rows say what those runs were made with, not what reads them."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from benchmarks import common, stn_accuracy
+
+ENVIRONMENT = {
+    "started": "2001-02-03T04:05:06+00:00",
+    "packages": {"torch": "2.11.0", "torchvision": "0.26.0"},
+    "cpu": "Z80",
+    "cores": 48,
+    "threads": 3,
+    "git": {"commit": "0123456789abcdef", "diff": ""},
+}
+
+
+def test_a_row_carries_the_commit_and_the_day_of_its_run(tmp_path: Path) -> None:
+    results = {
+        "metrics": {"test/error": 1.25, "model/parameters": 10, "train/samples_per_second": 99.6},
+        "seconds": 7.4,
+        "precision": "float32",
+        "scale": "short",
+    }
+    (tmp_path / "results.json").write_text(json.dumps(results))
+    (tmp_path / "env.json").write_text(json.dumps(ENVIRONMENT))
+
+    row = stn_accuracy.row("rts/st-cnn/affine", 0, tmp_path)
+
+    assert row["error_percent"] == "1.25"
+    assert {key: row[key] for key in ("machine", "threads", "torch", "torchvision", "commit", "date")} == {
+        "machine": "Z80, 48 cores",
+        "threads": "3",
+        "torch": "2.11.0",
+        "torchvision": "0.26.0",
+        "commit": "0123456",
+        "date": "2001-02-03",
+    }
+
+
+def test_a_run_outside_a_checkout_has_no_commit(tmp_path: Path) -> None:
+    (tmp_path / "env.json").write_text(json.dumps({**ENVIRONMENT, "git": None}))
+
+    assert common.machine_of(tmp_path)["commit"] == "none"
