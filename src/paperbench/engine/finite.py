@@ -26,8 +26,7 @@ class ImmediateCheck:
 
     def allows(self, losses: dict[str, torch.Tensor], norm: torch.Tensor) -> bool:
         """Whether the losses and the norm of the gradient of this rank are finite."""
-        values = torch.stack([*(loss.detach().float() for loss in losses.values()), norm.float()])
-        return bool(torch.isfinite(values).all())
+        return all(math.isfinite(value.item()) for value in (*losses.values(), norm))
 
 
 class DeferredCheck:

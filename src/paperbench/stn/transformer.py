@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from paperbench.stn.localisation import ExactLinear
 from paperbench.stn.sampling import Padding, Sampler, sample
 
 
@@ -41,16 +42,14 @@ class SpatialTransformer(nn.Module):
         self.padding: Padding = padding
         self.antialias = antialias
         first: Tensor = grid.identity() if start is None else start  # type: ignore[operator]
-        self.regression = nn.Linear(features, len(first))
+        self.regression = ExactLinear(features, len(first))
         nn.init.zeros_(self.regression.weight)
         with torch.no_grad():
             self.regression.bias.copy_(first)
 
     def theta(self, features: Tensor) -> Tensor:
         """(B, P) parameters for what the localisation net found, in float32 or the input's higher precision."""
-        found = self.localisation(features)
-        with torch.autocast(found.device.type, enabled=False):
-            return self.regression(found.to(self.regression.weight.dtype))
+        return self.regression(self.localisation(features))
 
     def warp(self, images: Tensor, theta: Tensor) -> Tensor:
         """`images` (B, C, h, w) under the transformations `theta` (B, P)."""
