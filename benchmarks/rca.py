@@ -45,7 +45,7 @@ from benchmarks.common import machine, write
 from paperbench.config.compose import compose
 from paperbench.rca import folders, generated
 from paperbench.rca.aggregation import Rule, predict
-from paperbench.rca.atlas import Atlas, schedule
+from paperbench.rca.atlas import Atlas, samples, schedule
 from paperbench.rca.cases import Material, Picture, normalised
 from paperbench.rca.classifier import Drawn, ReverseClassifier
 from paperbench.rca.judging import Judged, judge
@@ -150,8 +150,9 @@ def material_of(options: argparse.Namespace, *, masks: int) -> tuple[Material, A
     words = [f"data={options.data}", f"segmenters.masks={masks}", "data.cases=100", "calibration.kind=none"]
     config = compose("rca", [*words, *([f"data.root={options.root}"] if options.root else [])]).config
     material = generated.load(config)
-    levels = schedule(config.registration, material.references[0].image.ndim)
-    return material, Atlas(levels, labels=material.labels)
+    dims = material.references[0].image.ndim
+    asked = samples(config.registration, dims)
+    return material, Atlas(schedule(config.registration, dims), labels=material.labels, samples=asked)
 
 
 def speed(options: argparse.Namespace) -> Rows:

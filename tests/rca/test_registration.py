@@ -2,30 +2,30 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 from scipy.interpolate import BSpline
 
+from paperbench.rca.carrying import carry
 from paperbench.rca.cases import local_contrast, near_organs
 from paperbench.rca.registration import (
     Level,
     Schedule,
-    Target,
     Transforms,
     bases,
     bspline_matrix,
     centre_of_mass,
     displacement,
-    dissimilarity,
-    draw,
     lattices,
-    nearest_index,
     reduced,
     register,
     thinned,
 )
+from paperbench.rca.similarity import LocalTarget, Target, gaussian_matrix
 from tests.rca.made import picture
 
 FAST = Schedule(affine=((4, 8),), bspline=((2, 5, 6),), stiffness=0.03, stride=2)
@@ -63,17 +63,6 @@ def test_a_displacement_is_the_product_over_all_axes(shape: tuple[int, ...]) -> 
     torch.testing.assert_close(displacement(points, matrices), torch.einsum(formula, points, *matrices))
 
 
-@pytest.mark.parametrize("shape", [(6, 7), (5, 6, 7)])
-def test_nearest_drawing_is_that_of_grid_sample(shape: tuple[int, ...]) -> None:
-    generator = torch.Generator().manual_seed(1)
-    labels = torch.randint(0, 9, (2, *shape), generator=generator)
-    grid = torch.rand(*shape, len(shape), generator=generator, dtype=torch.float64) * 2.4 - 1.2
-    theirs = F.grid_sample(labels[None].double(), grid[None], mode="nearest", align_corners=False)[0].long()
-    ours = draw(labels, *nearest_index(grid, shape))
-    torch.testing.assert_close(ours, theirs)
-    assert set(ours.unique().tolist()) <= {0, *labels.unique().tolist()}
-
-
 def test_centres_of_mass_have_the_last_axis_first() -> None:
     image = torch.zeros(1, 1, 4, 8)
     image[0, 0, 0, 7] = 2.0
@@ -96,7 +85,7 @@ def test_a_moved_image_is_found_again(offset: tuple[int, ...], shape: tuple[int,
     reference = torch.roll(image, offset, dims=[2 + axis for axis in axes])
     found = registered(reference, image, Schedule(((4, 25), (2, 15)), (), 0.0), torch.ones(1, len(shape)).double())
     labels = torch.from_numpy(whole.truth)[None]
-    drawn = draw(labels, *nearest_index(found.grid(0, shape), shape))[0].numpy()
+    drawn = carry(labels, found.grid(0, shape))[0].numpy()
     wanted = np.roll(whole.truth, offset, axis=axes)
     agree = 2 * ((drawn == wanted) & (wanted > 0)).sum() / ((drawn > 0).sum() + (wanted > 0).sum())
     before = 2 * ((whole.truth == wanted) & (wanted > 0)).sum() / (2 * (wanted > 0).sum())
@@ -113,26 +102,45 @@ def test_thinned_views_show_every_voxel_once_with_its_own_place_and_value(shape:
     matrices = bases(points, shape)
     whole = base + displacement(points, matrices).movedim(1, -1)
     times = torch.zeros(shape)
-    views = thinned(base, matrices, Level(fixed, weights, fixed), stride)
+    views = thinned(base, matrices, Level(fixed, weights, fixed), Schedule((), (), 0.0, stride=stride))
     for places, (start, rows, target) in zip(lattices(dims, stride), views, strict=True):
         times[places] += 1
         torch.testing.assert_close(start + displacement(points, rows).movedim(1, -1), whole[:, *places])
         same = Target(fixed[:, :, *places], weights[:, :, *places])
-        torch.testing.assert_close(
-            dissimilarity(fixed[:, :, *places], target), torch.zeros(1).double(), atol=1e-6, rtol=0
-        )
+        assert isinstance(target, Target)
+        torch.testing.assert_close(target(fixed[:, :, *places]), torch.zeros(1).double(), atol=1e-6, rtol=0)
         torch.testing.assert_close(target.product, same.product)
     assert (times == 1).all()
 
 
-def test_dissimilarity_is_one_less_the_weighted_correlation() -> None:
-    rng = np.random.default_rng(0)
-    a, b, weights = rng.random((3, 40))
-    wanted = np.cov(a, b, aweights=weights, ddof=0)
-    found = dissimilarity(
-        torch.from_numpy(a)[None, None], Target(torch.from_numpy(b)[None, None], torch.from_numpy(weights)[None, None])
-    )
-    assert found.item() == pytest.approx(1 - wanted[0, 1] / np.sqrt(wanted[0, 0] * wanted[1, 1]), abs=1e-6)
+def test_a_window_is_as_wide_on_the_thinned_voxels_as_on_all() -> None:
+    fixed = torch.rand(1, 1, 16, 16, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    base = F.affine_grid(torch.eye(2, 3, dtype=torch.float64)[None], [1, 1, 16, 16], align_corners=False)
+    points = torch.zeros(1, 2, 5, 5, dtype=torch.float64)
+    schedule = Schedule((), (), 0.0, stride=2, window=3.0)
+    for _, _, target in thinned(base, bases(points, (16, 16)), Level(fixed, torch.ones_like(fixed), fixed), schedule):
+        assert isinstance(target, LocalTarget)
+        torch.testing.assert_close(target.windows[0], gaussian_matrix(8, 1.5, like=fixed))
+
+
+def test_local_correlation_lays_over_what_shading_hides() -> None:
+    """A strong gradient of brightness rules the correlation of whole images; around every voxel it is constant."""
+    whole = picture(0, shape=(48, 48))
+    image = torch.from_numpy(whole.image / whole.image.max()).double()[None, None]
+    shading = torch.linspace(0, 6, 48, dtype=torch.float64)
+    reference = torch.roll(image, (2, -2), dims=(2, 3)) + shading
+    levels = Schedule((), ((1, 5, 60),), 0.0003)
+    start = torch.eye(2, 3, dtype=torch.float64)[None]
+    errors = []
+    for window in (0.0, 3.0):
+        found = register(
+            reference, torch.ones_like(reference), image, replace(levels, window=window),
+            scale=torch.ones(1, 2).double(), shift=torch.zeros(1, 2).double(),
+        )  # fmt: skip
+        moved = found.grid(0, (48, 48)) - F.affine_grid(start, [1, 1, 48, 48], align_corners=False)[0]
+        wanted = torch.tensor([2.0, -2.0], dtype=torch.float64) * (2 / 48)
+        errors.append(float((moved[8:40, 8:40] - wanted).norm(dim=-1).mean()))
+    assert errors[1] < 0.5 * errors[0]
 
 
 def test_every_organ_weighs_the_same_whatever_its_size() -> None:

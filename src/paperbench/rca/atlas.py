@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
+from paperbench.rca.carrying import carry
 from paperbench.rca.cases import RECORDED, Picture, local_contrast, near_organs, normalised, reason
 from paperbench.rca.classifier import Drawn
 from paperbench.rca.config import RegistrationConfig
@@ -25,8 +26,6 @@ from paperbench.rca.registration import (
     Schedule,
     Transforms,
     centre_of_mass,
-    draw,
-    nearest_index,
     reduced,
     register,
 )
@@ -46,8 +45,14 @@ def schedule(config: RegistrationConfig, dims: int) -> Schedule:
         contrast=default.contrast if config.contrast is None else config.contrast,
         stride=config.stride or default.stride,
         focus=default.focus if config.focus is None else config.focus,
+        window=default.window if config.window is None else config.window,
         side=0 if config.affine or config.bspline else default.side,
     )
+
+
+def samples(config: RegistrationConfig, dims: int) -> int:
+    """Places along each axis at which a reference's voxel is asked for its label: `carrying.carry`."""
+    return config.samples or (1 if dims == 2 else 3)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,20 +66,22 @@ class Seen:
 
 
 class Atlas:
-    """Batched registration on `device`. `labels` say where in the references the organs lie, which `levels.focus` is for. `batch`
-    limits how many references share a job; it changes no result."""
+    """Batched registration on `device`. `labels` say where in the references the organs lie, which `levels.focus` is for, and what
+    `samples` > 1 can vote for. `batch` limits how many references share a job; it changes no result."""
 
     def __init__(
         self,
         levels: Schedule,
         *,
         labels: Labels | None = None,
+        samples: int = 1,
         device: torch.device | str = "cpu",
         store: TransformStore | None = None,
         batch: int | None = None,
     ) -> None:
         self.levels = levels
         self.labels = labels
+        self.samples = samples
         self.device = torch.device(device)
         self.store = store
         self.batch = batch
@@ -85,14 +92,13 @@ class Atlas:
     def draw(self, picture: Picture, references: Sequence[Picture]) -> Iterator[Drawn]:
         """See `ReverseClassifier`."""
         names = list(picture.masks)
-        shape = picture.image.shape
         masks = torch.from_numpy(narrow(np.stack([picture.masks[name] for name in names]))).to(self.device)
         for reference, found in zip(references, self.transforms(picture, references), strict=True):
             if isinstance(found, str):
                 yield Drawn(reference=reference.name, maps={}, failure=found)
                 continue
             grid = found.grid(0, reference.image.shape)
-            drawn = draw(masks, *nearest_index(grid, shape))
+            drawn = carry(masks, grid, labels=self.labels, samples=self.samples)
             yield Drawn(reference=reference.name, maps=dict(zip(names, drawn, strict=True)))
 
     def transforms(self, picture: Picture, references: Sequence[Picture]) -> list[Transforms | str]:

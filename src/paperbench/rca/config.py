@@ -153,8 +153,14 @@ class RegistrationConfig:
     focus: Annotated[float, Field(ge=0, le=1)] | None = None
     """How far from a reference's organs voxels weigh more, as a share of the image's side; 0 weighs all alike, null chooses by
     dimension."""
+    window: NonNegativeFloat | None = None
+    """Standard deviation, in voxels of the level, of the window around each voxel in which B-spline levels correlate; 0 correlates
+    whole images, null chooses by dimension."""
     stride: PositiveInt | None = None
     """A step of a B-spline level looks at every so-manieth voxel along each axis; null chooses by dimension."""
+    samples: PositiveInt | None = None
+    """Places along each axis at which a voxel of a reference is asked for its label where its neighbourhood is not of one, each by
+    nearest neighbour; most of them decide. 1 asks at its centre alone, null chooses by dimension: pictures 1, volumes 3."""
     choose_stiffness: tuple[NonNegativeFloat, ...] = ()
     """Values to choose from: the one whose predictions for degraded masks of the references, each left out in turn, are nearest."""
 

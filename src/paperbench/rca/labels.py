@@ -46,6 +46,17 @@ class Labels:
             out = out | (plane * value) if self.kind == "bits" else np.where(plane, value, out)
         return out
 
+    def vote(self, maps: Tensor) -> Tensor:
+        """Maps (N, ...) as one (...): where organs exclude each other the label, or background, that most of them have, of equal
+        ones the first, background before all; where they overlap every organ that more than half of them have."""
+        votes = self.planes(maps).sum(1)
+        numbers = torch.tensor(self.values, dtype=maps.dtype, device=maps.device)
+        if self.kind == "bits":
+            return ((2 * votes > len(maps)) * numbers.view(-1, *[1] * (maps.dim() - 1))).sum(0).to(maps.dtype)
+        background = len(maps) - votes.sum(0, keepdim=True)
+        winner = torch.cat([background, votes]).argmax(0)
+        return torch.cat([numbers.new_zeros(1), numbers])[winner]
+
 
 def narrow(labels: NDArray[np.int64]) -> NDArray[Any]:
     """The same map in bytes, where all its numbers fit: an eighth of the memory to draw from."""

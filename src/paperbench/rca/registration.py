@@ -22,11 +22,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from paperbench.rca.similarity import LocalTarget, Target
+
 AFFINE_RATE: Final = 0.03
 BSPLINE_RATE: Final = 0.025
 START: Final = 4
 """Reduction at which it is decided where the affine part begins."""
-TINY: Final = 1e-9
 MIN_SIDE: Final = 8
 """No level is reduced below this many voxels along an axis."""
 
@@ -44,6 +45,8 @@ class Schedule:
     """A step of a B-spline level looks at every so-manieth voxel along each axis, and the next step at others."""
     focus: float = 0.0
     """How far from a reference's organs voxels weigh more, as a share of the image's side; 0 weighs all alike."""
+    window: float = 0.0
+    """Standard deviation, in voxels of the level, of the window in which B-spline levels correlate; 0 correlates whole images."""
     side: int = 0
     """Voxels along a side that the levels are for: larger images are reduced to about that before anything else; 0 reduces none."""
 
@@ -64,9 +67,9 @@ PLANAR: Final = Schedule(
 SPATIAL: Final = Schedule(
     affine=((4, 25), (2, 15)),
     bspline=((2, 7, 30), (1, 16, 40)),
-    stiffness=0.0003,
-    contrast=0.4,
+    stiffness=0.0005,
     stride=2,
+    window=2.0,
     side=48,
 )
 """How both were chosen stands in docs/rca.md."""
@@ -129,7 +132,7 @@ class Level:
 
     def at(self, theta: Tensor) -> Tensor:
         """Dissimilarity (B,) under affine maps (B, d, d + 1)."""
-        return dissimilarity(warped(self.moving, theta, self.fixed), Target(self.fixed, self.weights))
+        return Target(self.fixed, self.weights)(warped(self.moving, theta, self.fixed))
 
 
 def _start(level: Level, scale: Tensor, shift: Tensor) -> Tensor:
@@ -148,7 +151,7 @@ def _fit_affine(level: Level, theta: Tensor, steps: int) -> Tensor:
     optimizer = torch.optim.Adam([theta], lr=AFFINE_RATE)
     for _ in range(steps):
         optimizer.zero_grad(set_to_none=True)
-        dissimilarity(warped(level.moving, theta, level.fixed), target).sum().backward()
+        target(warped(level.moving, theta, level.fixed)).sum().backward()
         optimizer.step()
     return theta.detach()
 
@@ -163,27 +166,29 @@ def _fit_bspline(
     for field in before:
         base = base + displacement(field, bases(field, shape)).movedim(1, -1)
     points = torch.zeros(batch, dims, *[controls] * dims, dtype=fixed.dtype, device=fixed.device, requires_grad=True)
-    views = list(thinned(base, bases(points, shape), level, schedule.stride))
+    views = list(thinned(base, bases(points, shape), level, schedule))
     optimizer = torch.optim.Adam([points], lr=BSPLINE_RATE)
     for step in range(steps):
         start, matrices, target = views[step % len(views)]
         optimizer.zero_grad(set_to_none=True)
         grid = start + displacement(points, matrices).movedim(1, -1)
-        loss = dissimilarity(sample(level.moving, grid), target) + schedule.stiffness * roughness(points)
+        loss = target(sample(level.moving, grid)) + schedule.stiffness * roughness(points)
         loss.sum().backward()
         optimizer.step()
     return points.detach()
 
 
-View = tuple[Tensor, list[Tensor], "Target"]
+View = tuple[Tensor, list[Tensor], Target | LocalTarget]
 
 
-def thinned(base: Tensor, matrices: Sequence[Tensor], level: Level, stride: int) -> Iterator[View]:
+def thinned(base: Tensor, matrices: Sequence[Tensor], level: Level, schedule: Schedule) -> Iterator[View]:
     """Grid, bases and what to compare with at every `stride`-th voxel along each axis, for each choice of the first one. A step
     then costs a fraction, and loses little: neighbours say much the same."""
-    for places in lattices(len(matrices), stride):
+    for places in lattices(len(matrices), schedule.stride):
         rows = [matrix[place] for matrix, place in zip(matrices, places, strict=True)]
-        target = Target(level.fixed[:, :, *places], level.weights[:, :, *places])
+        shown = level.fixed[:, :, *places], level.weights[:, :, *places]
+        local = schedule.window > 0
+        target = LocalTarget(*shown, window=schedule.window / schedule.stride) if local else Target(*shown)
         yield base[:, *places].contiguous(), rows, target
 
 
@@ -194,27 +199,6 @@ def lattices(dims: int, stride: int) -> Iterator[tuple[slice, ...]]:
 
 
 # --- parts ------------------------------------------------------------------------------------------------------------
-
-
-class Target:
-    """What images are compared with, prepared once: voxels (B, 1, ...) and how much each weighs."""
-
-    def __init__(self, values: Tensor, weights: Tensor) -> None:
-        share = weights.flatten(1)
-        self.share = share / share.sum(1, keepdim=True).clamp(min=1e-12)
-        values = values.flatten(1)
-        values = values - (values * self.share).sum(1, keepdim=True)
-        self.product = values * self.share
-        self.deviation = (values * self.product).sum(1).sqrt()
-
-
-def dissimilarity(a: Tensor, b: Target) -> Tensor:
-    """1 - weighted normalised cross-correlation of each pair, (B, 1, ...) -> (B,); 1 where either is constant."""
-    a = a.flatten(1)
-    weighed = a * b.share
-    mean = weighed.sum(1)
-    variance = ((a * weighed).sum(1) - mean**2).clamp(min=0)
-    return 1 - (a * b.product).sum(1) / ((variance + TINY).sqrt() * b.deviation + TINY)
 
 
 def roughness(points: Tensor) -> Tensor:
@@ -284,20 +268,3 @@ def displacement(points: Tensor, matrices: Sequence[Tensor]) -> Tensor:
     for axis in reversed(range(len(matrices))):
         field = (field.movedim(2 + axis, -1) @ matrices[axis].T).movedim(-1, 2 + axis)
     return field
-
-
-def nearest_index(grid: Tensor, shape: Sequence[int]) -> tuple[Tensor, Tensor]:
-    """Which voxel of an image of `shape` each place (..., d) lies in: flat indices (...), and whether it lies inside."""
-    index = torch.zeros(grid.shape[:-1], dtype=torch.int64, device=grid.device)
-    inside = torch.ones_like(index, dtype=torch.bool)
-    dims = len(shape)
-    for axis, length in enumerate(shape):
-        place = torch.floor((grid[..., dims - 1 - axis] + 1) * (length / 2)).long()
-        inside &= (place >= 0) & (place < length)
-        index = index * length + place.clamp(0, length - 1)
-    return index, inside
-
-
-def draw(labels: Tensor, index: Tensor, inside: Tensor) -> Tensor:
-    """Label maps (S, ...) of the image at the voxels that `nearest_index` found: (S, ...); 0 outside."""
-    return labels.flatten(1)[:, index] * inside

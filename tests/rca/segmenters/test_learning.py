@@ -10,7 +10,6 @@ from paperbench.rca.cases import normalised
 from paperbench.rca.forest import boxes, features
 from paperbench.rca.labels import Labels
 from paperbench.rca.segmenters.forest import drawn_by, weighed
-from paperbench.rca.segmenters.multi_atlas import fused
 from paperbench.rca.segmenters.unet import Examples, Learner, dice_loss, examples, grid_of, laid, varied, with_places
 from tests.rca.made import picture
 
@@ -128,18 +127,3 @@ def test_the_first_trees_of_a_forest_are_a_smaller_forest() -> None:
     one, four = drawn_by(forest, seen, (1, 4))
     assert np.array_equal(four, forest.predict(seen))
     assert np.array_equal(one, forest.classes_[forest.estimators_[0].predict(seen).astype(int)])
-
-
-# --- votes ------------------------------------------------------------------------------------------------------------
-
-
-def test_the_label_with_most_votes_stands_and_background_wins_a_tie() -> None:
-    maps = torch.tensor([[1, 1, 0, 2], [1, 2, 1, 2], [2, 0, 0, 1], [0, 0, 1, 0]])
-    assert fused(maps, TWO).tolist() == [1, 0, 0, 2]
-    assert fused(maps[:1], TWO).tolist() == [1, 1, 0, 2]
-
-
-def test_organs_that_overlap_are_voted_on_one_by_one() -> None:
-    labels = Labels("bits", (1, 4), ("one", "two"))
-    maps = torch.tensor([[5, 1, 4, 1], [5, 4, 4, 0], [1, 0, 0, 0]])
-    assert fused(maps, labels).tolist() == [5, 0, 4, 0]

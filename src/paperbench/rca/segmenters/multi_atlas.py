@@ -12,15 +12,14 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from paperbench.engine.run import Run
 from paperbench.errors import DataError
-from paperbench.rca.atlas import Atlas, schedule
+from paperbench.rca.atlas import Atlas, samples, schedule
 from paperbench.rca.cases import Picture
 from paperbench.rca.config import RegistrationConfig
-from paperbench.rca.labels import Labels, narrow
+from paperbench.rca.labels import narrow
 from paperbench.rca.registration import Schedule
 from paperbench.rca.segmenters.config import MultiAtlasModel
 from paperbench.rca.segmenters.masks import MaskFolder
@@ -71,7 +70,7 @@ class MultiAtlasSegmenter:
     def _atlas(self, shares: Shares, run: Run) -> Atlas:
         levels = levels_for(shares)
         store = None if self.transforms is None else TransformStore(self.transforms, levels)
-        return Atlas(levels, device=run.device, store=store)
+        return Atlas(levels, labels=shares.source.labels, samples=samples_for(shares), device=run.device, store=store)
 
     def _ranking(self, shares: Shares, targets: dict[int, Picture]) -> dict[int, list[str]]:
         """Names of the atlases of each image, the most alike first."""
@@ -93,22 +92,18 @@ class MultiAtlasSegmenter:
                 raise DataError(
                     f"{shares.name_of(target)}: none of its atlases {', '.join(ranking[:atlases])} could be laid on it"
                 )
-            masks.write(stage, target, fused(torch.stack(maps), shares.source.labels))
+            masks.write(stage, target, shares.source.labels.vote(torch.stack(maps)).numpy().astype(np.int64))
 
 
 def levels_for(shares: Shares) -> Schedule:
     """The registration's levels, those that suit the dimensions of the images."""
-    return schedule(RegistrationConfig(), shares.read(shares.training[0]).image.ndim)
+    return schedule(RegistrationConfig(), _dims(shares))
 
 
-def fused(maps: Tensor, labels: Labels) -> NDArray[np.int64]:
-    """The vote of label maps (N, ...): where organs exclude each other the label (or background) with most votes, of equal ones the
-    first, background before all; where they overlap every organ that more than half of the maps have."""
-    votes = labels.planes(maps).sum(1)
-    if labels.kind == "bits":
-        planes = votes * 2 > len(maps)
-    else:
-        whole = torch.cat([len(maps) - votes.sum(0, keepdim=True), votes])
-        winner = whole.argmax(0)
-        planes = torch.stack([winner == k + 1 for k in range(len(labels))])
-    return labels.map_of(planes.numpy())
+def samples_for(shares: Shares) -> int:
+    """Places along each axis at which an image's voxel is asked for its label, as suits the dimensions."""
+    return samples(RegistrationConfig(), _dims(shares))
+
+
+def _dims(shares: Shares) -> int:
+    return shares.read(shares.training[0]).image.ndim
