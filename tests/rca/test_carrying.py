@@ -59,8 +59,8 @@ def test_the_places_in_a_voxel_are_those_of_a_finer_grid(shape: tuple[int, ...])
     cells = fine
     for axis, length in enumerate(shape):
         cells = cells.unflatten(2 * axis, (length, 3))
-    order = [*range(1, 2 * dims, 2), *range(0, 2 * dims, 2), 2 * dims]
-    torch.testing.assert_close(found, cells.permute(order).reshape(3**dims, -1, dims))
+    order = [*range(0, 2 * dims, 2), *range(1, 2 * dims, 2), 2 * dims]
+    torch.testing.assert_close(found, cells.permute(order).reshape(-1, 3**dims, dims))
 
 
 def test_a_vote_keeps_the_shape_of_a_small_ball_that_rounding_frays() -> None:

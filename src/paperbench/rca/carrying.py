@@ -31,14 +31,19 @@ def carry(maps: Tensor, grid: Tensor, *, labels: Labels | None = None, samples: 
     edges = uneven(drawn)
     anywhere = edges.any(0)
     if anywhere.any():
-        asked = draw(maps, *nearest_index(within(grid, anywhere, samples), shape))
-        # Each map is asked at its own edges alone: what else is drawn with it changes nothing.
-        drawn[:, anywhere] = torch.where(edges[:, anywhere], labels.vote(asked.movedim(1, 0)), drawn[:, anywhere])
+        index, inside = nearest_index(within(grid, anywhere, samples), shape)
+        flat = maps.flatten(1)
+        index = torch.where(inside, index, flat.shape[1])  # one place more than the image has, and it is empty
+        for number, values in enumerate(torch.cat([flat, flat.new_zeros(len(flat), 1)], dim=1)):
+            # Each map is asked at its own edges alone: what else is drawn with it changes nothing.
+            asked = index[edges[number, anywhere]]
+            answers = values.index_select(0, asked.flatten()).view(asked.shape)
+            drawn[number, edges[number]] = labels.vote(answers.t())
     return drawn
 
 
 def within(grid: Tensor, chosen: Tensor, samples: int) -> Tensor:
-    """Places in the image of `samples` points along each axis of the `chosen` (*shape) voxels of a reference: (samples^d, N, d).
+    """Places in the image of `samples` points along each axis of the `chosen` (*shape) voxels of a reference: (N, samples^d, d).
 
     Between the centres the places of `grid` (*shape, d) are taken to run straight, with the slopes of central differences.
     """
@@ -46,7 +51,7 @@ def within(grid: Tensor, chosen: Tensor, samples: int) -> Tensor:
     line = (torch.arange(samples, dtype=grid.dtype, device=grid.device) + 0.5) / samples - 0.5
     offsets = torch.cartesian_prod(*[line] * dims).view(-1, dims)
     slopes = torch.stack([_slope(grid, axis)[chosen] for axis in range(dims)])
-    return grid[chosen] + torch.einsum("ka,and->knd", offsets, slopes)
+    return grid[chosen][:, None] + torch.einsum("ka,and->nkd", offsets, slopes)
 
 
 def _slope(grid: Tensor, axis: int) -> Tensor:

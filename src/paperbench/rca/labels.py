@@ -53,9 +53,12 @@ class Labels:
         numbers = torch.tensor(self.values, dtype=maps.dtype, device=maps.device)
         if self.kind == "bits":
             return ((2 * votes > len(maps)) * numbers.view(-1, *[1] * (maps.dim() - 1))).sum(0).to(maps.dtype)
-        background = len(maps) - votes.sum(0, keepdim=True)
-        winner = torch.cat([background, votes]).argmax(0)
-        return torch.cat([numbers.new_zeros(1), numbers])[winner]
+        most = len(maps) - votes.sum(0)
+        winner = maps.new_zeros(most.shape)
+        for number, count in zip(numbers, votes, strict=True):
+            winner = torch.where(count > most, number, winner)
+            most = torch.maximum(most, count)
+        return winner
 
 
 def narrow(labels: NDArray[np.int64]) -> NDArray[Any]:
