@@ -24,7 +24,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.common import machine_of, write
+from benchmarks.common import machine_of, write, written_earlier
 
 SETS = ("jsrt", "hippocampus")
 SHARES = ["data.references=8", "data.cases=100", "data.calibration=30", "calibration.kind=labelled"]
@@ -43,6 +43,8 @@ COLUMNS = (
     "coverage",
 )  # fmt: skip
 ALL = "all"
+KEYS = ("data", "segmenter", "organ", "seed")
+"""Columns that tell one line from another: what this call did not make stays."""
 
 
 def judged(name: str, data: str, runs: Path, seed: int, threads: int) -> Path:
@@ -118,7 +120,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     for name in options.sets:
         folder = judged(name, str(Path(options.data).absolute()), options.runs, options.seed, options.threads)
         table += rows(name, folder, options.seed)
-        write("rca-segmenters-cpu", table)
+        write("rca-segmenters-cpu", [*written_earlier("rca-segmenters-cpu", table, KEYS), *table])
     for line in table:
         if line["segmenter"] == ALL:
             shown = ("data", "organ", *COLUMNS, "missed", "found_pearson_r", "found_mae")

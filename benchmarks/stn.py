@@ -12,7 +12,6 @@ it the embedded digits are used.
 from __future__ import annotations
 
 import argparse
-import csv
 import itertools
 import os
 import subprocess
@@ -28,7 +27,7 @@ import torch
 from torch import Tensor
 
 from benchmarks import stn_baseline as baseline
-from benchmarks.common import RESULTS, machine, write
+from benchmarks.common import machine, write, written_earlier
 from paperbench.config.compose import compose
 from paperbench.engine.device import has_bfloat16, keep_freed_memory
 from paperbench.engine.launch import start
@@ -42,6 +41,8 @@ BATCH = baseline.BATCH
 EXPECTED = {"st-cnn": 10_000, "st-fcn": 40_000}
 """Images a second of our trainer on two cores, roughly: how many steps it takes for a round of some seconds."""
 CPU = torch.device("cpu")
+KEYS = ("part", "distortion", "net", "stock_precision")
+"""Columns that tell one line of the speed's CSV from another."""
 
 
 def stock(distortion: str, workers: int, data: str | None, *options: str, seconds: float = 4.0) -> float:
@@ -188,17 +189,6 @@ def _house_number_step(net: HouseNumberNet, images: Tensor, labels: Tensor) -> N
     net.zero_grad()
 
 
-def _others(name: str, rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """What an earlier call measured and these rows do not replace: parts and nets may be measured one at a time."""
-    file = RESULTS / f"{name}.csv"
-    if not file.exists():
-        return []
-    keys = ("part", "distortion", "net", "stock_precision")
-    replaced = {tuple(row[key] for key in keys) for row in rows}
-    with file.open(newline="", encoding="utf-8") as lines:
-        return [row for row in csv.DictReader(lines) if tuple(row[key] for key in keys) not in replaced]
-
-
 def main() -> None:
     """Writes `results/stn-speed-cpu.csv` and `results/stn-svhn-cpu.csv`."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -216,7 +206,7 @@ def main() -> None:
     if "step" in arguments.parts:
         rows += measure_steps(data, arguments.rounds, arguments.seconds, arguments.nets)
     if rows:
-        print(f"written to {write('stn-speed-cpu', [*_others('stn-speed-cpu', rows), *rows])}")
+        print(f"written to {write('stn-speed-cpu', [*written_earlier('stn-speed-cpu', rows, KEYS), *rows])}")
     if "svhn" in arguments.parts:
         print(f"written to {write('stn-svhn-cpu', measure_house_numbers(arguments.rounds))}")
 

@@ -3,9 +3,9 @@
     uv run python -m benchmarks.stn_accuracy --data DIR                            all cells, three seeds
     uv run python -m benchmarks.stn_accuracy --data DIR --cells rts/st-cnn/affine r/cnn --seeds 0
 
-A cell is DISTORTION/MODEL[/TRANSFORM]. Runs are kept below `--runs` and are not made again: the command may be stopped and
-repeated, and the CSV holds whatever is done. Each run has the whole machine; `seconds` are the program's own, from its start to
-its results.
+A cell is DISTORTION/MODEL[/TRANSFORM[/KEY=VALUE]], the last a key of the model. Runs are kept below `--runs` and not made again:
+the command may be stopped and repeated, and the CSV holds whatever is done, of other calls too. Each run has the whole machine;
+`seconds` are the program's own, from its start to its results.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks.common import machine_of, write
+from benchmarks.common import machine_of, write, written_earlier
 
 PLAIN, TRANSFORMED = ("fcn", "cnn"), ("st-fcn", "st-cnn")
 CELLS = [
@@ -28,7 +28,16 @@ CELLS = [
     *(f"r/{model}/{transform}" for transform in ("projective", "tps") for model in TRANSFORMED),
     "rts/dcn",
     "tc/dcn",
+    "r/st-cnn/tps/localisation_lr=4",
 ]
+KEYS = ("distortion", "model", "transform", "settings", "seed")
+"""Columns that tell one line from another."""
+
+
+def parts(cell: str) -> tuple[str, str, str, str]:
+    """Distortion, model, transform and setting of a cell; the last two may be empty."""
+    distortion, model, transform, setting, *_ = [*cell.split("/"), "", ""]
+    return distortion, model, transform, setting
 
 
 def folder(runs: Path, cell: str, seed: int) -> Path:
@@ -38,7 +47,7 @@ def folder(runs: Path, cell: str, seed: int) -> Path:
 
 def run_cell(cell: str, seed: int, data: str, runs: Path, threads: int) -> Path:
     """The folder of one run, made or found."""
-    distortion, model, *transform = cell.split("/")
+    distortion, model, transform, setting = parts(cell)
     made = folder(runs, cell, seed)
     results = made / "results.json"
     if not results.exists():
@@ -46,7 +55,12 @@ def run_cell(cell: str, seed: int, data: str, runs: Path, threads: int) -> Path:
         if (made / "config.yaml").exists():
             command += ["resume", str(made)]
         else:
-            overrides = [f"distortion={distortion}", f"model={model}", *(f"transform={name}" for name in transform)]
+            overrides = [
+                f"distortion={distortion}",
+                f"model={model}",
+                *([f"transform={transform}"] if transform else []),
+            ]
+            overrides += [f"model.{setting}"] if setting else []
             command += ["train", "stn-mnist", "data=mnist", f"data.root={data}", *overrides, f"seed={seed}", "device=cpu",
                         f"threads={threads}", "--run-dir", str(made)]  # fmt: skip
         subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
@@ -56,12 +70,13 @@ def run_cell(cell: str, seed: int, data: str, runs: Path, threads: int) -> Path:
 def row(cell: str, seed: int, made: Path) -> dict[str, Any]:
     """One line of the CSV, from the folder of a run that has ended."""
     results = json.loads((made / "results.json").read_text())
-    distortion, model, *transform = cell.split("/")
+    distortion, model, transform, setting = parts(cell)
     metrics = results["metrics"]
     return {
         "distortion": distortion,
         "model": model,
-        "transform": transform[0] if transform else "",
+        "transform": transform,
+        "settings": setting,
         "seed": seed,
         "error_percent": f"{metrics['test/error']:.2f}",
         "weights": int(metrics["model/parameters"]),
@@ -79,6 +94,12 @@ def finished(runs: Path, seeds: Iterable[int]) -> list[dict[str, Any]]:
     return [row(cell, seed, made) for cell, seed, made in found if (made / "results.json").exists()]
 
 
+def place(row: dict[str, Any]) -> tuple[int, int]:
+    """Where a line stands: by seed, then in the order of the cells."""
+    cell = "/".join(row[key] for key in KEYS[:-1] if row[key])
+    return int(row["seed"]), CELLS.index(cell) if cell in CELLS else len(CELLS)
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """Writes `results/stn-accuracy-cpu.csv` after every run."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -93,7 +114,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         for cell in options.cells:
             made = row(cell, seed, run_cell(cell, seed, data, options.runs, options.threads))
             print(*list(made.values())[:7], sep="  ", flush=True)
-            write("stn-accuracy-cpu", finished(options.runs, {*options.seeds, 0, 1, 2}))
+            rows = finished(options.runs, {*options.seeds, 0, 1, 2})
+            write("stn-accuracy-cpu", sorted([*written_earlier("stn-accuracy-cpu", rows, KEYS), *rows], key=place))
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import pytest
 from benchmarks import common, stn_accuracy
 
 ENVIRONMENT = {
@@ -44,3 +45,36 @@ def test_a_run_outside_a_checkout_has_no_commit(tmp_path: Path) -> None:
     (tmp_path / "env.json").write_text(json.dumps({**ENVIRONMENT, "git": None}))
 
     assert common.machine_of(tmp_path)["commit"] == "none"
+
+
+def test_what_a_call_did_not_make_stays_in_the_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(common, "RESULTS", tmp_path)
+    common.write("some", [{"net": "a", "seed": 0, "error": "1"}, {"net": "b", "seed": 0, "error": "2"}])
+
+    rows = [{"net": "b", "seed": 0, "settings": "", "error": "3"}]
+    kept = common.written_earlier("some", rows, ("net", "seed"))
+
+    assert kept == [{"net": "a", "seed": "0", "settings": "", "error": "1"}]
+    assert common.written_earlier("none", rows, ("net", "seed")) == []
+
+
+@pytest.mark.parametrize(
+    ("cell", "wanted"),
+    [
+        ("r/cnn", ("r", "cnn", "", "")),
+        ("rts/st-cnn/tps", ("rts", "st-cnn", "tps", "")),
+        ("r/st-cnn/tps/localisation_lr=4", ("r", "st-cnn", "tps", "localisation_lr=4")),
+    ],
+)
+def test_a_cell_is_taken_apart(cell: str, wanted: tuple[str, ...]) -> None:
+    assert stn_accuracy.parts(cell) == wanted
+
+
+def test_lines_stand_by_seed_and_in_the_order_of_the_cells() -> None:
+    lines = [
+        {"distortion": d, "model": m, "transform": t, "settings": s, "seed": seed}
+        for d, m, t, s, seed in (
+            ("r", "st-cnn", "tps", "localisation_lr=4", "0"), ("r", "cnn", "", "", 1), ("rts", "fcn", "", "", "0"),
+        )
+    ]  # fmt: skip
+    assert [line["model"] for line in sorted(lines, key=stn_accuracy.place)] == ["fcn", "st-cnn", "cnn"]
