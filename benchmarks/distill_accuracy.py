@@ -34,7 +34,7 @@ from pathlib import Path
 from statistics import mean
 from typing import Any
 
-from benchmarks.common import RESULTS, machine, write
+from benchmarks.common import RESULTS, machine, machine_of, write
 
 NAME = "distill-accuracy"
 THREE_NETS = ("teacher", "baseline", "distilled")
@@ -170,8 +170,17 @@ CASES = (
 PARTS = tuple(dict.fromkeys(case.part for case in CASES))
 
 
-def runs_of(case: Case, args: argparse.Namespace) -> list[tuple[dict[str, str], Results]]:
-    """What was varied and `results.json` of each of its runs, made or found."""
+@dataclass(frozen=True, kw_only=True)
+class Made:
+    """A run of a sweep: what was varied, its `results.json` and its folder."""
+
+    labels: dict[str, str]
+    results: Results
+    folder: Path
+
+
+def runs_of(case: Case, args: argparse.Namespace) -> list[Made]:
+    """The runs of a case, made or found."""
     where = [f"data.root={args.data.absolute()}"] if case.data == "mnist" else []
     command = [
         *(sys.executable, "-m", "paperbench", "sweep", case.experiment, f"data={case.data}", *where, *case.overrides),
@@ -182,25 +191,31 @@ def runs_of(case: Case, args: argparse.Namespace) -> list[tuple[dict[str, str], 
     finished = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False)
     if finished.returncode:
         raise SystemExit(finished.returncode)
-    return [(run["labels"], run["results"]) for run in json.loads(finished.stdout)["runs"]]
+    runs = json.loads(finished.stdout)["runs"]
+    return [Made(labels=run["labels"], results=run["results"], folder=Path(run["directory"])) for run in runs]
 
 
-def rows_of(case: Case, runs: Sequence[tuple[dict[str, str], Results]], args: argparse.Namespace) -> list[Row]:
+def rows_of(case: Case, runs: Sequence[Made], args: argparse.Namespace) -> list[Row]:
     """One row a metric, for each setting that was varied beside the seed."""
-    settings: dict[str, list[Results]] = {}
-    for labels, results in runs:
-        said = ", ".join(f"{key}={value}" for key, value in labels.items() if key != "seed")
-        settings.setdefault(said, []).append(results)
-    facts = {
-        **machine(args.device),
-        "scale": args.scale,
-        "threads": str(args.threads or machine(args.device)["threads"]),
-    }
-    return [
-        {"part": case.part, "what": case.what, "setting": setting, "metric": metric, **_numbers(found, metric), **facts}
-        for setting, found in settings.items()
-        for metric in _named(case.metrics, found)
-    ]
+    settings: dict[str, list[Made]] = {}
+    for run in runs:
+        said = ", ".join(f"{key}={value}" for key, value in run.labels.items() if key != "seed")
+        settings.setdefault(said, []).append(run)
+    rows: list[Row] = []
+    for setting, made in settings.items():
+        found = [run.results for run in made]
+        first = {"part": case.part, "what": case.what, "setting": setting}
+        last = {**made_with(made, args.device), "scale": args.scale}
+        rows += [{**first, "metric": name, **_numbers(found, name), **last} for name in _named(case.metrics, found)]
+    return rows
+
+
+def made_with(runs: Sequence[Made], device: str) -> dict[str, str]:
+    """Machine, versions, commit and day of runs that may have been made earlier, all of them where they differ."""
+    if device != "cpu":
+        return machine(device)
+    each = [machine_of(run.folder) for run in runs]
+    return {column: " and ".join(dict.fromkeys(one[column] for one in each)) for column in each[0]}
 
 
 def _named(wanted: Sequence[str], found: Sequence[Results]) -> list[str]:

@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
-from benchmarks import common, stn_accuracy
+from benchmarks import common, distill_accuracy, stn_accuracy
 
 ENVIRONMENT = {
     "started": "2001-02-03T04:05:06+00:00",
@@ -78,3 +78,18 @@ def test_lines_stand_by_seed_and_in_the_order_of_the_cells() -> None:
         )
     ]  # fmt: skip
     assert [line["model"] for line in sorted(lines, key=stn_accuracy.place)] == ["fcn", "st-cnn", "cnn"]
+
+
+def test_a_row_over_seeds_names_every_commit_its_runs_were_made_from(tmp_path: Path) -> None:
+    runs = []
+    for seed, commit in enumerate(("a" * 40, "b" * 40, "a" * 40)):
+        (tmp_path / str(seed)).mkdir()
+        (tmp_path / str(seed) / "env.json").write_text(
+            json.dumps({**ENVIRONMENT, "git": {"commit": commit, "diff": ""}})
+        )
+        runs.append(distill_accuracy.Made(labels={}, results={}, folder=tmp_path / str(seed)))
+
+    said = distill_accuracy.made_with(runs, "cpu")
+
+    assert said["commit"] == "aaaaaaa and bbbbbbb"
+    assert said["machine"] == "Z80, 48 cores"
