@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from scipy.ndimage import generic_filter
 from torch import Tensor
 
+from paperbench.rca import carrying
 from paperbench.rca.carrying import carry, draw, nearest_index, uneven, within
 from paperbench.rca.labels import Labels
 
@@ -55,7 +56,7 @@ def test_the_places_in_a_voxel_are_those_of_a_finer_grid(shape: tuple[int, ...])
         dims, dims + 1, dtype=torch.float64, generator=torch.Generator().manual_seed(2)
     )
     fine = affine(matrix, tuple(3 * length for length in shape))
-    found = within(affine(matrix, shape), torch.ones(shape, dtype=torch.bool), 3)
+    found = within(affine(matrix, shape), torch.ones(shape).nonzero(), 3)
     cells = fine
     for axis, length in enumerate(shape):
         cells = cells.unflatten(2 * axis, (length, 3))
@@ -87,6 +88,23 @@ def test_only_labels_that_went_in_come_out() -> None:
     maps = torch.tensor([0, 2, 200], dtype=torch.uint8)[torch.randint(0, 3, (1, *shape), generator=stream)]
     grid = identity(shape) + 0.2 * torch.randn(*shape, 3, dtype=torch.float64, generator=stream)
     assert set(carry(maps, grid, labels=labels, samples=3).unique().tolist()) <= {0, 2, 200}
+
+
+def test_a_label_that_bytes_cannot_hold_and_the_map_lacks_is_no_matter() -> None:
+    labels = Labels("values", (1, 300), ("a", "b"))
+    maps = torch.randint(0, 2, (1, 6, 6), generator=torch.Generator().manual_seed(7), dtype=torch.uint8)
+    drawn = carry(maps, identity((6, 6)), labels=labels, samples=3)
+    torch.testing.assert_close(drawn, maps)
+
+
+def test_voxels_are_asked_in_portions_with_the_same_result(monkeypatch: pytest.MonkeyPatch) -> None:
+    shape = (9, 10, 8)
+    stream = torch.Generator().manual_seed(8)
+    maps = torch.randint(0, 3, (2, *shape), generator=stream, dtype=torch.uint8)
+    grid = identity(shape) * 0.8 + 0.05 * torch.randn(*shape, 3, dtype=torch.float64, generator=stream)
+    whole = carry(maps, grid, labels=TWO, samples=3)
+    monkeypatch.setattr(carrying, "PORTION", 50)
+    torch.testing.assert_close(carry(maps, grid, labels=TWO, samples=3), whole)
 
 
 def test_one_map_or_several_at_once_give_the_same() -> None:

@@ -9,11 +9,15 @@ direction. So a voxel of a reference can be asked at several places, each by nea
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Final
 
 import torch
 from torch import Tensor
 
 from paperbench.rca.labels import Labels
+
+PORTION: Final = 1 << 17
+"""Voxels of a reference that are asked at once: with 27 places each some hundred megabytes."""
 
 
 def carry(maps: Tensor, grid: Tensor, *, labels: Labels | None = None, samples: int = 1) -> Tensor:
@@ -29,34 +33,39 @@ def carry(maps: Tensor, grid: Tensor, *, labels: Labels | None = None, samples: 
     if labels is None:
         raise ValueError(f"samples={samples}: a vote needs to know the labels")
     edges = uneven(drawn)
-    anywhere = edges.any(0)
-    if anywhere.any():
-        index, inside = nearest_index(within(grid, anywhere, samples), shape)
-        flat = maps.flatten(1)
-        index = torch.where(inside, index, flat.shape[1])  # one place more than the image has, and it is empty
-        for number, values in enumerate(torch.cat([flat, flat.new_zeros(len(flat), 1)], dim=1)):
+    flat = maps.flatten(1)
+    padded = torch.cat(
+        [flat, flat.new_zeros(len(flat), 1)], dim=1
+    )  # one place more than the image has, and it is empty
+    for voxels in edges.any(0).nonzero().split(PORTION):
+        index, inside = nearest_index(within(grid, voxels, samples), shape)
+        index = torch.where(inside, index, flat.shape[1])
+        for values, edge, out in zip(padded, edges, drawn, strict=True):
             # Each map is asked at its own edges alone: what else is drawn with it changes nothing.
-            asked = index[edges[number, anywhere]]
+            own = edge[voxels.unbind(1)]
+            asked = index[own]
             answers = values.index_select(0, asked.flatten()).view(asked.shape)
-            drawn[number, edges[number]] = labels.vote(answers.t())
+            out[voxels[own].unbind(1)] = labels.vote(answers.t()).to(out.dtype)
     return drawn
 
 
-def within(grid: Tensor, chosen: Tensor, samples: int) -> Tensor:
-    """Places in the image of `samples` points along each axis of the `chosen` (*shape) voxels of a reference: (N, samples^d, d).
+def within(grid: Tensor, voxels: Tensor, samples: int) -> Tensor:
+    """Places in the image of `samples` points along each axis of `voxels` (N, d), indices, of a reference: (N, samples^d, d).
 
-    Between the centres the places of `grid` (*shape, d) are taken to run straight, with the slopes of central differences.
+    Between the centres the places of `grid` (*shape, d) are taken to run straight, with the slopes of central differences, at the
+    border of one-sided ones; along an axis of one voxel they stand still.
     """
     dims = grid.shape[-1]
     line = (torch.arange(samples, dtype=grid.dtype, device=grid.device) + 0.5) / samples - 0.5
     offsets = torch.cartesian_prod(*[line] * dims).view(-1, dims)
-    slopes = torch.stack([_slope(grid, axis)[chosen] for axis in range(dims)])
-    return grid[chosen][:, None] + torch.einsum("ka,and->nkd", offsets, slopes)
-
-
-def _slope(grid: Tensor, axis: int) -> Tensor:
-    """How far a step of one voxel along an axis moves each place; none where there is but one voxel."""
-    return torch.gradient(grid, dim=axis)[0] if grid.shape[axis] > 1 else torch.zeros_like(grid)
+    slopes = []
+    for axis in range(dims):
+        before, after = voxels.clone(), voxels.clone()
+        before[:, axis].sub_(1).clamp_(min=0)
+        after[:, axis].add_(1).clamp_(max=grid.shape[axis] - 1)
+        steps = (after - before)[:, axis, None].clamp(min=1)
+        slopes.append((grid[after.unbind(1)] - grid[before.unbind(1)]) / steps)
+    return grid[voxels.unbind(1)][:, None] + torch.einsum("ka,and->nkd", offsets, torch.stack(slopes))
 
 
 def uneven(maps: Tensor) -> Tensor:

@@ -49,6 +49,8 @@ class Labels:
     def vote(self, maps: Tensor) -> Tensor:
         """Maps (N, ...) as one (...): where organs exclude each other the label, or background, that most of them have, of equal
         ones the first, background before all; where they overlap every organ that more than half of them have."""
+        if max(self.values) > torch.iinfo(maps.dtype).max:
+            maps = maps.long()
         votes = self.planes(maps).sum(1)
         numbers = torch.tensor(self.values, dtype=maps.dtype, device=maps.device)
         if self.kind == "bits":
