@@ -41,11 +41,11 @@ import numpy as np
 import torch
 from PIL import Image
 
-from benchmarks.common import machine, write
+from benchmarks.common import machine, write, written_earlier
 from paperbench.config.compose import compose
 from paperbench.rca import folders, generated
 from paperbench.rca.aggregation import Rule, predict
-from paperbench.rca.atlas import Atlas, samples, schedule
+from paperbench.rca.atlas import Atlas, schedule
 from paperbench.rca.cases import Material, Picture, normalised
 from paperbench.rca.classifier import Drawn, ReverseClassifier
 from paperbench.rca.judging import Judged, judge
@@ -66,6 +66,8 @@ COLUMNS = (
     "failure_auroc",
     "coverage",
 )
+KEYS = ("data", "settings", "calibration", "label", "seed")
+"""Columns that tell one line of `accuracy` from another: other settings are measured in other calls."""
 Rows = list[dict[str, Any]]
 
 
@@ -150,9 +152,8 @@ def material_of(options: argparse.Namespace, *, masks: int) -> tuple[Material, A
     words = [f"data={options.data}", f"segmenters.masks={masks}", "data.cases=100", "calibration.kind=none"]
     config = compose("rca", [*words, *([f"data.root={options.root}"] if options.root else [])]).config
     material = generated.load(config)
-    dims = material.references[0].image.ndim
-    asked = samples(config.registration, dims)
-    return material, Atlas(schedule(config.registration, dims), labels=material.labels, samples=asked)
+    levels = schedule(config.registration, material.references[0].image.ndim)
+    return material, Atlas(levels, labels=material.labels, samples=config.registration.samples)
 
 
 def speed(options: argparse.Namespace) -> Rows:
@@ -273,7 +274,12 @@ def accuracy(options: argparse.Namespace) -> Rows:
                 if len(found) > 1:
                     who["mean"] = {name: mean(one[name] for one in found) for name in COLUMNS}
                 for seed, values in who.items():
-                    row = {"data": options.data, "calibration": kind, "label": label}
+                    row = {
+                        "data": options.data,
+                        "settings": " ".join(options.override),
+                        "calibration": kind,
+                        "label": label,
+                    }
                     row |= {"images": int(by_seed[0]["rca/cases"]), "references": 8, "seed": seed}
                     row |= {name: f"{value:.4g}" for name, value in values.items()}
                     rows.append({**row, "calibrated_percent": percent(row), **machine("cpu")})
@@ -288,7 +294,7 @@ def percent(row: dict[str, Any]) -> str:
 
 def estimated(options: argparse.Namespace, kind: str, seed: int, runs: Path) -> dict[str, float]:
     """Metrics of one run of the program below `runs`, found there, gone on with, or begun; transforms are shared."""
-    directory = runs / f"{options.data}-{kind}-{seed}"
+    directory = runs / "-".join([options.data, *options.override, kind, str(seed)])
     words = [f"data={options.data}", f"data.cases={options.images}", f"calibration.kind={kind}", "pictures=0"]
     words += [f"data.calibration={CALIBRATING}", f"output.root={runs}", f"seed={seed}", *options.override]
     words += [f"threads={options.threads}", *([f"data.root={options.root}"] if options.root else [])]
@@ -323,7 +329,9 @@ def main() -> None:
     options = parser.parse_args()
     options.sitk_images = options.images if options.sitk_images is None else options.sitk_images
     torch.set_num_threads(options.threads)
-    print(f"written to {write(f'rca-{options.mode}-{options.data}-cpu', modes[options.mode](options))}")
+    name, rows = f"rca-{options.mode}-{options.data}-cpu", modes[options.mode](options)
+    earlier = written_earlier(name, rows, KEYS) if options.mode == "accuracy" else []
+    print(f"written to {write(name, [*earlier, *rows])}")
 
 
 if __name__ == "__main__":

@@ -50,11 +50,6 @@ def schedule(config: RegistrationConfig, dims: int) -> Schedule:
     )
 
 
-def samples(config: RegistrationConfig, dims: int) -> int:
-    """Places along each axis at which a reference's voxel is asked for its label: `carrying.carry`."""
-    return config.samples or (1 if dims == 2 else 3)
-
-
 @dataclass(frozen=True, kw_only=True)
 class Seen:
     """What registration sees of an image (1, 1, ...), the weight of its voxels, its centre of mass (1, d), and a fingerprint."""

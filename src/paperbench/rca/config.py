@@ -158,9 +158,9 @@ class RegistrationConfig:
     whole images, null chooses by dimension."""
     stride: PositiveInt | None = None
     """A step of a B-spline level looks at every so-manieth voxel along each axis; null chooses by dimension."""
-    samples: PositiveInt | None = None
+    samples: PositiveInt = 1
     """Places along each axis at which a voxel of a reference is asked for its label where its neighbourhood is not of one, each by
-    nearest neighbour; most of them decide. 1 asks at its centre alone, null chooses by dimension: pictures 1, volumes 3."""
+    nearest neighbour; most of them decide. 1 asks at its centre alone; 3 suits thin structures whose masks are smooth."""
     choose_stiffness: tuple[NonNegativeFloat, ...] = ()
     """Values to choose from: the one whose predictions for degraded masks of the references, each left out in turn, are nearest."""
 

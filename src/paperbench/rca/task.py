@@ -14,7 +14,7 @@ from paperbench.engine.run import Run
 from paperbench.errors import ConfigError, DataError, EnvironmentError_
 from paperbench.rca import drawing, folders, generated, known, records, selection, sitk, tables
 from paperbench.rca.aggregation import NONE, Prediction, Rule, calibrate, predict
-from paperbench.rca.atlas import Atlas, samples, schedule
+from paperbench.rca.atlas import Atlas, schedule
 from paperbench.rca.cases import RECORDED, Case, Material, Picture, reason
 from paperbench.rca.classifier import ReverseClassifier
 from paperbench.rca.cnn import CnnClassifier
@@ -124,14 +124,13 @@ def build(config: RcaEstimate, material: Material, run: Run, stiffness: float | 
             return ForestClassifier(seed=config.seed)
         case "cnn":
             return CnnClassifier(seed=config.seed, steps=config.cnn_steps, device=run.device)
-    dims = material.references[0].image.ndim
-    levels = schedule(config.registration, dims)
+    levels = schedule(config.registration, material.references[0].image.ndim)
     levels = levels if stiffness is None else replace(levels, stiffness=stiffness)
     folder = store_folder(config)
     store = None if folder is None else TransformStore(folder, levels)
     if store is not None:
         run.ranks.on_main(store.check)
-    asked = samples(config.registration, dims)
+    asked = config.registration.samples
     return Atlas(levels, labels=material.labels, samples=asked, device=run.device, store=store)
 
 

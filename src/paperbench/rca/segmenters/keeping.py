@@ -28,7 +28,7 @@ from paperbench.rca.segmenters import making
 from paperbench.rca.segmenters.config import MultiAtlasModel, SegmenterModel
 from paperbench.rca.segmenters.handing_over import PREDICTIONS
 from paperbench.rca.segmenters.masks import MaskFolder
-from paperbench.rca.segmenters.multi_atlas import levels_for, samples_for
+from paperbench.rca.segmenters.multi_atlas import levels_for
 from paperbench.rca.segmenters.shares import Shares
 
 FORMAT: Final = 1
@@ -47,7 +47,7 @@ def recipe(model: SegmenterModel, data: DataConfig, shares: Shares, run: Run) ->
         "data": asdict(data),
         "seed": run.seed,
         "machine": [run.device.type, run.precision, threads],
-        "registration": [transforms_of.VERSION, asdict(levels_for(shares)), samples_for(shares)] if registers else [],
+        "registration": [transforms_of.VERSION, asdict(levels_for(shares))] if registers else [],
     }
 
 

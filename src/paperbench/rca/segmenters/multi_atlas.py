@@ -16,7 +16,7 @@ from torch import Tensor
 
 from paperbench.engine.run import Run
 from paperbench.errors import DataError
-from paperbench.rca.atlas import Atlas, samples, schedule
+from paperbench.rca.atlas import Atlas, schedule
 from paperbench.rca.cases import Picture
 from paperbench.rca.config import RegistrationConfig
 from paperbench.rca.labels import narrow
@@ -70,7 +70,7 @@ class MultiAtlasSegmenter:
     def _atlas(self, shares: Shares, run: Run) -> Atlas:
         levels = levels_for(shares)
         store = None if self.transforms is None else TransformStore(self.transforms, levels)
-        return Atlas(levels, labels=shares.source.labels, samples=samples_for(shares), device=run.device, store=store)
+        return Atlas(levels, device=run.device, store=store)
 
     def _ranking(self, shares: Shares, targets: dict[int, Picture]) -> dict[int, list[str]]:
         """Names of the atlases of each image, the most alike first."""
@@ -97,13 +97,4 @@ class MultiAtlasSegmenter:
 
 def levels_for(shares: Shares) -> Schedule:
     """The registration's levels, those that suit the dimensions of the images."""
-    return schedule(RegistrationConfig(), _dims(shares))
-
-
-def samples_for(shares: Shares) -> int:
-    """Places along each axis at which an image's voxel is asked for its label, as suits the dimensions."""
-    return samples(RegistrationConfig(), _dims(shares))
-
-
-def _dims(shares: Shares) -> int:
-    return shares.read(shares.training[0]).image.ndim
+    return schedule(RegistrationConfig(), shares.read(shares.training[0]).image.ndim)
