@@ -326,7 +326,7 @@ def main() -> None:
     )
     parser.add_argument("--threads", type=int, default=os.cpu_count(), help="of torch")
     parser.add_argument("override", nargs="*", help="of `accuracy`'s experiment, such as classifier=forest")
-    options = parser.parse_args()
+    options = parser.parse_intermixed_args()  # overrides may stand behind the options
     options.sitk_images = options.images if options.sitk_images is None else options.sitk_images
     torch.set_num_threads(options.threads)
     name, rows = f"rca-{options.mode}-{options.data}-cpu", modes[options.mode](options)
