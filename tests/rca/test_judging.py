@@ -44,7 +44,9 @@ def test_a_perfect_mask_with_its_own_image_among_the_references_scores_one() -> 
     case = replace(own, name="case", masks={"s": own.truth})
     still = Schedule(affine=((2, 1),), bspline=(), stiffness=0.0)
     assert min(best(judge(case, [*REFERENCES, own], fast(), LABELS, ["dsc"]))) > 0.97
-    assert min(best(judge(case, [own], Atlas(replace(still, affine=())), LABELS, ["dsc"]))) == 1.0
+    for asked in (1, 3):
+        atlas = Atlas(replace(still, affine=()), labels=LABELS, samples=asked)
+        assert min(best(judge(case, [own], atlas, LABELS, ["dsc"]))) == 1.0
 
 
 def test_the_prediction_falls_as_the_mask_gets_worse() -> None:
@@ -74,8 +76,13 @@ def test_permuting_labels_permutes_the_result() -> None:
     assert len(first) == 10
 
 
+LOCAL = partial(Atlas, replace(FAST, contrast=0.0, window=2.0), labels=LABELS, samples=3)
+"""Correlation around every voxel, and 27 (in the plane 9) places of a reference's voxel asked."""
+
+
+@pytest.mark.parametrize("fast", [fast, LOCAL])
 @pytest.mark.parametrize("shape", [(40, 40), (28, 26, 24)])
-def test_scores_depend_on_neither_order_nor_batching_nor_company(shape: tuple[int, ...]) -> None:
+def test_scores_depend_on_neither_order_nor_batching_nor_company(shape: tuple[int, ...], fast: partial[Atlas]) -> None:
     references = [picture(k, shape=shape) for k in range(4)]
     case = picture(9, shape=shape, masks=2)
     whole = scores(judge(case, references, fast(), LABELS, ["dsc", "hd"]))
