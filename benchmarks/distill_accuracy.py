@@ -24,7 +24,6 @@ trained side by side share them, and `side_by_side` says how many did. On a busy
 from __future__ import annotations
 
 import argparse
-import csv
 import json
 import subprocess
 import sys
@@ -34,7 +33,7 @@ from pathlib import Path
 from statistics import mean
 from typing import Any
 
-from benchmarks.common import RESULTS, machine, machine_of, write
+from benchmarks.common import machine, machine_of, write, written_earlier
 
 NAME = "distill-accuracy"
 THREE_NETS = ("teacher", "baseline", "distilled")
@@ -242,15 +241,6 @@ def _numbers(found: Sequence[Results], metric: str) -> dict[str, Any]:
     }
 
 
-def kept(name: str, parts: Sequence[str]) -> list[Row]:
-    """Rows of an earlier CSV that belong to other parts."""
-    path = RESULTS / f"{name}.csv"
-    if not path.is_file():
-        return []
-    with path.open(newline="", encoding="utf-8") as file:
-        return [row for row in csv.DictReader(file) if row["part"] not in parts]
-
-
 def main(arguments: Sequence[str] | None = None) -> None:
     """Writes `results/distill-accuracy-<device>.csv` after every case."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -266,8 +256,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     for case in CASES:
         if case.part in args.parts:
             made += rows_of(case, runs_of(case, args), args)
-            done = {row["part"] for row in made}
-            order = sorted([*kept(name, tuple(done)), *made], key=lambda row: PARTS.index(row["part"]))
+            order = sorted([*written_earlier(name, made, ("part",)), *made], key=lambda row: PARTS.index(row["part"]))
             print(write(name, order), case.part, case.what, flush=True)
 
 

@@ -26,7 +26,11 @@ class ImmediateCheck:
 
     def allows(self, losses: dict[str, torch.Tensor], norm: torch.Tensor) -> bool:
         """Whether the losses and the norm of the gradient of this rank are finite."""
-        return all(math.isfinite(value.item()) for value in (*losses.values(), norm))
+        values = (*losses.values(), norm)
+        if norm.device.type == "cpu":
+            return all(math.isfinite(value.item()) for value in values)
+        # Elsewhere every look waits for the device: one for all of them.
+        return bool(torch.isfinite(torch.stack([value.detach().float() for value in values])).all())
 
 
 class DeferredCheck:

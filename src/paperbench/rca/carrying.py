@@ -34,9 +34,8 @@ def carry(maps: Tensor, grid: Tensor, *, labels: Labels | None = None, samples: 
         raise ValueError(f"samples={samples}: a vote needs to know the labels")
     edges = uneven(drawn)
     flat = maps.flatten(1)
-    padded = torch.cat(
-        [flat, flat.new_zeros(len(flat), 1)], dim=1
-    )  # one place more than the image has, and it is empty
+    # One place more than the image has, and it is empty.
+    padded = torch.cat([flat, flat.new_zeros(len(flat), 1)], dim=1)
     for voxels in edges.any(0).nonzero().split(PORTION):
         index, inside = nearest_index(within(grid, voxels, samples), shape)
         index = torch.where(inside, index, flat.shape[1])
