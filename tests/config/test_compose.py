@@ -33,6 +33,21 @@ def test_the_schedule_follows_from_recipe_scale_and_data() -> None:
     assert compose("faster-rcnn", ["scale=paper"]).config.model.backbone == "vgg16"
 
 
+@pytest.mark.parametrize(
+    ("overrides", "rate"),
+    [
+        ([], 1.0),
+        (["transform=tps"], 4.0),
+        (["transform=projective"], 1.0),
+        (["transform=tps", "model=st-fcn"], 1.0),
+        (["transform=tps", "scale=paper"], 1.0),
+        (["transform=tps", "model.localisation_lr=2"], 2.0),
+    ],
+)
+def test_a_schedules_value_may_follow_another_key(overrides: list[str], rate: float) -> None:
+    assert compose("stn-mnist", overrides).config.model.localisation_lr == rate
+
+
 def test_an_optimizer_replaces_the_schedules_own() -> None:
     assert compose("faster-rcnn").config.optim.name == "adamw"
 

@@ -202,6 +202,7 @@ def test_an_override_mends_a_files_value(conf: Path) -> None:
     [
         (f"{OWN}optim: {{lr: [3\n", "not YAML"),
         (f"{OWN}seed: ${{nothere}}\n", "Interpolation key 'nothere' not found"),
+        (f"{OWN}seed: ${{case:short}}\n", "missing 2 required positional arguments"),
         (
             "# @package _global_\ndefaults:\n  - faster-rcnn\n  - override /data: nothere\n",
             "Could not find 'data/nothere'",

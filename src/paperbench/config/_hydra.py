@@ -26,12 +26,21 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Glob, IntervalSweep, OverrideType, QuotedString, RangeSweep
 from hydra.errors import HydraException
 from hydra.types import RunMode
-from omegaconf import DictConfig, open_dict
+from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
 from paperbench.errors import ConfigError
 
 PRIMARY = "config"
+
+
+def _case(value: Any, cases: Mapping[Any, Any], otherwise: Any) -> Any:
+    """`${case:${oc.select:KEY},{A:1,B:2},0}` in a file: a default that depends on the value of another key, which need not be a
+    group. It stays live: the command line's KEY decides."""
+    return cases.get(value, otherwise)
+
+
+OmegaConf.register_new_resolver("case", _case, replace=True)
 
 
 @dataclass(frozen=True, kw_only=True)
