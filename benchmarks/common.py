@@ -65,15 +65,22 @@ def write(name: str, rows: Sequence[dict[str, Any]]) -> Path:
     return path
 
 
+def read(name: str) -> list[dict[str, str]]:
+    """The lines of `results/<name>.csv`; none if nobody has measured it yet."""
+    file = RESULTS / f"{name}.csv"
+    if not file.exists():
+        return []
+    with file.open(newline="", encoding="utf-8") as lines:
+        return list(csv.DictReader(lines))
+
+
 def written_earlier(name: str, rows: Sequence[dict[str, Any]], keys: Sequence[str]) -> list[dict[str, Any]]:
     """The lines of `results/<name>.csv` that none of `rows` replaces, by the columns `keys`: parts may be measured one at a time.
     A column that lines of an earlier day lack is empty in them."""
-    file = RESULTS / f"{name}.csv"
-    if not rows or not file.exists():
+    if not rows:
         return []
     replaced = {tuple(str(row[key]) for key in keys) for row in rows}
-    with file.open(newline="", encoding="utf-8") as lines:
-        earlier = [{column: line.get(column) or "" for column in rows[0]} for line in csv.DictReader(lines)]
+    earlier = [{column: line.get(column) or "" for column in rows[0]} for line in read(name)]
     return [line for line in earlier if tuple(line[key] for key in keys) not in replaced]
 
 

@@ -2,6 +2,7 @@
 
     uv run python -m benchmarks.stn_accuracy --data DIR                            all cells, three seeds
     uv run python -m benchmarks.stn_accuracy --data DIR --cells rts/st-cnn/affine r/cnn --seeds 0
+    uv run python -m benchmarks.stn_accuracy --table                               what is in the CSV, as a table over seeds
 
 A cell is DISTORTION/MODEL[/TRANSFORM[/KEY=VALUE]], the last a key of the model. Runs are kept below `--runs` and not made again:
 the command may be stopped and repeated, and the CSV holds whatever is done, of other calls too. Each run has the whole machine;
@@ -14,22 +15,25 @@ import argparse
 import json
 import subprocess
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from statistics import mean
 from typing import Any
 
-from benchmarks.common import machine_of, write, written_earlier
+from benchmarks.common import machine_of, read, write, written_earlier
 
+DISTORTIONS = ("rts", "r", "p", "e", "tc")
 PLAIN, TRANSFORMED = ("fcn", "cnn"), ("st-fcn", "st-cnn")
+TRANSFORMS = ("affine", "projective", "tps")
 CELLS = [
-    *(f"{distortion}/{model}" for distortion in ("rts", "r", "p", "e", "tc") for model in PLAIN),
-    *(f"{distortion}/{model}/affine" for distortion in ("rts", "r", "p", "e", "tc") for model in TRANSFORMED),
-    *(f"rts/{model}/{transform}" for transform in ("projective", "tps") for model in TRANSFORMED),
-    *(f"r/{model}/{transform}" for transform in ("projective", "tps") for model in TRANSFORMED),
-    "rts/dcn",
-    "tc/dcn",
-    "r/st-cnn/tps/localisation_lr=4",
+    *(f"{distortion}/{model}" for distortion in DISTORTIONS for model in PLAIN),
+    *(f"{distortion}/{model}/{kind}" for kind in TRANSFORMS for distortion in DISTORTIONS for model in TRANSFORMED),
+    *(f"{distortion}/dcn" for distortion in DISTORTIONS),
+    *(f"{distortion}/st-cnn/tps/localisation_lr=1" for distortion in ("rts", "r")),
 ]
+MODELS = ("fcn", "st-fcn", "cnn", "st-cnn", "dcn")
+SHOWN = ("r", "rts", "p", "e", "tc")
+"""Columns of the printed table, the paper's order; `MODELS` are its rows."""
 KEYS = ("distortion", "model", "transform", "settings", "seed")
 """Columns that tell one line from another."""
 
@@ -100,15 +104,35 @@ def place(row: dict[str, Any]) -> tuple[int, int]:
     return int(row["seed"]), CELLS.index(cell) if cell in CELLS else len(CELLS)
 
 
+def table(rows: Iterable[Mapping[str, str]]) -> list[str]:
+    """Lines of Markdown, a net each: for every distortion the mean error of its seeds in percent, lowest to highest."""
+    errors: dict[str, dict[str, list[float]]] = {}
+    seconds: dict[str, list[int]] = {}
+    for row in sorted(rows, key=lambda row: (MODELS.index(row["model"]), row["transform"], row["settings"])):
+        net = f"{row['model']} {row['transform']}".strip() + (f", `model.{row['settings']}`" if row["settings"] else "")
+        errors.setdefault(net, {}).setdefault(row["distortion"], []).append(float(row["error_percent"]))
+        seconds.setdefault(net, []).append(int(row["seconds"]))
+    lines = [f"| | {' | '.join(f'`{name}`' for name in SHOWN)} | seconds a run |", f"|{'---|' * (len(SHOWN) + 2)}"]
+    for net, found in errors.items():
+        cells = [f"{mean(e):.2f} ({min(e):.2f} to {max(e):.2f})" if (e := found.get(name)) else "" for name in SHOWN]
+        lines.append(f"| {net} | {' | '.join(cells)} | {min(seconds[net])} to {max(seconds[net])} |")
+    return lines
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """Writes `results/stn-accuracy-cpu.csv` after every run."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", required=True, help="folder that holds MNIST/raw")
+    asked = parser.add_mutually_exclusive_group(required=True)
+    asked.add_argument("--data", help="folder that holds MNIST/raw")
+    asked.add_argument("--table", action="store_true", help="print the CSV as a table over seeds, and make no run")
     parser.add_argument("--cells", nargs="+", default=CELLS)
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     parser.add_argument("--runs", type=Path, default=Path("outputs/benchmark-stn"))
     parser.add_argument("--threads", type=int, default=0, help="0 leaves torch's choice: all cores")
     options = parser.parse_args(arguments)
+    if options.table:
+        print(*table(read("stn-accuracy-cpu")), sep="\n")
+        return
     data = str(Path(options.data).absolute())
     for seed in options.seeds:
         for cell in options.cells:

@@ -63,7 +63,7 @@ def test_what_a_call_did_not_make_stays_in_the_table(tmp_path: Path, monkeypatch
     [
         ("r/cnn", ("r", "cnn", "", "")),
         ("rts/st-cnn/tps", ("rts", "st-cnn", "tps", "")),
-        ("r/st-cnn/tps/localisation_lr=4", ("r", "st-cnn", "tps", "localisation_lr=4")),
+        ("r/st-cnn/tps/localisation_lr=1", ("r", "st-cnn", "tps", "localisation_lr=1")),
     ],
 )
 def test_a_cell_is_taken_apart(cell: str, wanted: tuple[str, ...]) -> None:
@@ -74,10 +74,31 @@ def test_lines_stand_by_seed_and_in_the_order_of_the_cells() -> None:
     lines = [
         {"distortion": d, "model": m, "transform": t, "settings": s, "seed": seed}
         for d, m, t, s, seed in (
-            ("r", "st-cnn", "tps", "localisation_lr=4", "0"), ("r", "cnn", "", "", 1), ("rts", "fcn", "", "", "0"),
+            ("r", "st-cnn", "tps", "localisation_lr=1", "0"), ("r", "cnn", "", "", 1), ("rts", "fcn", "", "", "0"),
         )
     ]  # fmt: skip
     assert [line["model"] for line in sorted(lines, key=stn_accuracy.place)] == ["fcn", "st-cnn", "cnn"]
+
+
+def test_a_table_is_the_mean_over_seeds() -> None:
+    rows = [
+        {"distortion": d, "model": m, "transform": t, "settings": s, "error_percent": error, "seconds": seconds}
+        for d, m, t, s, error, seconds in (
+            ("rts", "st-cnn", "tps", "localisation_lr=1", "1.5", "9"),
+            ("r", "cnn", "", "", "2.00", "7"),
+            ("r", "cnn", "", "", "2.50", "5"),
+        )
+    ]
+
+    assert stn_accuracy.table(rows)[2:] == [
+        "| cnn | 2.25 (2.00 to 2.50) |  |  |  |  | 5 to 7 |",
+        "| st-cnn tps, `model.localisation_lr=1` |  | 1.50 (1.50 to 1.50) |  |  |  | 9 to 9 |",
+    ]
+
+
+def test_the_document_shows_the_table_of_the_csv() -> None:
+    shown = (common.RESULTS.parents[1] / "docs/stn.md").read_text(encoding="utf-8").splitlines()
+    assert set(stn_accuracy.table(common.read("stn-accuracy-cpu"))) <= set(shown)
 
 
 def test_a_row_over_seeds_names_every_commit_its_runs_were_made_from(tmp_path: Path) -> None:
