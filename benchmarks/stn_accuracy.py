@@ -22,18 +22,18 @@ from typing import Any
 
 from benchmarks.common import machine_of, read, write, written_earlier
 
-DISTORTIONS = ("rts", "r", "p", "e", "tc")
+DISTORTIONS = ("r", "rts", "p", "e", "tc")
+"""The paper's order, which is the table's."""
 PLAIN, TRANSFORMED = ("fcn", "cnn"), ("st-fcn", "st-cnn")
 TRANSFORMS = ("affine", "projective", "tps")
 CELLS = [
     *(f"{distortion}/{model}" for distortion in DISTORTIONS for model in PLAIN),
     *(f"{distortion}/{model}/{kind}" for kind in TRANSFORMS for distortion in DISTORTIONS for model in TRANSFORMED),
     *(f"{distortion}/dcn" for distortion in DISTORTIONS),
-    *(f"{distortion}/st-cnn/tps/localisation_lr=1" for distortion in ("rts", "r")),
+    *(f"{distortion}/st-cnn/tps/localisation_lr=1" for distortion in ("r", "rts")),
 ]
 MODELS = ("fcn", "st-fcn", "cnn", "st-cnn", "dcn")
-SHOWN = ("r", "rts", "p", "e", "tc")
-"""Columns of the printed table, the paper's order; `MODELS` are its rows."""
+"""Rows of the printed table."""
 KEYS = ("distortion", "model", "transform", "settings", "seed")
 """Columns that tell one line from another."""
 
@@ -112,9 +112,14 @@ def table(rows: Iterable[Mapping[str, str]]) -> list[str]:
         net = f"{row['model']} {row['transform']}".strip() + (f", `model.{row['settings']}`" if row["settings"] else "")
         errors.setdefault(net, {}).setdefault(row["distortion"], []).append(float(row["error_percent"]))
         seconds.setdefault(net, []).append(int(row["seconds"]))
-    lines = [f"| | {' | '.join(f'`{name}`' for name in SHOWN)} | seconds a run |", f"|{'---|' * (len(SHOWN) + 2)}"]
+    lines = [
+        f"| | {' | '.join(f'`{name}`' for name in DISTORTIONS)} | seconds a run |",
+        f"|{'---|' * (len(DISTORTIONS) + 2)}",
+    ]
     for net, found in errors.items():
-        cells = [f"{mean(e):.2f} ({min(e):.2f} to {max(e):.2f})" if (e := found.get(name)) else "" for name in SHOWN]
+        cells = [
+            f"{mean(e):.2f} ({min(e):.2f} to {max(e):.2f})" if (e := found.get(name)) else "" for name in DISTORTIONS
+        ]
         lines.append(f"| {net} | {' | '.join(cells)} | {min(seconds[net])} to {max(seconds[net])} |")
     return lines
 
