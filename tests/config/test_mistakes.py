@@ -202,7 +202,8 @@ def test_an_override_mends_a_files_value(conf: Path) -> None:
     [
         (f"{OWN}optim: {{lr: [3\n", "not YAML"),
         (f"{OWN}seed: ${{nothere}}\n", "Interpolation key 'nothere' not found"),
-        (f"{OWN}seed: ${{case:short}}\n", "missing 2 required positional arguments"),
+        (f"{OWN}seed: ${{case:short}}\n", "case takes a value, the cases and"),
+        (f"{OWN}seed: ${{case:short,1,2}}\n", "case takes a value, the cases and"),
         (
             "# @package _global_\ndefaults:\n  - faster-rcnn\n  - override /data: nothere\n",
             "Could not find 'data/nothere'",

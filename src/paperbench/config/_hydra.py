@@ -34,9 +34,12 @@ from paperbench.errors import ConfigError
 PRIMARY = "config"
 
 
-def _case(value: Any, cases: Mapping[Any, Any], otherwise: Any) -> Any:
+def _case(*given: Any) -> Any:
     """`${case:${oc.select:KEY},{A:1,B:2},0}` in a file: a default that depends on the value of another key, which need not be a
     group. It stays live: the command line's KEY decides."""
+    if len(given) != 3 or not isinstance(given[1], Mapping):
+        raise ValueError("case takes a value, the cases and what holds otherwise: ${case:${oc.select:KEY},{A:1,B:2},0}")
+    value, cases, otherwise = given
     return cases.get(value, otherwise)
 
 
