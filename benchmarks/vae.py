@@ -50,7 +50,7 @@ from paperbench.engine import device as devices
 from paperbench.engine import metriclog
 from paperbench.engine.checkpoints import CheckpointStore
 from paperbench.engine.metriclog import MetricLog
-from paperbench.engine.products import fast_products
+from paperbench.engine.onednn import fast_products
 from paperbench.engine.ranks import Ranks
 from paperbench.engine.reporter import SilentReporter
 from paperbench.engine.run import Run

@@ -8,6 +8,7 @@ files in `conf/`; neither the command line nor the engine changes.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 from paperbench.papers import PAPERS as PAPERS
 from paperbench.papers import PaperSpec as PaperSpec
@@ -71,6 +72,24 @@ class DatasetSpec:
     homepage: str
     checker: str
     archives: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class MetricSpec:
+    """One metric of `results.json`, or several whose names follow a pattern.
+
+    `name` is the metric's name, or an `fnmatch` pattern (`*/test/errors`). `unit` stands behind a value (`%`, `nats`, `s`; empty
+    for a plain number), `format` is a format specification for the value (`.1f`). `direction` says which values are better;
+    `none` for a quantity of which that cannot be said. `headline`: worth a line when a run ends. The order of a package's
+    metrics is the order in which they are shown.
+    """
+
+    name: str
+    meaning: str
+    unit: str = ""
+    direction: Literal["higher", "lower", "none"] = "none"
+    format: str = ".4g"
+    headline: bool = False
 
 
 TASKS: dict[str, TaskSpec] = {

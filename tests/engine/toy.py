@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from paperbench import catalog
 from paperbench.catalog import TaskSpec
-from paperbench.config.schema import STRICT, NonNegativeFloat, NonNegativeInt, PositiveInt, TrainConfig
+from paperbench.config.schema import NonNegativeFloat, NonNegativeInt, PositiveInt, TrainConfig
 from paperbench.engine import checkpoints, metriclog
 from paperbench.engine.optim import build_optimizer, lr_factor
 from paperbench.engine.order import BatchKey, EpochOrder
@@ -46,8 +46,6 @@ SIGNALS = {"term": signal.SIGTERM, "int": signal.SIGINT, "usr1": signal.SIGUSR1}
 
 @dataclass(kw_only=True)
 class ToyConfig(TrainConfig):
-    __pydantic_config__ = STRICT
-
     length: PositiveInt = 12
     width: PositiveInt = 8
     plain: bool = False

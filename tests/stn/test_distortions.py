@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from paperbench.data.classification import ImageSet
-from paperbench.engine.noise import uniform
+from paperbench.engine.counter_rng import uniform
 from paperbench.engine.order import EpochOrder
 from paperbench.stn import distortions
 from paperbench.stn.distortions import SIDE, Cluttered, quadrilateral_to_square

@@ -15,7 +15,7 @@ from pathlib import Path
 import torch
 
 from paperbench.catalog import TaskSpec
-from paperbench.config.schema import STRICT, RunConfig
+from paperbench.config.schema import RunConfig
 from paperbench.engine.run import Run
 from paperbench.errors import DiskFullError
 
@@ -36,8 +36,6 @@ catalog.TASKS["reckless"] = catalog.TaskSpec(
 
 @dataclass(kw_only=True)
 class RecklessConfig(RunConfig):
-    __pydantic_config__ = STRICT
-
     act: str = "fine"
     """`fine`, `raise`, `exit`, `kill`, `segfault`, `full`, or `wait` until it is asked to stop."""
 

@@ -21,7 +21,7 @@ from paperbench.config.compose import Composed, compose
 from paperbench.config.difference import difference
 from paperbench.config.paths import short
 from paperbench.config.validate import dump, load_file, schema_of, validate
-from paperbench.engine import hosts
+from paperbench.engine import torchrun
 from paperbench.engine.reporter import Reporter, SilentReporter
 from paperbench.engine.rundir import DONE
 from paperbench.errors import EXIT_STOPPED, ConfigError
@@ -142,7 +142,7 @@ def start(verb: str, experiment: str, overrides: list[str] | None, options: RunO
     options = _as_torchrun_has_it(options, overrides)
     composed = compose_for(verb, experiment, overrides, options)
     if options.dry_run:
-        if hosts.rank() == 0:
+        if torchrun.rank() == 0:
             _print_plan(composed, options)
         return
     from paperbench.engine import launch
@@ -176,19 +176,19 @@ def resume(run: Path, *, json_output: bool) -> None:
 
 def _as_torchrun_has_it(options: RunOptions, overrides: list[str] | None) -> RunOptions:
     """With `nproc` as torchrun has it, where torchrun started this process and nothing else is said."""
-    if not hosts.under_torchrun():
+    if not torchrun.under_torchrun():
         return options
     # DDP on a CPU is told to expect unused parameters (see `trainer`) and would remark that there are none.
     os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
     said = options.nproc is not None or any(text.lstrip("+").startswith("nproc=") for text in overrides or ())
-    return options if said else replace(options, nproc=hosts.processes())
+    return options if said else replace(options, nproc=torchrun.processes())
 
 
 def _reporter(json_output: bool) -> Reporter:
     """Of several processes that torchrun started, the first alone speaks."""
     from paperbench.cli.display import make_reporter
 
-    return make_reporter(json_output=json_output) if hosts.rank() == 0 else SilentReporter()
+    return make_reporter(json_output=json_output) if torchrun.rank() == 0 else SilentReporter()
 
 
 def _worker_reporter(json_output: bool) -> tuple[str, dict[str, Any]]:
@@ -208,7 +208,7 @@ def _run_directory(run: Path) -> Path:
 
 def _finish(outcome: Outcome, *, json_output: bool) -> None:
     """The results for a program that reads them, and the exit code."""
-    if hosts.rank() > 0:
+    if torchrun.rank() > 0:
         pass
     elif json_output:
         results = outcome.results or {"status": outcome.status, "message": outcome.message}

@@ -12,7 +12,7 @@ from typing import Annotated, Literal
 from pydantic import ConfigDict, Field
 
 STRICT = ConfigDict(extra="forbid", validate_default=True, allow_inf_nan=False)
-"""Every schema carries this as `__pydantic_config__`: unknown keys are mistakes, and so are NaN and infinity."""
+"""Unknown keys are mistakes, and so are NaN and infinity."""
 
 PositiveInt = Annotated[int, Field(gt=0)]
 NonNegativeInt = Annotated[int, Field(ge=0)]
@@ -21,20 +21,22 @@ NonNegativeFloat = Annotated[float, Field(ge=0)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
 
 
-@dataclass(kw_only=True)
-class OutputConfig:
-    """Where runs are written."""
+class Schema:
+    """Base of every section of a configuration: a plain dataclass that pydantic validates strictly."""
 
     __pydantic_config__ = STRICT
+
+
+@dataclass(kw_only=True)
+class OutputConfig(Schema):
+    """Where runs are written."""
 
     root: str = "outputs"
 
 
 @dataclass(kw_only=True)
-class RunConfig:
+class RunConfig(Schema):
     """What every run has, whatever its task."""
-
-    __pydantic_config__ = STRICT
 
     experiment: str = ""
     task: str = ""
@@ -56,10 +58,8 @@ class RunConfig:
 
 
 @dataclass(kw_only=True)
-class OptimConfig:
+class OptimConfig(Schema):
     """Optimizer and learning-rate schedule; the rate is a pure function of the step."""
-
-    __pydantic_config__ = STRICT
 
     name: Literal["adamw", "sgd", "adagrad"] = "sgd"
     lr: PositiveFloat = 1e-3
@@ -77,10 +77,8 @@ class OptimConfig:
 
 
 @dataclass(kw_only=True)
-class LoopConfig:
+class LoopConfig(Schema):
     """How long to train and how often to write down what happens."""
-
-    __pydantic_config__ = STRICT
 
     samples: PositiveInt = 1000
     """Training samples seen in all; steps = ceil(samples / batch_size)."""
@@ -99,8 +97,6 @@ class LoopConfig:
 @dataclass(kw_only=True)
 class TrainConfig(RunConfig):
     """What every training run has."""
-
-    __pydantic_config__ = STRICT
 
     optim: OptimConfig = field(default_factory=OptimConfig)
     train: LoopConfig = field(default_factory=LoopConfig)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from paperbench.config.schema import STRICT, NonNegativeInt
+from paperbench.config.schema import NonNegativeInt, Schema
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -34,10 +34,8 @@ class ImageSet:
 
 
 @dataclass(kw_only=True)
-class ImageSetConfig:
+class ImageSetConfig(Schema):
     """What every set of labelled images has."""
-
-    __pydantic_config__ = STRICT
 
     max_train_images: NonNegativeInt = 0
     """Use only the first images of the training split; 0 is all of them."""
@@ -48,16 +46,12 @@ class ImageSetConfig:
 class DigitsData(ImageSetConfig):
     """scikit-learn's handwritten digits, enlarged to 28x28; nothing is read from a data folder."""
 
-    __pydantic_config__ = STRICT
-
     name: Literal["digits"] = "digits"
 
 
 @dataclass(kw_only=True)
 class MnistData(ImageSetConfig):
     """MNIST in torchvision's layout: `MNIST/raw/*-ubyte`, with or without `.gz`."""
-
-    __pydantic_config__ = STRICT
 
     name: Literal["mnist"] = "mnist"
     root: str | None = None

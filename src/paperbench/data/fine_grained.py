@@ -7,16 +7,14 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from paperbench.config.schema import STRICT, NonNegativeInt, PositiveInt
+from paperbench.config.schema import NonNegativeInt, PositiveInt, Schema
 
 Side = Annotated[int, Field(ge=32)]
 
 
 @dataclass(kw_only=True)
-class FineGrainedConfig:
+class FineGrainedConfig(Schema):
     """What every such data set has."""
-
-    __pydantic_config__ = STRICT
 
     size: Side = 448
     """Side of the inputs in pixels. Images are kept an eighth larger, for random crops in training."""
@@ -29,8 +27,6 @@ class FineGrainedConfig:
 class CubData(FineGrainedConfig):
     """Caltech-UCSD Birds-200-2011: `CUB_200_2011` as the archive unpacks."""
 
-    __pydantic_config__ = STRICT
-
     name: Literal["cub"] = "cub"
     root: str | None = None
 
@@ -38,8 +34,6 @@ class CubData(FineGrainedConfig):
 @dataclass(kw_only=True)
 class PartsData(FineGrainedConfig):
     """Generated images whose class is told by two small parts in different places; nothing is read from a data folder."""
-
-    __pydantic_config__ = STRICT
 
     name: Literal["parts"] = "parts"
     train_images: PositiveInt = 3000

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Final, Literal
 
 from pydantic import Field
 
-from paperbench.config.schema import STRICT, NonNegativeFloat, NonNegativeInt, PositiveInt
+from paperbench.config.schema import NonNegativeFloat, NonNegativeInt, PositiveInt, Schema
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -42,10 +42,8 @@ def usual_context(size: int) -> float:
 
 
 @dataclass(kw_only=True)
-class NumbersConfig:
+class NumbersConfig(Schema):
     """What every set of numbers has."""
-
-    __pydantic_config__ = STRICT
 
     size: Side = 64
     """Side of the images in pixels."""
@@ -58,8 +56,6 @@ class NumbersConfig:
 class GeneratedNumbers(NumbersConfig):
     """House numbers made of handwritten digits; nothing is read from a data folder."""
 
-    __pydantic_config__ = STRICT
-
     name: Literal["numbers"] = "numbers"
     train_images: PositiveInt = 8000
     test_images: PositiveInt = 1000
@@ -70,8 +66,6 @@ class GeneratedNumbers(NumbersConfig):
 @dataclass(kw_only=True)
 class SvhnData(NumbersConfig):
     """Street View House Numbers, full numbers: `svhn/{train,extra,test}` with their PNG files and `digitStruct.mat`."""
-
-    __pydantic_config__ = STRICT
 
     name: Literal["svhn"] = "svhn"
     root: str | None = None

@@ -11,7 +11,6 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from paperbench.config.schema import (
-    STRICT,
     Fraction,
     LoopConfig,
     NonNegativeInt,
@@ -19,6 +18,7 @@ from paperbench.config.schema import (
     PositiveFloat,
     PositiveInt,
     RunConfig,
+    Schema,
     TrainConfig,
 )
 from paperbench.detection.model_config import FasterRCNNModel
@@ -31,10 +31,8 @@ OnBadBox = Literal["error", "drop"]
 
 
 @dataclass(kw_only=True)
-class ImageConfig:
+class ImageConfig(Schema):
     """What every detection data set has."""
-
-    __pydantic_config__ = STRICT
 
     short_side: PositiveInt = 600
     """Images are resized to this short side, unless the long one would pass `max_side` (section 3.3)."""
@@ -54,8 +52,6 @@ class ImageConfig:
 class ShapesData(ImageConfig):
     """Generated scenes; nothing is read from disk."""
 
-    __pydantic_config__ = STRICT
-
     name: Literal["shapes"] = "shapes"
     size: Annotated[int, Field(ge=32)] = 160
     """Side of a scene in pixels."""
@@ -71,8 +67,6 @@ class ShapesData(ImageConfig):
 @dataclass(kw_only=True)
 class VocData(ImageConfig):
     """A PASCAL VOC devkit, or a folder laid out like one."""
-
-    __pydantic_config__ = STRICT
 
     name: Literal["voc"] = "voc"
     root: str | None = None
@@ -90,8 +84,6 @@ class VocData(ImageConfig):
 class CocoData(ImageConfig):
     """COCO's layout: `annotations/instances_<split>.json` and a folder of images per split."""
 
-    __pydantic_config__ = STRICT
-
     name: Literal["coco"] = "coco"
     root: str | None = None
     train_split: str = "train2017"
@@ -101,8 +93,6 @@ class CocoData(ImageConfig):
 @dataclass(kw_only=True)
 class PennFudanData(ImageConfig):
     """Penn-Fudan pedestrians, 170 images; the last `test_images` of a fixed shuffle are held back."""
-
-    __pydantic_config__ = STRICT
 
     name: Literal["pennfudan"] = "pennfudan"
     root: str | None = None
@@ -121,10 +111,8 @@ ModelConfig = Annotated[
 
 
 @dataclass(kw_only=True)
-class AlternationConfig:
+class AlternationConfig(Schema):
     """`train.schedule=alternating`: four steps with shared convolutions, the first two of them without (section 3.2)."""
-
-    __pydantic_config__ = STRICT
 
     samples: NonNegativeInt = 0
     """Training images seen in each step that trains the detector; 0 takes `train.samples`."""
@@ -142,8 +130,6 @@ class AlternationConfig:
 class DetectLoop(LoopConfig):
     """How long to train a detector, and in which order its parts."""
 
-    __pydantic_config__ = STRICT
-
     schedule: Literal["joint", "alternating"] = "joint"
     """`joint`: approximate joint training; `alternating`: proposals and detector in turn, as in the paper's experiments."""
     alternation: AlternationConfig = field(default_factory=AlternationConfig)
@@ -153,10 +139,8 @@ class DetectLoop(LoopConfig):
 
 
 @dataclass(kw_only=True)
-class EvaluationConfig:
+class EvaluationConfig(Schema):
     """How detections are made and scored."""
-
-    __pydantic_config__ = STRICT
 
     batch_size: PositiveInt = 4
     sheet_images: NonNegativeInt = 12
@@ -182,8 +166,6 @@ class EvaluationConfig:
 class DetectTrain(TrainConfig):
     """Task `detect-train`."""
 
-    __pydantic_config__ = STRICT
-
     data: DataConfig = field(default_factory=ShapesData)
     model: ModelConfig = field(default_factory=FasterRCNNModel)
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
@@ -194,8 +176,6 @@ class DetectTrain(TrainConfig):
 class DetectEval(DetectTrain):
     """Task `detect-eval` on a trained run: its own configuration, with what the command line changes."""
 
-    __pydantic_config__ = STRICT
-
     checkpoint: str = ""
     """Run directory, or a checkpoint file below one."""
 
@@ -203,8 +183,6 @@ class DetectEval(DetectTrain):
 @dataclass(kw_only=True)
 class ScoreFiles(RunConfig):
     """Task `detect-score`: ground truth and detections from files alone, no model."""
-
-    __pydantic_config__ = STRICT
 
     format: Literal["voc", "coco"] = "voc"
     gt: str = ""

@@ -10,14 +10,12 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from paperbench.config.schema import STRICT, Fraction, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
+from paperbench.config.schema import Fraction, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, Schema
 
 
 @dataclass(kw_only=True)
-class AnchorConfig:
+class AnchorConfig(Schema):
     """Section 3.1.1: 3 scales x 3 aspect ratios = 9 anchors a location."""
-
-    __pydantic_config__ = STRICT
 
     sizes: tuple[PositiveFloat, ...] = (128.0, 256.0, 512.0)
     """Square root of an anchor's area, in pixels of the resized image."""
@@ -26,10 +24,8 @@ class AnchorConfig:
 
 
 @dataclass(kw_only=True)
-class RpnConfig:
+class RpnConfig(Schema):
     """Region proposal network, section 3.1."""
-
-    __pydantic_config__ = STRICT
 
     channels: NonNegativeInt = 0
     """Of the 3x3 convolution; 0 takes the backbone's own (256 for ZF, 512 for VGG-16)."""
@@ -55,10 +51,8 @@ class RpnConfig:
 
 
 @dataclass(kw_only=True)
-class HeadConfig:
+class HeadConfig(Schema):
     """The Fast R-CNN detector on the proposals."""
-
-    __pydantic_config__ = STRICT
 
     rois: PositiveInt = 128
     positive_fraction: Fraction = 0.25
@@ -87,10 +81,8 @@ Backbones = Literal["small", "alexnet", "zf", "vgg16", "resnet50", "squeezenet1_
 
 
 @dataclass(kw_only=True)
-class BackboneModel:
+class BackboneModel(Schema):
     """The layers that every detector begins with."""
-
-    __pydantic_config__ = STRICT
 
     backbone: Backbones = "vgg16"
     weights: str | None = None
@@ -105,8 +97,6 @@ class BackboneModel:
 @dataclass(kw_only=True)
 class FasterRCNNModel(BackboneModel):
     """Backbone, region proposal network and detection head."""
-
-    __pydantic_config__ = STRICT
 
     name: Literal["faster-rcnn"] = "faster-rcnn"
     projection: NonNegativeInt = 0

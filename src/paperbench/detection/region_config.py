@@ -11,13 +11,13 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from paperbench.config.schema import (
-    STRICT,
     Fraction,
     NonNegativeFloat,
     NonNegativeInt,
     PositiveFloat,
     PositiveInt,
     RunConfig,
+    Schema,
     TrainConfig,
 )
 from paperbench.detection.config import DataConfig, ShapesData
@@ -27,10 +27,8 @@ from paperbench.detection.model_config import BackboneModel, HeadConfig
 
 
 @dataclass(kw_only=True)
-class SelectiveSearchConfig:
+class SelectiveSearchConfig(Schema):
     """Uijlings et al., IJCV 2013, in OpenCV's implementation."""
-
-    __pydantic_config__ = STRICT
 
     mode: Literal["single", "fast", "quality"] = "fast"
     """How many segmentations and similarities are combined: `fast` is what R-CNN and its successors use."""
@@ -41,10 +39,8 @@ class SelectiveSearchConfig:
 
 
 @dataclass(kw_only=True)
-class WindowsConfig:
+class WindowsConfig(Schema):
     """A regular grid of boxes, in random order: what proposals have to be better than."""
-
-    __pydantic_config__ = STRICT
 
     sizes: tuple[PositiveFloat, ...] = (0.15, 0.25, 0.4, 0.6, 0.9)
     """Square root of a window's area, as a share of the image's short side."""
@@ -55,10 +51,8 @@ class WindowsConfig:
 
 
 @dataclass(kw_only=True)
-class ProposalConfig:
+class ProposalConfig(Schema):
     """Where the boxes come from, and how many of them are used."""
-
-    __pydantic_config__ = STRICT
 
     method: Literal["selective-search", "sliding-windows", "rpn", "file"] = "selective-search"
     train_count: NonNegativeInt = 2000
@@ -81,8 +75,6 @@ class ProposalConfig:
 class Propose(RunConfig):
     """Task `detect-proposals`."""
 
-    __pydantic_config__ = STRICT
-
     data: DataConfig = field(default_factory=ShapesData)
     proposals: ProposalConfig = field(default_factory=ProposalConfig)
     splits: Annotated[tuple[Literal["train", "test"], ...], Field(min_length=1)] = ("train", "test")
@@ -95,10 +87,8 @@ Variant = Literal["no-boxes", "svd", "svm", "softmax"]
 
 
 @dataclass(kw_only=True)
-class SvmConfig:
+class SvmConfig(Schema):
     """Linear SVMs on the features of regions, one a class (R-CNN, section 2.3 and its code)."""
-
-    __pydantic_config__ = STRICT
 
     c: PositiveFloat = 1e-3
     negative_iou: Fraction = 0.3
@@ -115,10 +105,8 @@ class SvmConfig:
 
 
 @dataclass(kw_only=True)
-class RidgeConfig:
+class RidgeConfig(Schema):
     """Box regression on pooled features by ridge regression, one a class (R-CNN, appendix C)."""
-
-    __pydantic_config__ = STRICT
 
     weight: PositiveFloat = 1000.0
     """Lambda of the penalty, with features scaled to a mean norm of 20."""
@@ -132,8 +120,6 @@ class RidgeConfig:
 class RegionHeadConfig(HeadConfig):
     """With Fast R-CNN's regions: 64 of each of two images, background with an IoU of at least 0.1 (section 2.3)."""
 
-    __pydantic_config__ = STRICT
-
     rois: PositiveInt = 64
     negative_iou_low: Fraction = 0.1
 
@@ -141,8 +127,6 @@ class RegionHeadConfig(HeadConfig):
 @dataclass(kw_only=True)
 class RegionModel(BackboneModel):
     """What the three detectors share: a backbone, a head on pooled regions, and what is fitted on its features."""
-
-    __pydantic_config__ = STRICT
 
     projection: NonNegativeInt = 0
     """Channels of a 1x1 convolution after the backbone; 0 leaves its features as they are."""
@@ -163,8 +147,6 @@ class RegionModel(BackboneModel):
 class FastRCNNModel(RegionModel):
     """Fast R-CNN: features of the whole image, a pooled map for each region, one loss for classes and boxes."""
 
-    __pydantic_config__ = STRICT
-
     name: Literal["fast-rcnn"] = "fast-rcnn"
     head: RegionHeadConfig = field(default_factory=RegionHeadConfig)
 
@@ -172,8 +154,6 @@ class FastRCNNModel(RegionModel):
 @dataclass(kw_only=True)
 class SPPNetModel(RegionModel):
     """SPP-net (He et al., TPAMI 2015): fixed convolutions, a pyramid of pooled maps, SVMs and ridge regression on top."""
-
-    __pydantic_config__ = STRICT
 
     name: Literal["sppnet"] = "sppnet"
     head: RegionHeadConfig = field(default_factory=RegionHeadConfig)
@@ -191,8 +171,6 @@ class SPPNetModel(RegionModel):
 @dataclass(kw_only=True)
 class RCNNModel(RegionModel):
     """R-CNN (Girshick et al., CVPR 2014): each region is warped to one size and goes through the whole net by itself."""
-
-    __pydantic_config__ = STRICT
 
     name: Literal["rcnn"] = "rcnn"
     head: HeadConfig = field(default_factory=HeadConfig)
@@ -215,10 +193,8 @@ RegionModelConfig = Annotated[FastRCNNModel | SPPNetModel | RCNNModel, Field(dis
 
 
 @dataclass(kw_only=True)
-class RegionEvaluation:
+class RegionEvaluation(Schema):
     """How detections are made and scored."""
-
-    __pydantic_config__ = STRICT
 
     batch_size: PositiveInt = 4
     sheet_images: NonNegativeInt = 12
@@ -240,8 +216,6 @@ class RegionEvaluation:
 class RegionTrain(TrainConfig):
     """Task `region-train`."""
 
-    __pydantic_config__ = STRICT
-
     data: DataConfig = field(default_factory=ShapesData)
     proposals: ProposalConfig = field(default_factory=ProposalConfig)
     model: RegionModelConfig = field(default_factory=FastRCNNModel)
@@ -251,8 +225,6 @@ class RegionTrain(TrainConfig):
 @dataclass(kw_only=True)
 class RegionEval(RegionTrain):
     """Task `region-eval` on a trained run: its own configuration, with what the command line changes."""
-
-    __pydantic_config__ = STRICT
 
     checkpoint: str = ""
     """Run directory, or a checkpoint file below one."""

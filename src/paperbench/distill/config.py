@@ -11,12 +11,12 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field
 
 from paperbench.config.schema import (
-    STRICT,
     NonNegativeFloat,
     NonNegativeInt,
     OptimConfig,
     PositiveFloat,
     PositiveInt,
+    Schema,
     TrainConfig,
 )
 from paperbench.data.classification import DigitsData, ImageSetConfig, MnistData
@@ -39,8 +39,6 @@ def _several(value: Any) -> Any:
 class EmnistData(ImageSetConfig):
     """EMNIST in torchvision's layout: `EMNIST/raw/emnist-<split>-*-ubyte`, with or without `.gz`."""
 
-    __pydantic_config__ = STRICT
-
     name: Literal["emnist"] = "emnist"
     root: str | None = None
     split: Literal["balanced", "bymerge", "byclass", "letters", "digits", "mnist"] = "balanced"
@@ -50,8 +48,6 @@ class EmnistData(ImageSetConfig):
 class Cifar100Data(ImageSetConfig):
     """CIFAR-100 as its authors publish it for Python: `cifar-100-python/{train,test,meta}`."""
 
-    __pydantic_config__ = STRICT
-
     name: Literal["cifar100"] = "cifar100"
     root: str | None = None
 
@@ -59,8 +55,6 @@ class Cifar100Data(ImageSetConfig):
 @dataclass(kw_only=True)
 class DigitPairsData(ImageSetConfig):
     """Two different digits that overlap: 45 classes, many of them easily confused."""
-
-    __pydantic_config__ = STRICT
 
     name: Literal["digit-pairs"] = "digit-pairs"
     source: Literal["digits", "mnist"] = "digits"
@@ -79,10 +73,8 @@ DataConfig = Annotated[DigitsData | MnistData | EmnistData | Cifar100Data | Digi
 
 
 @dataclass(kw_only=True)
-class NetConfig:
+class NetConfig(Schema):
     """A net from an image to logits."""
-
-    __pydantic_config__ = STRICT
 
     name: Literal["mlp", "convnet"] = "mlp"
     """`mlp`: hidden layers of ReLUs. `convnet`: blocks of a 3x3 convolution, batch normalisation, ReLU and 2x2 max pooling."""
@@ -103,13 +95,11 @@ def _teacher_net() -> NetConfig:
 
 
 @dataclass(kw_only=True)
-class TeachingConfig:
+class TeachingConfig(Schema):
     """How a teacher is trained where none is given (section 3): dropout, constrained weights, jittered images.
 
     The paper refers to the dropout papers for the numbers: half of the hidden units, a fifth of the pixels, a squared norm of 15.
     """
-
-    __pydantic_config__ = STRICT
 
     net: NetConfig = field(default_factory=_teacher_net)
     optim: OptimConfig = field(default_factory=OptimConfig)
@@ -129,10 +119,8 @@ class TeachingConfig:
 
 
 @dataclass(kw_only=True)
-class TransferConfig:
+class TransferConfig(Schema):
     """The images that the student learns from; the teacher has seen all of the training set."""
-
-    __pydantic_config__ = STRICT
 
     omit: Annotated[tuple[ClassName, ...], BeforeValidator(_several)] = ()
     """Classes whose images the student does not see."""
@@ -145,10 +133,8 @@ class TransferConfig:
 
 
 @dataclass(kw_only=True)
-class ValidationConfig:
+class ValidationConfig(Schema):
     """Training images held back from students: what the bias of an omitted class and an early stop may be chosen on."""
-
-    __pydantic_config__ = STRICT
 
     fraction: Annotated[float, Field(ge=0, lt=1)] = 0.0
     """Of the training set, the same of every class; teachers see them. 0 holds none back."""
@@ -156,10 +142,8 @@ class ValidationConfig:
 
 
 @dataclass(kw_only=True)
-class BaselineConfig:
+class BaselineConfig(Schema):
     """The student trained on hard targets alone, which the distilled one is held against."""
-
-    __pydantic_config__ = STRICT
 
     train: bool = True
     images: Literal["all", "transfer"] = "all"
@@ -169,10 +153,8 @@ class BaselineConfig:
 
 
 @dataclass(kw_only=True)
-class EvaluationConfig:
+class EvaluationConfig(Schema):
     """How nets are scored; in float32."""
-
-    __pydantic_config__ = STRICT
 
     batch_size: PositiveInt = 1000
     examples: NonNegativeInt = 8
@@ -185,8 +167,6 @@ class EvaluationConfig:
 @dataclass(kw_only=True)
 class Distill(TrainConfig):
     """Task `distill`: teacher, baseline student, distilled student. `model`, `optim` and `train` are the students'."""
-
-    __pydantic_config__ = STRICT
 
     data: DataConfig = field(default_factory=DigitsData)
     model: NetConfig = field(default_factory=NetConfig)
@@ -212,10 +192,8 @@ class Distill(TrainConfig):
 
 
 @dataclass(kw_only=True)
-class ClusterConfig:
+class ClusterConfig(Schema):
     """The predictions that decide which classes are confusable; no label is used."""
-
-    __pydantic_config__ = STRICT
 
     fraction: Annotated[float, Field(gt=0, le=1)] = 1.0
     """Share of the training images that they are made for."""
@@ -225,10 +203,8 @@ class ClusterConfig:
 
 
 @dataclass(kw_only=True)
-class SpecialistConfig:
+class SpecialistConfig(Schema):
     """Specialists on classes that the generalist confuses (section 5)."""
-
-    __pydantic_config__ = STRICT
 
     count: PositiveInt = 8
     size: NonNegativeInt = 0
@@ -249,8 +225,6 @@ class SpecialistConfig:
 @dataclass(kw_only=True)
 class Specialists(TrainConfig):
     """Task `distill-specialists`. `model`, `optim` and `train` are the generalist's."""
-
-    __pydantic_config__ = STRICT
 
     data: DataConfig = field(default_factory=DigitPairsData)
     model: NetConfig = field(default_factory=NetConfig)

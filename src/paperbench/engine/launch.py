@@ -17,7 +17,7 @@ from typing import Any
 
 from paperbench import errors
 from paperbench.config.validate import dump, task_named, validate
-from paperbench.engine import hosts
+from paperbench.engine import torchrun
 from paperbench.engine.environment import ENV_ARGV
 from paperbench.engine.outcome import Outcome
 from paperbench.engine.prepared import settle
@@ -46,11 +46,11 @@ def start(
 
     With `nproc` > 1 the display is in rank 0, which inherits this process's streams and makes it from `worker_reporter`;
     without that, only the end is reported here. A failed run raises its error after recording it in the directory. In a process
-    that torchrun started itself, see `hosts.start`.
+    that torchrun started itself, see `torchrun.start`.
     """
     config = validate(task_named(resolved.get("task")), resolved)  # a mistake must not leave a directory behind
-    if hosts.under_torchrun():
-        return hosts.start(dump(config), run_dir=run_dir, reporter=reporter)
+    if torchrun.under_torchrun():
+        return torchrun.start(dump(config), run_dir=run_dir, reporter=reporter)
     root = str(resolved.get("output", {}).get("root", "outputs"))
     with StopFlag(on_abort=reporter.close) as stop:
         directory = RunDirectory.create(root, str(resolved.get("experiment", "")), resolved, run_dir)
@@ -63,8 +63,8 @@ def resume(run_dir: Path, reporter: Reporter, *, worker_reporter: WorkerReporter
     Of a run that is done the results are given again. Raises `ConfigError` when `run_dir` is no run and `RunLockedError`
     when another process is at work there.
     """
-    if hosts.under_torchrun():
-        return hosts.resume(run_dir, reporter=reporter)
+    if torchrun.under_torchrun():
+        return torchrun.resume(run_dir, reporter=reporter)
     directory = RunDirectory.open(run_dir)
     with StopFlag(on_abort=reporter.close) as stop:
         if directory.status().get("state") != DONE:

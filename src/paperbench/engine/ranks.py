@@ -11,8 +11,8 @@ from typing import Any, TypeVar, cast
 import torch
 import torch.distributed as dist
 
-from paperbench.engine.hosts import processes as world_size
-from paperbench.engine.hosts import rank, under_torchrun
+from paperbench.engine.torchrun import processes as world_size
+from paperbench.engine.torchrun import rank, under_torchrun
 
 __all__ = ["Ranks", "connected", "local_rank", "rank", "under_torchrun", "world_size"]
 

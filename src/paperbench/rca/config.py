@@ -8,7 +8,6 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field
 
 from paperbench.config.schema import (
-    STRICT,
     Fraction,
     NonNegativeFloat,
     NonNegativeInt,
@@ -16,6 +15,7 @@ from paperbench.config.schema import (
     PositiveFloat,
     PositiveInt,
     RunConfig,
+    Schema,
 )
 
 
@@ -34,11 +34,9 @@ OpenFraction = Annotated[float, Field(gt=0, lt=1)]
 
 
 @dataclass(kw_only=True)
-class LabelledData:
+class LabelledData(Schema):
     """A labelled set: some are references, some are judged, some calibrate, some teach; the masks to judge are made by
     `segmenters`."""
-
-    __pydantic_config__ = STRICT
 
     references: PositiveInt = 8
     cases: PositiveInt = 24
@@ -55,8 +53,6 @@ class LabelledData:
 class PhantomData(LabelledData):
     """Generated bodies with five organs; nothing is read from disk."""
 
-    __pydantic_config__ = STRICT
-
     name: Literal["phantoms"] = "phantoms"
     shape: Annotated[
         tuple[Annotated[int, Field(ge=24)], ...],
@@ -69,8 +65,6 @@ class PhantomData(LabelledData):
 class JsrtData(LabelledData):
     """JSRT's chest radiographs with five organs, which overlap."""
 
-    __pydantic_config__ = STRICT
-
     name: Literal["jsrt"] = "jsrt"
     root: str | None = None
 
@@ -78,8 +72,6 @@ class JsrtData(LabelledData):
 @dataclass(kw_only=True)
 class HippocampusData(LabelledData):
     """Task 4 of the Medical Segmentation Decathlon: small MRI volumes, two parts of the hippocampus."""
-
-    __pydantic_config__ = STRICT
 
     name: Literal["hippocampus"] = "hippocampus"
     root: str | None = None
@@ -89,10 +81,8 @@ DataConfig = Annotated[PhantomData | JsrtData | HippocampusData, Field(discrimin
 
 
 @dataclass(kw_only=True)
-class SegmenterConfig:
+class SegmenterConfig(Schema):
     """What makes the masks that are judged where `images` is empty."""
-
-    __pydantic_config__ = STRICT
 
     kinds: Annotated[tuple[Literal["deformed"], ...], Field(min_length=1)] = ("deformed",)
     """`deformed`: the truth, made worse by a random amount."""
@@ -104,10 +94,8 @@ class SegmenterConfig:
 
 
 @dataclass(kw_only=True)
-class LabelConfig:
+class LabelConfig(Schema):
     """What the numbers in the masks mean."""
-
-    __pydantic_config__ = STRICT
 
     kind: Literal["values", "bits"] = "values"
     """`bits`: organs overlap, and a voxel holds the sum of their numbers 1, 2, 4, ..."""
@@ -118,10 +106,8 @@ class LabelConfig:
 
 
 @dataclass(kw_only=True)
-class ReferenceConfig:
+class ReferenceConfig(Schema):
     """Images whose masks are known to be right."""
-
-    __pydantic_config__ = STRICT
 
     images: str = ""
     masks: str = ""
@@ -135,11 +121,9 @@ class ReferenceConfig:
 
 
 @dataclass(kw_only=True)
-class RegistrationConfig:
+class RegistrationConfig(Schema):
     """Affine, then cubic B-splines, coarse to fine, on normalised cross-correlation; what is left empty is chosen by dimension, for
     images that are first reduced to 256 voxels a side, volumes to 48."""
-
-    __pydantic_config__ = STRICT
 
     affine: tuple[tuple[PositiveInt, PositiveInt], ...] = ()
     """Levels of (reduction of the image, steps). Where these or `bspline` are given, reductions are of the image as it is."""
@@ -166,10 +150,8 @@ class RegistrationConfig:
 
 
 @dataclass(kw_only=True)
-class CalibrationConfig:
+class CalibrationConfig(Schema):
     """From the raw maximum to an unbiased prediction (a curve that never falls) and an interval (split-conformal)."""
-
-    __pydantic_config__ = STRICT
 
     kind: Literal["none", "references", "labelled"] = "references"
     """`references`: degraded masks of the references, each left out in turn. `labelled`: images with masks and truth."""
@@ -189,8 +171,6 @@ class CalibrationConfig:
 class RcaOutput(OutputConfig):
     """Where runs are written, and where transforms are kept."""
 
-    __pydantic_config__ = STRICT
-
     transforms: str | None = None
     """Folder of computed transforms, shared by all runs; null is `<root>/transforms`, empty keeps none."""
 
@@ -198,8 +178,6 @@ class RcaOutput(OutputConfig):
 @dataclass(kw_only=True)
 class JudgedConfig(RunConfig):
     """What both tasks share: what a prediction is turned into."""
-
-    __pydantic_config__ = STRICT
 
     threshold: float = 0.7
     """A predicted value that is worse is flagged (Robinson et al. 2019: a Dice score of 0.7)."""
@@ -211,8 +189,6 @@ class JudgedConfig(RunConfig):
 @dataclass(kw_only=True)
 class RcaEstimate(JudgedConfig):
     """Task `rca-estimate`."""
-
-    __pydantic_config__ = STRICT
 
     images: str = ""
     """Folder of the images; empty takes `data`."""
@@ -242,10 +218,8 @@ class RcaEstimate(JudgedConfig):
 
 
 @dataclass(kw_only=True)
-class ScoreCalibration:
+class ScoreCalibration(Schema):
     """How intervals are made from scores."""
-
-    __pydantic_config__ = STRICT
 
     coverage: OpenFraction = 0.9
     low: Fraction = 0.4
@@ -255,8 +229,6 @@ class ScoreCalibration:
 @dataclass(kw_only=True)
 class RcaScores(JudgedConfig):
     """Task `rca-scores`: the statistics alone, of scores that somebody else computed."""
-
-    __pydantic_config__ = STRICT
 
     scores: str = ""
     """CSV with the columns case, label, reference, score, and truth, segmenter where known."""

@@ -15,7 +15,7 @@ import yaml
 from pydantic import BeforeValidator, Field, TypeAdapter, ValidationError
 
 from paperbench.config.paths import short
-from paperbench.config.schema import STRICT, NonNegativeFloat, PositiveInt
+from paperbench.config.schema import NonNegativeFloat, PositiveInt, Schema
 from paperbench.config.suggest import nearest
 from paperbench.config.validate import one_line
 from paperbench.errors import ConfigError
@@ -36,10 +36,8 @@ def _worded(value: Any) -> Any:
 
 
 @dataclass(kw_only=True)
-class DeviationEntry:
+class DeviationEntry(Schema):
     """What is not as in the paper, in words. With `when`, only for runs whose configuration has these values."""
-
-    __pydantic_config__ = STRICT
 
     text: Annotated[str, Field(min_length=1)]
     when: dict[str, Any] = field(default_factory=dict)
@@ -53,30 +51,24 @@ Deviations = Annotated[
 
 
 @dataclass(kw_only=True)
-class CostEntry:
+class CostEntry(Schema):
     """What one run takes, in seconds, on which machine. Only what was measured is written here."""
-
-    __pydantic_config__ = STRICT
 
     seconds: NonNegativeFloat
     machine: Annotated[str, Field(min_length=1)]
 
 
 @dataclass(kw_only=True)
-class ScaleEntry:
+class ScaleEntry(Schema):
     """How a table is made at one scale."""
-
-    __pydantic_config__ = STRICT
 
     seeds: PositiveInt = 1
     cost: CostEntry | Literal["not measured"] = "not measured"
 
 
 @dataclass(kw_only=True)
-class ColumnEntry:
+class ColumnEntry(Schema):
     """One column: what is measured, and which column of the paper it stands beside."""
-
-    __pydantic_config__ = STRICT
 
     metric: str = ""
     """Name in `results.json`; empty: that of the row, of the published number, or of the file."""
@@ -89,10 +81,8 @@ class ColumnEntry:
 
 
 @dataclass(kw_only=True)
-class RowEntry:
+class RowEntry(Schema):
     """One row: what is set, and which row of the paper it stands beside."""
-
-    __pydantic_config__ = STRICT
 
     row: Annotated[str, Field(min_length=1)]
     published: str | None = SAME
@@ -107,10 +97,8 @@ class RowEntry:
 
 
 @dataclass(kw_only=True)
-class ComparisonEntry:
+class ComparisonEntry(Schema):
     """A row made of two others: `of` minus `against`, seed by seed."""
-
-    __pydantic_config__ = STRICT
 
     row: Annotated[str, Field(min_length=1)]
     of: str
@@ -119,10 +107,8 @@ class ComparisonEntry:
 
 
 @dataclass(kw_only=True)
-class LayoutFile:
+class LayoutFile(Schema):
     """One file."""
-
-    __pydantic_config__ = STRICT
 
     paper: str
     table: str

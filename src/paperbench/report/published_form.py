@@ -14,7 +14,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, ValidationError
 from pydantic_core import ErrorDetails
 
-from paperbench.config.schema import STRICT, NonNegativeFloat, PositiveFloat, PositiveInt
+from paperbench.config.schema import NonNegativeFloat, PositiveFloat, PositiveInt, Schema
 from paperbench.config.suggest import nearest
 
 Direction = Literal["higher", "lower", "same"]
@@ -34,14 +34,12 @@ INHERIT = "inherit"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Axis:
+class Axis(Schema):
     """The horizontal axis of a table that is a curve: its columns are values of `name`, in `unit`.
 
     `key` is the dotted key of a run's configuration that holds the place where the run ends; empty where there is none,
     and then no run's results are held against a point by themselves.
     """
-
-    __pydantic_config__ = STRICT
 
     name: Text
     unit: Unit
@@ -50,10 +48,8 @@ class Axis:
 
 
 @dataclass(kw_only=True)
-class RowForm:
+class RowForm(Schema):
     """One printed row, or one curve."""
-
-    __pydantic_config__ = STRICT
 
     row: Text
     values: Annotated[dict[Text, float], Field(min_length=1)]
@@ -69,10 +65,8 @@ class RowForm:
 
 
 @dataclass(kw_only=True)
-class TableForm:
+class TableForm(Schema):
     """One printed table or figure, or the part of it that has one unit."""
-
-    __pydantic_config__ = STRICT
 
     table: Text
     caption: Text
@@ -93,10 +87,8 @@ class TableForm:
 
 
 @dataclass(kw_only=True)
-class PaperForm:
+class PaperForm(Schema):
     """One file."""
-
-    __pydantic_config__ = STRICT
 
     paper: Text
     source: Text

@@ -11,7 +11,7 @@ from torch import Tensor
 from paperbench.config.schema import LoopConfig, OptimConfig
 from paperbench.data import labelled
 from paperbench.data.classification import ImageSet
-from paperbench.engine.noise import uniform
+from paperbench.engine.counter_rng import uniform
 from paperbench.engine.order import BatchKey
 from paperbench.engine.phases import phase
 from paperbench.engine.run import Run

@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from paperbench.config.schema import STRICT, NonNegativeFloat, NonNegativeInt, PositiveInt, TrainConfig
+from paperbench.config.schema import NonNegativeFloat, NonNegativeInt, PositiveInt, Schema, TrainConfig
 from paperbench.data.classification import DigitsData, MnistData
 from paperbench.data.fine_grained import BirdData, PartsData
 from paperbench.data.sequences import GeneratedNumbers, NumbersData
@@ -24,10 +24,8 @@ Transform = Literal["affine", "attention", "similarity", "projective", "tps"]
 
 
 @dataclass(kw_only=True)
-class PlainNet:
+class PlainNet(Schema):
     """What the nets without a transformer share."""
-
-    __pydantic_config__ = STRICT
 
     side: NonNegativeInt = 0
     """The canvas is resized to this side in front of the net; 0 leaves it as it is."""
@@ -36,10 +34,8 @@ class PlainNet:
 
 
 @dataclass(kw_only=True)
-class TransformerNet:
+class TransformerNet(Schema):
     """What the nets with transformers share."""
-
-    __pydantic_config__ = STRICT
 
     side: Annotated[int, Field(ge=2)] = 28
     """Side of what a transformer hands on."""
@@ -61,8 +57,6 @@ class TransformerNet:
 class FcnModel(PlainNet):
     """Two fully connected hidden layers."""
 
-    __pydantic_config__ = STRICT
-
     name: Literal["fcn"] = "fcn"
     units: PositiveInt = 256
 
@@ -70,8 +64,6 @@ class FcnModel(PlainNet):
 @dataclass(kw_only=True)
 class CnnModel(PlainNet):
     """9x9 and 7x7 convolutions."""
-
-    __pydantic_config__ = STRICT
 
     name: Literal["cnn"] = "cnn"
     filters: PositiveInt = 64
@@ -81,8 +73,6 @@ class CnnModel(PlainNet):
 class StFcnModel(TransformerNet):
     """A transformer in front of FCN."""
 
-    __pydantic_config__ = STRICT
-
     name: Literal["st-fcn"] = "st-fcn"
     units: PositiveInt = 256
 
@@ -91,17 +81,13 @@ class StFcnModel(TransformerNet):
 class StCnnModel(TransformerNet):
     """A transformer in front of CNN."""
 
-    __pydantic_config__ = STRICT
-
     name: Literal["st-cnn"] = "st-cnn"
     filters: PositiveInt = 64
 
 
 @dataclass(kw_only=True)
-class DcnModel:
+class DcnModel(Schema):
     """A deformable convolution in front of CNN, as many weights as ST-CNN with the affine transformer has."""
-
-    __pydantic_config__ = STRICT
 
     name: Literal["dcn"] = "dcn"
     filters: PositiveInt = 64
@@ -121,10 +107,8 @@ AdditionModel = Annotated[FcnModel | CnnModel | StFcnModel, Field(discriminator=
 
 
 @dataclass(kw_only=True)
-class DigitEvaluation:
+class DigitEvaluation(Schema):
     """The fixed test set, and what is drawn."""
-
-    __pydantic_config__ = STRICT
 
     seed: NonNegativeInt = 0
     """Of the distortions of the test set: it stays the same when the run's seed changes."""
@@ -137,8 +121,6 @@ class DigitEvaluation:
 class StnMnist(TrainConfig):
     """Task `stn-mnist` (section 4.1, table 1)."""
 
-    __pydantic_config__ = STRICT
-
     distortion: Distortion = "rts"
     transform: Transform = "affine"
     data: DigitData = field(default_factory=DigitsData)
@@ -150,8 +132,6 @@ class StnMnist(TrainConfig):
 class StnAddition(TrainConfig):
     """Task `stn-addition` (A.1, table 4): the sum of two digits, each distorted in a channel of its own."""
 
-    __pydantic_config__ = STRICT
-
     distortion: Distortion = "rts"
     transform: Transform = "affine"
     data: DigitData = field(default_factory=DigitsData)
@@ -160,10 +140,8 @@ class StnAddition(TrainConfig):
 
 
 @dataclass(kw_only=True)
-class EncoderConfig:
+class EncoderConfig(Schema):
     """The digit CNN whose three layers describe what a window shows (A.2)."""
-
-    __pydantic_config__ = STRICT
 
     filters: PositiveInt = 64
     samples: PositiveInt = 256_000
@@ -177,8 +155,6 @@ class EncoderConfig:
 @dataclass(kw_only=True)
 class StnColocalise(TrainConfig):
     """Task `stn-colocalise` (A.2, table 5): find what a set of images has in common, without labels."""
-
-    __pydantic_config__ = STRICT
 
     clutter: NonNegativeInt = 16
     """Patches of other digits around each digit; 0 is the paper's T, 16 its TC."""
@@ -206,10 +182,8 @@ class StnColocalise(TrainConfig):
 
 
 @dataclass(kw_only=True)
-class PictureEvaluation:
+class PictureEvaluation(Schema):
     """How the test set is scored, and what is drawn."""
-
-    __pydantic_config__ = STRICT
 
     batch_size: PositiveInt = 128
     pictures: NonNegativeInt = 8
@@ -217,10 +191,8 @@ class PictureEvaluation:
 
 
 @dataclass(kw_only=True)
-class HouseNumberModel:
+class HouseNumberModel(Schema):
     """CNN, ST-CNN Single (one transformer, on the input) or ST-CNN Multi (in front of each of the first four convolutions)."""
-
-    __pydantic_config__ = STRICT
 
     name: Literal["svhn-cnn", "svhn-st-single", "svhn-st-multi"] = "svhn-st-multi"
     filters: Annotated[float, Field(gt=0, le=4)] = 1.0
@@ -238,18 +210,14 @@ class HouseNumberModel:
 class StnSvhn(TrainConfig):
     """Task `stn-svhn` (section 4.2, table 2)."""
 
-    __pydantic_config__ = STRICT
-
     data: NumbersData = field(default_factory=GeneratedNumbers)
     model: HouseNumberModel = field(default_factory=HouseNumberModel)
     evaluation: PictureEvaluation = field(default_factory=PictureEvaluation)
 
 
 @dataclass(kw_only=True)
-class PartsModel:
+class PartsModel(Schema):
     """A CNN on the whole image, or 2 or 4 windows with a CNN each, placed by one localisation net."""
-
-    __pydantic_config__ = STRICT
 
     name: Literal["parts"] = "parts"
     windows: Literal[0, 2, 4] = 2
@@ -268,8 +236,6 @@ class PartsModel:
 @dataclass(kw_only=True)
 class StnBirds(TrainConfig):
     """Task `stn-birds` (section 4.3, table 3)."""
-
-    __pydantic_config__ = STRICT
 
     data: BirdData = field(default_factory=PartsData)
     model: PartsModel = field(default_factory=PartsModel)

@@ -1,8 +1,8 @@
 """The distortions of the digit experiments (appendix A.4), each made for a whole batch on the device in one operation.
 
 A distortion turns uint8 images (N, S, S), of which a batch takes those at `indices`, into float32 inputs (B, 1, canvas, canvas)
-in 0..1 with background 0. It draws no random numbers of its own: `uniform` (B, draws) in [0, 1) comes from `engine.noise`, so an
-input is a function of seed, epoch and index.
+in 0..1 with background 0. It draws no random numbers of its own: `uniform` (B, draws) in [0, 1) comes from `engine.counter_rng`, so
+an input is a function of seed, epoch and index.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from abc import ABC, abstractmethod
 import torch
 from torch import Tensor
 
-from paperbench.engine.noise import normal
+from paperbench.engine.counter_rng import normal
 from paperbench.stn.grids import Affine, GridGenerator, Projective, adjugate
 from paperbench.stn.sampling import sample
 from paperbench.stn.tps import ThinPlateSpline

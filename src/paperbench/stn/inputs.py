@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from paperbench.data.classification import ImageSet
-from paperbench.engine.noise import uniform
+from paperbench.engine.counter_rng import uniform
 from paperbench.engine.order import BatchKey
 from paperbench.engine.seeding import hashed
 from paperbench.stn.distortions import Distortion

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from paperbench.engine.noise import uniform
+from paperbench.engine.counter_rng import uniform
 from paperbench.engine.order import BatchKey
 
 Batch = tuple[Tensor, Tensor]

@@ -11,11 +11,11 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from paperbench.config.schema import (
-    STRICT,
     NonNegativeFloat,
     NonNegativeInt,
     PositiveFloat,
     PositiveInt,
+    Schema,
     TrainConfig,
 )
 from paperbench.data.classification import DigitsData, ImageSetConfig, MnistData
@@ -33,8 +33,6 @@ Activation = Literal["tanh", "relu"]
 class FreyData(ImageSetConfig):
     """The Frey faces: `frey/frey_rawface.mat`, 1,965 images of 28 x 20."""
 
-    __pydantic_config__ = STRICT
-
     name: Literal["frey"] = "frey"
     root: str | None = None
     test_images: PositiveInt = 365
@@ -50,10 +48,8 @@ DataConfig = Annotated[DigitsData | MnistData | FreyData, Field(discriminator="n
 
 
 @dataclass(kw_only=True)
-class NetConfig:
+class NetConfig(Schema):
     """Encoder and decoder, mirror images of each other."""
-
-    __pydantic_config__ = STRICT
 
     net: Literal["mlp", "conv"] = "mlp"
     """`mlp`: one hidden layer (appendix C). `conv`: two convolutions of stride 2 and a hidden layer."""
@@ -71,8 +67,6 @@ class NetConfig:
 class VaeModel(NetConfig):
     """A model p(x | z) p(z) and a guide q(z | x)."""
 
-    __pydantic_config__ = STRICT
-
     name: Literal["vae"] = "vae"
     likelihood: Literal["auto", "bernoulli", "gaussian"] = "auto"
     """Of a pixel; `auto` is Bernoulli for digits and Gaussian for faces, as in the paper."""
@@ -86,8 +80,6 @@ class VaeModel(NetConfig):
 class AutoencoderModel(NetConfig):
     """A plain autoencoder, trained on squared errors."""
 
-    __pydantic_config__ = STRICT
-
     name: Literal["autoencoder"] = "autoencoder"
 
 
@@ -98,10 +90,8 @@ ModelConfig = Annotated[VaeModel | AutoencoderModel, Field(discriminator="name")
 
 
 @dataclass(kw_only=True)
-class BoundConfig:
+class BoundConfig(Schema):
     """The bound that `estimator=aevb` maximises."""
-
-    __pydantic_config__ = STRICT
 
     form: Literal["analytic", "sampled", "importance"] = "analytic"
     """`analytic`: KL in closed form (estimator B); `sampled`: estimator A; `importance`: importance-weighted."""
@@ -110,10 +100,8 @@ class BoundConfig:
 
 
 @dataclass(kw_only=True)
-class McemConfig:
+class McemConfig(Schema):
     """Monte Carlo EM, appendix E."""
-
-    __pydantic_config__ = STRICT
 
     leapfrog_steps: PositiveInt = 10
     updates: PositiveInt = 5
@@ -125,10 +113,8 @@ class McemConfig:
 
 
 @dataclass(kw_only=True)
-class MarginalConfig:
+class MarginalConfig(Schema):
     """The estimator of appendix D, for fewer than five latent dimensions."""
-
-    __pydantic_config__ = STRICT
 
     images: NonNegativeInt | None = None
     """First images of the training and of the test set that it is computed for (the paper: 1000); 0 leaves it out. Null is 1000
@@ -144,10 +130,8 @@ class MarginalConfig:
 
 
 @dataclass(kw_only=True)
-class EvaluationConfig:
+class EvaluationConfig(Schema):
     """What is measured, and on how much. Evaluation computes in float32."""
-
-    __pydantic_config__ = STRICT
 
     at_samples: tuple[PositiveInt, ...] = ()
     """Numbers of samples seen after which to evaluate as well; those beyond `train.samples` are never reached."""
@@ -168,8 +152,6 @@ class EvaluationConfig:
 @dataclass(kw_only=True)
 class VaeTrain(TrainConfig):
     """Task `vae-train`."""
-
-    __pydantic_config__ = STRICT
 
     data: DataConfig = field(default_factory=DigitsData)
     model: ModelConfig = field(default_factory=VaeModel)
@@ -196,8 +178,6 @@ class VaeTrain(TrainConfig):
 class VaeEval(VaeTrain):
     """Task `vae-eval` on a trained run: its own configuration, with what the command line changes."""
 
-    __pydantic_config__ = STRICT
-
     checkpoint: str = ""
     """Run directory, or a checkpoint file below one."""
 
@@ -206,10 +186,8 @@ class VaeEval(VaeTrain):
 
 
 @dataclass(kw_only=True)
-class SemiModel:
+class SemiModel(Schema):
     """Nets of Kingma, Rezende, Mohamed and Welling (NIPS 2014): one hidden layer each."""
-
-    __pydantic_config__ = STRICT
 
     latent: PositiveInt = 50
     hidden: PositiveInt = 500
@@ -221,8 +199,6 @@ class SemiModel:
 class M1Model(SemiModel):
     """Latent features of a VAE of all images, and a classifier on those of the labelled ones."""
 
-    __pydantic_config__ = STRICT
-
     name: Literal["m1"] = "m1"
     classifier: Literal["svm", "logistic"] = "svm"
     regularisation: PositiveFloat = 1.0
@@ -233,8 +209,6 @@ class M1Model(SemiModel):
 class M2Model(SemiModel):
     """A model p(x | y, z) whose class y is a latent variable where nobody labelled the image."""
 
-    __pydantic_config__ = STRICT
-
     name: Literal["m2"] = "m2"
     alpha: NonNegativeFloat = 0.1
     """Weight of the classification loss of the labelled images beside the bound of an image (equation 9)."""
@@ -243,8 +217,6 @@ class M2Model(SemiModel):
 @dataclass(kw_only=True)
 class SemiTrain(TrainConfig):
     """Task `vae-semi`."""
-
-    __pydantic_config__ = STRICT
 
     data: Annotated[DigitsData | MnistData, Field(discriminator="name")] = field(default_factory=DigitsData)
     model: Annotated[M1Model | M2Model, Field(discriminator="name")] = field(default_factory=M2Model)

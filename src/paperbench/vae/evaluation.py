@@ -9,7 +9,7 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
-from paperbench.engine.products import fast_products
+from paperbench.engine.onednn import fast_products
 from paperbench.engine.run import Run
 from paperbench.engine.seeding import generator
 from paperbench.vae.bounds import Form, bound

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from paperbench.data import frey, labelled
 from paperbench.data.classification import DigitsData, ImageSet, MnistData
-from paperbench.engine.noise import uniform
+from paperbench.engine.counter_rng import uniform
 from paperbench.engine.order import BatchKey
 from paperbench.engine.seeding import generator, hashed
 from paperbench.vae.config import Binarisation, FreyData

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from paperbench.catalog import TaskSpec
-from paperbench.config.schema import STRICT, NonNegativeFloat, PositiveInt, RunConfig
+from paperbench.config.schema import NonNegativeFloat, PositiveInt, RunConfig
 from paperbench.engine.run import Run
 from paperbench.errors import TrainingError
 
@@ -39,8 +39,6 @@ catalog.TASKS["counter"] = catalog.TaskSpec(
 
 @dataclass(kw_only=True)
 class CounterConfig(RunConfig):
-    __pydantic_config__ = STRICT
-
     steps: PositiveInt = 20
     pace: NonNegativeFloat = 0.0
     """Seconds that a step takes."""

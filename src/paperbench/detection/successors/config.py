@@ -7,15 +7,13 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from paperbench.config.schema import STRICT, Fraction, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
+from paperbench.config.schema import Fraction, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, Schema
 from paperbench.detection.model_config import AnchorConfig, BackboneModel, FasterRCNNModel
 
 
 @dataclass(kw_only=True)
-class PyramidConfig:
+class PyramidConfig(Schema):
     """Which maps there are (Lin et al., FPN, CVPR 2017, sections 3 and 4)."""
-
-    __pydantic_config__ = STRICT
 
     channels: PositiveInt = 256
     """Of every map of the pyramid."""
@@ -33,18 +31,14 @@ class PyramidConfig:
 class FPNModel(FasterRCNNModel):
     """Faster R-CNN on a feature pyramid. `anchors.sizes` has one size for each map."""
 
-    __pydantic_config__ = STRICT
-
     name: Literal["fpn"] = "fpn"  # pyright: ignore[reportIncompatibleVariableOverride]
     anchors: AnchorConfig = field(default_factory=lambda: AnchorConfig(sizes=(32.0, 64.0, 128.0, 256.0, 512.0)))
     pyramid: PyramidConfig = field(default_factory=PyramidConfig)
 
 
 @dataclass(kw_only=True)
-class MaskConfig:
+class MaskConfig(Schema):
     """The branch for masks (He et al., Mask R-CNN, ICCV 2017, section 3 and figure 4, right)."""
-
-    __pydantic_config__ = STRICT
 
     channels: PositiveInt = 256
     convolutions: NonNegativeInt = 4
@@ -57,8 +51,6 @@ class MaskConfig:
 @dataclass(kw_only=True)
 class MaskRCNNModel(FPNModel):
     """FPN with a mask for every detection."""
-
-    __pydantic_config__ = STRICT
 
     name: Literal["mask-rcnn"] = "mask-rcnn"  # pyright: ignore[reportIncompatibleVariableOverride]
     mask: MaskConfig = field(default_factory=MaskConfig)
@@ -73,8 +65,6 @@ class RFCNModel(FasterRCNNModel):
     `batch_norm`, `dropout`) have no meaning here and must stay as they are.
     """
 
-    __pydantic_config__ = STRICT
-
     name: Literal["rfcn"] = "rfcn"  # pyright: ignore[reportIncompatibleVariableOverride]
     context: NonNegativeInt = 0
     """3x3 convolutions of as many channels as the backbone's map, dilated by 2, with batch normalisation, between that map, from
@@ -83,10 +73,8 @@ class RFCNModel(FasterRCNNModel):
 
 
 @dataclass(kw_only=True)
-class DefaultBoxConfig:
+class DefaultBoxConfig(Schema):
     """Default boxes (Liu et al., SSD, ECCV 2016, section 2.2), smallest first, one entry a map."""
-
-    __pydantic_config__ = STRICT
 
     sizes: tuple[PositiveFloat, ...] = (30.0, 60.0, 111.0, 162.0, 213.0, 264.0, 315.0)
     """Side in pixels of each map's square box; a second square lies halfway (geometrically) to the next size, so there is one
@@ -98,8 +86,6 @@ class DefaultBoxConfig:
 @dataclass(kw_only=True)
 class SSDModel(BackboneModel):
     """Boxes of every class straight from maps of several strides, by one net."""
-
-    __pydantic_config__ = STRICT
 
     name: Literal["ssd"] = "ssd"
     side: PositiveInt = 300
@@ -124,8 +110,6 @@ class SSDModel(BackboneModel):
 @dataclass(kw_only=True)
 class YOLOModel(BackboneModel):
     """One net, one grid (Redmon et al., You Only Look Once, CVPR 2016)."""
-
-    __pydantic_config__ = STRICT
 
     name: Literal["yolo"] = "yolo"
     side: PositiveInt = 448

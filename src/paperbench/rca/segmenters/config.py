@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field
 
-from paperbench.config.schema import STRICT, PositiveFloat, PositiveInt, RunConfig
+from paperbench.config.schema import PositiveFloat, PositiveInt, RunConfig, Schema
 from paperbench.rca.config import DataConfig, PhantomData, RcaEstimate
 
 Kind = Literal["unet", "forest", "multi-atlas"]
@@ -25,10 +25,8 @@ Stages = Annotated[tuple[PositiveInt, ...], AfterValidator(_rising), Field(min_l
 
 
 @dataclass(kw_only=True)
-class UnetModel:
+class UnetModel(Schema):
     """A small U-Net; stages are numbers of passes over the training images."""
-
-    __pydantic_config__ = STRICT
 
     name: Literal["unet"] = "unet"
     epochs: Stages = (1, 3, 10, 30)
@@ -41,10 +39,8 @@ class UnetModel:
 
 
 @dataclass(kw_only=True)
-class ForestModel:
+class ForestModel(Schema):
     """A random forest on offset box features; stages are numbers of trees."""
-
-    __pydantic_config__ = STRICT
 
     name: Literal["forest"] = "forest"
     trees: Stages = (1, 20)
@@ -53,10 +49,8 @@ class ForestModel:
 
 
 @dataclass(kw_only=True)
-class MultiAtlasModel:
+class MultiAtlasModel(Schema):
     """Training images registered to the image, their labels put to the vote; stages are numbers of atlases."""
-
-    __pydantic_config__ = STRICT
 
     name: Literal["multi-atlas"] = "multi-atlas"
     atlases: Stages = (1, 7)
@@ -70,17 +64,13 @@ SegmenterModel = Annotated[UnetModel | ForestModel | MultiAtlasModel, Field(disc
 class SegmentTrain(RunConfig):
     """Task `segment-train`."""
 
-    __pydantic_config__ = STRICT
-
     data: DataConfig = field(default_factory=PhantomData)
     model: SegmenterModel = field(default_factory=UnetModel)
 
 
 @dataclass(kw_only=True)
-class TrainedSegmenters:
+class TrainedSegmenters(Schema):
     """What makes the masks that are judged. Each is trained once, and found again by whatever run has the same."""
-
-    __pydantic_config__ = STRICT
 
     kinds: Annotated[tuple[Kind, ...], Field(min_length=1)] = ("unet", "forest", "multi-atlas")
     unet: UnetModel = field(default_factory=UnetModel)
@@ -93,8 +83,6 @@ class TrainedSegmenters:
 @dataclass(kw_only=True)
 class RcaSegmenters(RcaEstimate):
     """Task `rca-segmenters`: as `rca-estimate`, of the masks of segmenters that are trained first."""
-
-    __pydantic_config__ = STRICT
 
     # Another section of the same name; configurations are not written to after validation.
     segmenters: TrainedSegmenters = field(default_factory=TrainedSegmenters)  # pyright: ignore[reportIncompatibleVariableOverride]

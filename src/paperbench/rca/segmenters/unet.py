@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from paperbench.config.schema import OptimConfig
 from paperbench.engine.checkpoints import CheckpointStore
-from paperbench.engine.noise import uniform
+from paperbench.engine.counter_rng import uniform
 from paperbench.engine.optim import build_optimizer, lr_factor
 from paperbench.engine.order import BatchKey, EpochOrder
 from paperbench.engine.run import Run

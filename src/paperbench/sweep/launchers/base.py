@@ -79,7 +79,7 @@ class Launcher(Protocol):
     """Made by `create`, with an instance of its `Settings` and a `Context`."""
 
     Settings: ClassVar[type]
-    """Dataclass schema of `conf/launcher/<name>.yaml` and of `launcher.KEY=VALUE`; carries `__pydantic_config__ = STRICT`."""
+    """Dataclass schema of `conf/launcher/<name>.yaml` and of `launcher.KEY=VALUE`; inherits from `config.schema.Schema`."""
     DEFAULT_JOBS: ClassVar[int]
     """What `--jobs` is unless it is given."""
 

@@ -15,7 +15,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import IO, Any, Literal
 
-from paperbench.config.schema import STRICT, NonNegativeInt
+from paperbench.config.schema import NonNegativeInt, Schema
 from paperbench.errors import EnvironmentError_
 from paperbench.sweep.launchers.base import Context, Ending, Job
 
@@ -25,10 +25,8 @@ _SECONDS_TO_CLOSE = 5.0
 
 
 @dataclass(kw_only=True)
-class LocalSettings:
+class LocalSettings(Schema):
     """`conf/launcher/local.yaml`."""
-
-    __pydantic_config__ = STRICT
 
     start: Literal["auto", "fork", "fresh"] = "auto"
     """`fork`: from a process that has imported torch once; `fresh`: a new interpreter for each run. `auto` forks on Linux;

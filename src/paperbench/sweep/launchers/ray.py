@@ -21,7 +21,7 @@ from typing import Annotated, Any, ClassVar
 
 from pydantic import Field
 
-from paperbench.config.schema import STRICT, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
+from paperbench.config.schema import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, Schema
 from paperbench.errors import EXIT_STOPPED, EnvironmentError_
 from paperbench.sweep.launchers.base import EVERYTHING, Context, Ending, Job
 from paperbench.sweep.launchers.child import ending
@@ -37,10 +37,8 @@ _SECONDS_BETWEEN_CANCELS = 5.0
 
 
 @dataclass(kw_only=True)
-class RaySettings:
+class RaySettings(Schema):
     """Which cluster, and what each run asks of it."""
-
-    __pydantic_config__ = STRICT
 
     address: Annotated[str, Field(pattern=r"^(auto|[^:/\s]+:\d+)$", description="auto or HOST:PORT")] = "auto"
     threads: PositiveInt = 4

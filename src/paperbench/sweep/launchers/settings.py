@@ -15,7 +15,7 @@ from paperbench.config import _hydra
 from paperbench.config.explain import Explainer, Origin, explain
 from paperbench.config.fields import defaults
 from paperbench.config.paths import find, short
-from paperbench.config.schema import STRICT
+from paperbench.config.schema import Schema
 from paperbench.config.sources import line_of
 from paperbench.config.validate import one_line
 from paperbench.errors import ConfigError
@@ -51,8 +51,7 @@ def compose_settings(name: str, overrides: Sequence[str], folders: Sequence[Path
             mistakes.append(f"{SECTION}.{key}: given twice, as {given[f'{SECTION}.{key}']} and as {text}")
         given[f"{SECTION}.{key}"] = text
         _put(values, key.split("."), value)
-    whole = make_dataclass("_Launcher", [(SECTION, schema)])
-    whole.__pydantic_config__ = STRICT  # type: ignore[attr-defined]
+    whole = make_dataclass("_Launcher", [(SECTION, schema)], bases=(Schema,))
     spec = TaskSpec(name=f"{SECTION} {name}", verb="sweep", summary="", schema="", module="")
     origin = Origin(given=given, file=lambda key: _line(file, key))
     explainer = Explainer(spec, whole, {SECTION: defaults(schema)}, origin)

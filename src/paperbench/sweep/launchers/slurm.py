@@ -19,7 +19,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, ValidationInfo, field_validator
 
-from paperbench.config.schema import STRICT, NonNegativeInt, PositiveFloat, PositiveInt
+from paperbench.config.schema import NonNegativeInt, PositiveFloat, PositiveInt, Schema
 from paperbench.engine.files import explained, write_atomic
 from paperbench.errors import EXIT_STOPPED
 from paperbench.sweep.launchers.base import EVERYTHING, Context, Ending, Job
@@ -32,10 +32,8 @@ Text = Annotated[str, Field(min_length=1)]
 
 
 @dataclass(kw_only=True)
-class SlurmSettings:
+class SlurmSettings(Schema):
     """What sbatch is asked for; null leaves the cluster's own default."""
-
-    __pydantic_config__ = STRICT
 
     executor: Literal["slurm", "local"] = "slurm"
     """`local` does the same on this machine, without Slurm."""

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import torch
 
-from paperbench.engine.noise import normal, uniform
+from paperbench.engine.counter_rng import normal, uniform
 
 
 def test_a_number_belongs_to_its_sample_and_epoch_alone() -> None:

@@ -1,4 +1,4 @@
-"""Runs that torchrun starts on several hosts; two agents of this machine stand for two hosts."""
+"""Runs that torchrun starts on several hosts; two agents of this machine stand for two torchrun."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from paperbench.engine import hosts, launch
+from paperbench.engine import launch, torchrun
 from paperbench.engine.reporter import SilentReporter
 from paperbench.engine.rundir import RunDirectory
 from paperbench.errors import ConfigError
@@ -43,18 +43,18 @@ def test_the_number_of_processes_must_agree(tmp_path: Path) -> None:
 
 @pytest.mark.usefixtures("rank_1")
 def test_a_host_that_does_not_see_the_folder_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(hosts, "_SECONDS_FOR_THE_DIRECTORY", 0.0)
-    with pytest.raises(hosts.EnvironmentError_, match=r"run has not appeared on this host.*must share the folder"):
+    monkeypatch.setattr(torchrun, "_SECONDS_FOR_THE_DIRECTORY", 0.0)
+    with pytest.raises(torchrun.EnvironmentError_, match=r"run has not appeared on this host.*must share the folder"):
         launch.start(toy.config(nproc=2), run_dir=tmp_path / "run", reporter=SilentReporter())
 
 
 def test_the_directory_follows_from_the_configuration(tmp_path: Path) -> None:
     config = toy.config(nproc=2, output={"root": str(tmp_path)})
-    found = hosts.directory_of(config, None)
+    found = torchrun.directory_of(config, None)
     assert found.parent == tmp_path / "toy"
-    assert found == hosts.directory_of({**config, "tensorboard": True}, None)
-    assert found != hosts.directory_of({**config, "seed": 4}, None)
-    assert hosts.directory_of(config, tmp_path / "mine") == tmp_path / "mine"
+    assert found == torchrun.directory_of({**config, "tensorboard": True}, None)
+    assert found != torchrun.directory_of({**config, "seed": 4}, None)
+    assert torchrun.directory_of(config, tmp_path / "mine") == tmp_path / "mine"
 
 
 def test_the_same_command_continues_what_a_killed_process_left(tmp_path: Path) -> None:

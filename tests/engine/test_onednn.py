@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from paperbench.engine import products
+from paperbench.engine import onednn
 
 CPU = torch.device("cpu")
 
@@ -12,7 +12,7 @@ CPU = torch.device("cpu")
 @pytest.fixture
 def taken(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, ...]]:
     """Makes oneDNN help, and lists the shapes of the inputs that it was given."""
-    operator = products._operator()
+    operator = onednn._operator()
     if operator is None:
         pytest.skip("this build of PyTorch has no oneDNN")
     shapes: list[tuple[int, ...]] = []
@@ -21,8 +21,8 @@ def taken(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, ...]]:
         shapes.append(tuple(x.shape))
         return operator(x, *rest)
 
-    monkeypatch.setattr(products, "helps", lambda: True)
-    monkeypatch.setattr(products, "_operator", lambda: counted)
+    monkeypatch.setattr(onednn, "helps", lambda: True)
+    monkeypatch.setattr(onednn, "_operator", lambda: counted)
     return shapes
 
 
@@ -32,7 +32,7 @@ def test_products_are_the_same_but_for_rounding(bias: bool, taken: list[tuple[in
     x = torch.randn(3, 7, 30)
     with torch.no_grad():
         expected = layer(x)
-        with products.fast_products(CPU):
+        with onednn.fast_products(CPU):
             found = layer(x)
     assert taken == [(3, 7, 30)]
     torch.testing.assert_close(found, expected)
@@ -40,7 +40,7 @@ def test_products_are_the_same_but_for_rounding(bias: bool, taken: list[tuple[in
 
 def test_what_it_is_not_for_is_left_alone(taken: list[tuple[int, ...]]) -> None:
     layer = nn.Linear(4, 3)
-    with products.fast_products(CPU):
+    with onednn.fast_products(CPU):
         layer(torch.randn(2, 4)).sum().backward()
         with torch.no_grad():
             layer.double()(torch.randn(2, 4, dtype=torch.float64))
@@ -49,7 +49,7 @@ def test_what_it_is_not_for_is_left_alone(taken: list[tuple[int, ...]]) -> None:
 
 
 def test_where_it_does_not_help_nothing_changes(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(products, "helps", lambda: False)
-    monkeypatch.setattr(products, "_operator", lambda: pytest.fail("it was asked"))
-    with torch.no_grad(), products.fast_products(CPU):
+    monkeypatch.setattr(onednn, "helps", lambda: False)
+    monkeypatch.setattr(onednn, "_operator", lambda: pytest.fail("it was asked"))
+    with torch.no_grad(), onednn.fast_products(CPU):
         assert nn.Linear(4, 3)(torch.ones(2, 4)).shape == (2, 3)
