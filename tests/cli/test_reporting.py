@@ -11,7 +11,7 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from paperbench.cli.app import app
-from tests.report.pages import made
+from tests.report.html import made
 
 
 def call(*arguments: str) -> Result:

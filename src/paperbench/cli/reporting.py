@@ -8,8 +8,8 @@ from paperbench.cli.guard import emit_json
 from paperbench.cli.output import line
 from paperbench.cli.summary import HEADLINES
 from paperbench.config.paths import short
-from paperbench.report.pages.quantities import size
-from paperbench.report.pages.writing import write_report
+from paperbench.report.html.quantities import size
+from paperbench.report.html.writing import write_report
 
 
 def report(source: Path, *, output: Path | None, json_output: bool) -> None:

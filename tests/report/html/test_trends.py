@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from paperbench.report.pages import trends
-from paperbench.report.pages.quantities import Quantities
-from paperbench.report.pages.records import RunRecord
-from paperbench.report.pages.settings import settings_of
+from paperbench.report.html import trends
+from paperbench.report.html.quantities import Quantities
+from paperbench.report.html.records import RunRecord
+from paperbench.report.html.settings import settings_of
 
 
 def _run(temperature: str, seed: int, errors: float, *, width: str = "800") -> RunRecord:

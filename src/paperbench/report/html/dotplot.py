@@ -8,8 +8,8 @@ from typing import Literal
 
 from markupsafe import Markup, escape
 
-from paperbench.report.pages.charts import Axis, axis
-from paperbench.report.pages.quantities import significant
+from paperbench.report.html.charts import Axis, axis
+from paperbench.report.html.quantities import significant
 
 _WIDTH, _LEFT, _RIGHT, _ROW, _TOP, _BOTTOM = 400, 14, 14, 44, 4, 36
 

@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from paperbench.report.pages import pictures
-from paperbench.report.pages.pictures import Gallery, Wanted, caption_of, encode
-from paperbench.report.pages.sources import load_run
-from tests.report.pages import made
+from paperbench.report.html import pictures
+from paperbench.report.html.pictures import Gallery, Wanted, caption_of, encode
+from paperbench.report.html.sources import load_run
+from tests.report.html import made
 
 
 def wanted(path: Path) -> Wanted:

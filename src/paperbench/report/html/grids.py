@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from paperbench.report import tables
-from paperbench.report.pages.quantities import MISSING
+from paperbench.report.html.quantities import MISSING
 
 Tone = Literal["", "good", "bad", "warn", "best", "muted"]
 """What a cell's colour says, always beside words or a sign: never the colour alone."""

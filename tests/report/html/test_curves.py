@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 
 from paperbench.engine.rundir import STOPPED
-from paperbench.report.pages import curves
-from paperbench.report.pages.charts import MUTED, Line
-from paperbench.report.pages.quantities import Quantities
-from paperbench.report.pages.records import RunRecord
-from paperbench.report.pages.settings import Setting, settings_of, varied
-from paperbench.report.pages.sources import load_run
-from tests.report.pages import made
+from paperbench.report.html import curves
+from paperbench.report.html.charts import MUTED, Line
+from paperbench.report.html.quantities import Quantities
+from paperbench.report.html.records import RunRecord
+from paperbench.report.html.settings import Setting, settings_of, varied
+from paperbench.report.html.sources import load_run
+from tests.report.html import made
 
 QUANTITIES = Quantities(made.HEADLINES)
 

@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 
 from paperbench.engine.rundir import FAILED
-from paperbench.report.pages.charts import TONES
-from paperbench.report.pages.writing import write_report
-from tests.report.pages import made
-from tests.report.pages.browser import Browser, chromium
+from paperbench.report.html.charts import TONES
+from paperbench.report.html.writing import write_report
+from tests.report.html import made
+from tests.report.html.browser import Browser, chromium
 
 KINDS = ("run", "failed", "sweep", "reproduction", "hostile")
 

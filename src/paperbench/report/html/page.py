@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
-from paperbench.report.pages.charts import Chart
-from paperbench.report.pages.dotplot import DotPlot
-from paperbench.report.pages.grids import Grid, Tone
-from paperbench.report.pages.pictures import Gallery
+from paperbench.report.html.charts import Chart
+from paperbench.report.html.dotplot import DotPlot
+from paperbench.report.html.grids import Grid, Tone
+from paperbench.report.html.pictures import Gallery
 
 
 @dataclass(frozen=True, kw_only=True)

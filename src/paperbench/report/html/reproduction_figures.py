@@ -8,11 +8,11 @@ import numpy as np
 
 from paperbench.errors import DataError
 from paperbench.report import published
-from paperbench.report.pages.charts import Chart, Line, spans_decades
-from paperbench.report.pages.dotplot import DotPlot, Dots, legible
-from paperbench.report.pages.page import Block, Charts
-from paperbench.report.pages.reproduction_cells import Document, Hand
-from paperbench.report.pages.thinning import Floats
+from paperbench.report.html.charts import Chart, Line, spans_decades
+from paperbench.report.html.dotplot import DotPlot, Dots, legible
+from paperbench.report.html.page import Block, Charts
+from paperbench.report.html.reproduction_cells import Document, Hand
+from paperbench.report.html.thinning import Floats
 from paperbench.report.published import Published
 from paperbench.report.verdict import Verdict
 

@@ -16,8 +16,8 @@ import yaml
 
 from paperbench.engine.rundir import DONE, KILLED, RunDirectory
 from paperbench.errors import ConfigError, DataError
-from paperbench.report.pages import reproduction_form
-from paperbench.report.pages.records import (
+from paperbench.report.html import reproduction_form
+from paperbench.report.html.records import (
     DAMAGED,
     INTERRUPTED,
     NOT_STARTED,

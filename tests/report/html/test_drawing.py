@@ -8,10 +8,10 @@ from xml.etree import ElementTree
 import numpy as np
 import pytest
 
-from paperbench.report.pages import ticks
-from paperbench.report.pages.charts import MUTED, Chart, Line, spans_decades
-from paperbench.report.pages.dotplot import DotPlot, Dots, legible
-from paperbench.report.pages.thinning import band, kept
+from paperbench.report.html import ticks
+from paperbench.report.html.charts import MUTED, Chart, Line, spans_decades
+from paperbench.report.html.dotplot import DotPlot, Dots, legible
+from paperbench.report.html.thinning import band, kept
 
 SVG = "{http://www.w3.org/2000/svg}"
 

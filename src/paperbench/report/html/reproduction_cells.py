@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from decimal import Decimal
 from typing import Any
 
-from paperbench.report.pages.grids import Cell, Tone, number_cell
-from paperbench.report.pages.quantities import Quantities, minus
+from paperbench.report.html.grids import Cell, Tone, number_cell
+from paperbench.report.html.quantities import Quantities, minus
 from paperbench.report.reproduction_tables import UNITS, cells_of
 from paperbench.report.verdict import Verdict
 

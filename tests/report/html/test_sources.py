@@ -10,7 +10,7 @@ import pytest
 
 from paperbench.engine.rundir import FAILED, RUNNING, STOPPED, RunDirectory
 from paperbench.errors import ConfigError, DataError
-from paperbench.report.pages.records import (
+from paperbench.report.html.records import (
     DAMAGED,
     INTERRUPTED,
     NOT_STARTED,
@@ -18,8 +18,8 @@ from paperbench.report.pages.records import (
     RunRecord,
     SweepRecord,
 )
-from paperbench.report.pages.sources import load, load_run
-from tests.report.pages import made
+from paperbench.report.html.sources import load, load_run
+from tests.report.html import made
 
 
 def loaded(folder: Path) -> RunRecord:

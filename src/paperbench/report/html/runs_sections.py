@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 
+from paperbench.report.html import curves, parts, pictures, trends
+from paperbench.report.html.grids import Cell, Column, Grid, number_cell, text_cell
+from paperbench.report.html.page import Badge, Block, Fact, Fold, Section, section
+from paperbench.report.html.quantities import Quantities, duration, plural
+from paperbench.report.html.records import RunRecord
+from paperbench.report.html.settings import SEED, Setting, settings_of, value_of, varied
 from paperbench.report.metrics import direction
-from paperbench.report.pages import curves, parts, pictures, trends
-from paperbench.report.pages.grids import Cell, Column, Grid, number_cell, text_cell
-from paperbench.report.pages.page import Badge, Block, Fact, Fold, Section, section
-from paperbench.report.pages.quantities import Quantities, duration, plural
-from paperbench.report.pages.records import RunRecord
-from paperbench.report.pages.settings import SEED, Setting, settings_of, value_of, varied
 from paperbench.report.statistics import FEWEST_FOR_BOOTSTRAP, Summary, summarise
 
 MOST_HEADLINES = 6

@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from itertools import pairwise
 
-from paperbench.report.pages.quantities import minus
+from paperbench.report.html.quantities import minus
 
 _SUFFIXES = ((1e9, "G"), (1e6, "M"), (1e3, "k"))
 

@@ -10,13 +10,13 @@ import yaml
 
 from paperbench.config.difference import ABSENT
 from paperbench.engine.rundir import DONE, FAILED, RUNNING, STOPPED, WAITING
-from paperbench.report.pages.curves import Curves
-from paperbench.report.pages.grids import Cell, Column, Grid, Tone, number_cell, text_cell
-from paperbench.report.pages.page import Block, Charts, Code, Fact, Facts, Fold, Notice, Prose
-from paperbench.report.pages.pictures import Gallery
-from paperbench.report.pages.quantities import minus, plural, size
-from paperbench.report.pages.records import DAMAGED, INTERRUPTED, NOT_STARTED, RunRecord
-from paperbench.report.pages.settings import (
+from paperbench.report.html.curves import Curves
+from paperbench.report.html.grids import Cell, Column, Grid, Tone, number_cell, text_cell
+from paperbench.report.html.page import Block, Charts, Code, Fact, Facts, Fold, Notice, Prose
+from paperbench.report.html.pictures import Gallery
+from paperbench.report.html.quantities import minus, plural, size
+from paperbench.report.html.records import DAMAGED, INTERRUPTED, NOT_STARTED, RunRecord
+from paperbench.report.html.settings import (
     Setting,
     differing_keys,
     environment,

@@ -7,11 +7,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from paperbench.engine.rundir import DONE
 from paperbench.errors import DataError
 from paperbench.report import published, verdict
-from paperbench.report.pages import curves, parts, pictures
-from paperbench.report.pages.grids import Column, Grid, blank_cell, number_cell, text_cell
-from paperbench.report.pages.page import Badge, Block, Fact, Notice, Page, Tile, Tiles, section
-from paperbench.report.pages.quantities import Quantities, duration, minus, significant
-from paperbench.report.pages.records import RunRecord
+from paperbench.report.html import curves, parts, pictures
+from paperbench.report.html.grids import Column, Grid, blank_cell, number_cell, text_cell
+from paperbench.report.html.page import Badge, Block, Fact, Notice, Page, Tile, Tiles, section
+from paperbench.report.html.quantities import Quantities, duration, minus, significant
+from paperbench.report.html.records import RunRecord
 from paperbench.report.published import Published
 from paperbench.report.reproduction_tables import UNITS
 

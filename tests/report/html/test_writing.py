@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from paperbench.errors import ConfigError, EnvironmentError_
-from paperbench.report.pages.writing import write_report
-from tests.report.pages import made
+from paperbench.report.html.writing import write_report
+from tests.report.html import made
 
 
 @pytest.fixture
@@ -89,7 +89,7 @@ def test_an_interrupted_report_does_not_stand_in_the_way_of_the_next(
     run: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with monkeypatch.context() as patched:
-        patched.setattr("paperbench.report.pages.writing.to_document", _interrupted)
+        patched.setattr("paperbench.report.html.writing.to_document", _interrupted)
         with pytest.raises(KeyboardInterrupt):
             write_report(run)
     write_report(run)

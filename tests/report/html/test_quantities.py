@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from paperbench.report.pages.quantities import Quantities, duration, plural, significant, size
+from paperbench.report.html.quantities import Quantities, duration, plural, significant, size
 
 HEADLINES = (
     ("coco/AP", "{:.1f} %"),

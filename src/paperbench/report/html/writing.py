@@ -11,15 +11,15 @@ from pathlib import Path
 from paperbench.config.paths import short
 from paperbench.engine.files import explained, write_atomic
 from paperbench.errors import ConfigError, EnvironmentError_
-from paperbench.report.pages.grids import to_csv
-from paperbench.report.pages.page import Page
-from paperbench.report.pages.quantities import Headlines, Quantities
-from paperbench.report.pages.records import ReproductionRecord, Subject, SweepRecord
-from paperbench.report.pages.render import GENERATOR, to_document, to_html
-from paperbench.report.pages.reproduction_page import page_of_reproduction
-from paperbench.report.pages.run_page import page_of_run
-from paperbench.report.pages.sources import load
-from paperbench.report.pages.sweep_page import page_of_sweep
+from paperbench.report.html.grids import to_csv
+from paperbench.report.html.page import Page
+from paperbench.report.html.quantities import Headlines, Quantities
+from paperbench.report.html.records import ReproductionRecord, Subject, SweepRecord
+from paperbench.report.html.render import GENERATOR, to_document, to_html
+from paperbench.report.html.reproduction_page import page_of_reproduction
+from paperbench.report.html.run_page import page_of_run
+from paperbench.report.html.sources import load
+from paperbench.report.html.sweep_page import page_of_sweep
 
 FOLDER, STEM = "report", "report"
 _TABLES = frozenset(

@@ -13,9 +13,9 @@ from typing import Literal
 import numpy as np
 from markupsafe import Markup, escape
 
-from paperbench.report.pages import ticks
-from paperbench.report.pages.quantities import significant
-from paperbench.report.pages.thinning import Floats
+from paperbench.report.html import ticks
+from paperbench.report.html.quantities import significant
+from paperbench.report.html.thinning import Floats
 
 TONES = 8
 """How many colours the page's style sheet tells apart (`--tone-0` …)."""

@@ -11,11 +11,11 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from paperbench.engine.figures import smooth
-from paperbench.report.pages.charts import MUTED, TONES, Chart, Line, spans_decades
-from paperbench.report.pages.quantities import Quantities, plural
-from paperbench.report.pages.records import RunRecord
-from paperbench.report.pages.settings import Setting
-from paperbench.report.pages.thinning import Floats, band, kept
+from paperbench.report.html.charts import MUTED, TONES, Chart, Line, spans_decades
+from paperbench.report.html.quantities import Quantities, plural
+from paperbench.report.html.records import RunRecord
+from paperbench.report.html.settings import Setting
+from paperbench.report.html.thinning import Floats, band, kept
 
 BUDGET = 1_100_000
 """Bytes that all charts of a page may take."""

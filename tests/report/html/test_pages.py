@@ -14,9 +14,9 @@ from typing import Any
 import pytest
 
 from paperbench.engine.rundir import FAILED, STOPPED
-from paperbench.report.pages.page import Charts
-from paperbench.report.pages.writing import Written, write_report
-from tests.report.pages import made
+from paperbench.report.html.page import Charts
+from paperbench.report.html.writing import Written, write_report
+from tests.report.html import made
 
 GRID = [{"lr": lr, "seed": seed} for lr in (0.1, 0.2) for seed in (0, 1, 2)]
 

@@ -14,10 +14,10 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
 
 from paperbench import __version__
-from paperbench.report.pages.charts import Chart, tone_class
-from paperbench.report.pages.grids import Grid, plain, to_markdown
-from paperbench.report.pages.page import Block, Charts, Code, Facts, Fold, Notice, Page, Prose, Tiles
-from paperbench.report.pages.pictures import Gallery
+from paperbench.report.html.charts import Chart, tone_class
+from paperbench.report.html.grids import Grid, plain, to_markdown
+from paperbench.report.html.page import Block, Charts, Code, Facts, Fold, Notice, Page, Prose, Tiles
+from paperbench.report.html.pictures import Gallery
 
 GENERATOR = "paperbench report"
 """By this word in its head a page is known as one that may be written over."""
@@ -51,7 +51,7 @@ _JOINTS = re.compile(r"(?<=\w)([/_.])(?=\w)")
 def _environment() -> Environment:
     """Autoescape is always on: names and messages come from files that anybody may have written."""
     environment = Environment(
-        loader=PackageLoader("paperbench.report.pages", "templates"),
+        loader=PackageLoader("paperbench.report.html", "templates"),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
@@ -68,7 +68,7 @@ def _breakable(text: str) -> Markup:
 
 @cache
 def _resource(name: str) -> str:
-    return (resources.files("paperbench.report.pages") / "templates" / name).read_text(encoding="utf-8").strip()
+    return (resources.files("paperbench.report.html") / "templates" / name).read_text(encoding="utf-8").strip()
 
 
 def _sha256(text: str) -> str:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import shlex
 
-from paperbench.report.pages.page import Fact, Notice, Page, Section
-from paperbench.report.pages.quantities import Quantities
-from paperbench.report.pages.records import SweepRecord
-from paperbench.report.pages.runs_sections import badges_of, data_of, facts_of, sections_of_runs
+from paperbench.report.html.page import Fact, Notice, Page, Section
+from paperbench.report.html.quantities import Quantities
+from paperbench.report.html.records import SweepRecord
+from paperbench.report.html.runs_sections import badges_of, data_of, facts_of, sections_of_runs
 
 
 def page_of_sweep(sweep: SweepRecord, quantities: Quantities) -> Page:
