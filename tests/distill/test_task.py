@@ -14,6 +14,7 @@ from paperbench.data import digits
 from paperbench.distill import hard
 from paperbench.distill.task import plan
 from paperbench.distill.training import Part
+from paperbench.engine import store
 from paperbench.engine.checkpoints import CheckpointStore
 from paperbench.engine.lock import FileLock
 from paperbench.errors import CheckpointError, ConfigError, DataError
@@ -106,7 +107,7 @@ def test_a_finished_run_does_not_need_the_shared_folder(tmp_path: Path) -> None:
 def test_waits_for_the_process_that_trains_the_same_net_and_can_be_stopped(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(hard, "_SECONDS_BETWEEN_LOOKS", 0.01)
+    monkeypatch.setattr(store, "_SECONDS_BETWEEN_TRIES", 0.01)
     train(resolved(tmp_path, "baseline.train=false"), tmp_path / "a")
     (net,) = [path for path in (tmp_path / hard.SHARED).iterdir() if (path / "recipe.json").is_file()]
     other = FileLock(net / "lock")

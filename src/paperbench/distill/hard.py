@@ -8,11 +8,8 @@ its last checkpoint. Each run keeps a copy of the finished weights, so it does n
 
 from __future__ import annotations
 
-import hashlib
-import json
-import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -26,13 +23,12 @@ from paperbench.distill.inputs import Images, Jittered
 from paperbench.distill.learners import HardLearner, Lessons
 from paperbench.distill.nets import Net
 from paperbench.engine.checkpoints import CheckpointStore
-from paperbench.engine.files import explained, write_json
-from paperbench.engine.lock import FileLock
 from paperbench.engine.optim import build_optimizer, lr_factor
 from paperbench.engine.order import EpochOrder
 from paperbench.engine.run import Run
 from paperbench.engine.seeding import MODEL_INIT, seed_everything
 from paperbench.engine.stages import stage
+from paperbench.engine.store import StoreEntry, content_key, recorded_folder
 from paperbench.engine.trainer import Trainer
 from paperbench.errors import CheckpointError
 
@@ -41,8 +37,6 @@ FORMAT = 1
 
 SHARED = "nets"
 """Folder below `output.root`."""
-
-_SECONDS_BETWEEN_LOOKS = 0.2
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,10 +60,13 @@ class Recipe:
     def steps(self) -> int:
         return -(-self.samples // self.batch_size)
 
+    def as_dict(self) -> dict[str, Any]:
+        """All of it, as JSON holds it."""
+        return {"format": FORMAT, **asdict(self)}
+
     def digest(self) -> str:
         """SHA-256 of all of it."""
-        text = json.dumps({"format": FORMAT, **asdict(self)}, sort_keys=True, allow_nan=False)
-        return hashlib.sha256(text.encode()).hexdigest()
+        return content_key(self.as_dict())
 
 
 def machine_of(run: Run) -> tuple[str, str, int]:
@@ -79,16 +76,8 @@ def machine_of(run: Run) -> tuple[str, str, int]:
 
 
 def shared_folder(run: Run, output_root: str) -> Path:
-    """Where the run's shared nets lie. It is written down once: a resume may start in another working directory."""
-    note = run.directory.checkpoints / "nets.json"
-    try:
-        return Path(json.loads(note.read_text(encoding="utf-8"))["folder"])
-    except (OSError, ValueError, KeyError, TypeError):
-        folder = Path(output_root).expanduser().absolute() / SHARED
-        with explained(note):
-            note.parent.mkdir(parents=True, exist_ok=True)
-        write_json(note, {"folder": str(folder)})
-        return folder
+    """Return where the run's shared nets lie; every session of a run uses the same folder."""
+    return recorded_folder(run, run.directory.checkpoints / "nets.json", Path(output_root) / SHARED)
 
 
 @dataclass(kw_only=True)
@@ -119,7 +108,7 @@ class HardStage:
         self.metrics: dict[str, float] = {}
         self.digest = self.recipe.digest()
         self._own = CheckpointStore(self.run.directory.checkpoints / self.name, self.run.reporter)
-        self._shared = self.folder / self.digest[:16]
+        self._entry = StoreEntry(self.folder, self.digest, recipe=self.recipe.as_dict())
         self._learner = HardLearner(self.net)
 
     def done(self) -> bool:
@@ -138,40 +127,24 @@ class HardStage:
         with self.locked():
             self.conclude(self.trainer().fit())
 
-    @contextmanager
-    def locked(self) -> Iterator[None]:
-        """The shared folder, for this process alone. Raises `Stopped` when the run is told to stop while it waits."""
-        with explained(self._shared):
-            self._shared.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(self._shared / "lock")
-        waited = False
-        while not lock.acquire():
-            if not waited:
-                self.run.reporter.message(f"{self.name}: waiting for {lock.holder()}, which trains the same net")
-            waited = True
-            if self.run.stop:
-                raise self.run.stopped(f"while waiting for another process to train the {self.name}")
-            time.sleep(_SECONDS_BETWEEN_LOOKS)
-        try:
-            yield
-        finally:
-            lock.release()
+    def locked(self) -> AbstractContextManager[None]:
+        """The shared folder, for this process alone. Raises `Stopped` when the run is asked to stop while it waits."""
+        return self._entry.locked(self.run, self.name)
 
     def trainer(self) -> Trainer:
         """The trainer of the net, in the shared folder; call it `locked`."""
         recipe = self.recipe
-        write_json(self._shared / "recipe.json", {"format": FORMAT, **asdict(recipe)})
         view = stage(
             self.run,
             self.name,
             before=self.before,
             total=self.total,
             seed=recipe.seed,
-            checkpoints=self._shared,
+            checkpoints=self._entry.path,
             identity=self.digest,
         )
         if view.checkpoints.step_of() == recipe.steps:
-            self.run.reporter.message(f"{self.name}: found trained in {self._shared}")
+            self.run.reporter.message(f"{self.name}: found trained in {self._entry.path}")
         batches = Jittered(self.images, reach=recipe.jitter, seed=recipe.seed, chosen=self.rows)
 
         return Trainer(
@@ -209,7 +182,9 @@ class HardStage:
         self._finish(dict(other.metrics))
 
     def _take_best(self) -> None:
-        loaded = CheckpointStore(self._shared, self.run.reporter).load("best")
+        loaded = CheckpointStore(self._entry.path, self.run.reporter).load("best")
         if loaded is None:
-            raise CheckpointError(f"{self._shared} has lost its checkpoints; `paperbench resume` trains the net anew")
+            raise CheckpointError(
+                f"{self._entry.path} has lost its checkpoints; `paperbench resume` trains the net anew"
+            )
         self._learner.load_state_dict(loaded[0]["module"])

@@ -17,6 +17,7 @@ from paperbench.data.classification import ImageSet
 from paperbench.engine.counter_rng import uniform
 from paperbench.engine.order import BatchKey
 from paperbench.engine.seeding import hashed
+from paperbench.engine.store import content_key
 
 JITTER = 100
 """First key of this room's stream of shifts."""
@@ -53,17 +54,11 @@ class Images:
         """D = C * H * W."""
         return self.pixels[0].numel()
 
-    @property
-    def fingerprint(self) -> str:
-        """SHA-256 of the pixels and labels: what a teacher has seen, wherever the files lay."""
-        return self._fingerprint
-
     @cached_property
-    def _fingerprint(self) -> str:
-        digest = hashlib.sha256(repr((tuple(self.pixels.shape), self.classes)).encode())
-        digest.update(self.pixels.cpu().numpy().tobytes())
-        digest.update(self.labels.cpu().numpy().tobytes())
-        return digest.hexdigest()
+    def fingerprint(self) -> str:
+        """SHA-256 of the pixels and labels, wherever the files lay."""
+        recipe = repr((tuple(self.pixels.shape), self.classes))
+        return content_key(recipe, self.pixels.cpu().numpy(), self.labels.cpu().numpy())
 
     def batches(self, size: int) -> Iterator[Tensor]:
         """Every image once, in order, (<= size, D) float32 in 0..1."""

@@ -6,7 +6,6 @@ and read from there by every run that has the same teacher and the same images.
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,8 +16,8 @@ from paperbench.distill.inputs import Images
 from paperbench.distill.nets import Net
 from paperbench.distill.scoring import logits_of, scores
 from paperbench.engine.checkpoints import CheckpointStore
-from paperbench.engine.lock import FileLock
 from paperbench.engine.run import Run
+from paperbench.engine.store import StoreEntry, content_key
 from paperbench.errors import CheckpointError
 
 
@@ -32,15 +31,13 @@ class Opinion:
 
 def opinion_of(net: Net, *, train: Images, test: Images, run: Run, folder: Path, batch_size: int) -> Opinion:
     """The logits of `net` for all images, from `folder` where they were computed before."""
-    key = hashlib.sha256(f"{train.fingerprint} {test.fingerprint} {run.device.type}".encode())
-    for name, value in net.state_dict().items():
-        key.update(name.encode())
-        key.update(value.cpu().numpy().tobytes())
-    place = folder / f"logits-{key.hexdigest()[:16]}"
-    kept = _kept(place, train=train, test=test)
+    weights = [part for name, value in net.state_dict().items() for part in (name.encode(), value.cpu().numpy())]
+    key = content_key(f"{train.fingerprint} {test.fingerprint} {run.device.type}", *weights)
+    entry = StoreEntry(folder, key, prefix="logits-")
+    kept = _kept(entry.path, train=train, test=test)
     if kept is None:
         kept = tuple(logits_of(net, images, batch_size=batch_size).cpu() for images in (train, test))
-        _keep(place, *kept, train=train, test=test)
+        _keep(entry, *kept, train=train, test=test)
     return Opinion(*(part.to(run.device) for part in kept))
 
 
@@ -56,22 +53,17 @@ def _kept(place: Path, *, train: Images, test: Images) -> tuple[Tensor, ...] | N
     return (state["logits"], state["test_logits"]) if same else None
 
 
-def _keep(place: Path, logits: Tensor, test_logits: Tensor, *, train: Images, test: Images) -> None:
-    """Writes the logits, unless another process is just writing the same ones."""
-    place.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(place / "lock")
-    if not lock.acquire():
-        return
-    try:
-        state = {
-            "logits": logits,
-            "test_logits": test_logits,
-            "images": train.fingerprint,
-            "test_images": test.fingerprint,
-        }
-        CheckpointStore(place).save(state, step=0)
-    finally:
-        lock.release()
+def _keep(entry: StoreEntry, logits: Tensor, test_logits: Tensor, *, train: Images, test: Images) -> None:
+    """Write the logits, unless another process is just writing the same ones."""
+    with entry.try_locked() as acquired:
+        if acquired:
+            state = {
+                "logits": logits,
+                "test_logits": test_logits,
+                "images": train.fingerprint,
+                "test_images": test.fingerprint,
+            }
+            CheckpointStore(entry.path).save(state, step=0)
 
 
 class GivenTeacher:

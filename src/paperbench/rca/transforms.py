@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
-import io
 import json
-import zipfile
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -15,7 +12,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from paperbench.engine.files import explained, write_atomic
+from paperbench.engine.store import ArrayStore, content_key
 from paperbench.errors import EnvironmentError_
 from paperbench.rca.registration import Schedule, Transforms
 
@@ -27,42 +24,33 @@ def fingerprint(
     image: NDArray[np.float64], spacing: Sequence[float], *, physical: bool, weights: NDArray[np.float64]
 ) -> str:
     """SHA-256 of what registration sees of an image."""
-    digest = hashlib.sha256(json.dumps([image.shape, list(spacing), physical]).encode())
-    for part in (image, weights):
-        digest.update(np.ascontiguousarray(part).tobytes())
-    return digest.hexdigest()
+    return content_key([image.shape, list(spacing), physical], image, weights)
 
 
 class TransformStore:
-    """One small file a pair below `folder`. What cannot be read is computed anew; what cannot be written is an error, once."""
+    """One small file a pair below `folder`. What cannot be read is computed again; what cannot be written is an error."""
 
     def __init__(self, folder: Path, schedule: Schedule) -> None:
         self.folder = folder
+        self._arrays = ArrayStore(folder)
         self._settings = json.dumps([VERSION, asdict(schedule)], sort_keys=True)
 
-    def _file(self, image: str, reference: str) -> Path:
-        key = hashlib.sha256(f"{self._settings}|{image}|{reference}".encode()).hexdigest()
-        return self.folder / key[:2] / f"{key}.npz"
+    def _key(self, image: str, reference: str) -> str:
+        return content_key(f"{self._settings}|{image}|{reference}")
 
     def load(self, image: str, reference: str) -> Transforms | None:
         """The transform from a reference to an image (both by fingerprint) as a batch of one, on the host; None if unknown."""
-        try:
-            content = io.BytesIO(self._file(image, reference).read_bytes())
-            with np.load(content, allow_pickle=False) as held:
-                arrays = [torch.from_numpy(held[f"arr_{k}"]) for k in range(len(held.files))]
-        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+        arrays = self._arrays.load(self._key(image, reference))
+        if arrays is None:
             return None
-        return Transforms(arrays[0], tuple(arrays[1:])) if arrays else None
+        theta, *fields = map(torch.from_numpy, arrays)
+        return Transforms(theta, tuple(fields))
 
     def save(self, image: str, reference: str, transforms: Transforms, index: int) -> None:
-        """Keeps transform `index` of a batch, as `rounded` leaves it."""
-        path = self._file(image, reference)
-        content = io.BytesIO()
+        """Write transform `index` of a batch, as `rounded` leaves it."""
         parts = (transforms.theta, *transforms.fields)
-        np.savez(content, *(part[index : index + 1].float().cpu().numpy() for part in parts))
-        with explained(path):
-            path.parent.mkdir(parents=True, exist_ok=True)
-        write_atomic(path, content.getvalue())
+        arrays = (part[index : index + 1].float().cpu().numpy() for part in parts)
+        self._arrays.save(self._key(image, reference), *arrays)
 
     def check(self) -> None:
         """Raises EnvironmentError_ where the folder cannot be made."""

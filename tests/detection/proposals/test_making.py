@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from pathlib import Path
 
 import numpy as np
@@ -74,6 +76,18 @@ def test_what_was_found_is_not_searched_again(tmp_path: Path, monkeypatch: pytes
     other = ProposalConfig(workers=1, selective_search=SelectiveSearchConfig(base_k=50))
     making.make(dataset, other, cache=tmp_path)
     assert len(searched) == 7
+
+
+def test_boxes_of_earlier_versions_are_found(tmp_path: Path) -> None:
+    dataset, config = scenes(images=1), ProposalConfig(workers=1)
+    pixels = dataset.decode(0)
+    digest = hashlib.sha256(json.dumps([making.settings_of(config), pixels.shape], sort_keys=True).encode())
+    digest.update(pixels.tobytes())
+    boxes = np.array([[1, 2, 3, 4]], np.float32)
+    folder = tmp_path / digest.hexdigest()[:2]
+    folder.mkdir()
+    np.save(folder / f"{digest.hexdigest()}.npy", boxes)
+    np.testing.assert_array_equal(making.make(dataset, config, cache=tmp_path)[0], boxes)
 
 
 def test_a_stop_keeps_what_was_found(tmp_path: Path) -> None:

@@ -1,13 +1,11 @@
 """Proposals for a data set: searched in several processes, kept by what they depend on, never searched twice.
 
-The boxes of an image are kept in `<cache>/<first two of the key>/<key>.npy`, where the key is the SHA-256 of the pixels, the method
-and its settings. A search that was interrupted goes on where it was; two data sets that share images share their boxes.
+The boxes of an image lie in an `ArrayStore`, under the SHA-256 of the method, its settings and the pixels. A search that was
+interrupted continues where it stopped; two data sets that share images share their boxes.
 """
 
 from __future__ import annotations
 
-import hashlib
-import json
 import multiprocessing
 import os
 from collections import deque
@@ -15,7 +13,6 @@ from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ProcessPoolExecutor
 from contextlib import contextmanager
 from dataclasses import asdict
-from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +24,7 @@ from paperbench.detection.proposals import sets
 from paperbench.detection.proposals.selective import opencv, selective_search, sliding_windows
 from paperbench.detection.proposals.sets import ProposalSet
 from paperbench.detection.region_config import ProposalConfig
-from paperbench.engine.files import explained, write_atomic
+from paperbench.engine.store import ArrayStore, content_key
 from paperbench.errors import ConfigError
 
 Boxes = NDArray[np.float32]
@@ -68,26 +65,27 @@ def make(
     depend on `part`, nor on the number of processes.
     """
     indices = list(range(len(dataset)))[part]
-    settings = settings_of(config)
+    settings, store = settings_of(config), ArrayStore(cache, ".npy")
     answers: dict[int, Boxes] = {}
     with _searchers(config.workers or os.cpu_count() or 1, images=len(indices)) as submit:
-        waiting: deque[tuple[int, Path, Future[Boxes]]] = deque()
+        waiting: deque[tuple[int, str, Future[Boxes]]] = deque()
 
         def collect() -> None:
-            index, path, future = waiting.popleft()
-            answers[index] = _keep(path, future.result())
+            index, key, future = waiting.popleft()
+            answers[index] = future.result()
+            store.save(key, answers[index])
             progress(len(answers), len(indices))
 
         for index in indices:
             if stopped():
                 break
             pixels = dataset.decode(index)
-            path = _place(cache, pixels, settings)
-            kept = _kept(path)
-            if kept is None:
-                waiting.append((index, path, submit(pixels, settings)))
+            key = _key(pixels, settings)
+            found = _load(store, key)
+            if found is None:
+                waiting.append((index, key, submit(pixels, settings)))
             else:
-                answers[index] = kept
+                answers[index] = found
                 progress(len(answers), len(indices))
             if len(waiting) > 4 * (config.workers or os.cpu_count() or 1):
                 collect()
@@ -134,30 +132,15 @@ def search(pixels: NDArray[np.uint8], settings: Mapping[str, Any]) -> Boxes:
     return sliding_windows(*pixels.shape[:2], **own)
 
 
-def _place(cache: Path, pixels: NDArray[np.uint8], settings: Mapping[str, Any]) -> Path:
-    key = hashlib.sha256(json.dumps([settings, pixels.shape], sort_keys=True).encode())
-    key.update(np.ascontiguousarray(pixels).data)
-    name = key.hexdigest()
-    return cache / name[:2] / f"{name}.npy"
+def _key(pixels: NDArray[np.uint8], settings: Mapping[str, Any]) -> str:
+    return content_key([settings, pixels.shape], pixels)
 
 
-def _kept(path: Path) -> Boxes | None:
-    """What was found before; None if nothing was, or if the file is damaged and has to be made again."""
-    try:
-        boxes = np.load(path, allow_pickle=False)
-    except (OSError, ValueError, EOFError):
-        return None
+def _load(store: ArrayStore, key: str) -> Boxes | None:
+    """Return the boxes that were found before; None if there are none, or the file is damaged."""
+    (boxes,) = store.load(key) or [np.empty(0)]
     sound = boxes.ndim == 2 and boxes.shape[1:] == (4,) and boxes.dtype == np.float32 and np.isfinite(boxes).all()
     return boxes if sound else None
-
-
-def _keep(path: Path, boxes: Boxes) -> Boxes:
-    content = BytesIO()
-    np.save(content, boxes)
-    with explained(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-    write_atomic(path, content.getvalue())
-    return boxes
 
 
 # --- processes --------------------------------------------------------------------------------------------------------
