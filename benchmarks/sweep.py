@@ -30,8 +30,8 @@ from typing import Any
 from tests.sweep import disturbed, toys
 
 from benchmarks.common import machine, write
+from paperbench.runs.record import read_status
 from paperbench.sweep import record
-from paperbench.sweep.standing import standing
 
 PROGRAM = [sys.executable, "-m", "paperbench", "sweep"]
 
@@ -165,7 +165,7 @@ def faults(folder: Path, runs: int, jobs: int, kills: int, seed: int) -> list[di
             **{f"kills of a {target}": count for target, count in account.kills.items()},
             "commands given": len(account.exit_codes),
             "sessions of runs": sessions,
-            "runs completed once": sum(standing(run).state == "done" for run in disturbed.runs_of(sweep).values()),
+            "runs completed once": sum(read_status(run).state == "done" for run in disturbed.runs_of(sweep).values()),
             "results that differ": len(found),
             "seconds": round(account.seconds, 1),
             "seconds in peace": round(calm, 1),

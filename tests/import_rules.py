@@ -20,9 +20,10 @@ PARTS: dict[str, set[str]] = {
     "config": SHARED,
     "engine": SHARED | {"engine"},
     "data": SHARED | {"engine", "data"},
-    "sweep": SHARED | {"engine", "sweep"},
-    "report": SHARED | {"engine", "sweep", "report"},
-    "cli": SHARED | {"engine", "data", "sweep", "report", "cli"},
+    "runs": SHARED | {"engine", "runs"},
+    "sweep": SHARED | {"engine", "runs", "sweep"},
+    "report": SHARED | {"engine", "runs", "sweep", "report"},
+    "cli": SHARED | {"engine", "data", "runs", "sweep", "report", "cli"},
 }
 """What each part of the package may import. Any other folder is a room, which may use `ROOM` and itself."""
 

@@ -6,9 +6,9 @@ from collections.abc import Mapping
 
 from paperbench.engine.rundir import DONE, FAILED, RunDirectory
 from paperbench.report.preparing import Prepared
+from paperbench.runs.record import read_status
 from paperbench.sweep.plan import Member
 from paperbench.sweep.scheduler import MemberResult
-from paperbench.sweep.standing import standing
 
 
 def finish(member: Member, metrics: Mapping[str, float]) -> None:
@@ -32,7 +32,7 @@ def results_of(prepared: Prepared) -> list[MemberResult]:
     """How the runs stand, as a sweep that starts nothing would tell."""
     found = []
     for member in prepared.sweep.members:
-        now = standing(member.directory)
+        now = read_status(member.directory)
         state = now.state if now.state in ("done", "failed") else "not started"
         found.append(MemberResult(member=member, state=state, results=now.results, message=now.message))  # type: ignore[arg-type]
     return found

@@ -17,7 +17,7 @@ from paperbench.errors import ConfigError, DataError
 from paperbench.report.comparison import SECONDS, Comparison, Row, Subject, compare, contradictions, environment_facts
 from paperbench.report.metrics import direction
 from paperbench.report.seeds import Method, methods
-from paperbench.report.statistics import Summary
+from paperbench.runs.statistics import Summary
 
 SCHEMA_VERSION = 1
 

@@ -12,7 +12,7 @@ from paperbench.config.difference import ABSENT
 from paperbench.report.comparison import SECONDS, Comparison, Row
 from paperbench.report.metrics import direction
 from paperbench.report.seeds import methods
-from paperbench.report.statistics import Summary
+from paperbench.runs.statistics import Summary
 
 MOST_COLUMNS = 6
 """More runs than this are listed one in a row."""

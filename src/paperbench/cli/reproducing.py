@@ -25,10 +25,10 @@ from paperbench.report.preparing import Prepared, prepare
 from paperbench.report.reproduction import DOCUMENT, assemble, write
 from paperbench.report.reproduction_tables import display_table
 from paperbench.report.reproductions import AtScale, Listed, time_of
+from paperbench.runs.record import read_status
 from paperbench.sweep.launchers.settings import compose_settings, split
 from paperbench.sweep.run import carry_out
 from paperbench.sweep.scheduler import MemberResult
-from paperbench.sweep.standing import standing
 
 DEFAULT_SCALE = "short"
 OUTPUT_ROOT = "output.root"
@@ -122,7 +122,7 @@ def _cost(at: AtScale | None) -> str:
 
 def _print_plan(prepared: Prepared, options: Options) -> None:
     """`--dry-run`: the runs, what is done of them, and what the numbers will be worth."""
-    states = {member.hash: standing(member.directory).state for member in prepared.sweep.members}
+    states = {member.hash: read_status(member.directory).state for member in prepared.sweep.members}
     worth = [(item.cell.row, item.cell.column, item.departures) for item in prepared.cells]
     if options.json_output:
         emit_json(_plan_document(prepared, states))

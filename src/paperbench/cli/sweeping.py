@@ -18,13 +18,13 @@ from paperbench.cli.output import duration, line, table
 from paperbench.cli.sweep_display import labelled, make_watcher, title
 from paperbench.config.paths import search_path, short
 from paperbench.errors import EXIT_STOPPED, ConfigError
+from paperbench.runs.record import RunStatus, read_status
 from paperbench.sweep import record
 from paperbench.sweep.launchers.base import Launcher, Warms, launcher_class
 from paperbench.sweep.launchers.settings import compose_settings, split
 from paperbench.sweep.plan import Member, Sweep, plan_overrides
 from paperbench.sweep.run import MemberResult, SweepOutcome, carry_out, launcher_for
 from paperbench.sweep.stacks import grouped
-from paperbench.sweep.standing import Standing, standing
 
 OUTPUT_ROOT = "output.root"
 MOST_TAILS, LINES_OF_A_TAIL = 10, 6
@@ -92,7 +92,7 @@ class _Start:
         self.launcher = launcher_for(
             planned, options.launcher, self._settings, jobs=options.jobs, stacked=options.stacked
         )
-        missing = any(standing(member.directory).state != "done" for member in planned.members)
+        missing = any(read_status(member.directory).state != "done" for member in planned.members)
         if missing and isinstance(self.launcher, Warms):
             self.launcher.warm()
 
@@ -147,7 +147,7 @@ def _recorded(name: str, others: Sequence[str], options: SweepOptions) -> Sweep:
 
 def _print_plan(planned: Sweep, options: SweepOptions) -> None:
     """`--dry-run`: the table of runs, what tells them apart, and how each stands."""
-    found = [(member, standing(member.directory)) for member in planned.members]
+    found = [(member, read_status(member.directory)) for member in planned.members]
     if options.run.json_output:
         runs = [
             {
@@ -178,13 +178,13 @@ def _print_plan(planned: Sweep, options: SweepOptions) -> None:
     line(f"{doing} to run, {len(found) - doing} not{together}")
 
 
-def _would_run(now: Standing, options: SweepOptions) -> bool:
+def _would_run(now: RunStatus, options: SweepOptions) -> bool:
     if now.state == "failed":
         return options.retry_failed or now.by_environment
     return now.state != "done"
 
 
-def _in_words(now: Standing) -> str:
+def _in_words(now: RunStatus) -> str:
     if now.state == "continues":
         return f"continues at step {now.step} of {now.steps}" if now.steps else "begins anew"
     if now.state == "failed":
@@ -219,7 +219,7 @@ def _print_end(planned: Sweep, outcome: SweepOutcome, options: SweepOptions) -> 
     if outcome.exit_code == EXIT_STOPPED:
         line(f"  continue it  {_command(planned, options)}")
     elif failed:
-        retry = "" if all(standing(r.member.directory).state != "failed" for r in failed) else " --retry-failed"
+        retry = "" if all(read_status(r.member.directory).state != "failed" for r in failed) else " --retry-failed"
         line(f"  try again    {_command(planned, options)}{retry}")
 
 

@@ -22,9 +22,9 @@ from paperbench.report.layoutfile import ComparisonEntry
 from paperbench.report.preparing import KIND, Placed, Prepared
 from paperbench.report.published import Published
 from paperbench.report.reproduction_tables import display_table, flat_table
-from paperbench.report.statistics import Paired, Summary, paired, summarise
 from paperbench.report.tables import as_csv, markdown
 from paperbench.report.verdict import Departures, Verdict, judge
+from paperbench.runs.statistics import Paired, Summary, paired, summarise
 from paperbench.sweep.plan import Member
 from paperbench.sweep.scheduler import MemberResult
 

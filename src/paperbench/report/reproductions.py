@@ -15,8 +15,8 @@ from paperbench.config.paths import search_path
 from paperbench.errors import ConfigError
 from paperbench.report.layout import Layout, names, read
 from paperbench.report.layoutfile import CostEntry
+from paperbench.runs.record import read_status
 from paperbench.sweep.record import RECORD
-from paperbench.sweep.standing import standing
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,7 +76,7 @@ def at_scale(layout: Layout, scale: str, root: Path) -> AtScale:
         scale=scale,
         runs=runs,
         seeds=layout.scale(scale).seeds,
-        done=sum(1 for folder in folders if standing(folder).state == "done"),
+        done=sum(1 for folder in folders if read_status(folder).state == "done"),
         seconds=seconds,
         machine=machine,
     )

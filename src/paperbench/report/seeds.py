@@ -9,7 +9,7 @@ from typing import Any
 
 from paperbench.config.difference import ABSENT
 from paperbench.report.comparison import Subject, compared_config
-from paperbench.report.statistics import Paired, Summary, paired, summarise
+from paperbench.runs.statistics import Paired, Summary, paired, summarise
 
 SEED = "seed"
 

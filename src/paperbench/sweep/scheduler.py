@@ -16,11 +16,11 @@ from typing import Any, Literal
 from paperbench.engine.prepared import prepare, settle_free
 from paperbench.engine.signals import StopFlag
 from paperbench.errors import EXIT_ENVIRONMENT, DiskFullError, EnvironmentError_, PaperbenchError, RunLockedError
+from paperbench.runs.record import RunStatus, log_tail, read_status
 from paperbench.sweep import progress
 from paperbench.sweep.launchers.base import Ending, Handle, Job, Launcher, Rejoins
 from paperbench.sweep.plan import Member, Sweep
 from paperbench.sweep.record import Events
-from paperbench.sweep.standing import Standing, log_tail, standing
 from paperbench.sweep.watch import View, Watcher
 
 MemberState = Literal["done", "failed", "stopped", "not started"]
@@ -141,10 +141,10 @@ class Scheduler:
         """What is done or failed already needs no job."""
         for entry in self._entries:
             entry.retry = True
-            self._settled(entry, standing(entry.member.directory))
+            self._settled(entry, read_status(entry.member.directory))
         self._pending = deque(left for group in self._pending if (left := [e for e in group if e.result is None]))
 
-    def _settled(self, entry: _Entry, now: Standing) -> bool:
+    def _settled(self, entry: _Entry, now: RunStatus) -> bool:
         """Whether the member needs no job, as it stands."""
         if now.state == "done":
             settle_free(entry.member.directory)
@@ -167,7 +167,7 @@ class Scheduler:
             if any(entry.waits_until > now for entry in group):
                 self._pending.append(group)
                 continue
-            found = [(entry, standing(entry.member.directory)) for entry in group]
+            found = [(entry, read_status(entry.member.directory)) for entry in group]
             open_ = [(entry, stand) for entry, stand in found if not self._settled(entry, stand)]
             elsewhere = [entry for entry, stand in open_ if stand.state == "running"]
             left = [entry for entry, _ in open_]
@@ -211,7 +211,7 @@ class Scheduler:
         try:
             prepare(entry.member.directory, entry.member.composed.resolved)
         except PaperbenchError as error:
-            self._fail(entry, Standing(state="failed", message=str(error)), error)
+            self._fail(entry, RunStatus(state="failed", message=str(error)), error)
             return False
         return True
 
@@ -237,7 +237,7 @@ class Scheduler:
                 self._after(entry, ending, alone=len(running.entries) == 1)
 
     def _after(self, entry: _Entry, ending: Ending, *, alone: bool) -> None:
-        now = standing(entry.member.directory)
+        now = read_status(entry.member.directory)
         self._events.write(
             "ended",
             run=entry.member.hash,
@@ -268,7 +268,7 @@ class Scheduler:
             error = EnvironmentError_(f"{entry.member.directory} cannot be written") if unwritten else None
             self._fail(entry, now, error, how=str(error) if error else _in_words(ending))
 
-    def _again(self, entry: _Entry, now: Standing, why: str) -> None:
+    def _again(self, entry: _Entry, now: RunStatus, why: str) -> None:
         """Submits a run anew, from where it stands, unless that has led nowhere too often."""
         entry.losses = entry.losses + 1 if now.step <= entry.step else 1
         entry.step = max(entry.step, now.step)
@@ -280,7 +280,7 @@ class Scheduler:
         self._watcher.message(f"{entry.member.hash}: {why}; it continues")
         self._show(entry, "to do")
 
-    def _fail(self, entry: _Entry, now: Standing, error: PaperbenchError | None = None, *, how: str = "") -> None:
+    def _fail(self, entry: _Entry, now: RunStatus, error: PaperbenchError | None = None, *, how: str = "") -> None:
         self._conclude(entry, "failed", now, how=how)
         unwritable = isinstance(error, EnvironmentError_) and not isinstance(error, RunLockedError)
         if unwritable or now.error == DiskFullError.__name__:
@@ -289,8 +289,8 @@ class Scheduler:
         elif self._fail_fast:
             self._end("a run has failed: the others save and end (--fail-fast)")
 
-    def _conclude(self, entry: _Entry, state: MemberState, now: Standing | None = None, *, how: str = "") -> None:
-        now = now or standing(entry.member.directory)
+    def _conclude(self, entry: _Entry, state: MemberState, now: RunStatus | None = None, *, how: str = "") -> None:
+        now = now or read_status(entry.member.directory)
         failed = state == "failed"
         results = now.results if state == "done" else None
         message = how or now.message

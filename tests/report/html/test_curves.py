@@ -11,9 +11,8 @@ from paperbench.engine.rundir import STOPPED
 from paperbench.report.html import curves
 from paperbench.report.html.charts import MUTED, Line
 from paperbench.report.html.quantities import Quantities
-from paperbench.report.html.records import RunRecord
 from paperbench.report.html.settings import Setting, settings_of, varied
-from paperbench.report.html.sources import load_run
+from paperbench.runs.record import RunRecord, read_run
 from tests.report.html import made
 
 QUANTITIES = Quantities(made.HEADLINES)
@@ -23,7 +22,7 @@ def run(folder: Path, *, labelled: bool = True, steps: int = 40, state: str = "d
     name = "-".join(f"{key}{value}" for key, value in given.items())
     made.run(folder / name, resolved=made.config(**given), steps=steps, state=state)  # type: ignore[arg-type]
     labels = {key: str(value) for key, value in given.items()} if labelled else {}
-    return load_run(folder / name, name=name, labels=labels)
+    return read_run(folder / name, name=name, labels=labels)
 
 
 def chart_lines(settings: list[Setting], name: str) -> list[Line]:
@@ -44,7 +43,7 @@ def test_runs_that_differ_in_their_seed_belong_together(tmp_path: Path, labelled
 
 
 def test_a_run_that_has_not_started_stands_with_its_like(tmp_path: Path) -> None:
-    waiting = load_run(tmp_path / "none", name="none", labels={"lr": "0.1", "seed": "7"})
+    waiting = read_run(tmp_path / "none", name="none", labels={"lr": "0.1", "seed": "7"})
     settings = settings_of([run(tmp_path, lr=0.1, seed=0), run(tmp_path, lr=0.2, seed=0), waiting])
 
     assert [[member.name for member in setting.runs] for setting in settings] == [
@@ -83,7 +82,7 @@ def test_every_number_that_was_logged_twice_has_a_curve(tmp_path: Path) -> None:
 def test_the_curve_is_what_was_logged(tmp_path: Path) -> None:
     record = run(tmp_path, seed=3)
     line = curves.of_run(record, QUANTITIES).charts[0].lines[0]
-    logged = {entry["step"]: entry["train/loss"] for entry in record.records}
+    logged = {entry["step"]: entry["train/loss"] for entry in record.log}
 
     assert dict(zip(line.x.tolist(), line.y.tolist(), strict=True)) == logged
     assert line.last == QUANTITIES.number("train/loss", logged[40])
@@ -94,7 +93,7 @@ def test_a_noisy_curve_is_faint_under_its_smoothed_course_and_says_so(tmp_path: 
     noise = np.random.default_rng(0).standard_normal(500)
     text = "".join(f'{{"step": {step}, "train/loss": {value}}}\n' for step, value in enumerate(noise))
     (folder / "metrics.jsonl").write_text(text)
-    chart = curves.of_run(load_run(folder, name="run"), QUANTITIES).charts[0]
+    chart = curves.of_run(read_run(folder, name="run"), QUANTITIES).charts[0]
 
     assert [line.stroke for line in chart.lines] == ["faint", "bold"]
     assert chart.lines[0].y.max() == noise.max()  # thinned to fewer points, no peak lost
@@ -107,7 +106,7 @@ def test_values_that_are_not_numbers_are_gaps(tmp_path: Path) -> None:
     (folder / "metrics.jsonl").write_text(
         '{"step": 1, "a": 1.0}\n{"step": 2, "a": null}\n{"step": 3, "a": true}\n{"step": 4, "a": 2.0, "b": "x"}\n'
     )
-    (chart,) = curves.of_run(load_run(folder, name="run"), QUANTITIES).charts
+    (chart,) = curves.of_run(read_run(folder, name="run"), QUANTITIES).charts
 
     assert chart.lines[0].x.tolist() == [1, 4]
 
@@ -128,7 +127,7 @@ def test_there_is_a_limit_and_what_is_beyond_it_is_named(tmp_path: Path, monkeyp
 def test_the_band_reaches_from_the_lowest_seed_to_the_highest(tmp_path: Path) -> None:
     records = [run(tmp_path, lr=0.1, seed=seed) for seed in range(3)]
     (line,) = chart_lines(settings_of(records), "toy/score")
-    values = np.array([[entry["toy/score"] for entry in record.records if "toy/score" in entry] for record in records])
+    values = np.array([[entry["toy/score"] for entry in record.log if "toy/score" in entry] for record in records])
 
     assert line.x.tolist() == [10, 20, 30, 40]
     assert line.y == pytest.approx(values.mean(0))

@@ -11,7 +11,7 @@ from PIL import Image
 
 from paperbench.report.html import pictures
 from paperbench.report.html.pictures import Gallery, Wanted, caption_of, encode
-from paperbench.report.html.sources import load_run
+from paperbench.runs.record import read_run
 from tests.report.html import made
 
 
@@ -91,7 +91,7 @@ def test_digits_are_enlarged_in_whole_pixels(tmp_path: Path) -> None:
 
 
 def test_curves_are_not_shown_twice(tmp_path: Path) -> None:
-    run = load_run(made.run(tmp_path / "run", pictures=[("losses.png", 8), ("samples.png", 8)]), name="run")
+    run = read_run(made.run(tmp_path / "run", pictures=[("losses.png", 8), ("samples.png", 8)]), name="run")
 
     assert [picture.caption for picture in pictures.of_run(run, drawn=True).pictures] == ["samples"]
     assert [picture.caption for picture in pictures.of_run(run, drawn=False).pictures] == ["losses", "samples"]
@@ -100,7 +100,7 @@ def test_curves_are_not_shown_twice(tmp_path: Path) -> None:
 def test_of_several_runs_each_kind_is_shown_side_by_side(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pictures, "MOST_OF_RUNS", 4)
     runs = [
-        load_run(made.run(tmp_path / name, pictures=[("a.png", 8), ("b.png", 8)]), name=name)
+        read_run(made.run(tmp_path / name, pictures=[("a.png", 8), ("b.png", 8)]), name=name)
         for name in ("x", "y", "z")
     ]
     gallery = pictures.of_runs(runs, lambda run: f"<{run.name}>", drawn=True)

@@ -8,8 +8,8 @@ import pytest
 
 from paperbench.report.html import trends
 from paperbench.report.html.quantities import Quantities
-from paperbench.report.html.records import RunRecord
 from paperbench.report.html.settings import settings_of
+from paperbench.runs.record import RunRecord
 
 
 def _run(temperature: str, seed: int, errors: float, *, width: str = "800") -> RunRecord:

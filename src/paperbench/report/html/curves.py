@@ -13,9 +13,9 @@ import numpy as np
 from paperbench.engine.figures import smooth
 from paperbench.report.html.charts import MUTED, TONES, Chart, Line, spans_decades
 from paperbench.report.html.quantities import Quantities, plural
-from paperbench.report.html.records import RunRecord
 from paperbench.report.html.settings import Setting
 from paperbench.report.html.thinning import Floats, band, kept
+from paperbench.runs.record import RunRecord
 
 BUDGET = 1_100_000
 """Bytes that all charts of a page may take."""
@@ -243,12 +243,12 @@ def _aligned(series: Sequence[Series]) -> tuple[Floats, Floats]:
 
 def _names(runs: Sequence[RunRecord]) -> list[str]:
     """Everything that was ever logged as a number, in the order in which it first was."""
-    return list(dict.fromkeys(name for run in runs for name in run.curves))
+    return list(dict.fromkeys(name for run in runs for name in run.history))
 
 
 def _series(run: RunRecord, name: str) -> Series:
     """Steps and values, (N,) each, at which `name` was logged as a finite number."""
-    steps, values = run.curves.get(name, ((), ()))
+    steps, values = run.history.get(name, ((), ()))
     return np.array(steps, np.float64), np.array(values, np.float64)
 
 

@@ -15,7 +15,6 @@ from paperbench.report.html.grids import Cell, Column, Grid, Tone, number_cell, 
 from paperbench.report.html.page import Block, Charts, Code, Fact, Facts, Fold, Notice, Prose
 from paperbench.report.html.pictures import Gallery
 from paperbench.report.html.quantities import minus, plural, size
-from paperbench.report.html.records import DAMAGED, INTERRUPTED, NOT_STARTED, RunRecord
 from paperbench.report.html.settings import (
     Setting,
     differing_keys,
@@ -23,6 +22,7 @@ from paperbench.report.html.settings import (
     shared_and_differing,
     shown,
 )
+from paperbench.runs.record import DAMAGED, INTERRUPTED, NOT_STARTED, RunRecord
 
 _STATE_TONES: dict[str, Tone] = {
     DONE: "good",

@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from paperbench.report.html.grids import Cell, Column, Grid, blank_cell, number_cell, text_cell
 from paperbench.report.html.page import Badge, Block, Fact, Notice, Page, section
 from paperbench.report.html.quantities import Quantities, plural
-from paperbench.report.html.records import ReproductionRecord
 from paperbench.report.html.reproduction_cells import Document, Hand, tone
 from paperbench.report.html.reproduction_figures import figures
 from paperbench.report.html.runs_sections import badges_of, facts_of, sections_of_runs
+from paperbench.report.html.sources import ReproductionRecord
 from paperbench.report.reproduction_tables import cells_of, display_table
 
 _MOST_COLUMNS_SIDE_BY_SIDE = 2

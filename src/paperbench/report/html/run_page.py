@@ -11,9 +11,9 @@ from paperbench.report.html import curves, parts, pictures
 from paperbench.report.html.grids import Column, Grid, blank_cell, number_cell, text_cell
 from paperbench.report.html.page import Badge, Block, Fact, Notice, Page, Tile, Tiles, section
 from paperbench.report.html.quantities import Quantities, duration, minus, significant
-from paperbench.report.html.records import RunRecord
 from paperbench.report.published import Published
 from paperbench.report.reproduction_tables import UNITS
+from paperbench.runs.record import RunRecord
 
 _MOST_TILES = 6
 _FEWEST_CLASSES = 2

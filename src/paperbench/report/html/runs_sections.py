@@ -9,10 +9,10 @@ from paperbench.report.html import curves, parts, pictures, trends
 from paperbench.report.html.grids import Cell, Column, Grid, number_cell, text_cell
 from paperbench.report.html.page import Badge, Block, Fact, Fold, Section, section
 from paperbench.report.html.quantities import Quantities, duration, plural
-from paperbench.report.html.records import RunRecord
 from paperbench.report.html.settings import SEED, Setting, settings_of, value_of, varied
 from paperbench.report.metrics import direction
-from paperbench.report.statistics import FEWEST_FOR_BOOTSTRAP, Summary, summarise
+from paperbench.runs.record import RunRecord
+from paperbench.runs.statistics import FEWEST_FOR_BOOTSTRAP, Summary, summarise
 
 MOST_HEADLINES = 6
 

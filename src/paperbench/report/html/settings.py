@@ -9,7 +9,7 @@ from typing import Any
 
 from paperbench.config.difference import ABSENT
 from paperbench.report.comparison import environment_facts
-from paperbench.report.html.records import RunRecord
+from paperbench.runs.record import RunRecord
 
 SEED = "seed"
 

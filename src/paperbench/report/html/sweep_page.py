@@ -6,8 +6,8 @@ import shlex
 
 from paperbench.report.html.page import Fact, Notice, Page, Section
 from paperbench.report.html.quantities import Quantities
-from paperbench.report.html.records import SweepRecord
 from paperbench.report.html.runs_sections import badges_of, data_of, facts_of, sections_of_runs
+from paperbench.runs.sweeps import SweepRecord
 
 
 def page_of_sweep(sweep: SweepRecord, quantities: Quantities) -> Page:

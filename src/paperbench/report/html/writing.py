@@ -14,12 +14,12 @@ from paperbench.errors import ConfigError, EnvironmentError_
 from paperbench.report.html.grids import to_csv
 from paperbench.report.html.page import Page
 from paperbench.report.html.quantities import Headlines, Quantities
-from paperbench.report.html.records import ReproductionRecord, Subject, SweepRecord
 from paperbench.report.html.render import GENERATOR, to_document, to_html
 from paperbench.report.html.reproduction_page import page_of_reproduction
 from paperbench.report.html.run_page import page_of_run
-from paperbench.report.html.sources import load
+from paperbench.report.html.sources import ReproductionRecord, Source, load
 from paperbench.report.html.sweep_page import page_of_sweep
+from paperbench.runs.sweeps import SweepRecord
 
 FOLDER, STEM = "report", "report"
 _TABLES = frozenset(
@@ -92,7 +92,7 @@ def _explained() -> Iterator[None]:
         ) from cause
 
 
-def _page(subject: Subject, quantities: Quantities) -> Page:
+def _page(subject: Source, quantities: Quantities) -> Page:
     if isinstance(subject, ReproductionRecord):
         return page_of_reproduction(subject, quantities)
     if isinstance(subject, SweepRecord):

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from paperbench.report.statistics import bootstrap_mean, paired, summarise
+from paperbench.runs.statistics import bootstrap_mean, paired, summarise
 
 
 def test_one_seed_is_one_seed() -> None:
