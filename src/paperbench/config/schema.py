@@ -93,6 +93,11 @@ class LoopConfig(Schema):
     prefetch: NonNegativeInt | None = None
     """Batches prepared ahead of the step in a background thread; changes no result. Null is 2 on a GPU and 0 on a CPU."""
 
+    @property
+    def steps(self) -> int:
+        """Optimizer steps of the training."""
+        return -(-self.samples // self.batch_size)
+
 
 @dataclass(kw_only=True)
 class TrainConfig(RunConfig):

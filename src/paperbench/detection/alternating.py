@@ -33,13 +33,10 @@ from paperbench.detection.region_config import ProposalConfig
 from paperbench.detection.scoring import Scorer
 from paperbench.detection.steps import ProposalStep, RegionStep, propose_all
 from paperbench.detection.unshared import PROPOSALS, REGIONS
-from paperbench.engine.optim import build_optimizer, lr_factor
-from paperbench.engine.order import EpochOrder
-from paperbench.engine.phases import counted_on
 from paperbench.engine.run import Run
 from paperbench.engine.seeding import hashed
 from paperbench.engine.stages import stage
-from paperbench.engine.trainer import Trainer
+from paperbench.engine.trainer import build_trainer
 
 STEP = 110
 """First key of the streams of a step: each has its own order of images, flips and samples."""
@@ -130,15 +127,16 @@ class Alternation:
         """The run as a step sees it: named progress, a record that counts on, checkpoints of its own."""
         before, last = sum(self.steps[:index]), index == len(self.turns) - 1
         folder: Path = self.run.checkpoints.directory
-        view = stage(
+        return stage(
             self.run,
             self.turns[index].name,
             before=before,
             total=sum(self.steps),
             seed=hashed(self.run.seed, STEP, index),
             checkpoints=folder if last else folder / self.turns[index].name,
+            log_prefix="",
+            log_offset=before,
         )
-        return replace(view, log=counted_on(self.run.log, before))
 
     def _taken_up(self, index: int, run: Run) -> bool:
         """Loads the weights that a step ended with; False where there are none."""
@@ -149,26 +147,24 @@ class Alternation:
         return True
 
     def _make(self, index: int, run: Run) -> dict[str, float]:
-        turn = self.turns[index]
+        turn, config = self.turns[index], self.config
         make = self._batches(run, None if turn.proposes else self._proposals(run))
         self.prepare(turn)
         last = index == len(self.turns) - 1
-        return Trainer(
-            run=run,
-            module=ProposalStep(self.model) if turn.proposes else RegionStep(self.model),
-            optimizer=build_optimizer(
-                self.config.optim,
-                parameter_groups(self.model, backbone_lr_scale=self.config.optim.backbone_lr_scale),
+        batch_size = self.batch_sizes[index]
+        return build_trainer(
+            run,
+            ProposalStep(self.model) if turn.proposes else RegionStep(self.model),
+            optim=self._optim(),
+            loop=replace(
+                config.train,
+                samples=self.steps[index] * batch_size,
+                batch_size=batch_size,
+                evaluate_every=config.train.evaluate_every if last else 0,
             ),
-            lr_factor=lr_factor(self._optim(), self.steps[index]),
-            order=EpochOrder(len(self.train_set), self.batch_sizes[index], run.seed, run.ranks.rank, run.ranks.world),
+            order=len(self.train_set),
             fetch=lambda key: make(key.indices, key.epochs),
-            steps=self.steps[index],
-            clip_norm=self.config.train.clip_norm,
-            log_every=self.config.train.log_every,
-            checkpoint_every=self.config.train.checkpoint_every,
-            evaluate_every=self.config.train.evaluate_every if last else 0,
-            prefetch=self.config.train.prefetch,
+            groups=parameter_groups(self.model, backbone_lr_scale=config.optim.backbone_lr_scale),
             evaluate=self.scorer if last else None,
             watch="coco/AP50" if last else None,
         ).fit()

@@ -23,11 +23,10 @@ from paperbench.detection.predict import predict
 from paperbench.detection.proposals import making
 from paperbench.detection.scoring import Scorer
 from paperbench.engine.figures import loss_curves
-from paperbench.engine.optim import build_optimizer, lr_factor
 from paperbench.engine.order import EpochOrder
 from paperbench.engine.run import Run
 from paperbench.engine.seeding import MODEL_INIT, seed_everything
-from paperbench.engine.trainer import Trainer
+from paperbench.engine.trainer import Trainer, build_trainer
 from paperbench.errors import ConfigError, DataError
 
 __all__ = ["export_model", "plan", "predict", "run"]
@@ -142,7 +141,6 @@ def trainer(
     config: DetectTrain, model: Detector, train_set: datasets.DetectionSet, run: Run, scorer: Scorer | None
 ) -> Trainer:
     """The trainer of `model`, on the run's device, for the schedule of `config`."""
-    steps = -(-config.train.samples // config.train.batch_size)
     store = datasets.store(config.data, train_set, run.device)
     settings: dict[str, Any] = {
         "flip": config.data.flip,
@@ -155,21 +153,14 @@ def trainer(
         make = MaskBatchMaker(train_set, store, MaskStore(train_set, cache_mb=config.data.cache_mb), **settings)
     else:
         make = BatchMaker(train_set, store, **settings)
-    return Trainer(
-        run=run,
-        module=model,
-        optimizer=build_optimizer(
-            config.optim, parameter_groups(model, backbone_lr_scale=config.optim.backbone_lr_scale)
-        ),
-        lr_factor=lr_factor(config.optim, steps),
-        order=EpochOrder(len(train_set), config.train.batch_size, run.seed, run.ranks.rank, run.ranks.world),
+    return build_trainer(
+        run,
+        model,
+        optim=config.optim,
+        loop=config.train,
+        order=len(train_set),
         fetch=lambda key: make(key.indices, key.epochs),
-        steps=steps,
-        clip_norm=config.train.clip_norm,
-        log_every=config.train.log_every,
-        checkpoint_every=config.train.checkpoint_every,
-        evaluate_every=config.train.evaluate_every,
-        prefetch=config.train.prefetch,
+        groups=parameter_groups(model, backbone_lr_scale=config.optim.backbone_lr_scale),
         evaluate=scorer,
         watch=WATCHED if scorer is not None else None,
     )

@@ -16,20 +16,19 @@ from typing import Any
 
 import torch
 
-from paperbench.config.schema import OptimConfig
+from paperbench.config.schema import LoopConfig, OptimConfig
 from paperbench.distill.build import build
 from paperbench.distill.config import NetConfig
 from paperbench.distill.inputs import Images, Jittered
 from paperbench.distill.learners import HardLearner, Lessons
 from paperbench.distill.nets import Net
 from paperbench.engine.checkpoints import CheckpointStore
-from paperbench.engine.optim import build_optimizer, lr_factor
 from paperbench.engine.order import EpochOrder
 from paperbench.engine.run import Run
 from paperbench.engine.seeding import MODEL_INIT, seed_everything
 from paperbench.engine.stages import stage
 from paperbench.engine.store import StoreEntry, content_key, recorded_folder
-from paperbench.engine.trainer import Trainer
+from paperbench.engine.trainer import Trainer, build_trainer
 from paperbench.errors import CheckpointError
 
 FORMAT = 1
@@ -147,18 +146,21 @@ class HardStage:
             self.run.reporter.message(f"{self.name}: found trained in {self._entry.path}")
         batches = Jittered(self.images, reach=recipe.jitter, seed=recipe.seed, chosen=self.rows)
 
-        return Trainer(
-            run=view,
-            module=self._learner,
-            optimizer=build_optimizer(recipe.optim, [{"params": list(self._learner.named_parameters())}]),
-            lr_factor=lr_factor(recipe.optim, recipe.steps),
-            order=EpochOrder(len(batches), recipe.batch_size, recipe.seed),
-            fetch=Lessons(batches),
-            steps=recipe.steps,
+        loop = LoopConfig(
+            samples=recipe.samples,
+            batch_size=recipe.batch_size,
             clip_norm=recipe.clip_norm,
             log_every=self.log_every,
             checkpoint_every=self.checkpoint_every,
             evaluate_every=self.evaluate_every,
+        )
+        return build_trainer(
+            view,
+            self._learner,
+            optim=recipe.optim,
+            loop=loop,
+            order=EpochOrder(len(batches), recipe.batch_size, recipe.seed),
+            fetch=Lessons(batches),
             evaluate=lambda: self.evaluate(self.net),
             watch=self.watch,
             watch_mode="min",

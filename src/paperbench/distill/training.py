@@ -22,16 +22,15 @@ from paperbench.distill.inputs import Images, Jittered
 from paperbench.distill.learners import Lessons, SoftLearner
 from paperbench.distill.losses import soft_targets
 from paperbench.distill.nets import Net
-from paperbench.distill.schedule import Plan, steps_of
+from paperbench.distill.schedule import Plan
 from paperbench.distill.scoring import errors, logits_of, of_classes, scores
 from paperbench.distill.teachers import GivenTeacher, Opinion, opinion_of
 from paperbench.distill.transfer import Division, chosen_classes, divide
-from paperbench.engine.optim import build_optimizer, lr_factor
 from paperbench.engine.order import EpochOrder
 from paperbench.engine.run import Run
 from paperbench.engine.seeding import MODEL_INIT, hashed, seed_everything
 from paperbench.engine.stages import stage
-from paperbench.engine.trainer import Trainer
+from paperbench.engine.trainer import Trainer, build_trainer
 
 MEMBER = 101
 """First key of the seeds of an ensemble's further members."""
@@ -234,24 +233,17 @@ class Part:
 
     def trainer(self) -> Trainer:
         """The trainer of the distilled student; its module is a `SoftLearner`. Call it after `teach`."""
-        config, loop = self.config, self.config.train
+        config = self.config
         learner = self.learner()
         batches = Jittered(self.data.train, reach=config.jitter, seed=self.run.seed, chosen=self.division.transfer)
 
-        steps = steps_of(loop.samples, loop.batch_size)
-        return Trainer(
-            run=stage(self.run, DISTILLED, before=self.plan.teachers + self.plan.baseline, total=self.plan.total),
-            module=learner,
-            optimizer=build_optimizer(config.optim, [{"params": list(learner.named_parameters())}]),
-            lr_factor=lr_factor(config.optim, steps),
-            order=EpochOrder(len(batches), loop.batch_size, self.run.seed),
+        return build_trainer(
+            stage(self.run, DISTILLED, before=self.plan.teachers + self.plan.baseline, total=self.plan.total),
+            learner,
+            optim=config.optim,
+            loop=config.train,
+            order=EpochOrder(len(batches), config.train.batch_size, self.run.seed),
             fetch=Lessons(batches, self.targets()),
-            steps=steps,
-            clip_norm=loop.clip_norm,
-            log_every=loop.log_every,
-            checkpoint_every=loop.checkpoint_every,
-            evaluate_every=loop.evaluate_every,
-            prefetch=loop.prefetch,
             evaluate=lambda: self._tested(learner.net),
         )
 

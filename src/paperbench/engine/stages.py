@@ -1,8 +1,8 @@
-"""A run in several stages, each trained by a `Trainer` of its own: one checkpoint folder, one seed, one name for each.
+"""Several trainings in one run, each by a `Trainer` of its own: a checkpoint folder, a seed and a name for each.
 
-A stage is a view of the run. What it logs is prefixed by its name, its checkpoints lie in a folder of its own, and its steps
-count towards those of the whole. `Trainer.fit` on a stage that is finished takes no step and gives its numbers again, so a
-task that always goes through all of its stages resumes in the middle of any of them.
+A stage is a view of the run. Its checkpoints lie in a folder of its own, its steps count towards those of the run, and what it
+logs carries its name. `Trainer.fit` on a finished stage loads the final weights and takes no step, so a task that always goes
+through all of its stages resumes in the middle of any of them.
 """
 
 from __future__ import annotations
@@ -28,18 +28,22 @@ def stage(
     seed: int | None = None,
     checkpoints: Path | None = None,
     identity: str | None = None,
+    log_prefix: str | None = None,
+    log_offset: int = 0,
 ) -> Run:
-    """`run` as the stage `name` of it sees it.
+    """Return `run` as its stage `name` sees it.
 
     before, total: steps of the stages before this one and of all together, for the run's status. checkpoints: the stage's
     folder, by default `checkpoints/<name>` of the run. identity: what its checkpoints must belong to in place of the run's
-    configuration, for a folder that several runs share.
+    configuration, for a folder that several runs share. log_prefix: of the names in the metric log, by default `<name>/`.
+    log_offset: added to the steps in the metric log, for stages that continue one curve.
     """
+    sink = _StageLog(run.log, f"{name}/" if log_prefix is None else log_prefix, log_offset)
     return replace(
         run,
         directory=_StageDirectory(run.directory, before=before, total=total),
         reporter=_StageReporter(run.reporter, name),
-        log=MetricLog([_PrefixedSink(run.log, f"{name}/")]) if run.ranks.is_main else MetricLog(),
+        log=MetricLog([sink]) if run.ranks.is_main else MetricLog(),
         checkpoints=CheckpointStore(
             checkpoints or run.directory.checkpoints / name, run.reporter, sweep=run.ranks.is_main
         ),
@@ -87,13 +91,16 @@ class _StageReporter:
         """The run's own reporter outlives its stages."""
 
 
-class _PrefixedSink:
-    def __init__(self, log: MetricLog, prefix: str) -> None:
+class _StageLog:
+    """Writes to the log of the run, under the names and steps of the stage."""
+
+    def __init__(self, log: MetricLog, prefix: str, offset: int) -> None:
         self._log = log
         self._prefix = prefix
+        self._offset = offset
 
     def write(self, step: int, values: Mapping[str, float]) -> None:
-        self._log.write(step, {f"{self._prefix}{name}": value for name, value in values.items()})
+        self._log.write(step + self._offset, {f"{self._prefix}{name}": value for name, value in values.items()})
 
     def close(self) -> None:
         """The run's own log outlives its stages."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Any, Literal
 
 import numpy as np
@@ -12,8 +12,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
+from paperbench.config.schema import LoopConfig, OptimConfig
 from paperbench.engine.clock import Clock
 from paperbench.engine.finite import DeferredCheck, ImmediateCheck, NotFinite, not_finite_error
+from paperbench.engine.optim import build_optimizer, lr_factor
 from paperbench.engine.order import BatchKey, EpochOrder
 from paperbench.engine.prefetch import Prefetcher, depth_for
 from paperbench.engine.run import Run
@@ -22,6 +24,47 @@ from paperbench.errors import CheckpointError
 
 STATE_VERSION = 1
 _STATUS_EVERY_SECONDS = 2.0
+
+
+def build_trainer(
+    run: Run,
+    module: nn.Module,
+    *,
+    optim: OptimConfig,
+    loop: LoopConfig,
+    order: EpochOrder | int,
+    fetch: Callable[[BatchKey], Any],
+    groups: Iterable[Mapping[str, Any]] | None = None,
+    evaluate: Callable[[], dict[str, float]] | None = None,
+    evaluate_at: Collection[int] = (),
+    watch: str | None = None,
+    watch_mode: Literal["max", "min"] = "max",
+) -> Trainer:
+    """Return the `Trainer` of `module`, on the run's device, for the settings of a configuration.
+
+    order: an `EpochOrder`, or the number of training samples, whose order follows from the run's seed. groups: of parameters,
+    as `optim.build_optimizer` takes them; by default all of the module in one group. The rest goes to `Trainer` as it is.
+    """
+    if isinstance(order, int):
+        order = EpochOrder(order, loop.batch_size, run.seed, run.ranks.rank, run.ranks.world)
+    return Trainer(
+        run=run,
+        module=module,
+        optimizer=build_optimizer(optim, [{"params": module.parameters()}] if groups is None else list(groups)),
+        lr_factor=lr_factor(optim, loop.steps),
+        order=order,
+        fetch=fetch,
+        steps=loop.steps,
+        clip_norm=loop.clip_norm,
+        log_every=loop.log_every,
+        checkpoint_every=loop.checkpoint_every,
+        evaluate_every=loop.evaluate_every,
+        evaluate_at=evaluate_at,
+        prefetch=loop.prefetch,
+        evaluate=evaluate,
+        watch=watch,
+        watch_mode=watch_mode,
+    )
 
 
 class Trainer:

@@ -13,11 +13,12 @@ from paperbench.engine.figures import loss_curves
 from paperbench.engine.order import EpochOrder
 from paperbench.engine.run import Run
 from paperbench.engine.seeding import MODEL_INIT, hashed, seed_everything
+from paperbench.engine.trainer import build_trainer
 from paperbench.stn import datasets
 from paperbench.stn.birds import PartsNet
 from paperbench.stn.config import PartsModel, StnBirds
 from paperbench.stn.drawing import parts_seen
-from paperbench.stn.fitting import describe_schedule, make_trainer
+from paperbench.stn.fitting import describe_schedule
 from paperbench.stn.inputs import TRAIN_NOISE
 from paperbench.stn.parameters import count
 from paperbench.stn.pixels import Batch, Photographs
@@ -78,13 +79,13 @@ def run(config: StnBirds, run: Run) -> dict[str, float]:
     assert classes == names
     seed_everything(run.seed, MODEL_INIT)
     learner = Classifier(make_net(config.model, len(classes), pretrained=not run.checkpoints.exists()).to(run.device))
-    metrics = make_trainer(
+    metrics = build_trainer(
         run,
         learner,
-        learner.net.parameter_groups(localisation_lr=config.model.localisation_lr),
+        groups=learner.net.parameter_groups(localisation_lr=config.model.localisation_lr),
         optim=config.optim,
         loop=config.train,
-        length=len(train_set),
+        order=len(train_set),
         fetch=train_set.fetch,
         evaluate=ErrorRate(learner.net, test_set, run, batch_size=config.evaluation.batch_size, wrong=wrong),
     ).fit()

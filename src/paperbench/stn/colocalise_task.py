@@ -12,16 +12,16 @@ from paperbench.config.schema import LoopConfig, OptimConfig
 from paperbench.data import labelled
 from paperbench.data.classification import ImageSet
 from paperbench.engine.counter_rng import uniform
-from paperbench.engine.order import BatchKey
-from paperbench.engine.phases import phase
+from paperbench.engine.order import BatchKey, EpochOrder
 from paperbench.engine.run import Run
 from paperbench.engine.seeding import MODEL_INIT, hashed, seed_everything
+from paperbench.engine.stages import stage
+from paperbench.engine.trainer import build_trainer
 from paperbench.errors import ConfigError, DataError
 from paperbench.stn import distortions
 from paperbench.stn.colocalise import Colocaliser
 from paperbench.stn.config import StnColocalise
 from paperbench.stn.drawing import windows_found
-from paperbench.stn.fitting import make_trainer, steps_of
 from paperbench.stn.geometry import box_iou, boxes_of
 from paperbench.stn.inputs import for_test, for_training
 from paperbench.stn.learner import Classification, ErrorCount
@@ -59,7 +59,7 @@ def plan(config: StnColocalise) -> Mapping[str, str]:
         "data": f"{labelled.describe(config.data)}, {config.images} images of a digit on "
         f"{config.canvas}x{config.canvas}, {clutter}",
         "model": f"attention transformer, encoder CNN with {config.encoder.filters} filters",
-        "schedule": f"encoder on {config.encoder.samples:,} digits, then {steps_of(config.train):,} steps for each of "
+        "schedule": f"encoder on {config.encoder.samples:,} digits, then {config.train.steps:,} steps for each of "
         f"{len(config.digits)} digits",
     }
 
@@ -70,15 +70,16 @@ def run(config: StnColocalise, run: Run) -> dict[str, float]:
     chosen = {digit: _members(train_set, digit, config.images) for digit in config.digits}
     encoder, metrics = _encoder(config, train_set, run)
     digits = train_set.images[:REFERENCE].to(run.device).unsqueeze(1).float() / 255
-    done = -(-config.encoder.samples // config.encoder.batch_size)
+    done = _encoder_steps(config)
     found: list[float] = []
     for digit, members in chosen.items():
         run.raise_if_stopped()
         scene = _scene(config, train_set, members, digit, run)
         seed_everything(run.seed, MODEL_INIT, digit + 1)
         colocaliser = _colocaliser(config, encoder, digits).to(run.device)
-        _localise(config, colocaliser, scene, phase(run, f"digit-{digit}", steps_before=done), digit)
-        done += steps_of(config.train)
+        view = stage(run, f"digit-{digit}", before=done, total=_steps(config), log_prefix="", log_offset=done)
+        _localise(config, colocaliser, scene, view, digit)
+        done += config.train.steps
         overlaps = colocaliser.overlaps(scene.images, scene.boxes)
         found.append(100 * float((overlaps > FOUND_AT).float().mean()))
         metrics |= {f"colocalise/{digit}": found[-1], f"colocalise/iou/{digit}": float(overlaps.mean())}
@@ -97,6 +98,15 @@ def run(config: StnColocalise, run: Run) -> dict[str, float]:
         "colocalise/lowest": min(found),
         "colocalise/highest": max(found),
     }
+
+
+def _encoder_steps(config: StnColocalise) -> int:
+    return -(-config.encoder.samples // config.encoder.batch_size)
+
+
+def _steps(config: StnColocalise) -> int:
+    """Optimizer steps of the whole run."""
+    return _encoder_steps(config) + len(config.digits) * config.train.steps
 
 
 def _members(train_set: ImageSet, digit: int, count: int) -> Tensor:
@@ -132,14 +142,14 @@ def _encoder(config: StnColocalise, train_set: ImageSet, run: Run) -> tuple[Conv
         checkpoint_every=config.train.checkpoint_every,
         prefetch=config.train.prefetch,
     )
-    optim = OptimConfig(name="adamw", lr=options.lr, schedule="cosine", warmup_steps=steps_of(loop) // 10)
-    metrics = make_trainer(
-        phase(run, "encoder"),
+    optim = OptimConfig(name="adamw", lr=options.lr, schedule="cosine", warmup_steps=loop.steps // 10)
+    metrics = build_trainer(
+        stage(run, "encoder", total=_steps(config), log_prefix=""),
         learner,
-        [{"params": net.parameters()}],
+        groups=[{"params": net.parameters()}],
         optim=optim,
         loop=loop,
-        length=len(inputs),
+        order=len(inputs),
         fetch=inputs.fetch,
         evaluate=ErrorCount(learner, test_set, run, batch_size=config.evaluation.batch_size),
     ).fit()
@@ -166,7 +176,7 @@ def _localise(config: StnColocalise, colocaliser: Colocaliser, scene: Scene, run
         centres = colocaliser.search(scene.images)
         size = torch.full_like(centres[:, :1], distortions.SIDE / config.canvas)
         found = box_iou(boxes_of(torch.cat([size, centres], dim=1)), scene.boxes) > FOUND_AT
-        run.reporter.message(f"digit {digit}: {100 * float(found.float().mean()):.0f} % found by the search alone")
+        run.reporter.message(f"{100 * float(found.float().mean()):.0f} % found by the search alone")
     else:
         centres = scene.images.new_zeros(len(scene.images), 2)
 
@@ -178,15 +188,14 @@ def _localise(config: StnColocalise, colocaliser: Colocaliser, scene: Scene, run
         overlaps = colocaliser.overlaps(scene.images, scene.boxes)
         return {f"colocalise/{digit}": 100 * float((overlaps > FOUND_AT).float().mean())}
 
-    make_trainer(
+    build_trainer(
         run,
         colocaliser,
-        [{"params": colocaliser.transformer.parameters()}],
+        groups=[{"params": colocaliser.transformer.parameters()}],
         optim=config.optim,
         loop=config.train,
-        length=len(scene.images),
+        order=EpochOrder(len(scene.images), config.train.batch_size, hashed(run.seed, digit)),
         fetch=fetch,
         evaluate=evaluate,
-        order_seed=hashed(run.seed, digit),
     ).fit()
     colocaliser.eval()

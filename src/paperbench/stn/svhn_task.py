@@ -13,11 +13,12 @@ from paperbench.engine.figures import loss_curves
 from paperbench.engine.order import EpochOrder
 from paperbench.engine.run import Run
 from paperbench.engine.seeding import MODEL_INIT, hashed, seed_everything
+from paperbench.engine.trainer import build_trainer
 from paperbench.errors import ConfigError, DataError
 from paperbench.stn import datasets
 from paperbench.stn.config import HouseNumberModel, StnSvhn
 from paperbench.stn.drawing import numbers_read
-from paperbench.stn.fitting import describe_schedule, make_trainer
+from paperbench.stn.fitting import describe_schedule
 from paperbench.stn.house_numbers import HouseNumberNet, Transformers, sequence_loss, wrong
 from paperbench.stn.inputs import TRAIN_NOISE
 from paperbench.stn.parameters import count
@@ -77,13 +78,13 @@ def run(config: StnSvhn, run: Run) -> dict[str, float]:
     train_set, test_set = (_photographs(config, split, run) for split in ("train", "test"))
     seed_everything(run.seed, MODEL_INIT)
     reader = Reader(make_net(config.model, config.data.size).to(run.device, memory_format=torch.channels_last))  # type: ignore[call-overload]
-    metrics = make_trainer(
+    metrics = build_trainer(
         run,
         reader,
-        reader.net.parameter_groups(localisation_lr=config.model.localisation_lr),
+        groups=reader.net.parameter_groups(localisation_lr=config.model.localisation_lr),
         optim=config.optim,
         loop=config.train,
-        length=len(train_set),
+        order=len(train_set),
         fetch=train_set.fetch,
         evaluate=ErrorRate(reader.net, test_set, run, batch_size=config.evaluation.batch_size, wrong=wrong),
     ).fit()

@@ -14,12 +14,12 @@ from paperbench.engine.figures import loss_curves
 from paperbench.engine.order import EpochOrder
 from paperbench.engine.run import Run
 from paperbench.engine.seeding import MODEL_INIT, seed_everything
-from paperbench.engine.trainer import Trainer
+from paperbench.engine.trainer import Trainer, build_trainer
 from paperbench.errors import ConfigError
 from paperbench.stn import distortions, drawing
 from paperbench.stn.build import Net, build, has_transformer, parameter_groups
 from paperbench.stn.config import StnAddition, StnMnist
-from paperbench.stn.fitting import describe_schedule, make_trainer, steps_of
+from paperbench.stn.fitting import describe_schedule
 from paperbench.stn.inputs import DistortedImages, for_test, for_training
 from paperbench.stn.learner import Classification, ErrorCount
 from paperbench.stn.parameters import count
@@ -128,13 +128,13 @@ def trainer(
 ) -> Trainer:
     """The trainer of `learner` for the schedule of `config`."""
     rate = getattr(config.model, "localisation_lr", 1.0)
-    return make_trainer(
+    return build_trainer(
         run,
         learner,
-        parameter_groups(learner.net, localisation_lr=rate),
+        groups=parameter_groups(learner.net, localisation_lr=rate),
         optim=config.optim,
         loop=config.train,
-        length=len(train_set),
+        order=len(train_set),
         fetch=train_set.fetch,
         evaluate=score,
     )
@@ -142,7 +142,7 @@ def trainer(
 
 def _evaluations(loop: LoopConfig) -> int:
     """How often a training of `loop` is evaluated, the last time included."""
-    return -(-steps_of(loop) // loop.evaluate_every) if loop.evaluate_every else 1
+    return -(-loop.steps // loop.evaluate_every) if loop.evaluate_every else 1
 
 
 def _seen_shape(net: Net, test_set: DistortedImages) -> tuple[int, int, int]:

@@ -4,20 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from paperbench.data import labelled
 from paperbench.data.classification import ImageSet
 from paperbench.engine.figures import loss_curves
-from paperbench.engine.optim import build_optimizer, lr_factor
 from paperbench.engine.order import BatchKey, EpochOrder
 from paperbench.engine.run import Run
 from paperbench.engine.seeding import MODEL_INIT, generator, hashed, seed_everything
-from paperbench.engine.trainer import Trainer
+from paperbench.engine.trainer import build_trainer
 from paperbench.errors import ConfigError, DataError
 from paperbench.vae import build, pictures, pixels
 from paperbench.vae.bounds import bound
@@ -149,8 +147,15 @@ def _run_m1(config: SemiTrain, run: Run, images: _Images) -> dict[str, float]:
 
         return {**_errors(found, images.test), "test/bound": float(_in_chunks(images.test, bound_of).double().mean())}
 
-    order = EpochOrder(len(images.every), config.train.batch_size, run.seed, run.ranks.rank, run.ranks.world)
-    return _trainer(config, run, objective, order, lambda key: images.every.batch(key, seed=run.seed), evaluate).fit()
+    return build_trainer(
+        run,
+        objective,
+        optim=config.optim,
+        loop=config.train,
+        order=len(images.every),
+        fetch=lambda key: images.every.batch(key, seed=run.seed),
+        evaluate=evaluate,
+    ).fit()
 
 
 def _run_m2(config: SemiTrain, run: Run, images: _Images) -> dict[str, float]:
@@ -185,38 +190,12 @@ def _run_m2(config: SemiTrain, run: Run, images: _Images) -> dict[str, float]:
     def evaluate() -> dict[str, float]:
         return _errors(_in_chunks(images.test, lambda x, _: model.log_q_classes(x).argmax(-1)).cpu(), images.test)
 
-    order = EpochOrder(len(images.unlabelled), config.train.batch_size, run.seed, ranks.rank, ranks.world)
-    metrics = _trainer(config, run, model, order, fetch, evaluate).fit()
+    metrics = build_trainer(
+        run, model, optim=config.optim, loop=config.train, order=len(images.unlabelled), fetch=fetch, evaluate=evaluate
+    ).fit()
     if ranks.is_main:
         _draw_styles(model, images, run, config.seed)
     return metrics
-
-
-def _trainer(
-    config: SemiTrain,
-    run: Run,
-    module: nn.Module,
-    order: EpochOrder,
-    fetch: Callable[[BatchKey], Any],
-    evaluate: Callable[[], dict[str, float]],
-) -> Trainer:
-    loop = config.train
-    steps = -(-loop.samples // loop.batch_size)
-    return Trainer(
-        run=run,
-        module=module,
-        optimizer=build_optimizer(config.optim, [{"params": list(module.named_parameters())}]),
-        lr_factor=lr_factor(config.optim, steps),
-        order=order,
-        fetch=fetch,
-        steps=steps,
-        clip_norm=loop.clip_norm,
-        log_every=loop.log_every,
-        checkpoint_every=loop.checkpoint_every,
-        evaluate_every=loop.evaluate_every,
-        prefetch=loop.prefetch,
-        evaluate=evaluate,
-    )
 
 
 # --- measurements -----------------------------------------------------------------------------------------------------

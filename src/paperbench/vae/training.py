@@ -9,11 +9,10 @@ import torch
 
 from paperbench.engine import compiling
 from paperbench.engine.figures import loss_curves
-from paperbench.engine.optim import build_optimizer, lr_factor
 from paperbench.engine.order import BatchKey, EpochOrder
 from paperbench.engine.run import Run
 from paperbench.engine.seeding import MODEL_INIT, seed_everything
-from paperbench.engine.trainer import Trainer
+from paperbench.engine.trainer import Trainer, build_trainer
 from paperbench.vae import build, pictures, pixels
 from paperbench.vae.config import VaeTrain
 from paperbench.vae.evaluation import Evaluator
@@ -76,13 +75,8 @@ class Part:
 
 
 def _trainer(config: VaeTrain, objective: Objective, train: Pixels, run: Run, evaluator: Evaluator) -> Trainer:
-    loop = config.train
-    steps = -(-loop.samples // loop.batch_size)
     # The prior's gradient is that of |weights|^2 / 2, and the loss is that of one image.
     decay = config.optim.weight_decay + (1.0 / len(train) if config.prior else 0.0)
-    optimizer = build_optimizer(
-        replace(config.optim, weight_decay=decay), [{"params": list(objective.named_parameters())}]
-    )
 
     def fetch(key: BatchKey) -> Any:
         x = train.batch(key, seed=run.seed)
@@ -90,21 +84,15 @@ def _trainer(config: VaeTrain, objective: Objective, train: Pixels, run: Run, ev
             return x, torch.from_numpy(key.indices).to(run.device), key.step
         return x
 
-    return Trainer(
-        run=run,
-        module=objective,
-        optimizer=optimizer,
-        lr_factor=lr_factor(config.optim, steps),
+    return build_trainer(
+        run,
+        objective,
+        optim=replace(config.optim, weight_decay=decay),
+        loop=config.train,
         order=_order(config, len(train), run),
         fetch=fetch,
-        steps=steps,
-        clip_norm=loop.clip_norm,
-        log_every=loop.log_every,
-        checkpoint_every=loop.checkpoint_every,
-        evaluate_every=loop.evaluate_every,
-        evaluate_at=[-(-samples // loop.batch_size) for samples in config.evaluation.at_samples],
-        prefetch=loop.prefetch,
         evaluate=evaluator,
+        evaluate_at=[-(-samples // config.train.batch_size) for samples in config.evaluation.at_samples],
     )
 
 

@@ -32,13 +32,10 @@ from paperbench.detection.regions.ridge import fit_ridges
 from paperbench.detection.regions.svms import fit_svms
 from paperbench.detection.roi_head import sample_regions
 from paperbench.detection.scoring import Scorer
-from paperbench.engine.optim import build_optimizer, lr_factor
-from paperbench.engine.order import EpochOrder
-from paperbench.engine.phases import counted_on
 from paperbench.engine.run import Run
 from paperbench.engine.seeding import hashed
 from paperbench.engine.stages import stage
-from paperbench.engine.trainer import Trainer
+from paperbench.engine.trainer import build_trainer
 
 MEGABYTE = 2**20
 WATCHED = "coco/AP50"
@@ -127,29 +124,21 @@ class Stages:
 
     def _train(self, name: str, module: nn.Module, samples: int, scorer: Scorer | None = None) -> dict[str, float]:
         """One stage: `module` learns with what of it asks for a gradient. With `scorer` it is the whole run."""
-        run, train, before = self.run, self.config.train, self._done
-        steps = self._steps(samples)
-        self._done += steps
+        run, config, before = self.run, self.config, self._done
+        self._done += self._steps(samples)
         if scorer is None:
             seed = hashed(self.run.seed, STAGE, before)
-            run = stage(self.run, name, before=before, total=self._total, seed=seed)
-            run = replace(run, log=counted_on(self.run.log if name == "2-net" else run.log, before))
+            prefix = "" if name == "2-net" else None
+            run = stage(run, name, before=before, total=self._total, seed=seed, log_prefix=prefix, log_offset=before)
         make = region_batches(self.config, self.model, self.train_set, self.proposals, self.store, run.seed)
-        return Trainer(
-            run=run,
-            module=module,
-            optimizer=build_optimizer(
-                self.config.optim, parameter_groups(module, backbone_lr_scale=self.config.optim.backbone_lr_scale)
-            ),
-            lr_factor=lr_factor(self.config.optim, steps),
-            order=EpochOrder(len(self.train_set), train.batch_size, run.seed, run.ranks.rank, run.ranks.world),
+        return build_trainer(
+            run,
+            module,
+            optim=config.optim,
+            loop=replace(config.train, samples=samples),
+            order=len(self.train_set),
             fetch=lambda key: make(key.indices, key.epochs),
-            steps=steps,
-            clip_norm=train.clip_norm,
-            log_every=train.log_every,
-            checkpoint_every=train.checkpoint_every,
-            evaluate_every=train.evaluate_every,
-            prefetch=train.prefetch,
+            groups=parameter_groups(module, backbone_lr_scale=config.optim.backbone_lr_scale),
             evaluate=scorer,
             watch=None if scorer is None else WATCHED,
         ).fit()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import cast
 
@@ -34,12 +34,11 @@ from paperbench.distill.specialists.nets import (
 )
 from paperbench.distill.specialists.sampling import HalvesOrder, dustbin_correction
 from paperbench.engine.files import write_json
-from paperbench.engine.optim import build_optimizer, lr_factor
 from paperbench.engine.order import BatchKey
 from paperbench.engine.run import Run
 from paperbench.engine.seeding import MODEL_INIT, hashed, seed_everything
 from paperbench.engine.stages import stage
-from paperbench.engine.trainer import Trainer
+from paperbench.engine.trainer import build_trainer
 from paperbench.errors import DataError, TrainingError
 
 SPECIALIST, CLUSTERS = 102, 103
@@ -168,23 +167,20 @@ class Work:
             inputs, _, rows = batches(key)
             return Batch(inputs, labels[rows], None if targets is None else targets[rows])
 
-        trainer = Trainer(
-            run=stage(
+        loop = replace(config.train, samples=own.samples, batch_size=own.batch_size, evaluate_every=0)
+        trainer = build_trainer(
+            stage(
                 self.run,
                 name,
                 before=self._first_steps + number * self._own_steps,
                 total=self._first_steps + own.count * self._own_steps,
                 seed=seed,
             ),
-            module=learner,
-            optimizer=build_optimizer(own.optim, [{"params": list(learner.named_parameters())}]),
-            lr_factor=lr_factor(own.optim, self._own_steps),
+            learner,
+            optim=own.optim,
+            loop=loop,
             order=HalvesOrder(special, others, own.batch_size, seed),
             fetch=fetch,
-            steps=self._own_steps,
-            clip_norm=config.train.clip_norm,
-            log_every=config.train.log_every,
-            checkpoint_every=config.train.checkpoint_every,
         )
         trainer.fit()
         return cast(SpecialistLearner, trainer.module).net, correction

@@ -17,14 +17,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from paperbench.config.schema import OptimConfig
+from paperbench.config.schema import LoopConfig, OptimConfig
 from paperbench.engine.checkpoints import CheckpointStore
 from paperbench.engine.counter_rng import uniform
-from paperbench.engine.optim import build_optimizer, lr_factor
 from paperbench.engine.order import BatchKey, EpochOrder
 from paperbench.engine.run import Run
 from paperbench.engine.seeding import MODEL_INIT, hashed, seed_everything
-from paperbench.engine.trainer import Trainer
+from paperbench.engine.trainer import Trainer, build_trainer
 from paperbench.errors import CheckpointError
 from paperbench.rca.cases import Picture, normalised
 from paperbench.rca.cnn import UNet
@@ -209,19 +208,15 @@ class UnetSegmenter:
 
         optim = OptimConfig(name="adamw", lr=self.model.lr, schedule="constant", warmup_steps=10)
         per_epoch = max(1, order.length // order.batch_size)
-        return Trainer(
-            run=run,
-            module=learner,
-            optimizer=build_optimizer(optim, [{"params": list(learner.parameters())}]),
-            lr_factor=lr_factor(optim, max(ends)),
-            order=order,
-            fetch=fetch,
-            steps=max(ends),
+        loop = LoopConfig(
+            samples=max(ends) * order.batch_size,
+            batch_size=order.batch_size,
             clip_norm=1.0,
             log_every=per_epoch,
             checkpoint_every=per_epoch,
-            evaluate_at=list(ends),
-            evaluate=keep,
+        )
+        return build_trainer(
+            run, learner, optim=optim, loop=loop, order=order, fetch=fetch, evaluate=keep, evaluate_at=list(ends)
         )
 
     @torch.no_grad()

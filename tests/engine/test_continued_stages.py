@@ -10,9 +10,9 @@ from paperbench.config.schema import OptimConfig
 from paperbench.engine import launch, metriclog
 from paperbench.engine.optim import build_optimizer, lr_factor
 from paperbench.engine.order import EpochOrder
-from paperbench.engine.phases import phase
 from paperbench.engine.reporter import SilentReporter
 from paperbench.engine.run import Run
+from paperbench.engine.stages import stage
 from paperbench.engine.trainer import Trainer
 from paperbench.errors import EXIT_DONE, EXIT_STOPPED
 from tests.engine import toy
@@ -44,22 +44,22 @@ def train(run: Run, start: float, steps: int) -> float:
     return float(module.slope.detach())
 
 
-def two_phases(config: toy.ToyConfig, run: Run) -> dict[str, float]:
-    first = train(phase(run, "first"), 1.0, 5)
+def two_stages(config: toy.ToyConfig, run: Run) -> dict[str, float]:
+    first = train(stage(run, "first", log_prefix=""), 1.0, 5)
     marker = run.directory.path / "stopped-once"
     if config.fault and not marker.exists():
         marker.touch()
         run.stop.set("a test")
-    return {"first": first, "second": train(phase(run, "second", steps_before=5), first, 6)}
+    return {"first": first, "second": train(stage(run, "second", before=5, log_prefix="", log_offset=5), first, 6)}
 
 
 @pytest.fixture(autouse=True)
 def _task(monkeypatch: pytest.MonkeyPatch) -> None:
     toy.register(monkeypatch)
-    monkeypatch.setattr(toy, "run", two_phases)
+    monkeypatch.setattr(toy, "run", two_stages)
 
 
-def test_phases_are_recorded_one_after_the_other_and_resumed_where_they_were(tmp_path: Path) -> None:
+def test_stages_are_recorded_one_after_the_other_and_resumed_where_they_were(tmp_path: Path) -> None:
     whole = launch.start(toy.config(), run_dir=tmp_path / "whole", reporter=SilentReporter())
     assert whole.exit_code == EXIT_DONE
     steps = [record["step"] for record in metriclog.read(tmp_path / "whole" / "metrics.jsonl")]
