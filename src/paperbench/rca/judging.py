@@ -12,7 +12,7 @@ from torch import Tensor
 from paperbench.rca.cases import Picture
 from paperbench.rca.classifier import ReverseClassifier
 from paperbench.rca.labels import Labels, narrow
-from paperbench.rca.metrics import compare
+from paperbench.rca.mask_metrics import compare
 
 
 @dataclass(frozen=True, kw_only=True)

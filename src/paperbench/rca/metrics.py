@@ -1,114 +1,131 @@
-"""How alike two binary masks are: overlap from counts, surface distances in millimetres.
+"""Every metric of the tasks of reverse classification accuracy. Imports no torch.
 
-One policy for empty masks, everywhere: both empty is undefined (nan); one empty is an overlap of 0 and a distance of infinity.
-Precision of an empty prediction and recall of an empty truth are 0 by the same rule, though 0/0 by their formula. Nothing that
-is undefined drops out of an average silently: whoever averages counts what was left out.
-
-Surface distances are between voxels: the surface of a mask is its voxels that touch the outside by a face (the border of the
-image is outside), and a distance is that to the nearest surface voxel of the other mask. Means are over both surfaces together.
+Statistics of predictions stand in `results.json` over all masks (`rca/mae`), by label (`rca/<label>/mae`), and, with several
+segmenters, by segmenter (`rca/by/<segmenter>/mae`, `rca/by/<segmenter>/<label>/mae`). They are of the first of `metrics`; of each
+further one, correlation, error and number of masks stand below its own name (`hd/mae`).
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
-from typing import Final
+from collections.abc import Iterator
+from typing import Final, Literal
 
-import numpy as np
-import torch
-from numpy.typing import NDArray
-from torch import Tensor
+from paperbench.catalog import MetricSpec
 
-HIGHER_IS_BETTER: Final = {
-    "dsc": True,
-    "jaccard": True,
-    "precision": True,
-    "recall": True,
-    "asd": False,
-    "hd": False,
-    "hd95": False,
-}
-OVERLAPS: Final = tuple(name for name, higher in HIGHER_IS_BETTER.items() if higher)
-DISTANCES: Final = tuple(name for name, higher in HIGHER_IS_BETTER.items() if not higher)
+OVERLAP_NAMES: Final = ("dsc", "jaccard", "precision", "recall")
+DISTANCE_NAMES: Final = ("asd", "hd", "hd95")
 
+Direction = Literal["higher", "lower", "none"]
 
-def counts(predicted: Tensor, truth: Tensor) -> list[tuple[int, ...]]:
-    """Binary masks (L, ...) -> for each label the voxels in both, in the prediction, in the truth."""
-    a, b = predicted.flatten(1), truth.flatten(1)
-    if a.device.type == "cpu":  # NumPy counts seven times as fast as sums of booleans
-        rows = zip((a & b).numpy(), a.numpy(), b.numpy(), strict=True)
-        return [tuple(int(np.count_nonzero(mask)) for mask in row) for row in rows]
-    return [tuple(row) for row in torch.stack([(a & b).sum(1), a.sum(1), b.sum(1)], dim=1).tolist()]
-
-
-def overlap(name: str, both: int, predicted: int, truth: int) -> float:
-    """An overlap metric from the counts of `counts`; nan where both masks are empty."""
-    if predicted == 0 and truth == 0:
-        return math.nan
-    if predicted == 0 or truth == 0:
-        return 0.0
-    match name:
-        case "dsc":
-            return 2 * both / (predicted + truth)
-        case "jaccard":
-            return both / (predicted + truth - both)
-        case "precision":
-            return both / predicted
-        case "recall":
-            return both / truth
-    raise ValueError(f"{name!r} is no overlap metric; there are {', '.join(OVERLAPS)}")
+_STATISTICS: tuple[tuple[str, str, Direction, str], ...] = (
+    ("masks", "masks whose true quality is known and predicted", "none", ".0f"),
+    ("pearson_r", "Pearson correlation of predicted and true quality", "higher", ".3f"),
+    ("mae", "mean absolute error of the predicted quality", "lower", ".3f"),
+    ("calibrated_mae", "mean absolute error of the calibrated prediction", "lower", ".3f"),
+    ("accuracy@*", "masks classified correctly as good or poor at the threshold", "higher", ".3f"),
+    ("failure_auroc", "area under the ROC curve of predicted quality as a detector of poor masks", "higher", ".3f"),
+    ("coverage", "true values inside their prediction interval", "none", ".3f"),
+    ("interval_width", "mean width of the prediction intervals", "lower", ".3f"),
+    ("bias", "mean of predicted less true quality", "none", "+.3f"),
+    ("mean_pearson_r", "Pearson correlation of the mean reference score and the true quality", "higher", ".3f"),
+    ("mean_mae", "mean absolute error of the mean reference score", "lower", ".3f"),
+    ("mean_bias", "mean of the mean reference score less the true quality", "none", "+.3f"),
+    ("poor", "masks whose true quality is worse than the threshold", "none", ".0f"),
+    ("real_mean", "mean true quality of the masks that the mean absolute error is of", "none", ".3f"),
+    ("predicted_mean", "mean predicted quality", "none", ".3f"),
+    ("finite", "masks that the mean absolute error is of, where some distances are infinite", "none", ".0f"),
+)
+_HEADLINES: Final = ("masks", "pearson_r", "mae", "calibrated_mae", "accuracy@*", "failure_auroc", "coverage")
 
 
-def distances(
-    predicted: NDArray[np.bool_], truth: NDArray[np.bool_], spacing: Sequence[float]
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Distances in millimetres from each surface voxel of one mask to the other's surface, both ways; neither may be empty.
-
-    Masks (...) of equal shape; `spacing` in millimetres along each axis.
-    """
-    from scipy import ndimage
-
-    window = _around(predicted | truth)
-    a, b = (_surface(mask[window]) for mask in (predicted, truth))
-    to_b = ndimage.distance_transform_edt(~b, sampling=spacing)
-    to_a = ndimage.distance_transform_edt(~a, sampling=spacing)
-    return np.asarray(to_b)[a], np.asarray(to_a)[b]
+def _statistics(*, headline: bool) -> Iterator[MetricSpec]:
+    for name, meaning, direction, form in _STATISTICS:
+        if (name in _HEADLINES) == headline:
+            yield MetricSpec(name=f"rca/{name}", meaning=meaning, direction=direction, format=form, headline=headline)
 
 
-def _around(mask: NDArray[np.bool_]) -> tuple[slice, ...]:
-    found = np.nonzero(mask)
-    return tuple(slice(int(axis.min()), int(axis.max()) + 1) for axis in found)
+def _parts() -> Iterator[MetricSpec]:
+    for name, meaning, direction, form in _STATISTICS:
+        yield MetricSpec(
+            name=f"rca/*/{name}", meaning=f"{meaning}, of one label or segmenter", direction=direction, format=form
+        )
 
 
-def _surface(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    from scipy import ndimage
-
-    return mask & ~np.asarray(ndimage.binary_erosion(mask), dtype=bool)
-
-
-def distance_metrics(
-    predicted: NDArray[np.bool_], truth: NDArray[np.bool_], spacing: Sequence[float]
-) -> dict[str, float]:
-    """`asd`, `hd` and `hd95` in millimetres; nan where both masks are empty, infinity where one is.
-
-    `asd` is the mean over both surfaces together, `hd95` the larger of the two directed 95th percentiles.
-    """
-    if not predicted.any() or not truth.any():
-        value = math.nan if not predicted.any() and not truth.any() else math.inf
-        return dict.fromkeys(DISTANCES, value)
-    there, back = distances(predicted, truth, spacing)
-    return {
-        "asd": float(np.concatenate([there, back]).mean()),
-        "hd": float(max(there.max(), back.max())),
-        "hd95": float(max(np.percentile(there, 95), np.percentile(back, 95))),
-    }
+def _further(metric: str, unit: str) -> tuple[MetricSpec, ...]:
+    return (
+        MetricSpec(
+            name=f"{metric}/pearson_r",
+            meaning=f"Pearson correlation of predicted and true {metric}",
+            direction="higher",
+            format=".3f",
+        ),
+        MetricSpec(
+            name=f"{metric}/mae",
+            meaning=f"mean absolute error of the predicted {metric}",
+            unit=unit,
+            direction="lower",
+            format=".3f",
+        ),
+        MetricSpec(name=f"{metric}/masks", meaning=f"masks whose true {metric} is known and predicted", format=".0f"),
+    )
 
 
-def compare(predicted: Tensor, truth: Tensor, spacing: Sequence[float], names: Sequence[str]) -> list[dict[str, float]]:
-    """For each of L labels the metrics named; binary masks (L, ...) on any device."""
-    rows = [{name: overlap(name, *row) for name in names if name in OVERLAPS} for row in counts(predicted, truth)]
-    if any(name in DISTANCES for name in names):
-        for row, a, b in zip(rows, predicted.cpu().numpy(), truth.cpu().numpy(), strict=True):
-            far = distance_metrics(a, b, spacing)
-            row.update({name: far[name] for name in names if name in DISTANCES})
-    return rows
+METRICS: tuple[MetricSpec, ...] = (
+    MetricSpec(
+        name="segment/*/dsc",
+        meaning="mean true Dice score of a segmenter's masks",
+        direction="higher",
+        format=".3f",
+        headline=True,
+    ),
+    MetricSpec(name="segment/*/masks", meaning="masks that the mean Dice score is of", format=".0f"),
+    MetricSpec(
+        name="segment/*/missed",
+        meaning="masks with a Dice score of 0, part of the mean",
+        direction="lower",
+        format=".0f",
+    ),
+    MetricSpec(name="rca/cases", meaning="images with a predicted quality", format=".0f", headline=True),
+    MetricSpec(
+        name="rca/failed_cases",
+        meaning="images for which no quality could be predicted",
+        direction="lower",
+        format=".0f",
+        headline=True,
+    ),
+    MetricSpec(
+        name="rca/flagged",
+        meaning="masks whose predicted quality is worse than the threshold",
+        format=".0f",
+        headline=True,
+    ),
+    *_statistics(headline=True),
+    MetricSpec(name="rca/predictions", meaning="predictions, one for each mask and label", format=".0f", headline=True),
+    MetricSpec(
+        name="rca/undefined",
+        meaning="masks and labels for which no reference gives a score",
+        direction="lower",
+        format=".0f",
+        headline=True,
+    ),
+    *_statistics(headline=False),
+    *_parts(),
+    *(spec for name in OVERLAP_NAMES for spec in _further(name, "")),
+    *(spec for name in DISTANCE_NAMES for spec in _further(name, "mm")),
+    MetricSpec(
+        name="seconds_per_image",
+        meaning="mean time for one image with all of its masks",
+        unit="s",
+        direction="lower",
+        format=".4f",
+        headline=True,
+    ),
+    MetricSpec(
+        name="train/loss_cross_entropy", meaning="weighted cross-entropy of the U-Net", direction="lower", format=".4f"
+    ),
+    MetricSpec(name="train/loss_dice", meaning="1 - soft Dice score of the U-Net", direction="lower", format=".4f"),
+    MetricSpec(
+        name="*/train/loss_cross_entropy", meaning="the same, of a shared training", direction="lower", format=".4f"
+    ),
+    MetricSpec(name="*/train/loss_dice", meaning="the same, of a shared training", direction="lower", format=".4f"),
+)

@@ -21,7 +21,7 @@ from paperbench.rca.cnn import CnnClassifier
 from paperbench.rca.config import JudgedConfig, RcaEstimate, RegistrationConfig
 from paperbench.rca.forest import ForestClassifier
 from paperbench.rca.judging import Verdicts, judge
-from paperbench.rca.metrics import HIGHER_IS_BETTER, OVERLAPS
+from paperbench.rca.mask_metrics import HIGHER_IS_BETTER, OVERLAPS
 from paperbench.rca.statistics import agreement
 from paperbench.rca.statistics import metrics as numbers
 from paperbench.rca.transforms import TransformStore
