@@ -233,4 +233,4 @@ def test_predict_needs_a_task_that_predicts(tmp_path: Path) -> None:
 
     result = call("predict", "run", "a.png")
     assert result.exit_code == 2
-    assert "detect-score cannot be shown pictures" in result.stderr
+    assert "runs of task detect-score have no model that predicts on images" in result.stderr

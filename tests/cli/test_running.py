@@ -105,7 +105,7 @@ def test_a_stopped_run_is_3(engine: Engine) -> None:
         (
             RuntimeError("odd\nthing"),
             1,
-            "error: RuntimeError: odd thing (unforeseen; the same command with --debug shows where)\n",
+            "error: RuntimeError: odd thing (unexpected error; run again with --debug for the traceback)\n",
         ),
     ],
 )
@@ -122,7 +122,7 @@ def test_every_error_has_its_exit_code_and_no_traceback(
     assert json.loads(as_json.stdout)["exit_code"] == as_json.exit_code == code
 
 
-def test_debug_shows_where_an_unforeseen_error_came_from(engine: Engine) -> None:
+def test_debug_shows_the_traceback_of_an_unexpected_error(engine: Engine) -> None:
     engine.answer = RuntimeError("odd")
 
     assert "in _answer" in call("train", "faster-rcnn", "--debug").stderr

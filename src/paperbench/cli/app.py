@@ -12,11 +12,9 @@ from typing import Annotated
 import typer
 
 from paperbench import __version__
-from paperbench.cli import many_commands, result_commands
 from paperbench.cli import options as o
-from paperbench.cli.data_commands import data_app
+from paperbench.cli import result_commands, run_commands
 from paperbench.cli.guard import guarded
-from paperbench.cli.options import RunOptions
 
 EPILOG = (
     "Exit codes: 0 done, 1 failed, 2 usage or configuration, 3 stopped and resumable, 4 environment (disk, device, data), "
@@ -35,7 +33,7 @@ app = typer.Typer(
 
 
 class Listing(StrEnum):
-    """What `ls` can list."""
+    """The lists of `ls`."""
 
     experiments = "experiments"
     tasks = "tasks"
@@ -73,174 +71,14 @@ def ls(
         listing.ls(what.value, json_output=json_output, conf_dir=conf_dir)
 
 
-@app.command()
-def show(
-    experiment: o.Experiment,
-    overrides: o.Overrides = None,
-    diff: Annotated[bool, typer.Option("--diff", help="Only what differs from the experiment's default.")] = False,
-    run_dir: o.RunDir = None,
-    seed: o.Seed = None,
-    device: o.Device = None,
-    nproc: o.Nproc = None,
-    smoke: o.Smoke = False,
-    dry_run: o.DryRun = False,
-    json_output: o.Json = False,
-    conf_dir: o.ConfDir = None,
-    debug: o.Debug = False,
-) -> None:
-    """Show the complete configuration of an experiment.
-
-    Takes the options of the other verbs, so that changing one word explains a command; nothing runs.
-    """
-    given = RunOptions(seed=seed, device=device, nproc=nproc, smoke=smoke, json_output=json_output, conf_dir=conf_dir)
-    with guarded(json_output=json_output, debug=debug):
-        from paperbench.cli import listing
-
-        listing.show(experiment, overrides, given, diff=diff)
-
-
-@app.command()
-def train(
-    experiment: o.Experiment,
-    overrides: o.Overrides = None,
-    run_dir: o.RunDir = None,
-    seed: o.Seed = None,
-    device: o.Device = None,
-    nproc: o.Nproc = None,
-    smoke: o.Smoke = False,
-    dry_run: o.DryRun = False,
-    json_output: o.Json = False,
-    conf_dir: o.ConfDir = None,
-    debug: o.Debug = False,
-) -> None:
-    """Train, then evaluate. Stopped at any moment, `paperbench resume` continues."""
-    given = RunOptions(
-        run_dir=run_dir,
-        seed=seed,
-        device=device,
-        nproc=nproc,
-        smoke=smoke,
-        dry_run=dry_run,
-        json_output=json_output,
-        conf_dir=conf_dir,
-    )
-    _start("train", experiment, overrides, given, debug)
-
-
-@app.command("eval")
-def evaluate(
-    experiment: o.Experiment,
-    overrides: o.Overrides = None,
-    run_dir: o.RunDir = None,
-    seed: o.Seed = None,
-    device: o.Device = None,
-    nproc: o.Nproc = None,
-    smoke: o.Smoke = False,
-    dry_run: o.DryRun = False,
-    json_output: o.Json = False,
-    conf_dir: o.ConfDir = None,
-    debug: o.Debug = False,
-) -> None:
-    """Evaluate a trained run (checkpoint=RUN), or files alone.
-
-    A run is evaluated with its own configuration; overrides change that.
-    """
-    given = RunOptions(
-        run_dir=run_dir,
-        seed=seed,
-        device=device,
-        nproc=nproc,
-        smoke=smoke,
-        dry_run=dry_run,
-        json_output=json_output,
-        conf_dir=conf_dir,
-    )
-    _start("eval", experiment, overrides, given, debug)
-
-
-@app.command()
-def estimate(
-    experiment: o.Experiment,
-    overrides: o.Overrides = None,
-    run_dir: o.RunDir = None,
-    seed: o.Seed = None,
-    device: o.Device = None,
-    nproc: o.Nproc = None,
-    smoke: o.Smoke = False,
-    dry_run: o.DryRun = False,
-    json_output: o.Json = False,
-    conf_dir: o.ConfDir = None,
-    debug: o.Debug = False,
-) -> None:
-    """Estimate a quality without ground truth."""
-    given = RunOptions(
-        run_dir=run_dir,
-        seed=seed,
-        device=device,
-        nproc=nproc,
-        smoke=smoke,
-        dry_run=dry_run,
-        json_output=json_output,
-        conf_dir=conf_dir,
-    )
-    _start("estimate", experiment, overrides, given, debug)
-
-
-@app.command()
-def proposals(
-    experiment: o.Experiment,
-    overrides: o.Overrides = None,
-    run_dir: o.RunDir = None,
-    seed: o.Seed = None,
-    device: o.Device = None,
-    nproc: o.Nproc = None,
-    smoke: o.Smoke = False,
-    dry_run: o.DryRun = False,
-    json_output: o.Json = False,
-    conf_dir: o.ConfDir = None,
-    debug: o.Debug = False,
-) -> None:
-    """Find boxes that may hold objects and write them to files.
-
-    Boxes that were found before are not searched again.
-    """
-    given = RunOptions(
-        run_dir=run_dir,
-        seed=seed,
-        device=device,
-        nproc=nproc,
-        smoke=smoke,
-        dry_run=dry_run,
-        json_output=json_output,
-        conf_dir=conf_dir,
-    )
-    _start("proposals", experiment, overrides, given, debug)
-
-
-def _start(verb: str, experiment: str, overrides: list[str] | None, given: RunOptions, debug: bool) -> None:
-    with guarded(json_output=given.json_output, debug=debug):
-        from paperbench.cli import running
-
-        running.start(verb, experiment, overrides, given)
-
-
-@app.command()
-def resume(
-    run: Annotated[Path, typer.Argument(metavar="RUN_DIR", help="Folder of the run.", show_default=False)],
-    json_output: o.Json = False,
-    debug: o.Debug = False,
-) -> None:
-    """Continue an unfinished run from its last checkpoint."""
-    with guarded(json_output=json_output, debug=debug):
-        from paperbench.cli import running
-
-        running.resume(run, json_output=json_output)
-
-
 # Registered in the order in which the help lists them.
-for command in (many_commands.sweep, many_commands.reproduce):
-    app.command()(command)
+app.command()(run_commands.show)
+for verb in run_commands.VERBS:
+    app.command(verb)(run_commands.run_command(verb))
 for command in (
+    run_commands.resume,
+    run_commands.sweep,
+    run_commands.reproduce,
     result_commands.runs,
     result_commands.compare,
     result_commands.report,
@@ -252,14 +90,64 @@ for command in (
 
 @app.command()
 def doctor(json_output: o.Json = False, debug: o.Debug = False) -> None:
-    """Look at this machine: versions, devices, disk, data.
+    """Check this machine: versions, devices, disk, data.
 
-    Leaves with exit code 4 if something essential is broken.
+    Exit code 4 if something essential is broken.
     """
     with guarded(json_output=json_output, debug=debug):
         from paperbench.cli import doctor as examination
 
         examination.examine(json_output=json_output)
+
+
+# --- data -------------------------------------------------------------------------------------------------------------
+
+data_app = typer.Typer(help="List, download and check data sets.", no_args_is_help=True)
+
+DataRoot = Annotated[
+    Path | None,
+    typer.Option("--root", metavar="DIR", help="Folder of the data sets; default $PAPERBENCH_DATA, else ./data."),
+]
+
+
+@data_app.command("ls")
+def data_ls(root: DataRoot = None, json_output: o.Json = False, debug: o.Debug = False) -> None:
+    """List data sets, what each needs, and whether it is there."""
+    with guarded(json_output=json_output, debug=debug):
+        from paperbench.cli import datasets
+
+        datasets.ls(root, json_output=json_output)
+
+
+@data_app.command("get")
+def data_get(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="A data set.", show_default=False)],
+    root: DataRoot = None,
+    json_output: o.Json = False,
+    debug: o.Debug = False,
+) -> None:
+    """Download a data set, verify and unpack it."""
+    with guarded(json_output=json_output, debug=debug):
+        from paperbench.cli import datasets
+
+        datasets.get(name, root, json_output=json_output)
+
+
+@data_app.command("check")
+def data_check(
+    name: Annotated[
+        str, typer.Argument(metavar="NAME|EXPERIMENT", help="A data set or an experiment.", show_default=False)
+    ],
+    overrides: o.Overrides = None,
+    json_output: o.Json = False,
+    conf_dir: o.ConfDir = None,
+    debug: o.Debug = False,
+) -> None:
+    """Read annotations and images; count them, report all faults."""
+    with guarded(json_output=json_output, debug=debug):
+        from paperbench.cli import datasets
+
+        datasets.check(name, overrides, json_output=json_output, conf_dir=conf_dir)
 
 
 app.add_typer(data_app, name="data")

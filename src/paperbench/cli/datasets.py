@@ -1,4 +1,4 @@
-"""`paperbench data`: what data sets there are, fetching them, looking for faults in them."""
+"""`paperbench data`: list data sets, download them, check them."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from paperbench.errors import ConfigError
 
 
 def found_under(spec: DatasetSpec, root: Path) -> list[Path]:
-    """Folders below `root` that look like the data set: its layout up to where names begin to vary."""
+    """Return the folders below `root` that match the fixed first part of the data set's layout."""
     fixed: list[str] = []
     for part in spec.layout.split("/"):
         if "{" in part:
@@ -28,7 +28,7 @@ def found_under(spec: DatasetSpec, root: Path) -> list[Path]:
 
 
 def ls(root: Path | None, *, json_output: bool) -> None:
-    """The catalogue's data sets, with what stands below the root."""
+    """Print the catalog's data sets, and which of them are below the root."""
     base = root.expanduser().absolute() if root else data_root()
     found = {spec.name: found_under(spec, base) for spec in DATASETS.values()}
     if json_output:
@@ -64,7 +64,7 @@ def _state(spec: DatasetSpec, found: list[Path], base: Path) -> str:
 
 
 def dataset_named(name: str) -> DatasetSpec:
-    """The data set of that name, or `ConfigError` with the nearest ones."""
+    """Return the data set of that name. Raises `ConfigError` with the nearest names."""
     if name in DATASETS:
         return DATASETS[name]
     near = nearest(name, DATASETS)
@@ -72,7 +72,7 @@ def dataset_named(name: str) -> DatasetSpec:
 
 
 def get(name: str, root: Path | None, *, json_output: bool) -> None:
-    """Downloads what the data set consists of."""
+    """Download the archives of a data set."""
     spec = dataset_named(name)
     if not spec.layout:
         raise ConfigError(f"{name}: is generated, there is nothing to download")
@@ -95,7 +95,7 @@ def get(name: str, root: Path | None, *, json_output: bool) -> None:
 
 
 def check(name: str, overrides: list[str] | None, *, json_output: bool, conf_dir: Path | None) -> None:
-    """Composes a configuration whose data are the named ones, and has all of them read."""
+    """Compose a configuration with the named data, and let its reader check all of them."""
     from paperbench.config.compose import compose
 
     given = list(overrides or ())
@@ -126,7 +126,7 @@ def check(name: str, overrides: list[str] | None, *, json_output: bool, conf_dir
 
 
 def _experiment_for(spec: DatasetSpec, conf_dir: Path | None) -> str:
-    """An experiment that can use the data set: its configuration says how the data are read."""
+    """Return an experiment that can use the data set: its configuration says how the data are read."""
     from paperbench.config.experiments import list_experiments
 
     able = [e for e in list_experiments(search_path(conf_dir)) if e.task in spec.tasks]

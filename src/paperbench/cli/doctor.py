@@ -1,4 +1,4 @@
-"""`paperbench doctor`: what this machine can do, and what is broken."""
+"""`paperbench doctor`: the capabilities of this machine, and what is broken."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ from paperbench.errors import EXIT_ENVIRONMENT
 
 OK, NOTE, BROKEN = "ok", "note", "broken"
 LOW_DISK = 2 * 2**30
-"""Bytes free below which a run with checkpoints may not fit."""
+"""Free bytes below which a run with checkpoints may not fit."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Finding:
-    """One thing looked at. A `note` restricts what can be done; `broken` means that nothing will run."""
+    """The result of one check. A `note` restricts what can be done; `broken` means that nothing will run."""
 
     name: str
     state: str
@@ -38,7 +38,7 @@ class Finding:
 
 
 def examine(*, json_output: bool) -> None:
-    """Prints all findings; exit code 4 if one of them is broken."""
+    """Print all findings; exit code 4 if one of them is broken."""
     findings = list(look())
     broken = any(finding.state == BROKEN for finding in findings)
     if json_output:
@@ -54,18 +54,18 @@ def examine(*, json_output: bool) -> None:
 
 
 def look() -> Iterator[Finding]:
-    """All findings, in the order in which one would mend them."""
-    for part in (_python, _conf, _torch, _torchvision, _libraries, _extras, _processor, _outputs, _data):
-        yield from _carefully(part)
+    """Yield all findings, in the order in which one would repair them."""
+    for check in (_python, _conf, _torch, _torchvision, _libraries, _extras, _processor, _outputs, _data):
+        yield from _run_check(check)
 
 
-def _carefully(part: Callable[[], Iterator[Finding]]) -> Iterator[Finding]:
-    """A part that fails is itself a finding: the doctor does not fall ill."""
+def _run_check(check: Callable[[], Iterator[Finding]]) -> Iterator[Finding]:
+    """Yield the findings of a check; a check that raises is itself a finding."""
     try:
-        yield from part()
+        yield from check()
     except Exception as error:
         yield Finding(
-            name=part.__name__.strip("_"),
+            name=check.__name__.strip("_"),
             state=BROKEN,
             found=f"{type(error).__name__}: {error}",
             remedy="install again",

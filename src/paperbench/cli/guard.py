@@ -1,4 +1,4 @@
-"""How a command ends: errors in plain words, the right exit code, and no traceback unless it is asked for."""
+"""The end of a command: errors in plain words, the right exit code, and a traceback only with `--debug`."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from paperbench.errors import EXIT_FAILED, EXIT_INTERRUPTED, ConfigError, Paperb
 
 @contextmanager
 def guarded(*, json_output: bool = False, debug: bool = False) -> Iterator[None]:
-    """Runs the body of a command.
+    """Run the body of a command.
 
-    A `PaperbenchError` is written to stderr as `error: …` and becomes its exit code; anything unforeseen becomes exit code 1.
+    A `PaperbenchError` is written to stderr as `error: …` and ends with its exit code; any other exception ends with exit code 1.
     With `json_output`, stdout gets `{"error": …, "mistakes": […], "exit_code": …}` as well. A reader that closed the pipe
     (`| head`) ends the command quietly.
     """
@@ -40,9 +40,9 @@ def guarded(*, json_output: bool = False, debug: bool = False) -> Iterator[None]
     except Exception as error:
         if debug:
             traceback.print_exc(file=sys.stderr)
-        said = " ".join(str(error).split())
-        text = f"{type(error).__name__}: {said}" if said else type(error).__name__
-        hint = "" if debug else " (unforeseen; the same command with --debug shows where)"
+        reason = " ".join(str(error).split())
+        text = f"{type(error).__name__}: {reason}" if reason else type(error).__name__
+        hint = "" if debug else " (unexpected error; run again with --debug for the traceback)"
         raise typer.Exit(_report(f"{text}{hint}", [], EXIT_FAILED, json_output)) from None
 
 
@@ -56,19 +56,19 @@ def _report(text: str, mistakes: list[str], code: int, json_output: bool) -> int
 
 
 def _silence() -> int:
-    """Points stdout at nothing, or the interpreter would complain about the closed pipe while it exits."""
+    """Redirect stdout to nothing: otherwise the interpreter complains about the closed pipe while it exits."""
     with suppress(OSError, ValueError):
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return EXIT_FAILED
 
 
 def print_error(text: str) -> None:
-    """A line for people, on stderr."""
+    """Write a line for people to stderr."""
     sys.stderr.write(f"{text}\n")
     sys.stderr.flush()
 
 
 def emit_json(document: Any) -> None:
-    """The one JSON document of a command, on stdout."""
+    """Write the one JSON document of a command to stdout."""
     sys.stdout.write(json.dumps(document, indent=2, allow_nan=False) + "\n")
     sys.stdout.flush()

@@ -18,14 +18,14 @@ from paperbench.config.paths import search_path, short
 
 
 def ls(what: str, *, json_output: bool, conf_dir: Path | None) -> None:
-    """Prints one of the catalogue's lists."""
+    """Print one list of the catalog."""
     if what == "experiments":
         _experiments(list_experiments(search_path(conf_dir)), json_output=json_output)
         return
-    catalogue: dict[str, Any] = {"tasks": TASKS, "models": MODELS, "datasets": DATASETS, "papers": PAPERS}[what]
-    entries = [asdict(spec) for spec in catalogue.values()]
+    catalog: dict[str, Any] = {"tasks": TASKS, "models": MODELS, "datasets": DATASETS, "papers": PAPERS}[what]
+    entries = [asdict(spec) for spec in catalog.values()]
     if what == "papers":
-        entries = _counted(entries)
+        entries = _with_counts(entries)
     if json_output:
         emit_json(entries)
         return
@@ -38,13 +38,13 @@ def ls(what: str, *, json_output: bool, conf_dir: Path | None) -> None:
     table(columns, ([str(entry[column]) for column in columns] for entry in entries))
 
 
-def _counted(papers: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """With how many numbers each paper's file holds, in how many rows, and how many of these a reproduction reaches."""
+def _with_counts(papers: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Add to each paper how many numbers and rows its file has, and how many of these rows a reproduction reaches."""
     from paperbench.report.published import all_published
     from paperbench.report.reach import counts
 
-    counted = counts(all_published())
-    return [paper | asdict(counted[paper["name"]]) for paper in papers]
+    by_paper = counts(all_published())
+    return [paper | asdict(by_paper[paper["name"]]) for paper in papers]
 
 
 def _experiments(experiments: list[Experiment], *, json_output: bool) -> None:
@@ -61,12 +61,12 @@ def _experiments(experiments: list[Experiment], *, json_output: bool) -> None:
 
 
 def verb_of(task: str) -> str:
-    """The command that runs a task; empty for an unknown one."""
+    """Return the command that runs a task; empty for an unknown one."""
     return TASKS[task].verb if task in TASKS else ""
 
 
 def show(experiment: str, overrides: list[str] | None, options: RunOptions, *, diff: bool) -> None:
-    """Prints the resolved configuration, or what sets it apart from the experiment's own."""
+    """Print the resolved configuration, or its differences to the experiment's default."""
     from paperbench.cli.running import compose_for
     from paperbench.config.compose import compose
 

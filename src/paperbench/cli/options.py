@@ -1,4 +1,4 @@
-"""The options that every experiment takes."""
+"""The options that commands share."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an e
 
 @dataclass(frozen=True, kw_only=True)
 class RunOptions:
-    """What the options of a run said."""
+    """The options of one run."""
 
     run_dir: Path | None = None
     seed: int | None = None
@@ -85,6 +85,6 @@ class RunOptions:
     conf_dir: Path | None = None
 
     def overrides(self, given: list[str] | None) -> list[str]:
-        """The overrides with those that the options stand for; a contradiction between them is found by `compose`."""
+        """Return the overrides with those that the options stand for; `compose` finds a contradiction between them."""
         own = [f"{key}={value}" for key in ("seed", "device", "nproc") if (value := getattr(self, key)) is not None]
         return [*(given or ()), *own, *(["scale=smoke"] if self.smoke else [])]

@@ -1,4 +1,4 @@
-"""`paperbench report`: what was written, and where."""
+"""`paperbench report`: write a report and print its files."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from paperbench.report.html.writing import write_report
 
 
 def report(source: Path, *, output: Path | None, json_output: bool) -> None:
-    """Writes the report and names its files."""
+    """Write the report and print the paths of its files."""
     written = write_report(source, output, headlines=HEADLINES)
     if json_output:
         emit_json(

@@ -1,4 +1,4 @@
-"""Commands about runs that there are: `runs`, `compare`, `report`, `predict`, `export`. Parsing only, like `app`."""
+"""Commands about existing runs: `runs`, `compare`, `report`, `predict`, `export`. Parsing only, like `app`."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from paperbench.cli.guard import guarded
 
 
 class ExportFormat(StrEnum):
-    """What `export` can write."""
+    """The formats of `export`."""
 
     safetensors = "safetensors"
     onnx = "onnx"
@@ -32,7 +32,7 @@ def runs(
         ),
     ] = None,
     reverse: Annotated[
-        bool, typer.Option("--reverse", help="The other way round; runs without the key stay last.")
+        bool, typer.Option("--reverse", help="In the opposite order; runs without the key stay last.")
     ] = False,
     filters: Annotated[
         list[str] | None,
@@ -42,7 +42,7 @@ def runs(
             help="Only runs where it holds: state=done, data=voc, 'coco/AP50>=80'; also != < <= >, and * in text. Repeatable.",
         ),
     ] = None,
-    limit: Annotated[int | None, typer.Option("--limit", metavar="N", min=1, help="At most so many.")] = None,
+    limit: Annotated[int | None, typer.Option("--limit", metavar="N", min=1, help="At most N runs.")] = None,
     json_output: o.Json = False,
     debug: o.Debug = False,
 ) -> None:
@@ -105,23 +105,24 @@ def report(
 
 def predict(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a trained run.", show_default=False)],
-    images: Annotated[list[Path], typer.Argument(metavar="IMAGE", help="Pictures to look at.", show_default=False)],
+    images: Annotated[list[Path], typer.Argument(metavar="IMAGE", help="Image files.", show_default=False)],
     output: Annotated[
-        Path | None, typer.Option("--output", metavar="DIR", help="Where to draw; default RUN/figures/predictions.")
+        Path | None,
+        typer.Option("--output", metavar="DIR", help="Folder of the drawings; default RUN/figures/predictions."),
     ] = None,
     score_threshold: Annotated[
         float | None,
-        typer.Option("--score-threshold", metavar="P", min=0, max=1, help="Draw what scores at least this."),
+        typer.Option("--score-threshold", metavar="P", min=0, max=1, help="Draw detections with at least this score."),
     ] = None,
     device: o.Device = None,
     json_output: o.Json = False,
     debug: o.Debug = False,
 ) -> None:
-    """Draw what a trained model sees in pictures."""
+    """Draw the predictions of a trained model for images."""
     with guarded(json_output=json_output, debug=debug):
-        from paperbench.cli import pictures
+        from paperbench.cli import models
 
-        pictures.predict(
+        models.predict(
             run, images, output=output, score_threshold=score_threshold, device=device, json_output=json_output
         )
 
@@ -130,7 +131,7 @@ def export(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a trained run.", show_default=False)],
     kind: Annotated[
         ExportFormat,
-        typer.Option("--format", help="safetensors: the weights alone; onnx, torchscript: what computes with them."),
+        typer.Option("--format", help="safetensors: the weights; onnx, torchscript: the whole computation."),
     ],
     output: Annotated[
         Path | None, typer.Option("--output", metavar="FILE", help="The file; default RUN/export/model.<format>.")
@@ -140,9 +141,9 @@ def export(
 ) -> None:
     """Write a trained model for other programs, and check it.
 
-    A file that computes something else is not kept (exit code 1). What goes in and comes out stands in FILE.json.
+    A file that computes something else is removed (exit code 1). FILE.json describes its inputs and outputs.
     """
     with guarded(json_output=json_output, debug=debug):
-        from paperbench.cli import exporting
+        from paperbench.cli import models
 
-        exporting.export(run, kind.value, output=output, json_output=json_output)
+        models.export(run, kind.value, output=output, json_output=json_output)

@@ -1,4 +1,4 @@
-"""What a person sees of a sweep: a live table on a terminal, plain lines anywhere else. Both implement `sweep.watch.Watcher`."""
+"""The display of a sweep: a live table on a terminal, plain lines anywhere else. Both implement `sweep.watch.Watcher`."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ if TYPE_CHECKING:
 
 REFRESH_PER_SECOND = 4
 INTERVAL = 60.0
-"""Seconds between two lines about runs that have nothing new to tell but how far they are."""
+"""Seconds between two lines about the progress of runs whose state does not change."""
 _ORDER = ("running", "failed", "elsewhere", "stopped", "not started", "done", "to do")
-"""Which rows stay when there are more than the window holds."""
+"""The states by the priority of their rows, where there are more rows than the window holds."""
 _STYLES = {"running": "cyan", "failed": "red", "stopped": "yellow", "done": "green", "elsewhere": "yellow"}
 
 
 def make_watcher(*, json_output: bool = False) -> Watcher:
-    """Live on a terminal, plain lines in a pipe or file, on stderr with `--json`."""
+    """Return a live watcher on a terminal, one of plain lines in a pipe or file, on stderr with `--json`."""
     if json_output:
         return PlainWatcher(sys.stderr)
     if sys.stdout.isatty() and os.environ.get("TERM") != "dumb":
@@ -38,24 +38,24 @@ def make_watcher(*, json_output: bool = False) -> Watcher:
 
 
 def title(member: Member) -> str:
-    """What tells the run from the others: `seed=1 data=voc`; its hash where nothing was swept."""
+    """Return the swept values of the run, `seed=1 data=voc`; its hash where nothing was swept."""
     return labelled(member.request.labels) or member.hash
 
 
 def labelled(labels: Mapping[str, str]) -> str:
-    """`seed=1 data=voc`."""
+    """Return `seed=1 data=voc`."""
     return " ".join(f"{key}={value}" for key, value in labels.items())
 
 
 def progress(view: View) -> str:
-    """`train 40/200`, `continues at 40/200` or nothing."""
+    """Return `train 40/200` for a run in progress, `40/200` for a stopped one, else nothing."""
     if view.state == "running" and view.total:
         return f"{view.phase} {view.done}/{view.total}".strip()
     return f"{view.done}/{view.total}" if view.state in ("stopped", "failed") and view.total else ""
 
 
 def result(view: View) -> str:
-    """The headline of the results, else the best value so far."""
+    """Return the headline of the results, else the best value so far."""
     metric, value = headline(view.metrics)
     if value is not None:
         return f"{metric} {value:.4g}"
@@ -63,12 +63,12 @@ def result(view: View) -> str:
 
 
 def state(view: View) -> str:
-    """The state in words."""
+    """Return the state in words."""
     return f"{view.state} before" if view.reused and view.state in ("done", "failed") else view.state
 
 
 def counts(views: Sequence[View]) -> str:
-    """`3 done, 1 failed, 2 running, 6 to do`."""
+    """Return `3 done, 1 failed, 2 running, 6 to do`."""
     known = ("done", "failed", "stopped", "running", "elsewhere", "not started", "to do")
     numbers = {name: sum(view.state == name for view in views) for name in known}
     return ", ".join(f"{number} {name}" for name, number in numbers.items() if number)
@@ -78,7 +78,7 @@ def counts(views: Sequence[View]) -> str:
 
 
 class PlainWatcher:
-    """A line for each run that starts or ends, and one a minute for those that run. A reader that goes away silences it."""
+    """A line for each run that starts or ends, and one a minute for those that run. A closed pipe silences it."""
 
     def __init__(
         self, stream: TextIO, *, interval: float = INTERVAL, clock: Callable[[], float] = time.monotonic
@@ -88,7 +88,7 @@ class PlainWatcher:
         self._clock = clock
         self._views: Sequence[View] = ()
         self._spoke = 0.0
-        self._silenced = False
+        self._silent = False
 
     def begin(self, sweep: Sweep, views: Sequence[View], jobs: int) -> None:
         self._views = views
@@ -123,21 +123,21 @@ class PlainWatcher:
 
     def _print(self, text: str) -> None:
         self._spoke = self._clock()
-        if self._silenced:
+        if self._silent:
             return
         encoding = getattr(self._stream, "encoding", None) or "utf-8"
         try:
             self._stream.write(text.encode(encoding, "replace").decode(encoding) + "\n")
             self._stream.flush()
         except (OSError, ValueError):  # ValueError: the stream was closed
-            self._silenced = True
+            self._silent = True
 
 
 # --- live table -------------------------------------------------------------------------------------------------------
 
 
 class RichWatcher:
-    """A table that is redrawn a few times a second by a thread of its own, so that watching costs the sweep nothing."""
+    """A table that a thread redraws a few times a second, so that watching costs the sweep nothing."""
 
     def __init__(self, console: Console | None = None) -> None:
         from rich.console import Console
@@ -182,7 +182,7 @@ class RichWatcher:
         from rich.table import Table
         from rich.text import Text
 
-        rows, left = self._rows()
+        rows, hidden = self._rows()
         grid = Table(box=None, header_style="bold", padding=(0, 2, 0, 0), expand=False)
         for name in ("run", "state", "progress", "", "result", "time"):
             grid.add_column(name, no_wrap=True, justify="right" if name == "time" else "left")
@@ -200,12 +200,13 @@ class RichWatcher:
                 duration(elapsed) if elapsed else "",
             )
         parts: list[RenderableType] = [Text(f"{self._name}: {counts(self._views)}", style="bold"), grid]
-        if left:
-            parts.append(Text(f"and {left} more", style="dim"))
+        if hidden:
+            parts.append(Text(f"and {hidden} more", style="dim"))
         return Group(*parts)
 
     def _rows(self) -> tuple[list[View], int]:
-        """What fits into the window, in the sweep's order, the most telling states first; and how many do not."""
+        """Return the rows that fit into the window, by the priority of their states and in the sweep's order; and the number
+        of the others."""
         room = max(3, self._console.size.height - 5)
         views = list(self._views)
         chosen = sorted(range(len(views)), key=lambda i: (_ORDER.index(views[i].state), i))[:room]
