@@ -60,12 +60,12 @@ from paperbench.engine.signals import StopFlag
 from paperbench.engine.stacked_trainer import fit_side_by_side
 from paperbench.report import published
 from paperbench.vae.config import VaeTrain
-from paperbench.vae.importance import importance_sampled
-from paperbench.vae.model import Generative, Guide
+from paperbench.vae.data import Pixels
+from paperbench.vae.likelihood import importance_sampled_likelihood
+from paperbench.vae.model import Encoder, Generative
 from paperbench.vae.objectives import Aevb
-from paperbench.vae.pixels import Pixels
-from paperbench.vae.stacked import Joint
-from paperbench.vae.training import Part, load
+from paperbench.vae.stacked import StackedObjective
+from paperbench.vae.training import Training, load_data
 
 BATCH = 100
 LATENTS = (3, 5, 10, 20, 200)
@@ -143,7 +143,7 @@ def unpacked(data_root: Path, scratch: Path) -> Path:
 
 
 class Ours:
-    """The program's own trainer, for one model or several side by side."""
+    """The program's own trainer, for one model or several stacked ones."""
 
     def __init__(
         self,
@@ -165,13 +165,15 @@ class Ours:
         self.rounds += 1
         self.config.train.samples = (steps + 1) * BATCH
         self.config.train.checkpoint_every = steps + 2
-        parts = [Part.of(self.config, self._run(number), *self.images) for number in range(self.models)]
+        parts = [Training.build(self.config, self._run(number), *self.images) for number in range(self.models)]
         for part in parts:
             part.trainer.evaluate = None
         if self.models == 1:
             parts[0].compile(parts[0].objective)
             return parts[0].trainer.fit()["train/samples_per_second"]
-        results = fit_side_by_side([p.trainer for p in parts], lambda numbers: Joint([parts[n] for n in numbers]))
+        results = fit_side_by_side(
+            [p.trainer for p in parts], lambda numbers: StackedObjective([parts[n] for n in numbers])
+        )
         return sum(result["train/samples_per_second"] for result in results if isinstance(result, dict))
 
     def _run(self, number: int) -> Run:
@@ -206,7 +208,7 @@ def speed(arguments: argparse.Namespace) -> None:
     device = devices.resolve(arguments.device)
     with tempfile.TemporaryDirectory() as folder, settings(device, arguments.threads):
         scratch = Path(folder)
-        images = load(configured(arguments), device)
+        images = load_data(configured(arguments), device)
         root = unpacked(arguments.data_root, scratch / "torchvision")
         sides: dict[str, Any] = {"DataLoader loop": Loop(root, device)}
         eager, compiled = configured(arguments, "compile=off"), configured(arguments, "compile=on")
@@ -262,12 +264,12 @@ def _row(
 
 
 @torch.no_grad()
-def loop_over_images(model: Generative, guide: Guide, x: Tensor, samples: int, stream: torch.Generator) -> Tensor:
+def loop_over_images(model: Generative, encoder: Encoder, x: Tensor, samples: int, stream: torch.Generator) -> Tensor:
     """log p(x) of one image after the other."""
     found = []
     for image in x:
-        posterior = guide.posterior(image[None])
-        z = posterior.sample(torch.randn((samples, 1, guide.latent), generator=stream, device=x.device))
+        posterior = encoder.posterior(image[None])
+        z = posterior.sample(torch.randn((samples, 1, encoder.latent), generator=stream, device=x.device))
         log_weight = model.log_joint(image[None], z) - posterior.log_prob(z)
         found.append(torch.logsumexp(log_weight, 0) - math.log(samples))
     return torch.cat(found)
@@ -278,14 +280,14 @@ def likelihood(arguments: argparse.Namespace) -> None:
     device = devices.resolve(arguments.device)
     with tempfile.TemporaryDirectory() as folder, settings(device, arguments.threads):
         config = configured(arguments, "optim.name=adamw", "optim.lr=1e-3", "prior=false", "train.samples=200000")
-        images = load(config, device)
+        images = load_data(config, device)
         ours = Ours(config, images, device, Path(folder))
-        part = Part.of(config, ours._run(0), *images)
+        part = Training.build(config, ours._run(0), *images)
         part.trainer.evaluate = None
         part.trainer.fit()
         objective = part.objective.eval()
         assert isinstance(objective, Aevb)
-        x = images[1].still(0, arguments.images)
+        x = images[1].eval_batch(0, arguments.images)
         some = x[: max(1, len(x) // 20)]
         rates: dict[str, list[float]] = defaultdict(list)
         means: dict[str, float] = {}
@@ -301,13 +303,13 @@ def likelihood(arguments: argparse.Namespace) -> None:
 
         def batched(of: Tensor) -> Tensor:
             with fast_products(device):
-                model, guide = objective.model, objective.guide
-                return importance_sampled(
-                    model, guide, of, samples=arguments.importance, stream=stream()
+                model, encoder = objective.model, objective.encoder
+                return importance_sampled_likelihood(
+                    model, encoder, of, samples=arguments.importance, stream=stream()
                 ).log_likelihood
 
         def looped() -> Tensor:
-            return loop_over_images(objective.model, objective.guide, some, arguments.importance, stream())
+            return loop_over_images(objective.model, objective.encoder, some, arguments.importance, stream())
 
         for warm_up in (looped, lambda: batched(some)):
             warm_up()

@@ -551,7 +551,7 @@ DATASETS: dict[str, DatasetSpec] = {
             summary="Frey faces, 1,965 frames of 28x20",
             layout="frey/frey_rawface.mat",
             homepage="https://cs.nyu.edu/~roweis/data.html",
-            checker="paperbench.vae.pixels:check",
+            checker="paperbench.vae.data:check",
         ),
         DatasetSpec(
             name="digit-pairs",

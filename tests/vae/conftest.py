@@ -8,8 +8,8 @@ from tests.vae import runs
 
 
 @pytest.fixture(autouse=True)
-def _runs_are_closed() -> Iterator[None]:
-    """Closes the files of all runs that a test made."""
+def _close_runs() -> Iterator[None]:
+    """Close the files of all runs of a test."""
     yield
     while runs.OPEN:
         run = runs.OPEN.pop()

@@ -9,12 +9,12 @@ import torch
 from torch import Tensor, nn
 from torch.distributions import MultivariateNormal
 
-from paperbench.vae.densities import normal_log_prob
-from paperbench.vae.model import GaussianPixels, Generative, Guide
+from paperbench.vae.bounds import normal_log_prob
+from paperbench.vae.model import Encoder, GaussianPixels, Generative
 
 
 class LinearPixels(GaussianPixels):
-    """The decoder, without the sigmoid that pictures ask for."""
+    """The decoder, without the sigmoid for images."""
 
     def __init__(self, weight: Tensor, bias: Tensor, variance: float) -> None:
         super().__init__(nn.Identity(), nn.Identity(), nn.Identity())
@@ -28,7 +28,7 @@ class LinearPixels(GaussianPixels):
 
 
 class LinearGaussian:
-    """A model of 6 pixels and `latent` dimensions, and images that it made."""
+    """A model of 6 pixels and `latent` dimensions, and images drawn from it."""
 
     def __init__(self, latent: int = 2, *, images: int = 5, variance: float = 0.5) -> None:
         stream = torch.Generator().manual_seed(latent)
@@ -50,17 +50,17 @@ class LinearGaussian:
         covariance = torch.linalg.inv(torch.eye(self.latent) + self.weight.T @ self.weight / self.variance)
         return (self.x - self.bias) @ self.weight @ covariance / self.variance, covariance
 
-    def guide(self, *, widened: float = 1.0) -> Guide:
-        """A guide with the right means and variances, but no correlations: the posterior itself only for one dimension.
+    def encoder(self, *, widened: float = 1.0) -> Encoder:
+        """Return an encoder with the right means and variances, but no correlations: the posterior itself only for one dimension.
 
         widened: factor on the variances.
         """
         _, covariance = self.posterior()
         gain = covariance @ self.weight.T / self.variance
-        guide = Guide(nn.Identity(), width=6, latent=self.latent)
+        encoder = Encoder(nn.Identity(), width=6, latent=self.latent)
         with torch.no_grad():
-            guide.mean.weight.copy_(gain)
-            guide.mean.bias.copy_(-gain @ self.bias)
-            guide.log_variance.weight.zero_()
-            guide.log_variance.bias.copy_((widened * covariance.diagonal()).log())
-        return guide
+            encoder.mean.weight.copy_(gain)
+            encoder.mean.bias.copy_(-gain @ self.bias)
+            encoder.log_variance.weight.zero_()
+            encoder.log_variance.bias.copy_((widened * covariance.diagonal()).log())
+        return encoder

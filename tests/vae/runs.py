@@ -1,4 +1,4 @@
-"""Runs of the room, made without the command line."""
+"""Runs of the package, without the command line."""
 
 from __future__ import annotations
 
@@ -56,11 +56,11 @@ def make_run(
 
 
 OPEN: list[Run] = []
-"""Runs that were made and not closed yet; a fixture does it."""
+"""Open runs; a fixture closes them."""
 
 
 class StopAfter(StopFlag):
-    """Set once it was looked at so many times."""
+    """A flag that is set after it was read so many times."""
 
     def __init__(self, looks: int) -> None:
         super().__init__()

@@ -37,10 +37,10 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     for name, overrides in VARIANTS.items():
         pair = configured("train.samples=100", *overrides)
         folders[name] = tmp_path_factory.mktemp("exported") / name
-        made = make_run(folders[name], *pair)
-        run(pair[0], made)
-        made.log.close()
-        made.directory.release()
+        trained = make_run(folders[name], *pair)
+        run(pair[0], trained)
+        trained.log.close()
+        trained.directory.release()
     return folders
 
 
@@ -49,7 +49,7 @@ def call(*arguments: str | Path) -> Result:
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
-def test_what_would_be_exported_is_the_model(variant: str, trained: dict[str, Path]) -> None:
+def test_the_exportable_is_the_model(variant: str, trained: dict[str, Path]) -> None:
     _, config, _ = load_file(trained[variant] / "config.yaml")
     exportable = export_model(config, trained[variant])
     assert [output.name for output in exportable.outputs] == OUTPUTS.get(
@@ -91,10 +91,9 @@ def test_weights_in_a_file_are_those_of_the_checkpoint_without_the_chains(
     assert all(torch.equal(found[name], expected[name]) for name in expected)
 
 
-def test_what_pixels_must_be_is_said(tmp_path: Path) -> None:
+def test_the_meaning_of_pixels_is_stated(tmp_path: Path) -> None:
     pair = configured("train.samples=20", "binarisation=static")
-    made = make_run(tmp_path / "run", *pair)
-    run(pair[0], made)
+    run(pair[0], make_run(tmp_path / "run", *pair))
     exportable = export_model(pair[0], tmp_path / "run")
     assert "every pixel 0 or 1" in exportable.meaning
     assert set(exportable.inputs[0][0].unique().tolist()) == {0.0, 1.0}
@@ -102,9 +101,9 @@ def test_what_pixels_must_be_is_said(tmp_path: Path) -> None:
 
 def test_runs_that_are_refused(trained: dict[str, Path], tmp_path: Path) -> None:
     config, resolved = configured()
-    made = make_run(tmp_path / "begun", config, resolved)
+    started = make_run(tmp_path / "started", config, resolved)
     with pytest.raises(ConfigError, match="no checkpoint has been saved there yet"):
-        export_model(config, made.directory.path)
+        export_model(config, started.directory.path)
     _, other, _ = load_file(trained["vae"] / "config.yaml")
     other.model.hidden = 7
     with pytest.raises(CheckpointError, match="another model"):

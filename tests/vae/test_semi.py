@@ -11,15 +11,16 @@ import torch
 from paperbench.config.compose import compose
 from paperbench.engine.checkpoints import CheckpointStore
 from paperbench.errors import ConfigError, DataError, Stopped
-from paperbench.vae.config import SemiTrain, VaeTrain
-from paperbench.vae.semi import M2, FeaturesOfBoth
-from paperbench.vae.semi_task import choose, plan, run
+from paperbench.vae.config import M2Model, SemiTrain, VaeTrain
+from paperbench.vae.semi import M2, JointFeatures, SemiBatch
+from paperbench.vae.semi_task import choose_labelled, plan, run
 from tests.vae.runs import StopAfter, losses, make_run
 
 
 def m2(alpha: float = 0.1) -> M2:
     torch.manual_seed(0)
-    return M2(pixels=6, classes=3, latent=2, hidden=5, activation="tanh", share_labelled=0.25, alpha=alpha)
+    config = M2Model(latent=2, hidden=5, activation="tanh", alpha=alpha)
+    return M2(config, pixels=6, classes=3, labelled_fraction=0.25)
 
 
 def configured(*overrides: str) -> tuple[Any, dict[str, Any]]:
@@ -28,8 +29,8 @@ def configured(*overrides: str) -> tuple[Any, dict[str, Any]]:
     return composed.config, composed.resolved
 
 
-def test_a_layer_on_both_is_one_on_both_side_by_side() -> None:
-    layer = FeaturesOfBoth(inputs=4, classes=3, hidden=5, activation="tanh")
+def test_a_joint_layer_is_one_on_the_concatenation() -> None:
+    layer = JointFeatures(inputs=4, classes=3, hidden=5, activation="tanh")
     x, y = torch.randn(2, 4), torch.eye(3)[[0, 2]]
     joint = torch.cat([layer.of_input.weight, layer.of_class.weight], 1)
     expected = torch.tanh(torch.cat([x, y], 1) @ joint.T + layer.of_input.bias)
@@ -44,14 +45,12 @@ def test_the_bound_without_a_label_sums_the_classes_out() -> None:
         by_hand = torch.zeros(4)
         for number in range(3):
             y = torch.eye(3)[number].expand(1, 4, 3)
-            given = model.bound(x, y, noise[number : number + 1])[0]
-            by_hand += log_q[:, number].exp() * (given - log_q[:, number])
-        torch.testing.assert_close(model.bound_without_label(x, noise), by_hand)
+            bound = model.labelled_bound(x, y, noise[number : number + 1])[0]
+            by_hand += log_q[:, number].exp() * (bound - log_q[:, number])
+        torch.testing.assert_close(model.unlabelled_bound(x, noise), by_hand)
 
 
-def test_losses_are_weighed_by_how_many_images_have_labels() -> None:
-    from paperbench.vae.semi import SemiBatch
-
+def test_losses_are_weighted_by_the_fraction_of_labels() -> None:
     batch = SemiBatch(torch.rand(4, 6), torch.rand(2, 6), torch.tensor([0, 2]))
     first = m2()(batch, torch.Generator().manual_seed(1))
     second = m2(alpha=0.2)(batch, torch.Generator().manual_seed(1))
@@ -60,17 +59,17 @@ def test_losses_are_weighed_by_how_many_images_have_labels() -> None:
     torch.testing.assert_close(second["loss_labelled"], first["loss_labelled"])
 
 
-def test_labels_are_shared_out_evenly_by_the_seed_alone() -> None:
+def test_labels_are_balanced_and_a_function_of_the_seed() -> None:
     labels = torch.arange(60) % 3
-    chosen = choose(labels, 12, classes=3, seed=4)
+    chosen = choose_labelled(labels, 12, classes=3, seed=4)
     assert torch.bincount(labels[chosen]).tolist() == [4, 4, 4]
-    assert torch.equal(chosen, choose(labels, 12, classes=3, seed=4))
-    assert not torch.equal(chosen, choose(labels, 12, classes=3, seed=5))
+    assert torch.equal(chosen, choose_labelled(labels, 12, classes=3, seed=4))
+    assert not torch.equal(chosen, choose_labelled(labels, 12, classes=3, seed=5))
     with pytest.raises(DataError, match="class 0 has 20 training images, and 30 of it"):
-        choose(labels, 90, classes=3, seed=0)
+        choose_labelled(labels, 90, classes=3, seed=0)
 
 
-def test_what_cannot_be_is_refused() -> None:
+def test_contradictions_are_refused() -> None:
     with pytest.raises(ConfigError) as refused:
         plan(cast(SemiTrain, configured("labelled=15", "labelled_batch=50")[0]))
     assert len(refused.value.mistakes) == 2

@@ -1,4 +1,4 @@
-"""Runs side by side against the same runs alone."""
+"""Stacked runs against the same runs alone."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def test_losses_are_those_of_separate_runs(grid: list[tuple[str, ...]], tmp_path
     ],
     ids=["adagrad, prior, clipped", "sgd, estimator A", "wake-sleep", "importance-weighted", "gaussian", "autoencoder"],
 )
-def test_every_way_of_learning_can_be_stacked(common: tuple[str, ...], tmp_path: Path) -> None:
+def test_every_objective_can_be_stacked(common: tuple[str, ...], tmp_path: Path) -> None:
     grid = [("model.latent=3", "seed=1"), ("model.latent=6",)]
     short = ("train.samples=200",)
     configs, stacked = _runs(tmp_path / "stacked", grid, *short, *common)
@@ -75,7 +75,7 @@ def test_every_way_of_learning_can_be_stacked(common: tuple[str, ...], tmp_path:
             assert b == pytest.approx(a, rel=2e-5)
 
 
-def test_checkpoints_are_those_of_runs_alone_and_change_hands(tmp_path: Path) -> None:
+def test_checkpoints_are_those_of_runs_alone_and_interchangeable(tmp_path: Path) -> None:
     grid = [("model.latent=3", "seed=1"), ("model.latent=6", "optim.lr=5e-3")]
     configs, whole = _runs(tmp_path / "whole", grid, *FIFTY)
     run_stacked(configs, whole)
@@ -91,7 +91,7 @@ def test_checkpoints_are_those_of_runs_alone_and_change_hands(tmp_path: Path) ->
     for number, (pair, run) in enumerate(zip(pairs, stopped, strict=True)):
         run.directory.release()
         again = make_run(tmp_path / f"half{number}", *pair, again=True)
-        run_alone(pair[0], again)  # alone, what was begun side by side
+        run_alone(pair[0], again)  # alone, after a stacked start
         for name, weights in state(again)["module"].items():
             torch.testing.assert_close(weights, state(whole[number])["module"][name], rtol=1e-4, atol=1e-5)
 
@@ -119,7 +119,7 @@ def test_a_stack_that_was_stopped_continues_bit_for_bit(tmp_path: Path) -> None:
         assert result["test/bound"] == other["test/bound"]
 
 
-def test_one_that_diverges_leaves_the_others_as_they_are(tmp_path: Path) -> None:
+def test_a_run_that_diverges_does_not_change_the_others(tmp_path: Path) -> None:
     grid = [("optim.lr=1e-3",), ("optim.lr=1e12",), ("optim.lr=2e-3",)]
     common = ("train.samples=300", "optim.name=sgd", "optim.momentum=0")
     configs, runs = _runs(tmp_path / "stacked", grid, *common)
@@ -136,7 +136,7 @@ def test_one_that_diverges_leaves_the_others_as_they_are(tmp_path: Path) -> None
         run_alone(configs[1], alone[1])
 
 
-def test_what_cannot_be_stacked_says_so() -> None:
+def test_runs_that_cannot_be_stacked() -> None:
     assert stack_key(configured("model.latent=3")[0]) == stack_key(configured("model.latent=20", "seed=3")[0])
     assert stack_key(configured("model.latent=3")[0]) != stack_key(configured("model.latent=200")[0])
     assert stack_key(configured()[0]) != stack_key(configured("train.batch_size=10")[0])
@@ -146,7 +146,7 @@ def test_what_cannot_be_stacked_says_so() -> None:
     assert stack_key(configured(*mcem)[0]) is None
 
 
-def test_what_runs_for_long_is_compiled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_long_runs_are_compiled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     compiled: list[Any] = []
     monkeypatch.setattr(objectives, "Compiled", lambda function, *, tell: compiled.append(function) or function)
     for number, (overrides, expected) in enumerate(

@@ -49,9 +49,9 @@ def test_a_run_that_is_stopped_continues_bit_for_bit(overrides: tuple[str, ...],
 
 def test_samples_seen_are_the_unit_of_evaluations(tmp_path: Path) -> None:
     pair = configured("train.samples=200", "evaluation.at_samples=[50,120,9000]")
-    made = make_run(tmp_path / "run", *pair)
-    run(pair[0], made)
-    steps = [record["step"] for record in metriclog.read(made.directory.metrics_file) if "test/bound" in record]
+    whole = make_run(tmp_path / "run", *pair)
+    run(pair[0], whole)
+    steps = [record["step"] for record in metriclog.read(whole.directory.metrics_file) if "test/bound" in record]
     assert steps == [3, 6, 10]  # batches of 20: 60, 120 and 200 samples
 
 
@@ -69,14 +69,14 @@ REFUSED = {
 
 
 @pytest.mark.parametrize("overrides", REFUSED)
-def test_what_contradicts_itself_is_refused(overrides: str) -> None:
+def test_contradictions_are_refused(overrides: str) -> None:
     with pytest.raises(ConfigError) as refused:
         plan(configured(*overrides.split())[0])
     assert REFUSED[overrides] in str(refused.value)
     assert overrides.split()[-1].partition("=")[0] in str(refused.value) or "mcem" in str(refused.value)
 
 
-def test_all_contradictions_are_told_at_once() -> None:
+def test_all_contradictions_are_reported_at_once() -> None:
     with pytest.raises(ConfigError) as refused:
         plan(configured("estimator=wake-sleep", "bound.form=sampled", "prior=true", "model.min_log_variance=-2")[0])
     assert len(refused.value.mistakes) == 3
@@ -93,13 +93,13 @@ def test_a_plain_autoencoder_has_no_likelihood(tmp_path: Path) -> None:
     assert not any("bound" in name or "nll" in name for name in metrics)
 
 
-def test_missing_data_are_named_before_anything_is_made(tmp_path: Path) -> None:
+def test_missing_data_are_named_before_anything_is_written(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"frey/frey_rawface\.mat was looked for"):
         plan(configured("data=frey", f"data.root={tmp_path}")[0])
 
 
 @pytest.mark.slow
-def test_from_the_command_line_to_another_look_at_the_model(tmp_path: Path) -> None:
+def test_train_eval_and_predict_from_the_command_line(tmp_path: Path) -> None:
     def paperbench(*arguments: str) -> tuple[int, str]:
         result = CliRunner().invoke(app, [*arguments, "--json"])
         return result.exit_code, result.stdout

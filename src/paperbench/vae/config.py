@@ -65,7 +65,7 @@ class NetConfig(Schema):
 
 @dataclass(kw_only=True)
 class VaeModel(NetConfig):
-    """A model p(x | z) p(z) and a guide q(z | x)."""
+    """A generative model p(x | z) p(z) and an encoder q(z | x)."""
 
     name: Literal["vae"] = "vae"
     likelihood: Literal["auto", "bernoulli", "gaussian"] = "auto"
@@ -167,7 +167,7 @@ class VaeTrain(TrainConfig):
 
     @property
     def marginal_images(self) -> int:
-        """`evaluation.marginal.images`, decided."""
+        """`evaluation.marginal.images`, with its default by the estimator."""
         wanted = self.evaluation.marginal.images
         if wanted is None:
             return 1000 if self.estimator == "mcem" else 0

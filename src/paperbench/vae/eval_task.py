@@ -1,4 +1,4 @@
-"""Task `vae-eval`: a trained model measured again, with other estimators or more samples."""
+"""Task `vae-eval`: measure a trained model again, with other estimators or more samples."""
 
 from __future__ import annotations
 
@@ -8,30 +8,28 @@ from paperbench.config.difference import ABSENT, difference
 from paperbench.config.validate import dump, load_file
 from paperbench.engine.run import Run
 from paperbench.errors import ConfigError
-from paperbench.vae import pictures, pixels
-from paperbench.vae.checks import check
+from paperbench.vae import data, drawing
 from paperbench.vae.config import VaeEval
-from paperbench.vae.describe import describe_model
 from paperbench.vae.evaluation import Evaluator
 from paperbench.vae.predict import predict, run_directory
-from paperbench.vae.restore import load_objective
-from paperbench.vae.training import load
+from paperbench.vae.task import check, describe_model
+from paperbench.vae.training import load_data, load_objective
 
 __all__ = ["plan", "predict", "run"]
 
 
 def plan(config: VaeEval) -> Mapping[str, str]:
-    """What would be measured on what, in words. Refuses another model, or other pixels, than the run's."""
+    """Describe data and model. Raises ConfigError for another model, or other pixels, than the run's."""
     check(config)
-    _refuse_what_was_not_trained(config)
+    _check_against_run(config)
     return {
-        "data": pixels.describe(config.data, config.binarisation),
+        "data": data.describe(config.data, config.binarisation),
         "model": describe_model(config),
         "checkpoint": config.checkpoint,
     }
 
 
-def _refuse_what_was_not_trained(config: VaeEval) -> None:
+def _check_against_run(config: VaeEval) -> None:
     file = run_directory(config.checkpoint) / "config.yaml"
     if not file.is_file():
         return
@@ -52,8 +50,8 @@ def _refuse_what_was_not_trained(config: VaeEval) -> None:
 
 
 def run(config: VaeEval, run: Run) -> dict[str, float]:
-    """Measures and draws."""
-    train, test = load(config, run.device)
+    """Measure the model and draw its figures; see `engine.task.Task`."""
+    train, test = load_data(config, run.device)
     objective, step = load_objective(
         config, config.checkpoint, size=test.size, device=run.device, reporter=run.reporter
     )
@@ -61,5 +59,5 @@ def run(config: VaeEval, run: Run) -> dict[str, float]:
     evaluator = Evaluator(config, objective, train, test, run)
     metrics = {**evaluator(), **evaluator.likelihood()}
     if run.ranks.is_main and config.evaluation.pictures:
-        pictures.draw(objective, test, run.directory.figures, seed=config.seed)
+        drawing.draw_figures(objective, test, run.directory.figures, seed=config.seed)
     return metrics

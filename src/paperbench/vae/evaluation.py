@@ -1,4 +1,4 @@
-"""What is measured of a trained model. Everything here computes in float32, and draws from streams of its own."""
+"""Measurements of a trained model, all in float32, with random streams of their own."""
 
 from __future__ import annotations
 
@@ -12,32 +12,22 @@ from torch import Tensor
 from paperbench.engine.onednn import fast_products
 from paperbench.engine.run import Run
 from paperbench.engine.seeding import generator
-from paperbench.vae.bounds import Form, bound
 from paperbench.vae.config import VaeTrain
-from paperbench.vae.importance import importance_sampled
-from paperbench.vae.marginal import Marginal, Settings, sampled_marginal
-from paperbench.vae.mcem import Mcem, posterior_density
-from paperbench.vae.model import Guide
-from paperbench.vae.objectives import AutoEncoder, Objective, Variational
-from paperbench.vae.pixels import Pixels
+from paperbench.vae.data import Pixels
+from paperbench.vae.likelihood import Marginal, estimate_marginal, importance_sampled_likelihood
+from paperbench.vae.objectives import AutoEncoder, BoundForm, Mcem, Objective, Variational, bound, posterior_density
 
 BOUND, IMPORTANCE, MARGINAL = 110, 111, 112
 """First keys of the streams that estimates are drawn from; the run's seed and the number of the chunk follow."""
 
 CHUNK = 500
-"""Images that are looked at together."""
+"""Images that are evaluated together."""
 
 T = TypeVar("T")
 
 
 class Evaluator:
-    """Measures `objective` on both splits; called as `engine.trainer.Trainer` calls it.
-
-    Metrics, means over images: `test/bound` and `train/bound` (nats, one sample, KL in closed form);
-    `test/importance_bound` (nats, as many samples as training takes) where that is what is trained; `test/marginal` and
-    `train/marginal` (nats, appendix D) where asked for; `test/squared_error` and `train/squared_error` of a plain
-    autoencoder.
-    """
+    """Measures `objective` on both splits; called as `engine.trainer.Trainer` calls it. `metrics.METRICS` lists what it returns."""
 
     def __init__(self, config: VaeTrain, objective: Objective, train: Pixels, test: Pixels, run: Run) -> None:
         self.config = config
@@ -65,20 +55,20 @@ class Evaluator:
             return values | self._marginals()
 
     def likelihood(self) -> dict[str, float]:
-        """`test/nll`: minus log p(x) by importance sampling, nats, with the standard error `test/nll_error` that the samples
-        of the latent variables leave in it. Empty where no guide proposes samples, or none are wanted."""
+        """Return `test/nll`, minus log p(x) by importance sampling in nats, and its standard error `test/nll_error` due to the
+        samples of the latent variables. Empty without an encoder, and with `evaluation.importance_samples=0`."""
         settings = self.config.evaluation
         objective = self.objective
         if not isinstance(objective, Variational) or settings.importance_samples == 0:
             return {}
         limit = settings.likelihood_images or len(self.test)
         with torch.no_grad(), _float32(self.run), fast_products(self.run.device):
-            parts = self._shared(
+            parts = self._map_chunks(
                 min(limit, len(self.test)),
-                lambda start, stop, chunk: importance_sampled(
+                lambda start, stop, chunk: importance_sampled_likelihood(
                     objective.model,
-                    objective.guide,
-                    self.test.still(start, stop),
+                    objective.encoder,
+                    self.test.eval_batch(start, stop),
                     samples=settings.importance_samples,
                     stream=self._stream(IMPORTANCE, chunk),
                 ),
@@ -86,30 +76,21 @@ class Evaluator:
             )
         log_likelihood = torch.cat([part.log_likelihood.cpu() for part in parts]).double()
         errors = torch.cat([part.standard_error.cpu() for part in parts]).double()
-        found = {"test/nll": -float(log_likelihood.mean())}
+        values = {"test/nll": -float(log_likelihood.mean())}
         if settings.importance_samples > 1:
-            found["test/nll_error"] = float(errors.square().sum().sqrt() / len(errors))
-        return found
+            values["test/nll_error"] = float(errors.square().sum().sqrt() / len(errors))
+        return values
 
     def _marginals(self) -> dict[str, float]:
-        wanted, images = self.config.evaluation.marginal, self.config.marginal_images
-        objective = self.objective
+        objective, images = self.objective, self.config.marginal_images
         if images == 0 or isinstance(objective, AutoEncoder):
             return {}
-        settings = Settings(
-            samples=wanted.samples,
-            leapfrog_steps=wanted.leapfrog_steps,
-            transitions=wanted.transitions,
-            burn_in=wanted.burn_in,
-            acceptance=wanted.acceptance,
-            density=wanted.density,
-        )
         assert isinstance(objective, Variational | Mcem)
         values: dict[str, float] = {}
         for number, (split, pixels) in enumerate((("test", self.test), ("train", self.train))):
-            parts = self._shared(
+            parts = self._map_chunks(
                 min(images, len(pixels)),
-                partial(self._marginals_of, objective, pixels, settings, number),
+                partial(self._estimate_marginal, objective, pixels, number),
                 phase=f"appendix D, {split}",
             )
             values[f"{split}/marginal"] = float(
@@ -119,20 +100,14 @@ class Evaluator:
                 values["test/hmc_acceptance"] = sum(part.acceptance for part in parts) / len(parts)
         return values
 
-    def _marginals_of(
-        self,
-        objective: Variational | Mcem,
-        pixels: Pixels,
-        settings: Settings,
-        number: int,
-        start: int,
-        stop: int,
-        chunk: int,
+    def _estimate_marginal(
+        self, objective: Variational | Mcem, pixels: Pixels, number: int, start: int, stop: int, chunk: int
     ) -> Marginal:
-        x = pixels.still(start, stop)
+        x = pixels.eval_batch(start, stop)
         stream = self._stream(MARGINAL, number, chunk)
-        first = _first_guess(objective, x, stream)
-        return sampled_marginal(posterior_density(objective.model, x), first, settings, stream)
+        first = _initial_positions(objective, x, stream)
+        density = posterior_density(objective.model, x)
+        return estimate_marginal(density, first, self.config.evaluation.marginal, stream)
 
     def _bound(self, x: Tensor, stream: torch.Generator) -> Tensor:
         return self._bound_of("analytic", x, stream, samples=1)
@@ -140,19 +115,19 @@ class Evaluator:
     def _importance_bound(self, x: Tensor, stream: torch.Generator) -> Tensor:
         return self._bound_of("importance", x, stream, samples=self.config.bound.samples)
 
-    def _bound_of(self, form: Form, x: Tensor, stream: torch.Generator, *, samples: int) -> Tensor:
+    def _bound_of(self, form: BoundForm, x: Tensor, stream: torch.Generator, *, samples: int) -> Tensor:
         objective = self.objective
         assert isinstance(objective, Variational)
-        noise = torch.randn((samples, len(x), objective.guide.latent), generator=stream, device=x.device)
-        return bound(form, objective.model, objective.guide, x, noise)
+        noise = torch.randn((samples, len(x), objective.encoder.latent), generator=stream, device=x.device)
+        return bound(form, objective.model, objective.encoder, x, noise)
 
     def _mean(self, pixels: Pixels, limit: int, measure: Callable[[Tensor, torch.Generator], Tensor]) -> float:
-        """Mean of a measure of each image over the first `limit` images (0: all)."""
+        """Return the mean of `measure`, a value for each image, over the first `limit` images (0: all)."""
         count = min(limit or len(pixels), len(pixels))
-        sums = self._shared(
+        sums = self._map_chunks(
             count,
             lambda start, stop, chunk: (
-                measure(pixels.still(start, stop), self._stream(BOUND, chunk)).cpu().double().sum()
+                measure(pixels.eval_batch(start, stop), self._stream(BOUND, chunk)).cpu().double().sum()
             ),
         )
         return float(torch.stack(list(sums)).sum()) / count
@@ -160,8 +135,8 @@ class Evaluator:
     def _stream(self, *key: int) -> torch.Generator:
         return generator(self.run.device, self.run.seed, *key)
 
-    def _shared(self, count: int, work: Callable[[int, int, int], T], *, phase: str = "") -> Sequence[T]:
-        """`work(start, stop, chunk)` for every chunk of `count` images, shared by the ranks; all results, in order."""
+    def _map_chunks(self, count: int, work: Callable[[int, int, int], T], *, phase: str = "") -> Sequence[T]:
+        """Return `work(start, stop, chunk)` for every chunk of `count` images, in order; the ranks share the work."""
         ranks = self.run.ranks
         starts = range(0, count, CHUNK)
         mine: dict[int, T] = {}
@@ -181,11 +156,10 @@ class Evaluator:
         return [together[chunk] for chunk in range(len(starts))]
 
 
-def _first_guess(objective: Variational | Mcem, x: Tensor, stream: torch.Generator) -> Tensor:
-    """Where the chains of images x (B, D) start, (B, L): what the guide expects, or a draw from the prior without one."""
+def _initial_positions(objective: Variational | Mcem, x: Tensor, stream: torch.Generator) -> Tensor:
+    """Return the first positions (B, L) of the chains of images x (B, D): the encoder's mean, or a draw from the prior."""
     if isinstance(objective, Variational):
-        guide: Guide = objective.guide
-        return guide.posterior(x).mean
+        return objective.encoder.posterior(x).mean
     return torch.randn((len(x), objective.model.latent), generator=stream, device=x.device)
 
 

@@ -1,7 +1,7 @@
 """`paperbench export`: both halves of a trained auto-encoder in a file that other programs read.
 
-One file holds the way in, from an image to where it lies among the latent variables, and the way out, from any latent variables
-to the image that is expected of them. They share no input, so that a program that wants one of them gives the other anything.
+One file holds the encoder, from images to latent variables, and the decoder, from any latent variables to the expected images. They
+share no input, so that a program that wants one of them gives the other anything.
 """
 
 from __future__ import annotations
@@ -12,12 +12,11 @@ import torch
 from torch import Tensor, nn
 
 from paperbench.engine.export import Exportable, Output
-from paperbench.vae import pixels
+from paperbench.vae import data
 from paperbench.vae.config import VaeTrain
-from paperbench.vae.mcem import Mcem
-from paperbench.vae.objectives import AutoEncoder, Objective, Variational
-from paperbench.vae.pictures import decode
-from paperbench.vae.restore import load_objective
+from paperbench.vae.drawing import decode
+from paperbench.vae.objectives import AutoEncoder, Mcem, Objective, Variational
+from paperbench.vae.training import load_objective
 
 EXAMPLES = ((4, 5), (3, 2))
 """Test images and draws of the latent variables in each pair of batches that the file is compared on."""
@@ -34,50 +33,50 @@ class Codec(nn.Module):
         self.objective = objective
         self.size = size
 
-    def decoded(self, z: Tensor) -> Tensor:
-        """(S, L) -> (S, 1, H, W) in 0..1."""
+    def decode(self, z: Tensor) -> Tensor:
+        """Return images (S, 1, H, W) in 0..1 of latent variables (S, L)."""
         return decode(self.objective, z).unflatten(-1, (1, *self.size))
 
 
-class Decoding(Codec):
-    """Of Monte Carlo EM, which has no encoder."""
+class DecoderOnly(Codec):
+    """The codec of Monte Carlo EM, which has no encoder."""
 
     def forward(self, latents: Tensor) -> tuple[Tensor]:
-        return (self.decoded(latents),)
+        return (self.decode(latents),)
 
 
 class PlainCodec(Codec):
-    """Of a plain autoencoder: codes of the images, what becomes of the images, and the images of other codes."""
+    """The codec of a plain autoencoder: codes of the images, their reconstructions, and the images of other codes."""
 
     def forward(self, images: Tensor, latents: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         assert isinstance(self.objective, AutoEncoder)
         codes = self.objective.encode(images.flatten(1))
-        return codes, self.decoded(codes), self.decoded(latents)
+        return codes, self.decode(codes), self.decode(latents)
 
 
 class VariationalCodec(Codec):
-    """Of a VAE: mean and log-variance of q(z | x), what becomes of the images at the mean, and the images of other z."""
+    """The codec of a VAE: mean and log-variance of q(z | x), reconstructions at the mean, and the images of other z."""
 
     def forward(self, images: Tensor, latents: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         assert isinstance(self.objective, Variational)
-        posterior = self.objective.guide.posterior(images.flatten(1))
-        return posterior.mean, posterior.log_variance, self.decoded(posterior.mean), self.decoded(latents)
+        posterior = self.objective.encoder.posterior(images.flatten(1))
+        return posterior.mean, posterior.log_variance, self.decode(posterior.mean), self.decode(latents)
 
 
 def export_model(config: VaeTrain, run_dir: Path) -> Exportable:
-    """The model of a run: images as it was trained on them -> q(z | x) and reconstructions; latent variables -> images.
+    """Return the model of a run: images as it was trained on -> q(z | x) and reconstructions; latent variables -> images.
 
     Raises ConfigError for a run without a checkpoint, CheckpointError for one that is damaged, and DataError when the data
-    set of the examples is not there.
+    set of the examples is missing.
     """
     device = torch.device("cpu")
-    test = pixels.load(config.data, "test", binarisation=config.binarisation, device=device)
+    test = data.load(config.data, "test", binarisation=config.binarisation, device=device)
     objective, step = load_objective(config, run_dir, size=test.size, device=device)
     latent, (height, width) = config.model.latent, test.size
     images = f"(N, 1, {height}, {width}) float32 from 0 to 1, {_pixels(config)}"
     latents = f"(S, {latent}) float32"
     examples = [
-        (test.still(0, count).unflatten(-1, (1, *test.size)), _draws(draws, latent)) for count, draws in EXAMPLES
+        (test.eval_batch(0, count).unflatten(-1, (1, *test.size)), _draws(draws, latent)) for count, draws in EXAMPLES
     ]
     metadata = {"binarisation": config.binarisation, "latent": str(latent)}
     decoded = Output(
@@ -85,7 +84,7 @@ def export_model(config: VaeTrain, run_dir: Path) -> Exportable:
     )
     if isinstance(objective, Mcem):
         return Exportable(
-            module=Decoding(objective, size=test.size).eval().requires_grad_(False),
+            module=DecoderOnly(objective, size=test.size).eval().requires_grad_(False),
             weights="objective.model",  # not the chains, one for each training image
             inputs=[(z,) for _, z in examples],
             input_names=("latents",),
@@ -113,11 +112,11 @@ def export_model(config: VaeTrain, run_dir: Path) -> Exportable:
 def _pixels(config: VaeTrain) -> str:
     if config.binarisation != "grey":
         return "every pixel 0 or 1"
-    return f"bytes divided by {pixels.divisor(config.data)}"
+    return f"bytes divided by {data.divisor(config.data)}"
 
 
 def _draws(count: int, latent: int) -> Tensor:
-    """Draws from the prior: the same for every export."""
+    """Draw from the prior, the same for every export."""
     return torch.randn((count, latent), generator=torch.Generator().manual_seed(0))
 
 
@@ -131,6 +130,4 @@ def _encoded(latent: int, *, plain: bool) -> tuple[Output, ...]:
 
 
 def _reconstructed(size: tuple[int, int]) -> Output:
-    return Output(
-        name="reconstructions", meaning=f"(N, 1, {size[0]}, {size[1]}) what becomes of `images`", tolerance=TOLERANCE
-    )
+    return Output(name="reconstructions", meaning=f"(N, 1, {size[0]}, {size[1]}) of `images`", tolerance=TOLERANCE)

@@ -1,45 +1,34 @@
-"""The two halves of a variational auto-encoder.
+"""The two halves of a variational auto-encoder (sections 2.2 and 2.3), and how a configuration builds them.
 
-`Generative` is the model: it knows log p(x, z). `Guide` is the recognition model: it draws z for an x and knows log q(z | x).
-Every bound, likelihood and training rule of this room is made of these two (section 2.2 and 2.3); none of them looks inside.
-See `densities` for the letters in the shapes.
+`Generative` is the generative model: it evaluates log p(x, z). `Encoder` is the recognition model: it draws z for an x and
+evaluates log q(z | x). Every bound, likelihood and training rule of this package uses these two and nothing inside them. See
+`bounds` for the letters in the shapes.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
 
 import torch
 from torch import Tensor, nn
 
-from paperbench.vae.densities import (
+from paperbench.vae.bounds import (
     LOG_TWO_PI,
     bernoulli_log_prob,
     kl_to_standard_normal,
     normal_log_prob,
     standard_normal_log_prob,
 )
-
-
-class Model(Protocol):
-    """What the estimators need of p(x, z)."""
-
-    def log_likelihood(self, x: Tensor, z: Tensor) -> Tensor:
-        """log p(x | z): x (B, D), z (K, B, L) -> (K, B)."""
-        ...
-
-    def log_joint(self, x: Tensor, z: Tensor) -> Tensor:
-        """log p(x, z): x (B, D), z (K, B, L) -> (K, B)."""
-        ...
+from paperbench.vae.config import NetConfig, VaeModel
+from paperbench.vae.nets import MlpFeatures, make_features, make_pixels
 
 
 @dataclass(frozen=True)
 class Posterior:
     """A normal distribution with diagonal covariance for each image: mean and log-variance (M, B, L).
 
-    `dimensions` is L where the last axis is padded with zeros, as in `densities.standard_normal_log_prob`.
+    `dimensions` is L where the last axis is padded with zeros, as in `bounds.standard_normal_log_prob`.
     """
 
     mean: Tensor
@@ -47,22 +36,22 @@ class Posterior:
     dimensions: int | Tensor
 
     def sample(self, noise: Tensor) -> Tensor:
-        """The reparameterisation, section 2.4: standard normal noise (M, K, B, L) -> z (M, K, B, L)."""
+        """Return z by the reparameterisation, section 2.4: standard normal noise (M, K, B, L) -> (M, K, B, L)."""
         return self.mean.unsqueeze(-3) + (0.5 * self.log_variance).exp().unsqueeze(-3) * noise
 
     def log_prob(self, z: Tensor) -> Tensor:
-        """log q(z | x): (M, K, B, L) -> (M, K, B)."""
+        """Return log q(z | x): (M, K, B, L) -> (M, K, B)."""
         log_variance = self.log_variance.unsqueeze(-3)
         scaled = (z - self.mean.unsqueeze(-3)).square() * (-log_variance).exp()
         return -0.5 * ((scaled + log_variance).sum(-1) + self.dimensions * LOG_TWO_PI)
 
     def kl(self) -> Tensor:
-        """KL(q(z | x) || p(z)), (M, B)."""
+        """Return KL(q(z | x) || p(z)), (M, B)."""
         return kl_to_standard_normal(self.mean, self.log_variance)
 
 
-class Guide(nn.Module):
-    """q(z | x): features of the image, and from them a mean and a log-variance (appendix C.2)."""
+class Encoder(nn.Module):
+    """The recognition model q(z | x): features of the image, and from them a mean and a log-variance (appendix C.2)."""
 
     def __init__(self, features: nn.Module, *, width: int, latent: int) -> None:
         super().__init__()
@@ -76,15 +65,15 @@ class Guide(nn.Module):
     mask: Tensor | None
     dimensions: Tensor | None
 
-    def side_by_side(self, latents: Sequence[int]) -> None:
-        """Tells a stacked guide how many of its latent dimensions each model has; the others are padding from now on."""
+    def set_stacked_latents(self, latents: Sequence[int]) -> None:
+        """Set how many latent dimensions each model of a stacked encoder has; the others are padding from then on."""
         device = next(self.parameters()).device
         counts = torch.tensor(latents, device=device)
         self.mask = (torch.arange(max(latents), device=device) < counts[:, None]).float()[:, None, :]
         self.dimensions = counts.float()[:, None, None]
 
     def posterior(self, x: Tensor) -> Posterior:
-        """x (M, B, D) -> q(z | x). Always float32: exponentials of rounded log-variances are not worth the speed."""
+        """Return q(z | x) of x (M, B, D), always in float32: exponentials of rounded log-variances are not worth the speed."""
         h = self.features(x)
         mean, log_variance = self.mean(h).float(), self.log_variance(h).float()
         if self.mask is not None:
@@ -92,7 +81,7 @@ class Guide(nn.Module):
         return Posterior(mean, log_variance, self.latent if self.dimensions is None else self.dimensions)
 
     def forward(self, x: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
-        """x (M, B, D) and noise (M, K, B, L) -> z (M, K, B, L) and log q(z | x) (M, K, B)."""
+        """Return z (M, K, B, L) and log q(z | x) (M, K, B) for x (M, B, D) and standard normal noise (M, K, B, L)."""
         posterior = self.posterior(x)
         z = posterior.sample(noise)
         return z, posterior.log_prob(z)
@@ -107,25 +96,25 @@ class BernoulliPixels(nn.Module):
         self.logits = pixels
 
     def mean(self, z: Tensor) -> Tensor:
-        """Probabilities of white, (..., D)."""
+        """Return the probabilities of white, (..., D)."""
         return torch.sigmoid(self.logits(self.features(z)).float())
 
     def log_prob(self, x: Tensor, z: Tensor) -> Tensor:
         return bernoulli_log_prob(x, self.logits(self.features(z)))
 
     def sample(self, z: Tensor, noise: Tensor) -> Tensor:
-        """Pixels from uniform noise in [0, 1), both (..., D)."""
+        """Return pixels drawn by uniform noise in [0, 1), both (..., D)."""
         return (noise < self.mean(z)).float()
 
     def draw_noise(self, shape: Sequence[int], stream: torch.Generator) -> Tensor:
-        """What `sample` takes."""
+        """Return noise as `sample` takes it."""
         return torch.rand(tuple(shape), generator=stream, device=stream.device)
 
 
 class GaussianPixels(nn.Module):
     """p(x | z) of pixels in [0, 1]: normal, its means through a sigmoid (section 5), a log-variance for every pixel.
 
-    `min_log_variance` holds the density down where pixels hardly vary; None, as in the paper, leaves it unbounded.
+    `min_log_variance` limits the density where pixels hardly vary; None, as in the paper, leaves it unbounded.
     """
 
     def __init__(
@@ -138,11 +127,11 @@ class GaussianPixels(nn.Module):
         self.min_log_variance = min_log_variance
 
     def mean(self, z: Tensor) -> Tensor:
-        """Expected pixels, (..., D)."""
+        """Return the expected pixels, (..., D)."""
         return torch.sigmoid(self.means(self.features(z)).float())
 
-    def parameters_of(self, z: Tensor) -> tuple[Tensor, Tensor]:
-        """Mean and log-variance of every pixel, (..., D) each."""
+    def mean_and_log_variance(self, z: Tensor) -> tuple[Tensor, Tensor]:
+        """Return mean and log-variance of every pixel, (..., D) each."""
         h = self.features(z)
         log_variance = self.log_variances(h).float()
         if self.min_log_variance is not None:
@@ -150,20 +139,20 @@ class GaussianPixels(nn.Module):
         return torch.sigmoid(self.means(h).float()), log_variance
 
     def log_prob(self, x: Tensor, z: Tensor) -> Tensor:
-        return normal_log_prob(x, *self.parameters_of(z))
+        return normal_log_prob(x, *self.mean_and_log_variance(z))
 
     def sample(self, z: Tensor, noise: Tensor) -> Tensor:
-        """Pixels from standard normal noise, both (..., D). They are not cut to [0, 1]: the density is not either."""
-        mean, log_variance = self.parameters_of(z)
+        """Return pixels drawn by standard normal noise, both (..., D), not clipped to [0, 1], as the density is not either."""
+        mean, log_variance = self.mean_and_log_variance(z)
         return mean + (0.5 * log_variance).exp() * noise
 
     def draw_noise(self, shape: Sequence[int], stream: torch.Generator) -> Tensor:
-        """What `sample` takes."""
+        """Return noise as `sample` takes it."""
         return torch.randn(tuple(shape), generator=stream, device=stream.device)
 
 
 class Generative(nn.Module):
-    """p(x, z) = N(z; 0, I) p(x | z)."""
+    """The generative model p(x, z) = N(z; 0, I) p(x | z)."""
 
     def __init__(self, decoder: BernoulliPixels | GaussianPixels, *, latent: int) -> None:
         super().__init__()
@@ -173,23 +162,43 @@ class Generative(nn.Module):
 
     dimensions: Tensor | None
 
-    def side_by_side(self, latents: Sequence[int]) -> None:
-        """Tells a stacked model how many latent dimensions each model has."""
+    def set_stacked_latents(self, latents: Sequence[int]) -> None:
+        """Set how many latent dimensions each of the stacked models has."""
         device = next(self.parameters()).device
         self.dimensions = torch.tensor(latents, dtype=torch.float32, device=device)[:, None, None]
 
     def log_likelihood(self, x: Tensor, z: Tensor) -> Tensor:
-        """log p(x | z): x (M, B, D), z (M, K, B, L) -> (M, K, B)."""
+        """Return log p(x | z): x (M, B, D), z (M, K, B, L) -> (M, K, B)."""
         return self.decoder.log_prob(x.unsqueeze(-3), z)
 
     def log_prior(self, z: Tensor) -> Tensor:
-        """log p(z): (M, K, B, L) -> (M, K, B)."""
+        """Return log p(z): (M, K, B, L) -> (M, K, B)."""
         return standard_normal_log_prob(z, self.dimensions)
 
     def log_joint(self, x: Tensor, z: Tensor) -> Tensor:
-        """log p(x, z): x (M, B, D), z (M, K, B, L) -> (M, K, B)."""
+        """Return log p(x, z): x (M, B, D), z (M, K, B, L) -> (M, K, B)."""
         return self.log_prior(z) + self.log_likelihood(x, z)
 
     def mean(self, z: Tensor) -> Tensor:
-        """Expected image, (..., L) -> (..., D), in [0, 1]."""
+        """Return the expected image, (..., L) -> (..., D), in [0, 1]."""
         return self.decoder.mean(z)
+
+
+# --- from the configuration -------------------------------------------------------------------------------------------
+
+
+def make_generative(model: VaeModel, *, size: tuple[int, int], gaussian: bool) -> Generative:
+    """Build p(x, z) for images of size (H, W) whose pixels are Gaussian or Bernoulli."""
+    features = MlpFeatures(inputs=model.latent, hidden=model.hidden, activation=model.activation)
+    if gaussian:
+        decoder = GaussianPixels(
+            features, make_pixels(model, size), make_pixels(model, size), min_log_variance=model.min_log_variance
+        )
+    else:
+        decoder = BernoulliPixels(features, make_pixels(model, size))
+    return Generative(decoder, latent=model.latent)
+
+
+def make_encoder(model: NetConfig, *, size: tuple[int, int]) -> Encoder:
+    """Build q(z | x) for images of size (H, W)."""
+    return Encoder(make_features(model, size), width=model.hidden, latent=model.latent)

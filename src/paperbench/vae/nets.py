@@ -1,6 +1,6 @@
 """The nets inside encoders and decoders: the paper's (appendix C), with one hidden layer, and convolutional ones.
 
-Every net works on the last axis (pixels or latent dimensions) and takes any axes before it; see `densities` for the letters.
+Every net works on the last axis (pixels or latent dimensions) and takes any axes before it; see `bounds` for the letters.
 The linear ones can be stacked (`engine.stacked`): nothing in them names a batch size or counts axes.
 """
 
@@ -10,6 +10,8 @@ from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
+
+from paperbench.vae.config import NetConfig
 
 ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {"tanh": nn.Tanh, "relu": nn.ReLU}
 """Those that map 0 to 0, so that padding stays without effect."""
@@ -70,6 +72,20 @@ class ConvPixels(nn.Module):
         return self.layers(h.flatten(0, -2)).unflatten(0, h.shape[:-1])
 
 
+def make_features(model: NetConfig, size: tuple[int, int]) -> nn.Module:
+    """Build the net from pixels of images (H, W) to hidden units."""
+    if model.net == "conv":
+        return ConvFeatures(size=size, channels=model.channels, hidden=model.hidden, activation=model.activation)
+    return MlpFeatures(inputs=size[0] * size[1], hidden=model.hidden, activation=model.activation)
+
+
+def make_pixels(model: NetConfig, size: tuple[int, int]) -> nn.Module:
+    """Build the net from hidden units to pixels of images (H, W)."""
+    if model.net == "conv":
+        return ConvPixels(size=size, channels=model.channels, hidden=model.hidden, activation=model.activation)
+    return nn.Linear(model.hidden, size[0] * size[1])
+
+
 def _quarter(size: tuple[int, int]) -> tuple[int, int]:
     height, width = size
     if height % 4 or width % 4:
@@ -79,7 +95,7 @@ def _quarter(size: tuple[int, int]) -> tuple[int, int]:
 
 @torch.no_grad()
 def initialise(module: nn.Module, std: float | None) -> None:
-    """Draws weights and biases from N(0, std^2), as section 5 does; with None, weights from N(0, 1 / fan-in), biases 0.
+    """Draw weights and biases from N(0, std^2), as section 5 does; with None, weights from N(0, 1 / fan-in), biases 0.
 
     The paper's "N(0, 0.01)" does not say whether 0.01 is the variance (std 0.1) or the deviation.
     """

@@ -1,4 +1,4 @@
-"""Showing pictures to a trained model: `paperbench predict RUN IMAGE…` draws each beside its reconstruction."""
+"""`paperbench predict RUN IMAGE…`: a trained model reconstructs image files."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from paperbench.data import frey, mnist
 from paperbench.engine import device as devices
 from paperbench.engine.reporter import Reporter
 from paperbench.errors import ConfigError, DataError
-from paperbench.vae import pictures, pixels
+from paperbench.vae import data, drawing
 from paperbench.vae.config import FreyData, VaeEval, VaeTrain
-from paperbench.vae.mcem import Mcem
-from paperbench.vae.restore import load_objective
+from paperbench.vae.objectives import Mcem
+from paperbench.vae.training import load_objective
 
 
 def predict(
@@ -31,32 +31,32 @@ def predict(
     reporter: Reporter | None = None,
     **_: Any,
 ) -> list[dict[str, Any]]:
-    """Draws each picture, scaled to the model's size and made grey, beside what the model makes of it.
+    """Draw each image, in grey and scaled to the model's size, beside its reconstruction into `output/<name>.png`.
 
-    Into `output/<name>.png`; returns one dict an image: `image`, `picture`, and `latent`, where the encoder puts it. Raises
-    DataError for a file that is no picture and ConfigError for a model without an encoder.
+    Returns one dict for each image: `image`, `picture`, and `latent`, its code. Raises DataError for a file that is no image and
+    ConfigError for a model without an encoder.
     """
     where = devices.resolve(device or config.device)
     size = (frey.HEIGHT, frey.WIDTH) if isinstance(config.data, FreyData) else (mnist.SIDE, mnist.SIDE)
     checkpoint = config.checkpoint if isinstance(config, VaeEval) else run_dir
-    objective, _step = load_objective(config, checkpoint, size=size, device=where, reporter=reporter)
+    objective, _ = load_objective(config, checkpoint, size=size, device=where, reporter=reporter)
     if isinstance(objective, Mcem):
         raise ConfigError(f"{run_dir}: was trained by Monte Carlo EM, which has no encoder to show pictures to")
-    shown = torch.stack([read(path, size) for path in images]).to(where) / pixels.divisor(config.data)
+    x = torch.stack([read_grey(path, size) for path in images]).to(where) / data.divisor(config.data)
     with torch.inference_mode():
-        codes = pictures.encode(objective, shown)
-        made = pictures.decode(objective, codes)
+        codes = drawing.encode(objective, x)
+        reconstructions = drawing.decode(objective, codes)
     answers = []
     for number, path in enumerate(images):
-        pair = torch.stack([shown[number], made[number]])
-        picture = pictures.save_sheet(pair, size, output / f"{_name(images, number)}.png", columns=2)
+        pair = torch.stack([x[number], reconstructions[number]])
+        picture = drawing.save_image_grid(pair, size, output / f"{_name(images, number)}.png", columns=2)
         latent = [round(value, 4) for value in codes[number].tolist()]
         answers.append({"image": str(path), "picture": str(picture), "latent": latent})
     return answers
 
 
-def read(path: Path, size: tuple[int, int]) -> Tensor:
-    """A picture as grey bytes of that size (H, W), flat: (H * W,) uint8. Raises DataError for a file that is no picture."""
+def read_grey(path: Path, size: tuple[int, int]) -> Tensor:
+    """Read an image file as grey bytes of size (H, W), flat: (H * W,) uint8. Raises DataError for a file that is no image."""
     try:
         with Image.open(path) as picture:
             grey = picture.convert("L").resize((size[1], size[0]), Image.Resampling.LANCZOS)
@@ -66,13 +66,13 @@ def read(path: Path, size: tuple[int, int]) -> Tensor:
 
 
 def _name(images: Sequence[Path], number: int) -> str:
-    """The stem of a file, numbered where several share it."""
+    """Return the stem of a file, numbered where several share it."""
     stem = images[number].stem
     before = sum(other.stem == stem for other in images[:number])
     return f"{stem}-{before + 1}" if before else stem
 
 
 def run_directory(checkpoint: str) -> Path:
-    """The run that a checkpoint, a folder or file, belongs to."""
+    """Return the directory of the run that a checkpoint, a folder or file, belongs to."""
     path = Path(checkpoint)
     return path if path.is_dir() and (path / "config.yaml").is_file() else path.parent.parent

@@ -1,4 +1,4 @@
-"""One run in parts: what it trains, how, and what is measured and drawn when it has."""
+"""The parts of a training run, how they are built, and how a trained model is loaded again."""
 
 from __future__ import annotations
 
@@ -8,33 +8,35 @@ from typing import Any
 import torch
 
 from paperbench.engine import compiling
+from paperbench.engine.checkpoints import load_for_evaluation
 from paperbench.engine.figures import loss_curves
 from paperbench.engine.order import BatchKey, EpochOrder
+from paperbench.engine.reporter import Reporter
 from paperbench.engine.run import Run
 from paperbench.engine.seeding import MODEL_INIT, seed_everything
 from paperbench.engine.trainer import Trainer, build_trainer
-from paperbench.vae import build, pictures, pixels
+from paperbench.errors import CheckpointError
+from paperbench.vae import data, drawing
 from paperbench.vae.config import VaeTrain
+from paperbench.vae.data import Pixels
 from paperbench.vae.evaluation import Evaluator
-from paperbench.vae.mcem import Mcem, RepeatedOrder
-from paperbench.vae.objectives import Objective
-from paperbench.vae.pixels import Pixels
+from paperbench.vae.objectives import Mcem, Objective, make_objective
 
-COMPILED_FROM = 20_000
-"""Steps from which on compiling, which takes about a minute on two cores, is won back."""
+MIN_STEPS_TO_COMPILE = 20_000
+"""Steps from which on compiling, which takes about a minute on two cores, saves time."""
 
 
-def load(config: VaeTrain, device: torch.device) -> tuple[Pixels, Pixels]:
-    """Training and test images on the device."""
+def load_data(config: VaeTrain, device: torch.device) -> tuple[Pixels, Pixels]:
+    """Load training and test images onto the device."""
     train, test = (
-        pixels.load(config.data, split, binarisation=config.binarisation, device=device) for split in ("train", "test")
+        data.load(config.data, split, binarisation=config.binarisation, device=device) for split in ("train", "test")
     )
     return train, test
 
 
 @dataclass(frozen=True, kw_only=True)
-class Part:
-    """What a run consists of. `trainer.module` is `objective`."""
+class Training:
+    """The parts of a run. `trainer.module` is `objective`."""
 
     config: VaeTrain
     run: Run
@@ -44,33 +46,33 @@ class Part:
     test: Pixels
 
     @classmethod
-    def of(cls, config: VaeTrain, run: Run, train: Pixels, test: Pixels) -> Part:
-        """Everything that the configuration describes, on the run's device, at its start."""
+    def build(cls, config: VaeTrain, run: Run, train: Pixels, test: Pixels) -> Training:
+        """Build everything that the configuration describes on the run's device."""
         seed_everything(run.seed, MODEL_INIT)
-        objective = build.objective(config, size=train.size, images=len(train)).to(run.device)
+        objective = make_objective(config, size=train.size, images=len(train)).to(run.device)
         evaluator = Evaluator(config, objective, train, test, run)
         trainer = _trainer(config, objective, train, run, evaluator)
         return cls(config=config, run=run, objective=objective, trainer=trainer, evaluator=evaluator, test=test)
 
     def compile(self, objective: Objective) -> None:
-        """Compiles the losses of `objective`, the run's own or that of its stack, where the configuration asks for it."""
+        """Compile the losses of `objective`, the run's own or that of its stack, where the configuration asks for it."""
         run = self.run
         if compiling.wanted(
-            self.config.compile, device=run.device, steps=self.trainer.steps, worth_it_from=COMPILED_FROM
+            self.config.compile, device=run.device, steps=self.trainer.steps, worth_it_from=MIN_STEPS_TO_COMPILE
         ):
             objective.compile_losses(run.reporter.message)
 
-    def conclude(self, metrics: dict[str, float]) -> dict[str, float]:
-        """The metrics of the run: those of training, and what is measured once at its end. Draws the pictures."""
+    def finish(self, metrics: dict[str, float]) -> dict[str, float]:
+        """Add what is measured once at the end to the metrics of training, draw the figures, and return all metrics."""
         self.objective.eval()
         metrics = {**metrics, **self.evaluator.likelihood()}
         if self.run.ranks.is_main and self.config.evaluation.pictures:
             directory = self.run.directory
             loss_curves(directory.metrics_file, directory.figures / "losses.png")
-            pictures.bound_curves(
+            drawing.plot_bound(
                 directory.metrics_file, directory.figures / "bound.png", batch_size=self.config.train.batch_size
             )
-            pictures.draw(self.objective, self.test, directory.figures, seed=self.config.seed)
+            drawing.draw_figures(self.objective, self.test, directory.figures, seed=self.config.seed)
         return metrics
 
 
@@ -79,7 +81,7 @@ def _trainer(config: VaeTrain, objective: Objective, train: Pixels, run: Run, ev
     decay = config.optim.weight_decay + (1.0 / len(train) if config.prior else 0.0)
 
     def fetch(key: BatchKey) -> Any:
-        x = train.batch(key, seed=run.seed)
+        x = train.train_batch(key, seed=run.seed)
         if isinstance(objective, Mcem):
             return x, torch.from_numpy(key.indices).to(run.device), key.step
         return x
@@ -101,3 +103,40 @@ def _order(config: VaeTrain, images: int, run: Run) -> EpochOrder:
     if config.estimator == "mcem":
         return RepeatedOrder(images, batch, run.seed, times=config.mcem.updates)
     return EpochOrder(images, batch, run.seed, run.ranks.rank, run.ranks.world)
+
+
+class RepeatedOrder(EpochOrder):
+    """Every batch of an `EpochOrder`, `times` times in a row: the steps of Monte Carlo EM that learn from one posterior sample."""
+
+    def __init__(self, length: int, batch_size: int, seed: int, *, times: int) -> None:
+        super().__init__(length, batch_size, seed)
+        self.times = times
+
+    def _slice(self, step: int, offset: int, count: int) -> BatchKey:
+        return replace(super()._slice(step // self.times, offset, count), step=step)
+
+
+def load_objective(
+    config: VaeTrain,
+    checkpoint: object,
+    *,
+    size: tuple[int, int],
+    device: torch.device,
+    reporter: Reporter | None = None,
+) -> tuple[Objective, int]:
+    """Load the trained objective of `config`, for images of `size`, onto `device`; return it and the step of its checkpoint.
+
+    `checkpoint` is a run directory or a checkpoint file. Raises ConfigError when there is none and CheckpointError when it is
+    damaged or belongs to another model.
+    """
+    state, step, file = load_for_evaluation(str(checkpoint), reporter, which="last")
+    weights = state["module"]
+    # Chains of Monte Carlo EM belong to training images: as many as the checkpoint has.
+    images = len(weights["chains"]) if "chains" in weights else 1
+    objective = make_objective(config, size=size, images=images)
+    try:
+        objective.load_state_dict(weights)
+    except RuntimeError as error:
+        first = " ".join(str(error).split())
+        raise CheckpointError(f"{file}: holds another model than the configuration describes: {first}") from error
+    return objective.to(device).eval(), step

@@ -1,4 +1,4 @@
-"""Images on the device as bytes, and as what the models see: one row of D values in [0, 1] for each."""
+"""The images of the VAE tasks: bytes on the device, and rows of D pixel values in [0, 1] as the models see them."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from paperbench.engine.order import BatchKey
 from paperbench.engine.seeding import generator, hashed
 from paperbench.vae.config import Binarisation, FreyData
 
-DRAW, STILL = 100, 101
-"""First keys of this room's own random streams (see `engine.seeding`)."""
+DYNAMIC, STATIC = 100, 101
+"""First keys of the random streams of binarisation (see `engine.seeding`)."""
 
 Split = Literal["train", "test"]
 _WHITE = 255
@@ -24,9 +24,9 @@ _WHITE = 255
 class Pixels:
     """One split of a data set.
 
-    Binarised pixels are drawn from the grey ones as probabilities. `static`: once, the same for every run (it is not the file
-    that Larochelle distributed). `dynamic`: in training whenever an image is seen, a pure function of (seed, epoch,
-    image); in evaluation the static draw.
+    Binarised pixels are drawn with the grey values as probabilities. `static`: once, the same for every run (it is not the file
+    that Larochelle distributed). `dynamic`: in training whenever an image is seen, a pure function of (seed, epoch, image); in
+    evaluation the static draw.
     """
 
     def __init__(
@@ -39,38 +39,37 @@ class Pixels:
         self.device = device
         self._divisor = divisor
         grey = images.images.flatten(1)
-        still = grey if binarisation == "grey" else _drawn_once(grey, split)
+        fixed = grey if binarisation == "grey" else _binarise_once(grey, split)
         self._grey = grey.to(device) if binarisation == "dynamic" else None
-        self._still = still.to(device)
+        self._fixed = fixed.to(device)
 
     def __len__(self) -> int:
-        return len(self._still)
+        return len(self._fixed)
 
     @property
     def width(self) -> int:
-        """D."""
-        return self._still.shape[1]
+        """Number of pixels of an image, D."""
+        return self._fixed.shape[1]
 
-    def batch(self, key: BatchKey, *, seed: int) -> Tensor:
-        """The images of a step, (B, D)."""
+    def train_batch(self, key: BatchKey, *, seed: int) -> Tensor:
+        """Return the images of a training step, (B, D)."""
         index = torch.from_numpy(key.indices).to(self.device)
         if self._grey is None:
-            return self.floats(self._still[index])
+            return self._to_float(self._fixed[index])
         epochs = torch.from_numpy(key.epochs).to(self.device)
-        drawn = uniform(hashed(seed, DRAW), index, epochs, self.width)
+        drawn = uniform(hashed(seed, DYNAMIC), index, epochs, self.width)
         return (drawn < self._grey[index].float() / _WHITE).float()
 
-    def still(self, start: int = 0, stop: int | None = None) -> Tensor:
-        """Images `start` to `stop`, always the same: what is evaluated and shown, (B, D)."""
-        return self.floats(self._still[start:stop])
+    def eval_batch(self, start: int = 0, stop: int | None = None) -> Tensor:
+        """Return images `start` to `stop` for evaluation and figures, always the same, (B, D)."""
+        return self._to_float(self._fixed[start:stop])
 
-    def floats(self, rows: Tensor) -> Tensor:
-        """Bytes to [0, 1]."""
+    def _to_float(self, rows: Tensor) -> Tensor:
         return rows.float() if self.binarisation != "grey" else rows.float().div_(self._divisor)
 
 
-def _drawn_once(grey: Tensor, split: Split) -> Tensor:
-    stream = generator("cpu", STILL, ("train", "test").index(split))
+def _binarise_once(grey: Tensor, split: Split) -> Tensor:
+    stream = generator("cpu", STATIC, ("train", "test").index(split))
     parts = [
         (torch.rand(part.shape, generator=stream) < part.float() / _WHITE).to(torch.uint8)
         for part in grey.split(10_000)
@@ -78,13 +77,13 @@ def _drawn_once(grey: Tensor, split: Split) -> Tensor:
     return torch.cat(parts)
 
 
-# --- from a configuration ---------------------------------------------------------------------------------------------
+# --- from the configuration --------------------------------------------------------------------------------------------
 
 
 def load(
     data: DigitsData | MnistData | FreyData, split: Split, *, binarisation: Binarisation, device: torch.device
 ) -> Pixels:
-    """The split of the configured data set, cut to its limit, on `device`. Raises DataError."""
+    """Load a split of the configured data set, cut to its limit, onto `device`. Raises DataError."""
     if isinstance(data, FreyData):
         images = frey.load(data.root, split, test_images=data.test_images)
         images = images.first(data.max_train_images if split == "train" else data.max_test_images)
@@ -94,12 +93,12 @@ def load(
 
 
 def divisor(data: DigitsData | MnistData | FreyData) -> int:
-    """What grey pixels are divided by."""
+    """Return the number that grey pixels are divided by."""
     return data.divisor if isinstance(data, FreyData) else _WHITE
 
 
 def locate(data: DigitsData | MnistData | FreyData) -> None:
-    """Raises DataError when the data set is not where the configuration says; reads no image."""
+    """Raise DataError if the data set is not where the configuration says; no image is read."""
     if isinstance(data, FreyData):
         frey.find(data.root)
     else:
@@ -107,26 +106,23 @@ def locate(data: DigitsData | MnistData | FreyData) -> None:
 
 
 def describe(data: DigitsData | MnistData | FreyData, binarisation: Binarisation) -> str:
-    """The data set and what its pixels became: everything that two numbers must have in common to be compared."""
+    """Return the data set and its binarisation in words: all that two numbers must have in common to be compared."""
     if isinstance(data, FreyData):
-        limits = [f"at most {n:,} {what}" for n, what in _limits(data) if n]
-        what = ", ".join([f"Frey faces, {data.test_images} of {frey.FRAMES:,} held back", *limits])
+        limits = {"training": data.max_train_images, "test": data.max_test_images}
+        cuts = [f"at most {count:,} {split} images" for split, count in limits.items() if count]
+        name = ", ".join([f"Frey faces, {data.test_images} of {frey.FRAMES:,} held back", *cuts])
     else:
-        what = labelled.describe(data)
+        name = labelled.describe(data)
     meaning = {
         "grey": f"grey pixels, value / {divisor(data)}",
         "dynamic": "pixels binarised anew whenever seen (dynamic)",
         "static": "pixels binarised once (static)",
     }
-    return f"{what}, {meaning[binarisation]}"
-
-
-def _limits(data: FreyData) -> tuple[tuple[int, str], ...]:
-    return (data.max_train_images, "training images"), (data.max_test_images, "test images")
+    return f"{name}, {meaning[binarisation]}"
 
 
 def check(data: FreyData) -> dict[str, object]:
-    """For `paperbench data check`: reads the faces in whole and counts them. Raises DataError."""
+    """Read all faces and count them, for `paperbench data check`. Raises DataError."""
     counts: dict[str, object] = {}
     for split in ("train", "test"):
         images = frey.load(data.root, split, test_images=data.test_images)

@@ -4,8 +4,11 @@ import pytest
 import torch
 from torch.distributions import Bernoulli, Normal, kl_divergence
 
-from paperbench.vae.densities import (
+from paperbench.vae.bounds import (
     bernoulli_log_prob,
+    elbo,
+    elbo_analytic,
+    importance_bound,
     kl_to_standard_normal,
     normal_log_prob,
     standard_normal_log_prob,
@@ -66,3 +69,12 @@ def test_padding_adds_nothing() -> None:
     torch.testing.assert_close(
         standard_normal_log_prob(torch.nn.functional.pad(mean, (0, 3)), 2), standard_normal_log_prob(mean)
     )
+
+
+def test_bounds_of_known_values() -> None:
+    log_joint = torch.tensor([[-100.0, -3.0], [-102.0, -3.0]])  # two samples of two images
+    log_q = torch.tensor([[-1.0, -2.0], [-2.0, -2.0]])
+    assert elbo(log_joint, log_q).tolist() == [-99.5, -1.0]
+    assert importance_bound(log_joint, log_q).tolist() == pytest.approx([-99.3798855, -1.0])
+    assert elbo_analytic(log_joint, torch.tensor([2.0, 0.5])).tolist() == [-103.0, -3.5]
+    assert torch.equal(importance_bound(log_joint[:1], log_q[:1]), elbo(log_joint[:1], log_q[:1]))

@@ -1,4 +1,4 @@
-"""The pictures of a trained model: figures 4 and 5, reconstructions, interpolations, and its bound over samples seen."""
+"""Figures of a trained model: figures 4 and 5, reconstructions, interpolations, and the bound over samples seen."""
 
 from __future__ import annotations
 
@@ -15,11 +15,10 @@ from paperbench.engine import metriclog
 from paperbench.engine.figures import COLOURS, new_figure, save, tidy
 from paperbench.engine.files import explained, temporary_name
 from paperbench.engine.seeding import generator
-from paperbench.vae.mcem import Mcem
-from paperbench.vae.objectives import AutoEncoder, Objective, Variational
-from paperbench.vae.pixels import Pixels
+from paperbench.vae.data import Pixels
+from paperbench.vae.objectives import AutoEncoder, Mcem, Objective, Variational
 
-PICTURES = 113
+PRIOR_SAMPLES = 113
 """First key of the stream that random samples are drawn from."""
 
 _SIDE = 20
@@ -29,47 +28,47 @@ _ENLARGED = 2
 
 
 @torch.no_grad()
-def draw(objective: Objective, test: Pixels, folder: Path, *, seed: int) -> list[Path]:
-    """Writes the pictures that make sense for `objective` into `folder`; their paths."""
-    pictures: dict[str, Tensor] = {}
+def draw_figures(objective: Objective, test: Pixels, folder: Path, *, seed: int) -> list[Path]:
+    """Write the figures that `objective` allows into `folder`, and return their paths."""
+    figures: dict[str, Tensor] = {}
     if isinstance(objective, Variational | Mcem):
         latent = objective.model.latent
-        pictures["samples"] = decode(objective, random_latents(100, latent, seed).to(test.device))
+        figures["samples"] = decode(objective, sample_prior(100, latent, seed).to(test.device))
         if latent == 2:
-            pictures["manifold"] = decode(objective, manifold_latents(_SIDE).to(test.device))
+            figures["manifold"] = decode(objective, manifold_grid(_SIDE).to(test.device))
     if not isinstance(objective, Mcem):
-        shown = test.still(0, 5 * _COLUMNS)
-        codes = encode(objective, shown)
-        pictures["reconstructions"] = beside_each_other(shown, decode(objective, codes), columns=_COLUMNS)
-        pictures["interpolations"] = decode(objective, interpolated(codes[: 2 * _COLUMNS], steps=_COLUMNS))
+        images = test.eval_batch(0, 5 * _COLUMNS)
+        codes = encode(objective, images)
+        figures["reconstructions"] = interleave_rows(images, decode(objective, codes), columns=_COLUMNS)
+        figures["interpolations"] = decode(objective, interpolate(codes[: 2 * _COLUMNS], steps=_COLUMNS))
     columns = {"manifold": _SIDE}
     return [
-        save_sheet(images, test.size, folder / f"{name}.png", columns=columns.get(name, _COLUMNS))
-        for name, images in pictures.items()
+        save_image_grid(images, test.size, folder / f"{name}.png", columns=columns.get(name, _COLUMNS))
+        for name, images in figures.items()
     ]
 
 
 def encode(objective: Objective, x: Tensor) -> Tensor:
-    """Images (N, D) -> where the encoder puts them, (N, L)."""
+    """Return the codes (N, L) of images (N, D): the mean of q(z | x), or the code of a plain autoencoder."""
     if isinstance(objective, AutoEncoder):
         return objective.encode(x)
     assert isinstance(objective, Variational)
-    return objective.guide.posterior(x).mean
+    return objective.encoder.posterior(x).mean
 
 
 def decode(objective: Objective, z: Tensor) -> Tensor:
-    """Latent variables (N, L) -> the images that are expected of them, (N, D) in [0, 1]."""
+    """Return the expected images (N, D), in [0, 1], of latent variables (N, L)."""
     if isinstance(objective, AutoEncoder):
         return objective.mean(z)
     assert isinstance(objective, Variational | Mcem)
     return objective.model.mean(z)
 
 
-# --- which latent variables -------------------------------------------------------------------------------------------
+# --- latent variables -------------------------------------------------------------------------------------------------
 
 
-def manifold_latents(side: int) -> Tensor:
-    """Figure 4: a square of equally spaced probabilities through the inverse CDF of the normal distribution.
+def manifold_grid(side: int) -> Tensor:
+    """Return the latent variables of figure 4: equally spaced probabilities through the inverse normal CDF.
 
     (side * side, 2), row by row: the first dimension runs to the right, the second down.
     """
@@ -78,34 +77,36 @@ def manifold_latents(side: int) -> Tensor:
     return torch.stack([right, down], -1).reshape(-1, 2)
 
 
-def random_latents(count: int, latent: int, seed: int) -> Tensor:
-    """Figure 5: draws from the prior, (count, latent)."""
-    return torch.randn((count, latent), generator=generator("cpu", seed, PICTURES))
+def sample_prior(count: int, latent: int, seed: int) -> Tensor:
+    """Draw the latent variables of figure 5 from the prior, (count, latent)."""
+    return torch.randn((count, latent), generator=generator("cpu", seed, PRIOR_SAMPLES))
 
 
-def interpolated(codes: Tensor, *, steps: int) -> Tensor:
-    """Straight lines between the first and second of `codes`, the third and fourth, …: (2 N, L) -> (N * steps, L)."""
+def interpolate(codes: Tensor, *, steps: int) -> Tensor:
+    """Return straight lines between the first and second of `codes`, the third and fourth, …: (2 N, L) -> (N * steps, L)."""
     first, second = codes[0::2][: len(codes) // 2], codes[1::2]
     share = torch.linspace(0, 1, steps, device=codes.device)[None, :, None]
     return ((1 - share) * first[:, None] + share * second[:, None]).flatten(0, 1)
 
 
-def beside_each_other(originals: Tensor, others: Tensor, *, columns: int) -> Tensor:
-    """Rows of `columns` images, each row followed by the row of what became of them: twice (N, D) -> (2 N', D)."""
-    rows = [part for pair in zip(originals.split(columns), others.split(columns), strict=True) for part in pair]
-    return torch.cat(_filled(rows, columns))
+def interleave_rows(originals: Tensor, reconstructions: Tensor, *, columns: int) -> Tensor:
+    """Return rows of `columns` originals, each followed by the row of their reconstructions: twice (N, D) -> (2 N', D)."""
+    rows = [
+        part for pair in zip(originals.split(columns), reconstructions.split(columns), strict=True) for part in pair
+    ]
+    return torch.cat(_pad_rows(rows, columns))
 
 
-def _filled(rows: Sequence[Tensor], columns: int) -> list[Tensor]:
-    """Rows made equally long with black images."""
+def _pad_rows(rows: Sequence[Tensor], columns: int) -> list[Tensor]:
+    """Pad rows to `columns` images with black ones."""
     return [torch.cat([row, row.new_zeros(columns - len(row), row.shape[1])]) for row in rows]
 
 
 # --- drawing ----------------------------------------------------------------------------------------------------------
 
 
-def sheet(images: Tensor, size: tuple[int, int], *, columns: int) -> np.ndarray:
-    """Images (N, H * W) in [0, 1], `columns` in a row, as one grey picture (rows * H, columns * W) of bytes."""
+def tile_images(images: Tensor, size: tuple[int, int], *, columns: int) -> np.ndarray:
+    """Tile images (N, H * W) in [0, 1], `columns` in a row, into one grey image (rows * H, columns * W) of bytes."""
     height, width = size
     rows = math.ceil(len(images) / columns)
     blank = images.new_zeros(rows * columns - len(images), images.shape[1])
@@ -114,9 +115,9 @@ def sheet(images: Tensor, size: tuple[int, int], *, columns: int) -> np.ndarray:
     return values.to(torch.uint8).cpu().numpy()
 
 
-def save_sheet(images: Tensor, size: tuple[int, int], path: Path, *, columns: int) -> Path:
-    """Writes `sheet`, enlarged, as a PNG: whole or not at all. Raises `EnvironmentError_` or `DiskFullError`."""
-    picture = Image.fromarray(sheet(images, size, columns=columns))
+def save_image_grid(images: Tensor, size: tuple[int, int], path: Path, *, columns: int) -> Path:
+    """Write `tile_images`, enlarged, as a PNG, atomically. Raises `EnvironmentError_` or `DiskFullError`."""
+    picture = Image.fromarray(tile_images(images, size, columns=columns))
     picture = picture.resize((picture.width * _ENLARGED, picture.height * _ENLARGED), Image.Resampling.NEAREST)
     temporary = temporary_name(path)
     with explained(path):
@@ -129,19 +130,19 @@ def save_sheet(images: Tensor, size: tuple[int, int], path: Path, *, columns: in
     return path
 
 
-def bound_curves(metrics: Path, output: Path, *, batch_size: int) -> Path | None:
-    """Draws what was measured on training and test images over the number of training samples seen, as figures 2 and 3 do.
+def plot_bound(metrics: Path, output: Path, *, batch_size: int) -> Path | None:
+    """Plot the bound on training and test images over the number of training samples seen, as figures 2 and 3 do.
 
-    `metrics` is a run's `metrics.jsonl`. Returns None, and writes nothing, where there are not two points to join.
+    `metrics` is a run's `metrics.jsonl`. Returns None, and writes nothing, where there are fewer than two points.
     """
     records = metriclog.read(metrics)
-    for name, what in (("bound", "lower bound"), ("marginal", "log p(x)"), ("squared_error", "squared error")):
+    for name, title in (("bound", "lower bound"), ("marginal", "log p(x)"), ("squared_error", "squared error")):
         curves = {split: _points(records, f"{split}/{name}", batch_size) for split in ("test", "train")}
         if len(curves["test"]) < 2:
             continue
         figure = new_figure(5.0, 3.4)
         axes = figure.add_subplot()
-        tidy(axes, title=f"{what} of an image", x="training samples seen", y="" if name == "squared_error" else "nats")
+        tidy(axes, title=f"{title} of an image", x="training samples seen", y="" if name == "squared_error" else "nats")
         for colour, (split, points) in zip(COLOURS, curves.items(), strict=False):
             if points:
                 axes.plot(*zip(*points, strict=True), color=colour, linewidth=1.8, label=split)
