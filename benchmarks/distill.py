@@ -48,7 +48,7 @@ from paperbench.engine.ranks import Ranks
 from paperbench.engine.reporter import SilentReporter
 from paperbench.engine.run import Run
 from paperbench.engine.rundir import RunDirectory
-from paperbench.engine.session import settings
+from paperbench.engine.session import torch_settings
 from paperbench.engine.signals import StopFlag
 from paperbench.engine.stacked_trainer import fit_side_by_side
 from paperbench.engine.trainer import Trainer
@@ -232,7 +232,7 @@ def speed(args: argparse.Namespace) -> None:
         print({key: rows[-1][key] for key in ("what", "against", "units", "ours", "theirs", "ratio")}, flush=True)
         write(f"distill-{device.type}", rows)
 
-    with settings(device, args.threads), tempfile.TemporaryDirectory() as folder:
+    with torch_settings(device, args.threads), tempfile.TemporaryDirectory() as folder:
         data = load(config, device)
         for width in args.widths:
             bench = Bench(args, data, Path(folder) / str(width), width)

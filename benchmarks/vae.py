@@ -55,7 +55,7 @@ from paperbench.engine.ranks import Ranks
 from paperbench.engine.reporter import SilentReporter
 from paperbench.engine.run import Run
 from paperbench.engine.rundir import RunDirectory
-from paperbench.engine.session import settings
+from paperbench.engine.session import torch_settings
 from paperbench.engine.signals import StopFlag
 from paperbench.engine.stacked_trainer import fit_side_by_side
 from paperbench.report import published
@@ -206,7 +206,7 @@ def configured(arguments: argparse.Namespace, *overrides: str) -> VaeTrain:
 def speed(arguments: argparse.Namespace) -> None:
     """All sides in turns."""
     device = devices.resolve(arguments.device)
-    with tempfile.TemporaryDirectory() as folder, settings(device, arguments.threads):
+    with tempfile.TemporaryDirectory() as folder, torch_settings(device, arguments.threads):
         scratch = Path(folder)
         images = load_data(configured(arguments), device)
         root = unpacked(arguments.data_root, scratch / "torchvision")
@@ -278,7 +278,7 @@ def loop_over_images(model: Generative, encoder: Encoder, x: Tensor, samples: in
 def likelihood(arguments: argparse.Namespace) -> None:
     """Ours on all test images once; the loop on some of them, before and after."""
     device = devices.resolve(arguments.device)
-    with tempfile.TemporaryDirectory() as folder, settings(device, arguments.threads):
+    with tempfile.TemporaryDirectory() as folder, torch_settings(device, arguments.threads):
         config = configured(arguments, "optim.name=adamw", "optim.lr=1e-3", "prior=false", "train.samples=200000")
         images = load_data(config, device)
         ours = Ours(config, images, device, Path(folder))

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import ast
-from collections.abc import Callable, Iterator
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -220,6 +221,38 @@ def promises(source: Source) -> Iterator[str]:
             yield f"{file.as_posix()}: says that it imports no torch, and does"
 
 
+def no_circles(source: Source) -> Iterator[str]:
+    """No modules import each other in a circle, imports in functions and for type checking included."""
+    edges = {
+        name: sorted({item.name for item in source.imports[file]} & source.modules.keys() - {name})
+        for name, file in source.modules.items()
+    }
+    done: set[str] = set()
+    for name in sorted(edges):
+        circle = _way_back(edges, name)
+        if circle and not done & set(circle):
+            done |= set(circle)
+            yield f"{' -> '.join([*circle, name])}: move what both need to a module that both may import"
+
+
+def _way_back(edges: Mapping[str, list[str]], start: str) -> list[str]:
+    """Return the modules of a shortest circle through `start`, which comes first; empty where there is none."""
+    before: dict[str, str] = {}
+    pending = deque([start])
+    while pending:
+        name = pending.popleft()
+        for following in edges[name]:
+            if following == start:
+                circle = [name]
+                while circle[-1] != start:
+                    circle.append(before[circle[-1]])
+                return circle[::-1]
+            if following not in before:
+                before[following] = name
+                pending.append(following)
+    return []
+
+
 RULES: tuple[Callable[[Source], Iterator[str]], ...] = (
     parts,
     hydra_in_one_module,
@@ -227,4 +260,5 @@ RULES: tuple[Callable[[Source], Iterator[str]], ...] = (
     torch_late,
     quick_start,
     promises,
+    no_circles,
 )

@@ -122,6 +122,10 @@ def test_the_innocent_tree_breaks_no_rule(tmp_path: Path) -> None:
         ("quick_start", "cli/guard.py", "from rich.table import Table\n", "cli/guard.py:1 imports rich.table"),
         ("quick_start", "__init__.py", "import numpy as np\n", "__init__.py:1 imports numpy"),
         ("promises", "engine/files.py", '"""No torch here."""\nfrom paperbench.engine import trainer\n', "engine/files.py"),
+        ("no_circles", "engine/files.py", "from paperbench.engine import trainer\n", "engine.files -> paperbench.engine.trainer"),
+        ("no_circles", "engine/files.py", "def f():\n    from paperbench.engine import trainer\n", "engine.files -> paperbench"),
+        ("no_circles", "engine/files.py", "if TYPE_CHECKING:\n    import paperbench.engine.trainer\n",
+         "paperbench.engine.trainer -> paperbench.engine.files: move what both need"),
         ("promises", "sweep/plan.py", '"""Imports\nno torch."""\nfrom paperbench.vae import task\n', "sweep/plan.py"),
     ],
 )  # fmt: skip

@@ -18,7 +18,7 @@ from paperbench.cli.app import app
 from paperbench.cli.history import age, find_runs
 from paperbench.config.compose import compose
 from paperbench.engine import launch
-from paperbench.engine.outcome import Outcome
+from paperbench.engine.reporter import Outcome
 from paperbench.errors import DataError, TrainingError
 
 

@@ -13,7 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from paperbench.engine import export_formats
-from paperbench.engine.export import FORMATS, Exportable, Output, Tensors, compare, export
+from paperbench.engine.export import FORMATS, compare, export
+from paperbench.engine.exportable import Exportable, Output, Tensors
 from paperbench.errors import ConfigError, EnvironmentError_, ExportError
 
 FACTS = {"run": "r", "experiment": "e", "task": "t", "config_hash": "h"}

@@ -188,7 +188,7 @@ def test_an_absent_device_fails_with_exit_code_4(tmp_path: Path, monkeypatch: py
         ({"state": "failed", "error": "DataError", "message": "no image"}, DataError, "no image"),
         ({"state": "failed", "error": "RuntimeError", "message": "RuntimeError: x"}, TrainingError, "RuntimeError: x"),
         ({"state": "failed", "error": "EXIT_DONE", "message": "x"}, TrainingError, "x"),
-        ({"state": "running"}, TrainingError, "ended without a word (torchrun's exit code 7)"),
+        ({"state": "running"}, TrainingError, "exited without reporting a status (torchrun's exit code 7)"),
     ],
 )
 def test_the_launcher_raises_what_its_workers_recorded(
@@ -209,7 +209,7 @@ def test_the_launcher_reads_how_its_workers_ended(tmp_path: Path) -> None:
     outcome = launch._outcome(directory, 0)
     assert (outcome.status, outcome.exit_code, outcome.results, outcome.message) == ("stopped", 3, None, "at step 3")
     directory.update_status(state="running")
-    directory.tell_rank_failure(message="rank 1's reason", error="DataError", exit_code=4)
+    directory.write_rank_failure(message="rank 1's reason", error="DataError", exit_code=4)
     with pytest.raises(DataError, match="rank 1's reason"):
         launch._outcome(directory, 1)
     directory.release()

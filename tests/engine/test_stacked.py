@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from paperbench.engine import launch
-from paperbench.engine.prepared import prepare
+from paperbench.engine.claims import prepare
 from paperbench.engine.reporter import SilentReporter
 from paperbench.engine.run import Run
 from paperbench.engine.rundir import RunDirectory

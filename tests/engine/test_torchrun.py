@@ -14,10 +14,10 @@ from typing import Any
 
 import pytest
 
-from paperbench.engine import launch, torchrun
+from paperbench.engine import launch
 from paperbench.engine.reporter import SilentReporter
 from paperbench.engine.rundir import RunDirectory
-from paperbench.errors import ConfigError
+from paperbench.errors import ConfigError, EnvironmentError_
 from tests.engine import processes, toy
 
 ROOT = Path(__file__).parents[2]
@@ -43,18 +43,18 @@ def test_the_number_of_processes_must_agree(tmp_path: Path) -> None:
 
 @pytest.mark.usefixtures("rank_1")
 def test_a_host_that_does_not_see_the_folder_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(torchrun, "_SECONDS_FOR_THE_DIRECTORY", 0.0)
-    with pytest.raises(torchrun.EnvironmentError_, match=r"run has not appeared on this host.*must share the folder"):
+    monkeypatch.setattr(launch, "_SECONDS_FOR_THE_DIRECTORY", 0.0)
+    with pytest.raises(EnvironmentError_, match=r"run has not appeared on this host.*must share the folder"):
         launch.start(toy.config(nproc=2), run_dir=tmp_path / "run", reporter=SilentReporter())
 
 
 def test_the_directory_follows_from_the_configuration(tmp_path: Path) -> None:
     config = toy.config(nproc=2, output={"root": str(tmp_path)})
-    found = torchrun.directory_of(config, None)
+    found = launch.directory_of(config, None)
     assert found.parent == tmp_path / "toy"
-    assert found == torchrun.directory_of({**config, "tensorboard": True}, None)
-    assert found != torchrun.directory_of({**config, "seed": 4}, None)
-    assert torchrun.directory_of(config, tmp_path / "mine") == tmp_path / "mine"
+    assert found == launch.directory_of({**config, "tensorboard": True}, None)
+    assert found != launch.directory_of({**config, "seed": 4}, None)
+    assert launch.directory_of(config, tmp_path / "mine") == tmp_path / "mine"
 
 
 def test_the_same_command_continues_what_a_killed_process_left(tmp_path: Path) -> None:

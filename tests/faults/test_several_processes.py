@@ -46,7 +46,7 @@ def test_a_killed_rank_ends_the_run_and_it_resumes(undisturbed: Path, tmp_path: 
     assert codes[rank] == -signal.SIGKILL
     assert codes[1 - rank] == 1
     if rank == 1:
-        assert "another process of the run ended without a word" in processes.status(run_dir)["message"]
+        assert "another process of the run exited without reporting a status" in processes.status(run_dir)["message"]
     assert processes.resume_ranks(run_dir, 2) == [0, 0]
     assert_same_end(run_dir, undisturbed)
 

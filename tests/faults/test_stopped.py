@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from paperbench.engine import launch
+from paperbench.engine import torchrun
 from paperbench.engine.checkpoints import CheckpointStore
 from paperbench.engine.rundir import RunDirectory
 from tests.engine import processes, toy
@@ -68,7 +68,7 @@ def test_second_interrupt_ends_the_process_at_once(tmp_path: Path) -> None:
 def _launcher_here(pids: Path) -> None:
     """Waits for two processes as the launcher of several ranks does; they stand for torchrun and a rank."""
     sleep = [sys.executable, "-c", "import time; time.sleep(3600)"]
-    with subprocess.Popen(sleep) as agent, subprocess.Popen(sleep) as rank, launch._Forwarding(agent, pids):
+    with subprocess.Popen(sleep) as agent, subprocess.Popen(sleep) as rank, torchrun.SignalForwarding(agent, pids):
         (pids / "1").write_text(str(rank.pid))
         (pids.parent / "agent").write_text(str(agent.pid))
         (pids.parent / "ready").touch()

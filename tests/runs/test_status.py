@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from paperbench.engine.prepared import prepare
+from paperbench.engine.claims import prepare
 from paperbench.engine.rundir import RunDirectory
 from paperbench.runs.record import log_tail, read_status
 from tests.engine import toy

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from paperbench import catalog
-from paperbench.engine.prepared import prepare
+from paperbench.engine.claims import prepare
 from paperbench.engine.rundir import RunDirectory
 from paperbench.errors import EnvironmentError_
 from paperbench.sweep.launchers.base import Context, Ending, Job

@@ -8,7 +8,7 @@ import pytest
 
 from paperbench.config.compose import compose
 from paperbench.config.validate import config_hash
-from paperbench.engine.prepared import prepare
+from paperbench.engine.claims import prepare
 from paperbench.errors import ConfigError, DataError
 from paperbench.sweep.plan import Request, expand, plan, plan_overrides
 from tests.engine import toy

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 import torch
 
-from paperbench.engine import prepared
-from paperbench.engine.prepared import prepare
+from paperbench.engine import claims
+from paperbench.engine.claims import prepare
 from paperbench.engine.rundir import RunDirectory
 from paperbench.sweep import worker
 from tests.engine import toy
@@ -21,7 +21,7 @@ from tests.engine import toy
 @pytest.fixture(autouse=True)
 def _toy(monkeypatch: pytest.MonkeyPatch) -> Any:
     toy.register(monkeypatch)
-    monkeypatch.setattr(prepared, "_SECONDS_BETWEEN_LOOKS", 0.01)
+    monkeypatch.setattr(claims, "_SECONDS_BETWEEN_LOOKS", 0.01)
     for name in worker.THREAD_VARIABLES:
         monkeypatch.setenv(name, "1")  # and so put back afterwards
     threads = torch.get_num_threads()

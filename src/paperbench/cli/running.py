@@ -27,7 +27,7 @@ from paperbench.engine.rundir import DONE
 from paperbench.errors import EXIT_STOPPED, ConfigError
 
 if TYPE_CHECKING:
-    from paperbench.engine.outcome import Outcome
+    from paperbench.engine.reporter import Outcome
 
 CHECKPOINT = "checkpoint"
 
@@ -181,7 +181,7 @@ def _as_torchrun_has_it(options: RunOptions, overrides: list[str] | None) -> Run
     # DDP on a CPU is told to expect unused parameters (see `trainer`) and would remark that there are none.
     os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
     said = options.nproc is not None or any(text.lstrip("+").startswith("nproc=") for text in overrides or ())
-    return options if said else replace(options, nproc=torchrun.processes())
+    return options if said else replace(options, nproc=torchrun.world_size())
 
 
 def _reporter(json_output: bool) -> Reporter:

@@ -25,7 +25,7 @@ from paperbench.detection.detector import FasterRCNN
 from paperbench.detection.postprocess import SMALLEST_SIDE
 from paperbench.detection.predict import load_detector
 from paperbench.detection.rpn import objectness_score
-from paperbench.engine.export import Exportable, Output, Tensors
+from paperbench.engine.exportable import Exportable, Output, Tensors
 from paperbench.errors import ExportError
 
 EXAMPLES = 4

@@ -16,7 +16,7 @@ from paperbench.distill.inputs import as_float
 from paperbench.distill.nets import Net
 from paperbench.distill.training import DISTILLED
 from paperbench.engine.checkpoints import load_for_evaluation
-from paperbench.engine.export import Exportable, Output
+from paperbench.engine.exportable import Exportable, Output
 from paperbench.errors import CheckpointError, ConfigError
 
 EXAMPLES = (4, 3, 1)

@@ -1,4 +1,4 @@
-"""A trained model in a file that other programs read, believed only after it was read back and gave the same numbers.
+"""Write a trained model to a file for other programs, and keep the file only if, read back, it gives the same numbers.
 
 A task's module offers `export_model(config, run_dir) -> Exportable`; its `TaskSpec.exports` names the formats. What is
 written is compared with the run's own model on inputs of the kind it was made for. A file that disagrees is not kept.
@@ -7,63 +7,21 @@ written is compared with the run's own model on inputs of the kind it was made f
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from paperbench.engine import export_formats as formats
+from paperbench.engine.exportable import Exportable, Tensors
 from paperbench.engine.files import explained, sync_directory, write_json
 from paperbench.errors import ConfigError, EnvironmentError_, ExportError
 
 SCHEMA_VERSION = 1
 FORMATS = tuple(formats.SUFFIXES)
-
-Tensors = tuple[Tensor, ...]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Output:
-    """One output: its name, what it is, and the largest absolute difference, in its own unit, that rounding may make."""
-
-    name: str
-    meaning: str
-    tolerance: float
-
-
-@dataclass(frozen=True, kw_only=True)
-class Exportable:
-    """A model ready to be written.
-
-    `module` is on the CPU, in evaluation mode and in float32; `module(*inputs)` takes and returns tensors, in the order of
-    `input_names` and `outputs`. `inputs` are real-looking examples: the first is what a graph is traced with, all are
-    compared. `dynamic` maps input names to the axes that may vary, by number and name; with it, the examples should differ
-    there. `step` is that of the checkpoint. `weights` is the dotted name of the part whose parameters safetensors holds,
-    empty for the whole of `module`.
-
-    `reference(*inputs)` is what the run's own code gives, by default `module` itself. `differences` compares two answers and
-    returns the largest absolute difference of each output, infinite where they cannot be matched; by default element by
-    element. `refused` maps a format to the reason why this very model cannot be written in it. `metadata` is written into
-    the file, where the format has a place for it. `translations` gives ONNX equivalents of operators that the exporter lacks.
-    """
-
-    module: nn.Module
-    inputs: Sequence[Tensors]
-    input_names: tuple[str, ...]
-    outputs: tuple[Output, ...]
-    meaning: str
-    step: int
-    dynamic: Mapping[str, Mapping[int, str]] = field(default_factory=dict)
-    weights: str = ""
-    reference: Callable[..., Tensors] | None = None
-    differences: Callable[[Tensors, Tensors], Mapping[str, float]] | None = None
-    refused: Mapping[str, str] = field(default_factory=dict)
-    metadata: Mapping[str, str] = field(default_factory=dict)
-    translations: Callable[[], dict[Any, Any]] | None = None
 
 
 def export(exportable: Exportable, kind: str, file: Path, facts: Mapping[str, Any]) -> dict[str, Any]:

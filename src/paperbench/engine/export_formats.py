@@ -14,17 +14,12 @@ from copy import deepcopy
 from importlib import metadata as packages
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 
+from paperbench.engine.exportable import Exportable, Tensors
 from paperbench.errors import EnvironmentError_
-
-if TYPE_CHECKING:
-    from paperbench.engine.export import Exportable
-
-Tensors = tuple[Tensor, ...]
 
 SUFFIXES = {"safetensors": ".safetensors", "onnx": ".onnx", "torchscript": ".pt"}
 """The formats, and how their files are named."""

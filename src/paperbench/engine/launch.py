@@ -1,38 +1,41 @@
-"""Starting and resuming runs: in this process, or in several under torchrun. Imports torch only when a run begins."""
+"""Starting and resuming runs: in this process, or in several under torchrun. Imports torch only when a run begins.
+
+torchrun may also start the processes itself, on one host or on several that share a file system: `torchrun … -m paperbench train
+EXPERIMENT`, the same command on every host. The hosts need not tell each other where the run is: its directory follows from its
+configuration, as in a sweep, unless `--run-dir` names one. The same command given again continues the run, and so do torchrun's
+own restarts.
+"""
 
 from __future__ import annotations
 
-import json
 import os
-import shutil
-import signal
-import subprocess
-import sys
-import tempfile
+import time
 from collections.abc import Mapping
-from contextlib import suppress
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 from paperbench import errors
-from paperbench.config.validate import dump, task_named, validate
+from paperbench.config.validate import config_hash, dump, task_named, validate
 from paperbench.engine import torchrun
-from paperbench.engine.environment import ENV_ARGV
-from paperbench.engine.outcome import Outcome
-from paperbench.engine.prepared import settle
-from paperbench.engine.reporter import Reporter
+from paperbench.engine.claims import confirm_done, prepare, refuse_other
+from paperbench.engine.reporter import Outcome, Reporter
 from paperbench.engine.rundir import DONE, FAILED, RUNNING, STOPPED, RunDirectory
-from paperbench.engine.signals import SignalHandlers, StopFlag
-from paperbench.errors import EXIT_DONE, EXIT_FAILED, EXIT_INTERRUPTED, EXIT_STOPPED, PaperbenchError, TrainingError
+from paperbench.engine.signals import StopFlag
+from paperbench.engine.torchrun import WorkerReporter
+from paperbench.errors import (
+    EXIT_DONE,
+    EXIT_FAILED,
+    EXIT_STOPPED,
+    ConfigError,
+    EnvironmentError_,
+    PaperbenchError,
+    Stopped,
+    TrainingError,
+)
 
-WorkerReporter = tuple[str, Mapping[str, Any]]
-"""How rank 0 of several processes makes its own reporter: `module:callable` and keyword arguments that JSON can hold."""
-
-ENV_REPORTER = "PAPERBENCH_WORKER_REPORTER"
-ENV_PIDS = "PAPERBENCH_WORKER_PIDS"
-"""A folder in which each rank writes its process id to a file named by its rank, once it is ready for signals."""
-ENV_LAUNCHER = "PAPERBENCH_LAUNCHER_PID"
+_HASH_DIGITS = 12
+_SECONDS_FOR_THE_DIRECTORY = 120.0
+"""How long the other hosts wait until they see what rank 0 has made; network file systems take their time."""
 
 
 def start(
@@ -46,11 +49,11 @@ def start(
 
     With `nproc` > 1 the display is in rank 0, which inherits this process's streams and makes it from `worker_reporter`;
     without that, only the end is reported here. A failed run raises its error after recording it in the directory. In a process
-    that torchrun started itself, see `torchrun.start`.
+    that torchrun started this is the process's own part of the run, or continues it: `nproc` must be the number of processes.
     """
     config = validate(task_named(resolved.get("task")), resolved)  # a mistake must not leave a directory behind
     if torchrun.under_torchrun():
-        return torchrun.start(dump(config), run_dir=run_dir, reporter=reporter)
+        return _start_rank(dump(config), run_dir=run_dir, reporter=reporter)
     root = str(resolved.get("output", {}).get("root", "outputs"))
     with StopFlag(on_abort=reporter.close) as stop:
         directory = RunDirectory.create(root, str(resolved.get("experiment", "")), resolved, run_dir)
@@ -64,14 +67,14 @@ def resume(run_dir: Path, reporter: Reporter, *, worker_reporter: WorkerReporter
     when another process is at work there.
     """
     if torchrun.under_torchrun():
-        return torchrun.resume(run_dir, reporter=reporter)
+        return _resume_rank(run_dir, reporter=reporter)
     directory = RunDirectory.open(run_dir)
     with StopFlag(on_abort=reporter.close) as stop:
         if directory.status().get("state") != DONE:
             directory.acquire()
             directory.begin_session()
         # A run that was not done is looked at under its lock: whoever held that until now may have done it.
-        if settle(directory):
+        if confirm_done(directory):
             directory.release()
             return _done_already(directory, reporter)
         return proceed(directory, reporter, stop, worker_reporter=worker_reporter)
@@ -104,48 +107,15 @@ def proceed(
 
         return execute(directory, reporter, stop)
     directory.update_status(state=RUNNING, message="", error="", exit_code=None)
-    directory.forget_rank_failure()
+    directory.clear_rank_failure()
     directory.release()  # rank 0 takes it
-    outcome = _under_torchrun(directory, nproc, worker_reporter, stop, threads)
+    threads = int(directory.config().get("threads", 0)) or max(1, (threads or os.cpu_count() or 1) // nproc)
+    returncode = torchrun.run_workers(directory.path, nproc, stop, threads=threads, worker_reporter=worker_reporter)
+    outcome = _outcome(directory, returncode)
     if worker_reporter is None and outcome.results is not None:
         reporter.finish(outcome.results, str(directory.path))
     reporter.close()
     return outcome
-
-
-# --- several processes ------------------------------------------------------------------------------------------------
-
-
-def _under_torchrun(
-    directory: RunDirectory, nproc: int, worker_reporter: WorkerReporter | None, stop: StopFlag, share: int
-) -> Outcome:
-    threads = int(directory.config().get("threads", 0)) or max(1, (share or os.cpu_count() or 1) // nproc)
-    with tempfile.TemporaryDirectory(prefix="paperbench-") as scratch:
-        environment = {
-            # DDP on a CPU is told to expect unused parameters (see `trainer`) and would remark that there are none.
-            "TORCH_CPP_LOG_LEVEL": "ERROR",
-            **os.environ,
-            "OMP_NUM_THREADS": str(threads),
-            ENV_PIDS: scratch,
-            ENV_LAUNCHER: str(os.getpid()),
-            ENV_ARGV: json.dumps(sys.argv),
-            ENV_REPORTER: json.dumps(worker_reporter) if worker_reporter else "",
-        }
-        command = [sys.executable, "-m", "paperbench.engine.agent", str(nproc), str(directory.path.resolve())]
-        # A session of its own: Ctrl-C at the terminal reaches this process alone, which passes it on once.
-        with (
-            subprocess.Popen(command, env=environment, start_new_session=True) as agent,
-            _Forwarding(agent, Path(scratch)) as forwarding,
-        ):
-            told = False
-            while agent.poll() is None:
-                if stop and not told:  # a signal before there was anybody to pass it on to, or the parent's death
-                    forwarding.waiting.append(signal.SIGTERM)
-                    told = True
-                forwarding.deliver()
-                with suppress(subprocess.TimeoutExpired):
-                    agent.wait(timeout=0.2)
-    return _outcome(directory, agent.returncode)
 
 
 def _outcome(directory: RunDirectory, returncode: int) -> Outcome:
@@ -158,11 +128,11 @@ def _outcome(directory: RunDirectory, returncode: int) -> Outcome:
         return Outcome(directory.path, None, STOPPED, EXIT_STOPPED, str(directory.status().get("message", "")))
     if state == RUNNING:
         message = (
-            f"the processes of the run ended without a word (torchrun's exit code {returncode}), as when memory runs out; "
-            f"see {directory.log_file}, then `paperbench resume {directory.path}`"
+            f"the processes of the run exited without reporting a status (torchrun's exit code {returncode}), as when memory "
+            f"runs out; see {directory.log_file}, then `paperbench resume {directory.path}`"
         )
-        unheard = {"message": message, "error": "TrainingError", "exit_code": EXIT_FAILED}
-        directory.update_status(state=FAILED, **(directory.rank_failure() or unheard))
+        unreported = {"message": message, "error": "TrainingError", "exit_code": EXIT_FAILED}
+        directory.update_status(state=FAILED, **(directory.rank_failure() or unreported))
     status = directory.status()
     kind = getattr(errors, str(status.get("error", "")), TrainingError)
     if not (isinstance(kind, type) and issubclass(kind, PaperbenchError)):
@@ -170,37 +140,72 @@ def _outcome(directory: RunDirectory, returncode: int) -> Outcome:
     raise kind(str(status.get("message", "")))
 
 
-class _Forwarding(SignalHandlers):
-    """Passes signals on to rank 0, which tells the other ranks; a second SIGINT ends all of them and this process."""
+# --- one of the processes that torchrun started -----------------------------------------------------------------------
 
-    def __init__(self, agent: subprocess.Popen[bytes], pids: Path) -> None:
-        super().__init__()
-        self.waiting: list[int] = []
-        self._agent = agent
-        self._pids = pids
-        self._interrupts = 0
 
-    def deliver(self) -> None:
-        """Sends what has arrived, once rank 0 has said that it is ready for signals."""
-        if not self.waiting:
-            return
-        with suppress(OSError, ValueError):
-            pid = int((self._pids / "0").read_text(encoding="ascii"))
-            while self.waiting:
-                os.kill(pid, self.waiting.pop(0))
+def directory_of(resolved: Mapping[str, Any], run_dir: Path | None) -> Path:
+    """Return where a run of this configuration lies if several processes are to find it without exchanging a message."""
+    if run_dir is not None:
+        return Path(run_dir)
+    root = Path(str(resolved.get("output", {}).get("root", "outputs")))
+    return root / str(resolved.get("experiment") or "run") / config_hash(resolved)[:_HASH_DIGITS]
 
-    def _handle(self, number: int, frame: FrameType | None) -> None:
-        if number == signal.SIGINT:
-            self._interrupts += 1
-            if self._interrupts > 1:
-                self._abort()
-        self.waiting.append(number)
 
-    def _abort(self) -> None:
-        with suppress(OSError):
-            self._agent.kill()
-        for file in self._pids.iterdir():
-            with suppress(OSError, ValueError):
-                os.kill(int(file.read_text(encoding="ascii")), signal.SIGKILL)
-        shutil.rmtree(self._pids, ignore_errors=True)
-        os._exit(EXIT_INTERRUPTED)
+def _start_rank(resolved: Mapping[str, Any], *, run_dir: Path | None, reporter: Reporter) -> Outcome:
+    """Do this process's part of the run, or continue it. `resolved` is complete, with `nproc` as torchrun has it.
+
+    Raises `ConfigError` where `nproc` differs from that, or where another run lies in the directory.
+    """
+    _refuse_other_number(resolved, "")
+    path = directory_of(resolved, run_dir)
+    with StopFlag(watch_parent=True, on_abort=reporter.close) as stop:
+        if torchrun.rank() == 0:
+            prepare(path, resolved)
+        else:
+            _await(path, stop)
+            refuse_other(path, resolved)
+        return _proceed_rank(path, reporter, stop)
+
+
+def _resume_rank(run_dir: Path, *, reporter: Reporter) -> Outcome:
+    """Do this process's part of a run that was begun before, with as many processes as then."""
+    directory = RunDirectory.open(run_dir)
+    _refuse_other_number(directory.config(), f"{run_dir}: ")
+    with StopFlag(watch_parent=True, on_abort=reporter.close) as stop:
+        return _proceed_rank(directory.path, reporter, stop)
+
+
+def _proceed_rank(path: Path, reporter: Reporter, stop: StopFlag) -> Outcome:
+    directory = RunDirectory.open(path)
+    results = directory.results()
+    if results is not None and results.get("status") == DONE:
+        # Every rank sees this for itself. Were one of them to go on, it would wait for the others in vain.
+        return _done_already(directory, reporter)
+    if torchrun.rank() == 0:
+        directory.clear_rank_failure()
+    from paperbench.engine.session import execute
+
+    return execute(directory, reporter, stop)
+
+
+def _refuse_other_number(resolved: Mapping[str, Any], where: str) -> None:
+    wanted = int(resolved.get("nproc", 1))
+    if wanted != torchrun.world_size():
+        raise ConfigError(
+            f"{where}nproc={wanted}, and torchrun started {torchrun.world_size()} processes in all; sums taken in another order "
+            "are other numbers, so the two must agree (--nnodes times --nproc-per-node)"
+        )
+
+
+def _await(path: Path, stop: StopFlag) -> None:
+    """Return once rank 0 has made the directory."""
+    deadline = time.monotonic() + _SECONDS_FOR_THE_DIRECTORY
+    while not (path / "config.yaml").is_file():
+        if stop:
+            raise Stopped(f"stopped on {stop.reason} before the run began")
+        if time.monotonic() > deadline:
+            raise EnvironmentError_(
+                f"{path} has not appeared on this host within {_SECONDS_FOR_THE_DIRECTORY:.0f} s; all hosts must share the "
+                "folder that runs are written to, and start in the same working directory"
+            )
+        time.sleep(0.1)

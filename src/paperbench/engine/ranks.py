@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -11,10 +10,7 @@ from typing import Any, TypeVar, cast
 import torch
 import torch.distributed as dist
 
-from paperbench.engine.torchrun import processes as world_size
-from paperbench.engine.torchrun import rank, under_torchrun
-
-__all__ = ["Ranks", "connected", "local_rank", "rank", "under_torchrun", "world_size"]
+from paperbench.engine.torchrun import local_rank, rank, world_size
 
 T = TypeVar("T")
 
@@ -89,14 +85,9 @@ class Ranks:
         return outcome[0]
 
 
-def local_rank() -> int:
-    """This process's number on its machine; 0 outside torchrun."""
-    return int(os.environ.get("LOCAL_RANK", "0")) if under_torchrun() else 0
-
-
 @contextmanager
-def connected(device: torch.device) -> Iterator[Ranks]:
-    """Joins the process group that torchrun's environment describes: gloo on a CPU, nccl beside it on CUDA."""
+def process_group(device: torch.device) -> Iterator[Ranks]:
+    """Join the process group that torchrun's environment describes: gloo on a CPU, nccl beside it on CUDA."""
     if world_size() == 1:
         yield Ranks()
         return

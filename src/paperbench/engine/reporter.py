@@ -1,9 +1,16 @@
-"""What a run tells whoever watches it. The command line implements it for people, for plain pipes and for `--json`."""
+"""What a run reports: its progress, to a `Reporter`, and how it ended, in an `Outcome`. Imports no torch.
+
+The command line implements `Reporter` for people, for plain pipes and for `--json`.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Protocol
+
+from paperbench.engine.rundir import RunDirectory
 
 
 class Reporter(Protocol):
@@ -47,3 +54,42 @@ class SilentReporter:
 
     def close(self) -> None:
         pass
+
+
+class LoggingReporter:
+    """Passes everything on to another reporter and writes to log.txt what is worth keeping."""
+
+    def __init__(self, reporter: Reporter, directory: RunDirectory) -> None:
+        self._reporter = reporter
+        self._directory = directory
+
+    def start(self, title: str, facts: Mapping[str, str]) -> None:
+        self._directory.write_log("\n".join([title, *(f"  {name}: {value}" for name, value in facts.items())]))
+        self._reporter.start(title, facts)
+
+    def message(self, text: str) -> None:
+        self._directory.write_log(text)
+        self._reporter.message(text)
+
+    def progress(self, phase: str, done: int, total: int, values: Mapping[str, float]) -> None:
+        self._reporter.progress(phase, done, total, values)
+
+    def finish(self, results: Mapping[str, Any], directory: str) -> None:
+        metrics = results.get("metrics", {})
+        self._directory.write_log("\n".join(["done", *(f"  {name}: {value}" for name, value in metrics.items())]))
+        self._reporter.finish(results, directory)
+
+    def close(self) -> None:
+        self._reporter.close()
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a run ended. `status` is `done` or `stopped`; a run that failed raises instead. `exit_code` is the program's own."""
+
+    directory: Path
+    results: dict[str, Any] | None
+    """The content of results.json; None for a run that was stopped."""
+    status: str
+    exit_code: int
+    message: str = ""

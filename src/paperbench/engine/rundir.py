@@ -209,7 +209,7 @@ class RunDirectory:
         )
         write_json(self.status_file, self._status)
 
-    def tell_rank_failure(self, **failure: Any) -> None:
+    def write_rank_failure(self, **failure: Any) -> None:
         """Leaves word why a rank above 0 failed: status.json is rank 0's alone to write."""
         write_json(self._rank_failure_file, failure)
 
@@ -217,7 +217,7 @@ class RunDirectory:
         """What a rank above 0 left word of in this session: message, error and exit_code; empty if none did."""
         return _read_json(self._rank_failure_file)
 
-    def forget_rank_failure(self) -> None:
+    def clear_rank_failure(self) -> None:
         """At the start of a session."""
         self._rank_failure_file.unlink(missing_ok=True)
 

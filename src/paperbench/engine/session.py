@@ -13,13 +13,12 @@ import torch
 from paperbench.catalog import TaskSpec
 from paperbench.config.validate import config_hash, load_file
 from paperbench.engine import device as devices
-from paperbench.engine import ranks as processes
+from paperbench.engine import torchrun
 from paperbench.engine.checkpoints import CheckpointStore
 from paperbench.engine.environment import describe_environment
 from paperbench.engine.metriclog import JsonLines, MetricLog, MetricSink, TensorBoard
-from paperbench.engine.outcome import Outcome
-from paperbench.engine.ranks import Ranks
-from paperbench.engine.reporter import Reporter, SilentReporter
+from paperbench.engine.ranks import Ranks, process_group
+from paperbench.engine.reporter import LoggingReporter, Outcome, Reporter, SilentReporter
 from paperbench.engine.run import Run
 from paperbench.engine.rundir import DONE, FAILED, RUNNING, STOPPED, RunDirectory
 from paperbench.engine.seeding import MODEL_INIT, seed_everything
@@ -33,10 +32,10 @@ def execute(directory: RunDirectory, reporter: Reporter, stop: StopFlag) -> Outc
 
     Under torchrun every rank calls it; rank 0 alone holds the lock, writes and reports. The reporter is closed at the end.
     """
-    main = processes.rank() == 0
+    main = torchrun.rank() == 0
     if main:
         directory.acquire()
-    reporter = Logged(reporter, directory) if main else SilentReporter()
+    reporter = LoggingReporter(reporter, directory) if main else SilentReporter()
     # The process group is left last of all: ranks that lose their connection fail too, and must find the reason recorded.
     with ExitStack() as group:
         try:
@@ -60,10 +59,10 @@ def execute(directory: RunDirectory, reporter: Reporter, stop: StopFlag) -> Outc
 
 def _work(directory: RunDirectory, reporter: Reporter, stop: StopFlag, group: ExitStack) -> dict[str, Any]:
     spec, config, resolved = load_file(directory.config_file)
-    device = devices.resolve(config.device, local_rank=processes.local_rank(), nproc=processes.world_size())
+    device = devices.resolve(config.device, local_rank=torchrun.local_rank(), nproc=torchrun.world_size())
     precision = spec.precision or devices.resolve_precision(config.precision, device)
-    ranks = group.enter_context(processes.connected(device))
-    with settings(device, config.threads):
+    ranks = group.enter_context(process_group(device))
+    with torch_settings(device, config.threads):
         return _run_task(spec, config, resolved, directory, device, precision, ranks, reporter, stop)
 
 
@@ -80,7 +79,7 @@ def _run_task(
 ) -> dict[str, Any]:
     task = cast(Task, importlib.import_module(spec.module))
     data = announce(spec, task, config, directory, device, precision, ranks, reporter) if ranks.is_main else ""
-    with opened(config, resolved, directory, device, precision, ranks, reporter, stop) as run:
+    with open_run(config, resolved, directory, device, precision, ranks, reporter, stop) as run:
         seed_everything(config.seed, MODEL_INIT)
         metrics = task.run(config, run)
     return finish(run, resolved, metrics, data) if ranks.is_main else {}
@@ -114,7 +113,7 @@ def announce(
 
 
 @contextmanager
-def opened(
+def open_run(
     config: Any,
     resolved: Mapping[str, Any],
     directory: RunDirectory,
@@ -168,7 +167,7 @@ def _sinks(directory: RunDirectory, *, tensorboard: bool) -> list[MetricSink]:
 
 
 @contextmanager
-def settings(device: torch.device, threads: int) -> Iterator[None]:
+def torch_settings(device: torch.device, threads: int) -> Iterator[None]:
     """Torch's process-wide settings for the length of a run."""
     filling: Any = torch.utils.deterministic  # its one attribute appears at run time only
     before = torch.get_num_threads(), torch.get_deterministic_debug_mode(), filling.fill_uninitialized_memory
@@ -192,8 +191,8 @@ def settings(device: torch.device, threads: int) -> Iterator[None]:
 
 def _record_failure(directory: RunDirectory, error: BaseException, *, main: bool) -> None:
     """Leaves the reason in status.json and the traceback in log.txt. Never hides the error itself."""
-    several = processes.world_size() > 1
-    directory.write_log((f"rank {processes.rank()}: " if several else "") + traceback.format_exc())
+    several = torchrun.world_size() > 1
+    directory.write_log((f"rank {torchrun.rank()}: " if several else "") + traceback.format_exc())
     name = type(error).__name__
     message = str(error) or name
     if not isinstance(error, PaperbenchError):
@@ -202,46 +201,19 @@ def _record_failure(directory: RunDirectory, error: BaseException, *, main: bool
     failure: dict[str, Any] = {"message": message, "error": name, "exit_code": exit_code}
     with suppress(Exception):  # a disk that is full refuses this as well
         if not main:
-            directory.tell_rank_failure(**failure)
+            directory.write_rank_failure(**failure)
             return
         if several and isinstance(error, RuntimeError):
-            failure = directory.rank_failure() or _of_lost_rank(error, directory) or failure
+            failure = directory.rank_failure() or _lost_rank_failure(error, directory) or failure
         directory.update_status(state=FAILED, **failure)
 
 
-def _of_lost_rank(error: RuntimeError, directory: RunDirectory) -> dict[str, Any] | None:
+def _lost_rank_failure(error: RuntimeError, directory: RunDirectory) -> dict[str, Any] | None:
     """The failure to record when `error` says that another rank is gone, and that one left no word."""
     if not any(backend in str(error).lower() for backend in ("gloo", "nccl")):
         return None
     message = (
-        "another process of the run ended without a word, as when it is killed or memory runs out; see "
+        "another process of the run exited without reporting a status, as when it is killed or memory runs out; see "
         f"{directory.log_file}, then `paperbench resume {directory.path}`"
     )
     return {"message": message, "error": "TrainingError", "exit_code": EXIT_FAILED}
-
-
-class Logged:
-    """Passes everything on to another reporter and keeps what is worth keeping in log.txt."""
-
-    def __init__(self, reporter: Reporter, directory: RunDirectory) -> None:
-        self._reporter = reporter
-        self._directory = directory
-
-    def start(self, title: str, facts: Mapping[str, str]) -> None:
-        self._directory.write_log("\n".join([title, *(f"  {name}: {value}" for name, value in facts.items())]))
-        self._reporter.start(title, facts)
-
-    def message(self, text: str) -> None:
-        self._directory.write_log(text)
-        self._reporter.message(text)
-
-    def progress(self, phase: str, done: int, total: int, values: Mapping[str, float]) -> None:
-        self._reporter.progress(phase, done, total, values)
-
-    def finish(self, results: Mapping[str, Any], directory: str) -> None:
-        metrics = results.get("metrics", {})
-        self._directory.write_log("\n".join(["done", *(f"  {name}: {value}" for name, value in metrics.items())]))
-        self._reporter.finish(results, directory)
-
-    def close(self) -> None:
-        self._reporter.close()

@@ -11,12 +11,11 @@ from typing import Any, cast
 from paperbench.catalog import TaskSpec
 from paperbench.config.validate import load_file
 from paperbench.engine import device as devices
-from paperbench.engine import ranks as processes
-from paperbench.engine.outcome import Outcome
-from paperbench.engine.reporter import Reporter
+from paperbench.engine.ranks import process_group
+from paperbench.engine.reporter import LoggingReporter, Outcome, Reporter
 from paperbench.engine.run import Run
 from paperbench.engine.rundir import DONE, FAILED, RUNNING, STOPPED, RunDirectory
-from paperbench.engine.session import Logged, announce, finish, opened, settings
+from paperbench.engine.session import announce, finish, open_run, torch_settings
 from paperbench.engine.signals import StopFlag
 from paperbench.engine.task import Stacks, Task
 from paperbench.errors import (
@@ -40,7 +39,7 @@ def execute_stacked(
     fails, the error is raised and the runs are left in state `stopped`: which of them is to blame shows when each is continued
     alone. A failure of the environment is the failure of all.
     """
-    logged = [Logged(reporter, directory) for reporter, directory in zip(reporters, directories, strict=True)]
+    logged = [LoggingReporter(reporter, directory) for reporter, directory in zip(reporters, directories, strict=True)]
     try:
         for directory in directories:
             directory.acquire()
@@ -69,13 +68,15 @@ def _work(
     task = _stacking_task([spec for spec, _, _ in loaded], configs)
     device = devices.resolve(first.device)
     precision = devices.resolve_precision(first.precision, device)
-    ranks = stack.enter_context(processes.connected(device))
-    stack.enter_context(settings(device, first.threads))
+    ranks = stack.enter_context(process_group(device))
+    stack.enter_context(torch_settings(device, first.threads))
     data: list[str] = []
     runs: list[Run] = []
     for (_, config, resolved), directory, reporter in zip(loaded, directories, reporters, strict=True):
         data.append(announce(spec, cast(Task, task), config, directory, device, precision, ranks, reporter))
-        runs.append(stack.enter_context(opened(config, resolved, directory, device, precision, ranks, reporter, stop)))
+        runs.append(
+            stack.enter_context(open_run(config, resolved, directory, device, precision, ranks, reporter, stop))
+        )
     metrics = task.run_stacked(configs, runs)
     if len(metrics) != len(runs):
         raise ValueError(f"{spec.module}.run_stacked returned {len(metrics)} results for {len(runs)} runs")

@@ -1,4 +1,4 @@
-"""What a room offers to the command line and the engine: one module per task with these functions.
+"""What a package offers to the command line and the engine: one module per task with these functions.
 
 `catalog.TASKS` names the module as a string; it is imported only when such a run starts.
 """
@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
-    from paperbench.engine.export import Exportable
+    from paperbench.engine.exportable import Exportable
     from paperbench.engine.run import Run
     from paperbench.errors import PaperbenchError
 
@@ -60,5 +60,5 @@ class Exports(Protocol):
     """A task whose trained models can be written for other programs (`TaskSpec.exports`, `paperbench export`)."""
 
     def export_model(self, config: Any, run_dir: Path) -> Exportable:
-        """The trained model of a run with examples to trace and compare it on; see `engine.export.Exportable`."""
+        """The trained model of a run with examples to trace and compare it on; see `engine.exportable.Exportable`."""
         ...

@@ -1,114 +1,181 @@
-"""Runs whose processes torchrun started, on one host or on several that share a file system.
+"""torchrun: what it tells the processes that it starts, and a run of several processes on this machine through it.
 
-`torchrun … -m paperbench train EXPERIMENT`, the same command on every host. The hosts need not tell each other where the run
-is: its directory follows from its configuration, as in a sweep, unless `--run-dir` names one. The same command given again
-continues the run, and so do torchrun's own restarts. Imports torch only when a run begins.
+The command starts `python -m paperbench.engine.torchrun NPROC RUN_DIR`, the agent. It is the same as the command `torchrun`,
+except that it does not outlive the process that started it, and leaves it to that process to report a failure. Imports torch in
+the agent only.
 """
 
 from __future__ import annotations
 
+import ctypes
+import json
+import logging
 import os
-import time
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
-from paperbench.engine.outcome import Outcome
-from paperbench.engine.reporter import Reporter
-from paperbench.engine.rundir import DONE, RunDirectory
-from paperbench.engine.signals import StopFlag
-from paperbench.errors import EXIT_DONE, ConfigError, EnvironmentError_, Stopped
+from paperbench.engine.environment import ENV_ARGV
+from paperbench.engine.signals import SignalHandlers, StopFlag
+from paperbench.errors import EXIT_INTERRUPTED
 
-_HASH_DIGITS = 12
-_SECONDS_FOR_THE_DIRECTORY = 120.0
-"""How long the other hosts wait until they see what rank 0 has made; network file systems take their time."""
+WorkerReporter = tuple[str, Mapping[str, Any]]
+"""The reporter that rank 0 of several processes makes: `module:callable` and keyword arguments that JSON can hold."""
+
+ENV_REPORTER = "PAPERBENCH_WORKER_REPORTER"
+ENV_PIDS = "PAPERBENCH_WORKER_PIDS"
+"""A folder in which each rank writes its process id to a file named by its rank, once it is ready for signals."""
+ENV_LAUNCHER = "PAPERBENCH_LAUNCHER_PID"
+
+_PR_SET_PDEATHSIG = 1
+
+
+# --- what torchrun tells this process ---------------------------------------------------------------------------------
 
 
 def under_torchrun() -> bool:
-    """Whether torchrun started this process."""
+    """Return True if torchrun started this process."""
     return "TORCHELASTIC_RUN_ID" in os.environ and "RANK" in os.environ
 
 
 def rank() -> int:
-    """This process's number; 0, the one that reports, outside torchrun."""
+    """Return this process's number; 0, the one that reports, outside torchrun."""
     return int(os.environ["RANK"]) if under_torchrun() else 0
 
 
-def processes() -> int:
-    """How many processes torchrun started on all hosts together; 1 outside it."""
+def local_rank() -> int:
+    """Return this process's number on its machine; 0 outside torchrun."""
+    return int(os.environ.get("LOCAL_RANK", "0")) if under_torchrun() else 0
+
+
+def world_size() -> int:
+    """Return the number of processes that torchrun started on all hosts together; 1 outside it."""
     return int(os.environ["WORLD_SIZE"]) if under_torchrun() else 1
 
 
-def directory_of(resolved: Mapping[str, Any], run_dir: Path | None) -> Path:
-    """Where a run of this configuration lies if several processes are to find it without a word."""
-    from paperbench.config.validate import config_hash
-
-    if run_dir is not None:
-        return Path(run_dir)
-    root = Path(str(resolved.get("output", {}).get("root", "outputs")))
-    return root / str(resolved.get("experiment") or "run") / config_hash(resolved)[:_HASH_DIGITS]
+# --- starting the agent -----------------------------------------------------------------------------------------------
 
 
-def start(resolved: Mapping[str, Any], *, run_dir: Path | None, reporter: Reporter) -> Outcome:
-    """Does this process's part of the run, or continues it. `resolved` is complete, with `nproc` as torchrun has it.
+def run_workers(
+    run_dir: Path, nproc: int, stop: StopFlag, *, threads: int, worker_reporter: WorkerReporter | None = None
+) -> int:
+    """Do the run in `nproc` processes of `threads` threads each; return the exit code of their agent, 0 if all ended well.
 
-    Raises `ConfigError` where `nproc` differs from that, or where another run lies in the directory.
+    SIGTERM, SIGINT and SIGUSR1 are passed on to rank 0. A second SIGINT ends the workers and this process.
     """
-    from paperbench.engine.prepared import prepare, refuse_other
-
-    _refuse_other_number(resolved, "")
-    path = directory_of(resolved, run_dir)
-    with StopFlag(watch_parent=True, on_abort=reporter.close) as stop:
-        if rank() == 0:
-            prepare(path, resolved)
-        else:
-            _await(path, stop)
-            refuse_other(path, resolved)
-        return _do(path, reporter, stop)
-
-
-def resume(run_dir: Path, *, reporter: Reporter) -> Outcome:
-    """Does this process's part of a run that was begun before, with as many processes as then."""
-    directory = RunDirectory.open(run_dir)
-    _refuse_other_number(directory.config(), f"{run_dir}: ")
-    with StopFlag(watch_parent=True, on_abort=reporter.close) as stop:
-        return _do(directory.path, reporter, stop)
-
-
-def _do(path: Path, reporter: Reporter, stop: StopFlag) -> Outcome:
-    directory = RunDirectory.open(path)
-    results = directory.results()
-    if results is not None and results.get("status") == DONE:
-        # Every rank sees this for itself. Were one of them to go on, it would wait for the others in vain.
-        reporter.message(f"{path} is done already; these are its results")
-        reporter.finish(results, str(path))
-        reporter.close()
-        return Outcome(path, results, DONE, EXIT_DONE, "done already")
-    if rank() == 0:
-        directory.forget_rank_failure()
-    from paperbench.engine.session import execute
-
-    return execute(directory, reporter, stop)
+    with tempfile.TemporaryDirectory(prefix="paperbench-") as scratch:
+        environment = {
+            # DDP on a CPU is told to expect unused parameters (see `trainer`) and would remark that there are none.
+            "TORCH_CPP_LOG_LEVEL": "ERROR",
+            **os.environ,
+            "OMP_NUM_THREADS": str(threads),
+            ENV_PIDS: scratch,
+            ENV_LAUNCHER: str(os.getpid()),
+            ENV_ARGV: json.dumps(sys.argv),
+            ENV_REPORTER: json.dumps(worker_reporter) if worker_reporter else "",
+        }
+        command = [sys.executable, "-m", "paperbench.engine.torchrun", str(nproc), str(run_dir.resolve())]
+        # A session of its own: Ctrl-C at the terminal reaches this process alone, which passes it on once.
+        with (
+            subprocess.Popen(command, env=environment, start_new_session=True) as agent,
+            SignalForwarding(agent, Path(scratch)) as forwarding,
+        ):
+            passed_on = False
+            while agent.poll() is None:
+                if stop and not passed_on:  # a signal before there was anybody to pass it on to, or the parent's death
+                    forwarding.pending.append(signal.SIGTERM)
+                    passed_on = True
+                forwarding.deliver()
+                with suppress(subprocess.TimeoutExpired):
+                    agent.wait(timeout=0.2)
+    return agent.returncode
 
 
-def _refuse_other_number(resolved: Mapping[str, Any], where: str) -> None:
-    wanted = int(resolved.get("nproc", 1))
-    if wanted != processes():
-        raise ConfigError(
-            f"{where}nproc={wanted}, and torchrun started {processes()} processes in all; sums taken in another order are other "
-            "numbers, so the two must agree (--nnodes times --nproc-per-node)"
+class SignalForwarding(SignalHandlers):
+    """Pass signals on to rank 0, which tells the other ranks; a second SIGINT ends all of them and this process."""
+
+    def __init__(self, agent: subprocess.Popen[bytes], pids: Path) -> None:
+        super().__init__()
+        self.pending: list[int] = []
+        self._agent = agent
+        self._pids = pids
+        self._interrupts = 0
+
+    def deliver(self) -> None:
+        """Send the signals that have arrived, once rank 0 is ready for them."""
+        if not self.pending:
+            return
+        with suppress(OSError, ValueError):
+            pid = int((self._pids / "0").read_text(encoding="ascii"))
+            while self.pending:
+                os.kill(pid, self.pending.pop(0))
+
+    def _handle(self, number: int, frame: FrameType | None) -> None:
+        if number == signal.SIGINT:
+            self._interrupts += 1
+            if self._interrupts > 1:
+                self._abort()
+        self.pending.append(number)
+
+    def _abort(self) -> None:
+        with suppress(OSError):
+            self._agent.kill()
+        for file in self._pids.iterdir():
+            with suppress(OSError, ValueError):
+                os.kill(int(file.read_text(encoding="ascii")), signal.SIGKILL)
+        shutil.rmtree(self._pids, ignore_errors=True)
+        os._exit(EXIT_INTERRUPTED)
+
+
+# --- the agent --------------------------------------------------------------------------------------------------------
+
+
+def main(arguments: list[str]) -> int:
+    """Run the workers as torchrun does and wait for them; return 0 if all ended well."""
+    nproc, run_dir = arguments
+    _end_with_launcher()
+    from torch.distributed import run
+    from torch.distributed.elastic.multiprocessing.api import SignalException
+    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+
+    # The workers record their failures in the run directory; torchrun's own account of them would only repeat it.
+    logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)
+    try:
+        run.main(
+            [
+                "--standalone",
+                "--local-addr=127.0.0.1",
+                f"--nproc-per-node={nproc}",
+                "--module",
+                "paperbench.engine.worker",
+                run_dir,
+            ]
         )
+    except (ChildFailedError, SignalException):
+        return 1
+    return 0
 
 
-def _await(path: Path, stop: StopFlag) -> None:
-    """Returns once rank 0 has made the directory."""
-    deadline = time.monotonic() + _SECONDS_FOR_THE_DIRECTORY
-    while not (path / "config.yaml").is_file():
-        if stop:
-            raise Stopped(f"stopped on {stop.reason} before the run began")
-        if time.monotonic() > deadline:
-            raise EnvironmentError_(
-                f"{path} has not appeared on this host within {_SECONDS_FOR_THE_DIRECTORY:.0f} s; all hosts must share the "
-                "folder that runs are written to, and start in the same working directory"
-            )
-        time.sleep(0.1)
+def _end_with_launcher() -> None:
+    """On Linux, ask for SIGTERM when the launcher dies: torchrun passes it on, and the workers save and stop."""
+    if not sys.platform.startswith("linux"):
+        return
+    ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
+    if os.environ.get(ENV_LAUNCHER, str(os.getppid())) != str(os.getppid()):
+        sys.exit(1)  # it died before the request was made
+
+
+if __name__ == "__main__":
+    code = main(sys.argv[1:])
+    sys.stdout.flush()
+    sys.stderr.flush()
+    # Everything is written and closed. torch.distributed's own threads may outlive the interpreter's teardown and would
+    # then abort the process, which torchrun takes for a failure.
+    os._exit(code)

@@ -12,30 +12,30 @@ import os
 import sys
 from pathlib import Path
 
-from paperbench.engine import ranks
+from paperbench.engine import torchrun
 from paperbench.engine.files import write_atomic
-from paperbench.engine.launch import ENV_PIDS, ENV_REPORTER
 from paperbench.engine.reporter import Reporter, SilentReporter
 from paperbench.engine.rundir import RunDirectory
 from paperbench.engine.session import execute
 from paperbench.engine.signals import StopFlag
+from paperbench.engine.torchrun import ENV_PIDS, ENV_REPORTER
 from paperbench.errors import EXIT_DONE, EXIT_FAILED, EXIT_STOPPED, PaperbenchError
 
 
 def main(arguments: list[str]) -> int:
     """Does this rank's part; the exit code of the run."""
     (run_dir,) = arguments
-    with StopFlag(watch_parent=ranks.under_torchrun()) as stop:
+    with StopFlag(watch_parent=torchrun.under_torchrun()) as stop:
         launched = os.environ.get(ENV_PIDS)
         if launched:
-            write_atomic(Path(launched) / str(ranks.rank()), str(os.getpid()))  # from here on signals are welcome
+            write_atomic(Path(launched) / str(torchrun.rank()), str(os.getpid()))  # from here on signals are welcome
         try:
             directory = RunDirectory.open(run_dir)
-            if not launched and ranks.rank() == 0:
-                directory.forget_rank_failure()
+            if not launched and torchrun.rank() == 0:
+                directory.clear_rank_failure()
             outcome = execute(directory, _reporter(), stop)
         except PaperbenchError as error:
-            if not launched and ranks.rank() == 0:
+            if not launched and torchrun.rank() == 0:
                 sys.stderr.write(f"{error}\n")
             return error.exit_code
         except Exception as error:
@@ -49,7 +49,7 @@ def main(arguments: list[str]) -> int:
 def _reporter() -> Reporter:
     """The reporter that the launcher asked for, in rank 0; a silent one elsewhere."""
     wanted = os.environ.get(ENV_REPORTER, "")
-    if not wanted or ranks.rank() > 0:
+    if not wanted or torchrun.rank() > 0:
         return SilentReporter()
     factory, arguments = json.loads(wanted)
     module, _, name = factory.partition(":")

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from paperbench.data import labelled
 from paperbench.engine.checkpoints import load_for_evaluation
-from paperbench.engine.export import Exportable, Output
+from paperbench.engine.exportable import Exportable, Output
 from paperbench.stn import distortions
 from paperbench.stn.build import Net
 from paperbench.stn.config import StnAddition, StnMnist

@@ -20,7 +20,7 @@ from paperbench.config import _hydra
 from paperbench.config.compose import Composed, compose
 from paperbench.config.paths import options, search_path
 from paperbench.config.validate import IRRELEVANT_KEYS, config_hash
-from paperbench.engine.prepared import refuse_other
+from paperbench.engine.claims import refuse_other
 from paperbench.errors import ConfigError, PaperbenchError
 
 HASH_DIGITS = 12

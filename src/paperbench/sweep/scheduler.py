@@ -13,7 +13,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from paperbench.engine.prepared import prepare, settle_free
+from paperbench.engine.claims import confirm_done_if_free, prepare
 from paperbench.engine.signals import StopFlag
 from paperbench.errors import EXIT_ENVIRONMENT, DiskFullError, EnvironmentError_, PaperbenchError, RunLockedError
 from paperbench.runs.record import RunStatus, log_tail, read_status
@@ -147,7 +147,7 @@ class Scheduler:
     def _settled(self, entry: _Entry, now: RunStatus) -> bool:
         """Whether the member needs no job, as it stands."""
         if now.state == "done":
-            settle_free(entry.member.directory)
+            confirm_done_if_free(entry.member.directory)
             self._conclude(entry, "done", now)
             return True
         # A failure for want of a disk or of data is tried again by the same command: somebody has seen to that.

@@ -20,8 +20,8 @@ from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
+from paperbench.engine.claims import claim
 from paperbench.engine.launch import proceed
-from paperbench.engine.prepared import claim
 from paperbench.engine.reporter import Reporter
 from paperbench.engine.rundir import RunDirectory
 from paperbench.engine.signals import StopFlag

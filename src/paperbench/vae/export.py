@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from paperbench.engine.export import Exportable, Output
+from paperbench.engine.exportable import Exportable, Output
 from paperbench.vae import data
 from paperbench.vae.config import VaeTrain
 from paperbench.vae.drawing import decode

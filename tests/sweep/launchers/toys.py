@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from paperbench.engine.prepared import prepare
+from paperbench.engine.claims import prepare
 from paperbench.sweep.launchers.base import Context, Ending, Handle, Job, Launcher
 from tests.engine import processes
 from tests.sweep.launchers import counter

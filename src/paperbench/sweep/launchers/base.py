@@ -34,7 +34,7 @@ class Job:
     """Work for one process: `python -m paperbench.sweep.worker --threads THREADS DIRECTORY…` (`command`)."""
 
     directories: tuple[Path, ...]
-    """Absolute, and prepared (`engine.prepared`). One run, or several that are trained side by side."""
+    """Absolute, and prepared (`engine.claims`). One run, or several that are trained side by side."""
     threads: int
     """CPU threads of the job, 1 or more: its share of this machine. A launcher that works on others may replace it."""
     name: str

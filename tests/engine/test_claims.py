@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from paperbench.engine import launch, prepared
-from paperbench.engine.prepared import claim, prepare, settle_free
+from paperbench.engine import claims, launch
+from paperbench.engine.claims import claim, confirm_done_if_free, prepare
 from paperbench.engine.reporter import SilentReporter
 from paperbench.engine.rundir import RunDirectory
 from paperbench.engine.signals import StopFlag
@@ -21,7 +21,7 @@ from tests.engine import toy
 @pytest.fixture(autouse=True)
 def toy_task(monkeypatch: pytest.MonkeyPatch) -> None:
     toy.register(monkeypatch)
-    monkeypatch.setattr(prepared, "_SECONDS_BETWEEN_LOOKS", 0.01)
+    monkeypatch.setattr(claims, "_SECONDS_BETWEEN_LOOKS", 0.01)
 
 
 def test_a_prepared_run_waits_and_is_not_taken_for_a_killed_one(tmp_path: Path) -> None:
@@ -51,10 +51,10 @@ def test_killed_while_it_was_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         left -= 1
         original(path, content)
 
-    original = prepared.write_atomic
+    original = claims.write_atomic
     with monkeypatch.context() as patch:
         patch.setattr("paperbench.engine.files.write_atomic", dying)
-        patch.setattr(prepared, "write_atomic", dying)
+        patch.setattr(claims, "write_atomic", dying)
         with pytest.raises(Killed):
             prepare(tmp_path / "run", toy.config())
     assert not (tmp_path / "run" / "config.yaml").exists()
@@ -118,7 +118,7 @@ def test_what_was_done_while_waiting_is_not_done_again(tmp_path: Path) -> None:
     directory.update_status(state="running")
     assert launch.resume(tmp_path / "run", SilentReporter()).message == "done already"
     directory.update_status(state="running")
-    settle_free(tmp_path / "run")
+    confirm_done_if_free(tmp_path / "run")
     assert directory.current_state() == "done"
     assert (tmp_path / "run" / "results.json").stat().st_mtime_ns == before
 

@@ -88,13 +88,13 @@ def claim(path: Path, stop: StopFlag) -> RunDirectory | None:
                 return None
             time.sleep(_SECONDS_BETWEEN_LOOKS)
         directory.begin_session()
-        if settle(directory):
+        if confirm_done(directory):
             directory.release()
             return None
     return directory
 
 
-def settle(directory: RunDirectory) -> bool:
+def confirm_done(directory: RunDirectory) -> bool:
     """Whether the run is done. One that was killed between its results and its status gets the status. Call it locked."""
     results = directory.results()
     if results is None or results.get("status") != DONE:
@@ -105,13 +105,13 @@ def settle(directory: RunDirectory) -> bool:
     return True
 
 
-def settle_free(path: Path) -> None:
-    """`settle` for a run whose results stand, if nobody works there."""
+def confirm_done_if_free(path: Path) -> None:
+    """`confirm_done` for a run whose results stand, if nobody works there."""
     directory = RunDirectory.open(path)
     if directory.status().get("state") != DONE and directory.lock.acquire():
         try:
             directory.begin_session()
-            settle(directory)
+            confirm_done(directory)
         finally:
             directory.release()
 
