@@ -117,7 +117,7 @@ def test_an_interrupt_saves_every_run_and_a_second_one_kills_them(tmp_path: Path
 
     again = start()
     processes.wait_for(at_work)
-    (server,) = disturbed.children(again.pid)
+    (server,) = disturbed.servers(again.pid)
     runs = disturbed.children(server)
     try:
         for run_ in runs:

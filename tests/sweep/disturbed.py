@@ -74,15 +74,20 @@ def disturb(
 
 def _kill(target: str, sweep: int, chance: random.Random) -> bool:
     """Kills one process of that kind, if there is any. A sweep is killed when it has runs, or it would never get anywhere."""
-    servers = [pid for pid in children(sweep) if b"paperbench.sweep.launchers.server" in command_line(pid)]
-    runs = [pid for server in servers for pid in children(server)]
-    found = {"run": runs, "server": servers if runs else [], "sweep": [sweep] if runs else []}[target]
+    found_servers = servers(sweep)
+    runs = [pid for server in found_servers for pid in children(server)]
+    found = {"run": runs, "server": found_servers if runs else [], "sweep": [sweep] if runs else []}[target]
     if not found:
         return False
     with suppress(ProcessLookupError):
         os.kill(chance.choice(found), signal.SIGKILL)
         return True
     return False
+
+
+def servers(sweep: int) -> list[int]:
+    """Return the process ids of the fork servers of a process that carries out a sweep."""
+    return [pid for pid in children(sweep) if b"paperbench.sweep.launchers.server" in command_line(pid)]
 
 
 def children(parent: int) -> list[int]:

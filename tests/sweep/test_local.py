@@ -5,11 +5,10 @@ from __future__ import annotations
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +20,6 @@ from paperbench.engine.rundir import RunDirectory
 from paperbench.errors import EnvironmentError_
 from paperbench.sweep.launchers.base import Context, Ending, Job
 from paperbench.sweep.launchers.local import LocalHandle, LocalLauncher, LocalSettings
-from paperbench.sweep.launchers.server import Server
 from tests.sweep import disturbed, reckless, toys
 
 linux = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="processes are found in /proc")
@@ -36,11 +34,11 @@ def _known_everywhere(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None
         yield
 
 
-def made(folder: Path, start: Any = "auto", **changes: Any) -> LocalLauncher:
-    context = Context(
-        name="test", directory=folder, jobs=2, threads=1, modules=("tests.sweep.reckless", "no.such.module")
-    )
-    return LocalLauncher(LocalSettings(start=start, **changes), context)
+def made(
+    folder: Path, start: Any = "auto", modules: Sequence[str] = ("tests.sweep.reckless", "no.such.module")
+) -> LocalLauncher:
+    context = Context(name="test", directory=folder, jobs=2, threads=1, modules=tuple(modules))
+    return LocalLauncher(LocalSettings(start=start), context)
 
 
 @pytest.fixture(scope="module")
@@ -144,21 +142,24 @@ def test_gpus_are_handed_out_to_those_that_have_none(
         ending(launcher, handle)
 
 
-def test_where_there_is_no_room_for_one_more_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def no_room() -> int:
+def test_where_there_is_no_room_for_one_more_process(tmp_path: Path) -> None:
+    launcher = made(tmp_path, modules=("tests.sweep.no_fork",))
+    found = submit(launcher, tmp_path / "run").poll()
+    launcher.close()
+    assert found is not None
+    assert found.lost
+    assert found.reason == (
+        "no process could be started for it (BlockingIOError: [Errno 11] Resource temporarily unavailable)"
+    )
+
+
+def test_where_there_is_no_room_for_one_more_interpreter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_room(*_: object, **__: object) -> None:
         raise BlockingIOError(11, "Resource temporarily unavailable")
 
-    launcher = made(tmp_path)
-    ours, theirs = socket.socketpair()
-    with ours, theirs, monkeypatch.context() as patch:
-        launcher._socket, launcher._server = ours, subprocess.Popen([sys.executable, "-c", ""])
-        handle = submit(launcher, tmp_path / "run")
-        patch.setattr(os, "fork", no_room)
-        server = Server(theirs, fork=True)
-        server._read()
-        found = ending(launcher, handle)
-        server.close()
-        launcher.close()
+    monkeypatch.setattr(subprocess, "Popen", no_room)
+    found = submit(made(tmp_path, "fresh"), tmp_path / "run").poll()
+    assert found is not None
     assert found.lost
     assert found.reason == "no process could be started for it ([Errno 11] Resource temporarily unavailable)"
 
@@ -183,7 +184,7 @@ def test_when_the_server_is_killed_its_runs_save_and_another_takes_over(tmp_path
         handle = submit(launcher, tmp_path / "run", "wait")
         until(launcher, lambda: (tmp_path / "run" / "facts.json").exists())
         server = facts(tmp_path / "run")["parent"]
-        assert b"paperbench.sweep.launchers.server" in disturbed.command_line(server)
+        assert server in disturbed.servers(os.getpid())
         os.kill(server, signal.SIGKILL)
         found = ending(launcher, handle)
         assert (found.lost, found.reason) == (True, "the process that starts the runs was killed")
@@ -212,10 +213,10 @@ def test_the_end_of_the_sweep_asks_its_runs_to_save(tmp_path: Path) -> None:
 def test_a_launcher_that_was_warmed_for_nothing_leaves_nothing(tmp_path: Path) -> None:
     launcher = made(tmp_path / "sweep")
     launcher.close()
-    before = set(disturbed.children(os.getpid()))
+    before = set(disturbed.servers(os.getpid()))
     launcher.warm()
     launcher.warm()
-    (server,) = set(disturbed.children(os.getpid())) - before
+    (server,) = set(disturbed.servers(os.getpid())) - before
     assert not (tmp_path / "sweep").exists()
     launcher.close()
     assert server not in disturbed.children(os.getpid())
@@ -236,7 +237,7 @@ def test_a_fresh_interpreter_for_each_run(tmp_path: Path) -> None:
 def test_a_server_that_cannot_work_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     (tmp_path / "sitecustomize.py").write_text("import os, sys\nsys.stderr.write('no luck today\\n')\nos._exit(5)\n")
-    launcher = made(tmp_path / "sweep", "fresh")
+    launcher = made(tmp_path / "sweep")
 
     submit(launcher, tmp_path / "run")
 

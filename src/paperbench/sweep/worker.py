@@ -1,9 +1,8 @@
-"""One job of a sweep: `python -m paperbench.sweep.worker [--threads N] RUN_DIR…` does or continues the run or runs.
+"""One job of a sweep: `python -m paperbench.sweep.worker [--threads N] RUN_DIR…` starts or continues the run or runs.
 
-Every launcher starts it, as a process or by calling `main`. It reads nothing but the directories' own files, and writes
-nothing but these: what a run says goes to its `log.txt`, how far it is to `.progress.json`. A run that is done already is
-left as it is; one that another process works in is waited for. Several directories are trained side by side
-(`engine.stacked.execute_stacked`).
+Every launcher starts it as a process. It reads and writes nothing but the files of these directories: the output of a run goes
+to its `log.txt`, its progress to `.progress.json`. A run that is done is left as it is; the worker waits for a run that
+another process works on. Several directories are trained stacked (`engine.stacked.execute_stacked`).
 """
 
 from __future__ import annotations
@@ -19,6 +18,7 @@ import traceback
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
+from typing import NoReturn
 
 from paperbench.engine.claims import claim
 from paperbench.engine.launch import proceed
@@ -28,21 +28,28 @@ from paperbench.engine.signals import StopFlag
 from paperbench.errors import EXIT_DONE, EXIT_FAILED, EXIT_STOPPED, PaperbenchError
 from paperbench.sweep.progress import ProgressFile
 
+OOM_SCORE = 500
+"""Added to a run's badness: when memory runs out, the kernel is to end a run and not the sweep."""
 _PR_SET_PDEATHSIG = 1
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 
 
 def main(arguments: Sequence[str], *, watch_parent: bool = True) -> int:
-    """Does the job and returns its exit code; a failure is recorded in the directory it belongs to, and never raised.
+    """Do the job and return its exit code; a failure is recorded in the directory it belongs to, and never raised.
 
     `watch_parent`: the death of the process that started this one asks for a stop, like SIGTERM.
     """
+    options = _parser().parse_args(arguments)
+    with StopFlag(watch_parent=watch_parent) as stop:
+        return _work(options.directories, options.threads, stop)
+
+
+def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="paperbench.sweep.worker")
     parser.add_argument("--threads", type=int, default=0, help="CPU threads of the job; 0 leaves torch's choice")
+    parser.add_argument("--parent", type=int, default=0, help="process whose death asks for a stop; 0: the parent")
     parser.add_argument("directories", nargs="+", type=Path, metavar="RUN_DIR")
-    given = parser.parse_args(arguments)
-    with StopFlag(watch_parent=watch_parent) as stop:
-        return _work(given.directories, given.threads, stop)
+    return parser
 
 
 def _work(paths: Sequence[Path], threads: int, stop: StopFlag) -> int:
@@ -114,8 +121,29 @@ def _share_cores(threads: int) -> None:
 # --- as a process of its own ------------------------------------------------------------------------------------------
 
 
-def speak_to_log(directory: Path) -> None:
-    """From here on stdout and stderr, a crash of the interpreter included, go to the log of the run in `directory`."""
+def run_process(arguments: Sequence[str], *, parent: int) -> NoReturn:
+    """Do the job in this process, which was started for it by the process `parent`, and end it with the exit code."""
+    _terminate_with(parent)
+    with suppress(OSError):
+        Path("/proc/self/oom_score_adj").write_text(str(OOM_SCORE), encoding="ascii")
+    _redirect_output(Path(arguments[-1]))
+    code = main(arguments)
+    with suppress(OSError, ValueError):
+        sys.stdout.flush()
+        sys.stderr.flush()
+    os._exit(code)  # everything is written and closed, and tearing the interpreter down takes time
+
+
+def _terminate_with(parent: int) -> None:
+    """Have Linux send SIGTERM to this process when `parent` dies; end it if that has happened already."""
+    if sys.platform.startswith("linux"):
+        ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
+    if os.getppid() != parent:
+        os._exit(EXIT_STOPPED)
+
+
+def _redirect_output(directory: Path) -> None:
+    """Send stdout and stderr, a crash of the interpreter included, to the log of the run in `directory`."""
     with suppress(OSError):
         log = os.open(directory / "log.txt", os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
         os.dup2(log, 1)
@@ -124,23 +152,5 @@ def speak_to_log(directory: Path) -> None:
         faulthandler.enable()
 
 
-def end_with_parent(parent: int) -> None:
-    """Asks Linux for SIGTERM when the process `parent`, which started this one, dies; ends this one if it has already."""
-    if sys.platform.startswith("linux"):
-        ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
-    if os.getppid() != parent:
-        os._exit(EXIT_STOPPED)
-
-
-def leave(code: int) -> None:
-    """Ends the process at once: everything is written and closed, and tearing the interpreter down takes time."""
-    with suppress(OSError, ValueError):
-        sys.stdout.flush()
-        sys.stderr.flush()
-    os._exit(code)
-
-
 if __name__ == "__main__":
-    end_with_parent(os.getppid())
-    speak_to_log(Path(sys.argv[-1]))
-    leave(main(sys.argv[1:]))
+    run_process(sys.argv[1:], parent=_parser().parse_args().parent or os.getppid())

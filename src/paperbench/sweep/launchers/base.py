@@ -8,7 +8,9 @@ launcher's own library.
 from __future__ import annotations
 
 import importlib
-from collections.abc import Mapping, Sequence
+import signal
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Protocol, runtime_checkable
@@ -57,6 +59,28 @@ class Ending:
     """In words, for the summary: `killed by SIGKILL`, `the node was lost`."""
     lost: bool = False
     """The machinery's doing and not the run's: preemption, a dead node, a restarted server. The run is submitted again."""
+
+
+def ending_of(code: int, where: str = "") -> Ending:
+    """Return the ending that an exit code, or minus the signal that killed a process, says; `where` names the node or job."""
+    place = f" {where}" if where else ""
+    if code >= 0:
+        return Ending(exit_code=code, signal=None, reason=f"exit code {code}{place}" if code and place else "")
+    try:
+        name = signal.Signals(-code).name
+    except ValueError:
+        name = f"signal {-code}"
+    return Ending(exit_code=None, signal=-code, reason=f"killed by {name}{place}")
+
+
+@contextmanager
+def interrupts_blocked() -> Iterator[None]:
+    """Block SIGINT in processes that are started meanwhile: the terminal sends it to all, and the sweep alone answers it."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 class Handle(Protocol):

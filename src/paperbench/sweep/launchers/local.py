@@ -1,27 +1,32 @@
-"""Launcher `local`: one process a run on this machine, started by a server process that has torch imported already."""
+"""Launcher `local`: one process a run on this machine, forked from a process that has imported torch, or started anew."""
 
 from __future__ import annotations
 
-import json
 import os
-import select
 import signal
-import socket
 import subprocess
 import sys
-import tempfile
+import time
 from collections import Counter
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import IO, Any, Literal
+from multiprocessing import connection
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
 
 from paperbench.config.schema import NonNegativeInt, Schema
 from paperbench.errors import EnvironmentError_
-from paperbench.sweep.launchers.base import Context, Ending, Job
+from paperbench.sweep import worker
+from paperbench.sweep.launchers.base import Context, Ending, Job, ending_of
 
-_MOST_DEATHS = 3
-"""Of the server in a row, none of which started a run: then it is not being killed, it does not work."""
-_SECONDS_TO_CLOSE = 5.0
+if TYPE_CHECKING:
+    from paperbench.sweep.launchers.server import ForkedProcess, ForkServer
+
+_MOST_SERVER_EXITS = 3
+"""In a row, none of which started a run: then the server is not being killed, it does not work."""
+_SECONDS_BETWEEN_LOOKS = 0.02
+"""At processes that nothing tells the end of."""
 
 
 @dataclass(kw_only=True)
@@ -36,183 +41,148 @@ class LocalSettings(Schema):
 
 
 class LocalHandle:
-    """One process, known by the number of its job; its process id is the server's to tell."""
+    """One process. `process` is None for a job that could not be started, which has ended as `ending` says."""
 
-    def __init__(self, launcher: LocalLauncher, number: int, gpu: int | None) -> None:
+    def __init__(
+        self,
+        launcher: LocalLauncher,
+        process: ForkedProcess | subprocess.Popen[bytes] | None,
+        *,
+        gpu: int | None,
+        ending: Ending | None = None,
+    ) -> None:
         self._launcher = launcher
-        self.number = number
+        self._server = launcher.server
+        self.process = process
         self.gpu = gpu
-        self.pid: int | None = None
-        self.ending: Ending | None = None
+        self.ending = ending
+
+    @property
+    def pid(self) -> int | None:
+        return self.process.pid if self.process is not None else None
 
     def poll(self) -> Ending | None:
+        if self.ending is None and self.process is not None:
+            try:
+                code = self.process.poll()
+            except EOFError:
+                reason = "the process that starts the runs was killed"
+                self.ending = Ending(exit_code=None, signal=None, reason=reason, lost=True)
+                self._launcher.on_server_exit(self._server)
+            else:
+                self.ending = ending_of(code) if code is not None else None
         return self.ending
 
     def stop(self) -> None:
-        if self.ending is None:
-            self._launcher.send({"signal": self.number, "number": int(signal.SIGTERM)})
+        if self.poll() is None and self.pid is not None:
+            with suppress(OSError):
+                os.kill(self.pid, signal.SIGTERM)
 
     def kill(self) -> None:
-        """The process and, since it leads a session, what it started in it."""
-        if self.ending is None and self.pid is not None:
+        """End the process and, since it leads a session, what it started in it."""
+        if self.ending is not None or self.pid is None:
+            return
+        try:
+            os.killpg(self.pid, signal.SIGKILL)
+        except ProcessLookupError:  # it has ended, or does not lead its session yet
             with suppress(OSError):
-                os.killpg(self.pid, signal.SIGKILL)
+                os.kill(self.pid, signal.SIGKILL)
 
 
 class LocalLauncher:
-    """See `base.Launcher`. A server that is killed is replaced: its runs have saved and stopped, and are given out anew."""
+    """See `base.Launcher`. A server that is killed is replaced: its runs have saved and stopped, and are submitted again."""
 
     Settings = LocalSettings
     DEFAULT_JOBS = 1
 
     def __init__(self, settings: LocalSettings, context: Context) -> None:
-        fork = settings.start == "fork" or (settings.start == "auto" and sys.platform.startswith("linux"))
-        self._mode = "fork" if fork else "fresh"
+        self._fork = settings.start == "fork" or (settings.start == "auto" and sys.platform.startswith("linux"))
         self._gpus = settings.gpus
         self._modules = context.modules
         self._threads = context.threads
-        self._handles: dict[int, LocalHandle] = {}
-        self._count = 0
-        self._deaths = 0
-        self._server: subprocess.Popen[bytes] | None = None
-        self._socket: socket.socket | None = None
-        self._said: IO[bytes] | None = None
-        self._unread = b""
+        self._handles: list[LocalHandle] = []
+        self.server: ForkServer | None = None
+        self._server_exits = 0
 
     def warm(self) -> None:
-        """Starts the server, which imports what the runs need."""
-        if self._server is None:
-            self._start()
+        """Start the server, which imports what the runs need."""
+        if not self._fork or self.server is not None:
+            return
+        from paperbench.sweep.launchers.server import ForkServer
+
+        server = ForkServer(self._modules, threads=self._threads)
+        try:
+            server.ensure_running()
+        except OSError as error:
+            raise EnvironmentError_(f"no process could be started: {error}; launcher.start=fresh may do") from error
+        self.server = server
 
     def submit(self, job: Job) -> LocalHandle:
+        self._handles = [handle for handle in self._handles if handle.poll() is None]
         self.warm()
-        self._count += 1
-        handle = LocalHandle(self, self._count, self._free_gpu())
-        self._handles[handle.number] = handle
-        environment = {} if handle.gpu is None else {"CUDA_VISIBLE_DEVICES": str(handle.gpu)}
-        self.send({"start": handle.number, "arguments": job.arguments(), "environment": environment})
+        taken = Counter(handle.gpu for handle in self._handles)
+        gpu = min(self._gpus, key=lambda number: taken[number], default=None)
+        environment = {} if gpu is None else {"CUDA_VISIBLE_DEVICES": str(gpu)}
+        try:
+            handle = LocalHandle(self, self._start(job, environment), gpu=gpu)
+        except (OSError, EOFError) as error:
+            message = self.on_server_exit(self.server) or error
+            reason = f"no process could be started for it ({message})"
+            return LocalHandle(
+                self, None, gpu=None, ending=Ending(exit_code=None, signal=None, reason=reason, lost=True)
+            )
+        self._handles.append(handle)
         return handle
 
-    def _free_gpu(self) -> int | None:
-        taken = Counter(handle.gpu for handle in self._handles.values())
-        return min(self._gpus, key=lambda gpu: taken[gpu], default=None)
+    def _start(self, job: Job, environment: Mapping[str, str]) -> ForkedProcess | subprocess.Popen[bytes]:
+        if self.server is None:
+            return _start_interpreter(job, environment, threads=self._threads)
+        process = self.server.start(job.arguments(), environment)
+        self._server_exits = 0
+        return process
 
     def wait(self, seconds: float) -> None:
-        if self._socket is None:
-            select.select([], [], [], seconds)
+        processes = [handle.process for handle in self._handles if handle.ending is None]
+        pipes = [status for process in processes if (status := getattr(process, "status", None)) is not None]
+        if pipes:
+            connection.wait(pipes, seconds)
             return
-        ready, _, _ = select.select([self._socket], [], [], seconds)
-        if ready:
-            self._receive()
+        deadline = time.monotonic() + seconds
+        while time.monotonic() < deadline and not any(process and process.poll() is not None for process in processes):
+            time.sleep(_SECONDS_BETWEEN_LOOKS)
 
     def close(self) -> None:
-        """The server ends when it is hung up on; runs that are still at work are asked to save by its end."""
-        if self._server is None:
-            return
-        server, said = self._server, self._said
-        self._forget()
-        if self._count == 0:
-            server.kill()  # in the middle of an import, of which nobody has any use
-        try:
-            server.wait(_SECONDS_TO_CLOSE)
-        except subprocess.TimeoutExpired:
-            server.kill()
-            server.wait()
-        if said is not None:
-            said.close()
+        """End the server. Runs that are still at work are asked to save."""
+        if self.server is not None:
+            self.server.close()
+            self.server = None
+        else:
+            for handle in self._handles:
+                handle.stop()
 
-    def send(self, order: dict[str, Any]) -> None:
-        """An order to the server. If it is gone, `wait` finds out."""
-        if self._socket is not None:
-            with suppress(OSError):
-                self._socket.sendall((json.dumps(order) + "\n").encode())
+    def on_server_exit(self, server: ForkServer | None) -> str:
+        """Let go of a server that has died, which has asked its runs to save, and return the last line that it printed.
 
-    def _start(self) -> None:
-        ours, theirs = socket.socketpair()
-        self._said = tempfile.TemporaryFile()  # noqa: SIM115 - lives as long as the server
-        threads = str(self._threads)
-        environment = {
-            **os.environ,
-            # Of libraries that make their pools when they are loaded; torch's number is set in each run.
-            "OMP_NUM_THREADS": threads,
-            "MKL_NUM_THREADS": threads,
-            "OPENBLAS_NUM_THREADS": threads,
-            # Asking the driver whether there is a GPU must not start it: a fork could not use it any more.
-            "PYTORCH_NVML_BASED_CUDA_CHECK": "1",
-        }
-        with theirs:
-            command = [sys.executable, "-m", "paperbench.sweep.launchers.server", str(theirs.fileno()), self._mode]
-            try:
-                self._server = subprocess.Popen(
-                    [*command, *self._modules],
-                    env=environment,
-                    pass_fds=(theirs.fileno(),),
-                    stdin=subprocess.DEVNULL,
-                    stdout=self._said,
-                    stderr=self._said,
-                    start_new_session=True,  # Ctrl-C at the terminal reaches the sweep alone
-                )
-            except OSError as error:
-                ours.close()
-                raise EnvironmentError_(f"no process could be started: {error}") from error
-        self._socket = ours
-
-    def _receive(self) -> None:
-        assert self._socket is not None
-        try:
-            received = self._socket.recv(1 << 16)
-        except OSError:
-            received = b""
-        *lines, self._unread = (self._unread + received).split(b"\n")
-        for line in lines:
-            self._hear(json.loads(line))
-        if not received:
-            self._bury_server()
-
-    def _hear(self, answer: dict[str, Any]) -> None:
-        if "started" in answer:
-            self._deaths = 0
-            self._handles[answer["started"]].pid = answer["pid"]
-            return
-        if "refused" in answer:
-            reason = f"no process could be started for it ({answer['reason']})"
-            handle = self._handles.pop(answer["refused"])
-            handle.ending = Ending(exit_code=None, signal=None, reason=reason, lost=True)
-            return
-        number = answer["signal"]
-        reason = f"killed by {signal.Signals(number).name}" if number else ""
-        handle = self._handles.pop(answer["ended"])
-        handle.ending = Ending(exit_code=answer["exit_code"], signal=number, reason=reason)
-
-    def _bury_server(self) -> None:
-        """Every job that it had is lost: its end has asked the runs to save and stop."""
-        assert self._server is not None
-        server, said = self._server, self._said
-        self._forget()
-        code = server.wait()
-        words = _last_words(said)
-        self._deaths += 1
-        for handle in self._handles.values():
-            handle.ending = Ending(
-                exit_code=None, signal=None, reason="the process that starts the runs was killed", lost=True
-            )
-        self._handles.clear()
-        if self._deaths > _MOST_DEATHS:
+        Raises `EnvironmentError_` if that happens again and again.
+        """
+        if server is None or server is not self.server:
+            return ""
+        code, message = server.close(kill=False)
+        self.server = None
+        self._server_exits += 1
+        if self._server_exits > _MOST_SERVER_EXITS:
             raise EnvironmentError_(
-                f"the process that starts the runs ends by itself (exit code {code}): {words}; "
+                f"the process that starts the runs ends by itself (exit code {code}): {message}; "
                 "launcher.start=fresh does without it"
             )
-
-    def _forget(self) -> None:
-        if self._socket is not None:
-            self._socket.close()
-        self._server, self._socket, self._unread = None, None, b""
+        return message
 
 
-def _last_words(said: IO[bytes] | None) -> str:
-    if said is None:
-        return "without a word"
-    with said:
-        said.seek(0)
-        lines = said.read().decode("utf-8", errors="replace").strip().splitlines()
-    return lines[-1] if lines else "without a word"
+def _start_interpreter(job: Job, environment: Mapping[str, str], *, threads: int) -> subprocess.Popen[bytes]:
+    """Start a new interpreter for the job. Raises `OSError` where there is no room for one more process."""
+    variables = {**os.environ, **dict.fromkeys(worker.THREAD_VARIABLES, str(threads)), **environment}
+    command = [sys.executable, "-m", worker.__name__, "--parent", str(os.getpid()), *job.arguments()]
+    with Path(job.directories[-1], "log.txt").open("ab") as log:  # what Python says before the worker has begun
+        return subprocess.Popen(
+            command, env=variables, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
+        )

@@ -23,10 +23,9 @@ from pydantic import Field
 
 from paperbench.config.schema import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, Schema
 from paperbench.errors import EXIT_STOPPED, EnvironmentError_
-from paperbench.sweep.launchers.base import EVERYTHING, Context, Ending, Job
-from paperbench.sweep.launchers.child import ending
+from paperbench.sweep.launchers.base import EVERYTHING, Context, Ending, Job, ending_of
+from paperbench.sweep.launchers.cluster import arguments_of, library, needs_of
 from paperbench.sweep.launchers.ray_task import work
-from paperbench.sweep.launchers.resources import arguments_of, library, needs_of
 
 _START_ONE = (
     "start one with `ray start --head` on this machine and `ray start --address=THIS_MACHINE:6379` on the others, or name it "
@@ -152,7 +151,7 @@ class RayHandle:
     def _read(self) -> Ending:
         errors = self._ray.exceptions
         try:
-            return ending(self._ray.get(self.reference))
+            return ending_of(self._ray.get(self.reference))
         except errors.TaskCancelledError:
             return Ending(exit_code=EXIT_STOPPED, signal=None, reason="withdrawn")
         except errors.RayError as error:

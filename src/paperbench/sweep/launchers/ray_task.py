@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from paperbench.sweep.launchers.child import Child
+from paperbench.sweep.launchers.cluster import Child
 
 
 def work(arguments: Sequence[str], folder: str, environment: Mapping[str, str]) -> int:

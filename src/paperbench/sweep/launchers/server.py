@@ -1,176 +1,214 @@
-"""The process that starts the runs of a local sweep: `python -m paperbench.sweep.launchers.server DESCRIPTOR MODE MODULE…`.
+"""The process that forks the runs of a local sweep: the standard library's fork server, with torch imported beforehand.
 
-Importing torch takes seconds, a fork of a process that has imported it milliseconds. This process imports what every run
-needs, once, and then waits for orders on the socket DESCRIPTOR, computing nothing itself: it has one thread, no thread pool
-and no CUDA context that a child could inherit broken. Each run is a process of its own, in a session of its own, with its
-output in its own log. MODE `fresh` imports nothing and starts a new interpreter for each run instead.
-
-Orders, JSON lines: `{"start": ID, "arguments": […], "environment": {…}}`, `{"signal": ID, "number": N}`. Answers:
-`{"started": ID, "pid": P}`, `{"refused": ID, "reason": TEXT}`, `{"ended": ID, "exit_code": C | null, "signal": N | null}`. The
-end of the socket ends this process, and its end asks the runs to save and stop.
+Importing torch takes seconds, a fork of a process that has imported it milliseconds. The server imports this module first
+(`set_forkserver_preload`), which imports what every run needs. It computes nothing itself: it has one thread, no thread pool
+and no CUDA context that a child could inherit broken. Each run is a process in a session of its own, with its output in its
+own log. When the sweep ends or is killed the server ends, and its end asks the runs to save and stop.
 """
 
 from __future__ import annotations
 
 import gc
 import importlib
-import json
 import os
+import pickle
 import select
 import signal
-import socket
 import sys
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
+import tempfile
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from multiprocessing import forkserver, resource_tracker
 from pathlib import Path
-from typing import Any, NoReturn
 
 from paperbench.sweep import worker
+from paperbench.sweep.launchers.base import interrupts_blocked
 
-NEEDED = ("torch", "paperbench.engine.session", "paperbench.engine.stacked")
-"""What every run imports."""
-USED_BY = {
+ALWAYS_IMPORTED = ("torch", "paperbench.engine.session", "paperbench.engine.stacked")
+"""Modules that every run imports."""
+IMPORTED_LATE = {
     "paperbench.engine.optim": ("torch._dynamo",),  # comes with the first optimizer, and takes longer than torch itself
     "paperbench.engine.figures": ("matplotlib.figure", "matplotlib.backends.backend_agg"),
 }
-"""What a task that has imported the one will import, when it runs, of the others."""
-OOM_SCORE = 500
-"""Added to a run's badness: when memory runs out, the kernel is to end a run and not the sweep."""
+"""Modules that a task which has imported the key imports while it runs."""
+
+_VARIABLE = "PAPERBENCH_FORKSERVER_IMPORTS"
+"""Environment variable that tells the server's process from all others that import this module: names, a space between."""
+_SECONDS_TO_EXIT = 1.0
+_cuda_started = False
+"""Set in the server where an import has started CUDA, which no fork would survive."""
 
 
-class Server:
-    """Starts, signals and buries; `serve` returns when the sweep has hung up."""
+# --- in the sweep -----------------------------------------------------------------------------------------------------
 
-    def __init__(self, orders: socket.socket, *, fork: bool) -> None:
-        self._orders = orders
-        self._fork = fork
-        self._parent = os.getppid()
-        self._pids: dict[int, int] = {}
-        """Number of a job by its process."""
-        self._unread = b""
-        self._wake, self._woken = socket.socketpair()
 
-    def serve(self) -> None:
-        """Until the other end is closed or its process is gone."""
-        self._wake.setblocking(False)
-        self._woken.setblocking(False)
-        signal.set_wakeup_fd(self._wake.fileno())
-        signal.signal(signal.SIGCHLD, lambda number, frame: None)
-        while True:
-            ready, _, _ = select.select([self._orders, self._woken], [], [], 60)
-            if self._woken in ready:
-                with suppress(BlockingIOError):
-                    self._woken.recv(4096)
-            self._bury()
-            if self._orders in ready and not self._read():
-                return
+class ForkServer(forkserver.ForkServer):
+    """A fork server of one sweep.
 
-    def close(self) -> None:
-        """Hangs up."""
-        for held in (self._orders, self._wake, self._woken):
-            held.close()
+    `multiprocessing` has one for the whole program, which cannot be stopped, and imports what was asked of it before its start.
+    """
 
-    def _read(self) -> bool:
-        received = self._orders.recv(1 << 16)
-        *lines, self._unread = (self._unread + received).split(b"\n")
-        for line in lines:
-            if os.getppid() != self._parent:
-                return False  # nobody waits for what would be started now
-            self._obey(json.loads(line))
-        return bool(received)
+    def __init__(self, modules: Sequence[str], *, threads: int) -> None:
+        """`modules` are those of the tasks; `threads` is for libraries that make their thread pool when they are loaded."""
+        super().__init__()
+        self.set_forkserver_preload([__name__])
+        self._output = tempfile.TemporaryFile()  # noqa: SIM115 - lives as long as the server
+        self._environment = {
+            _VARIABLE: " ".join((*ALWAYS_IMPORTED, *modules)),
+            **dict.fromkeys(worker.THREAD_VARIABLES, str(threads)),
+            # Asking the driver whether there is a GPU must not start it: a fork could not use it any more.
+            "PYTORCH_NVML_BASED_CUDA_CHECK": "1",
+        }
 
-    def _obey(self, order: dict[str, Any]) -> None:
-        if "start" in order:
-            try:
-                pid = self._start(order["arguments"], order["environment"])
-            except OSError as error:  # no memory, or too many processes, for one more
-                self._answer(refused=order["start"], reason=str(error))
-                return
-            self._pids[pid] = order["start"]
-            self._answer(started=order["start"], pid=pid)
+    def ensure_running(self) -> None:
+        """Start the server; one that has died stays dead, and is noticed when a start fails. Raises `OSError`."""
+        if self._forkserver_pid is not None:
             return
-        for pid, number in self._pids.items():
-            if number == order["signal"]:
-                with suppress(ProcessLookupError):
-                    os.kill(pid, order["number"])
+        resource_tracker.ensure_running()  # first, since it would unblock SIGINT
+        with _environment(self._environment), _output_redirected(self._output.fileno()), interrupts_blocked():
+            super().ensure_running()
 
-    def _start(self, arguments: Sequence[str], environment: Mapping[str, str]) -> int:
-        """Raises `OSError` where there is no room for one more process."""
-        server = os.getpid()
-        pid = os.fork()
-        if pid:
-            return pid
+    def start(self, arguments: Sequence[str], environment: Mapping[str, str]) -> ForkedProcess:
+        """Start `paperbench.sweep.worker ARGUMENTS…` with further environment variables.
+
+        Waits until the server has imported everything. Raises `OSError` or `EOFError` if the server is dead or could not fork.
+        """
+        status, pipe = self.connect_to_new_process([])
         try:
-            os.environ.update(environment)
-            self._become_run(arguments, server)
-        except BaseException as error:
-            with suppress(Exception):
-                sys.stderr.write(f"{type(error).__name__}: {error}\n")
-        finally:
-            worker.leave(1)
-        raise AssertionError("unreachable")
+            with os.fdopen(pipe, "wb") as file:
+                pickle.dump({"dir": str(Path.cwd()), "sys_path": sys.path}, file)
+                pickle.dump(_Run(tuple(arguments), dict(environment)), file)
+            return ForkedProcess(forkserver.read_signed(status), status)
+        except BaseException:
+            os.close(status)
+            raise
 
-    def _become_run(self, arguments: Sequence[str], server: int) -> NoReturn:
-        """In the child: everything of the server's is let go of, then it is a worker like any other."""
-        signal.set_wakeup_fd(-1)
-        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-        signal.signal(signal.SIGINT, signal.SIG_DFL)
-        self.close()
-        os.setsid()
-        worker.end_with_parent(server)
-        worker.speak_to_log(Path(arguments[-1]))
-        with suppress(OSError):
-            Path("/proc/self/oom_score_adj").write_text(str(OOM_SCORE), encoding="ascii")
-        if not self._fork:
-            os.execv(sys.executable, [sys.executable, "-m", "paperbench.sweep.worker", *arguments])
-        worker.leave(worker.main(arguments))
-        raise AssertionError("unreachable")
+    def close(self, *, kill: bool = True) -> tuple[int, str]:
+        """End the server, after a moment if not `kill`; return its exit code and the last line that it printed."""
+        assert self._forkserver_pid is not None
+        code = None if kill else _exit_code(self._forkserver_pid)
+        if code is None:
+            os.kill(self._forkserver_pid, signal.SIGKILL)
+            code = os.waitstatus_to_exitcode(os.waitpid(self._forkserver_pid, 0)[1])
+        os.close(self._forkserver_alive_fd)
+        with suppress(OSError, ValueError):
+            Path(self._forkserver_address).unlink()
+        self._forkserver_pid = None
+        with self._output:
+            self._output.seek(0)
+            lines = self._output.read().decode("utf-8", errors="replace").strip().splitlines()
+        return code, lines[-1] if lines else "no message"
 
-    def _bury(self) -> None:
-        while True:
+
+class ForkedProcess:
+    """A child of the server, known by its process id and the pipe through which the server reports its end."""
+
+    def __init__(self, pid: int, status: int) -> None:
+        self.pid = pid
+        self.status: int | None = status
+        self.returncode: int | None = None
+
+    def poll(self) -> int | None:
+        """Return the exit code, or minus the signal that killed it, or None. Raises `EOFError` if the server is dead."""
+        if self.status is not None and select.select([self.status], [], [], 0)[0]:
             try:
-                pid, status = os.waitpid(-1, os.WNOHANG)
-            except ChildProcessError:
-                return
-            if pid == 0:
-                return
-            number = self._pids.pop(pid, None)
-            if number is not None:
-                code = os.waitstatus_to_exitcode(status)
-                self._answer(ended=number, exit_code=code if code >= 0 else None, signal=-code if code < 0 else None)
-
-    def _answer(self, **answer: Any) -> None:
-        with suppress(OSError):  # a sweep that is gone is noticed at the next read
-            self._orders.sendall((json.dumps(answer) + "\n").encode())
+                self.returncode = forkserver.read_signed(self.status)
+            finally:
+                os.close(self.status)
+                self.status = None
+        return self.returncode
 
 
-def main(arguments: Sequence[str]) -> None:
-    """Imports, then serves."""
-    descriptor, mode, *modules = arguments
+def _exit_code(pid: int) -> int | None:
+    """Wait a moment for a process that is about to end."""
+    deadline = time.monotonic() + _SECONDS_TO_EXIT
+    while time.monotonic() < deadline:
+        ended, status = os.waitpid(pid, os.WNOHANG)
+        if ended:
+            return os.waitstatus_to_exitcode(status)
+        time.sleep(0.01)
+    return None
+
+
+@contextmanager
+def _environment(variables: Mapping[str, str]) -> Iterator[None]:
+    """Set environment variables, for processes that are started meanwhile."""
+    before = {name: os.environ.get(name) for name in variables}
+    os.environ.update(variables)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
+
+
+@contextmanager
+def _output_redirected(descriptor: int) -> Iterator[None]:
+    """Let `descriptor` be stdout and stderr of processes that are started meanwhile."""
+    before = {number: os.dup(number) for number in (1, 2)}
+    try:
+        for number in before:
+            os.dup2(descriptor, number)
+        yield
+    finally:
+        for number, copy in before.items():
+            os.dup2(copy, number)
+            os.close(copy)
+
+
+# --- in the server and its children -----------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Run:
+    """A job as the child unpickles it, in the place of a `multiprocessing.Process`."""
+
+    arguments: tuple[str, ...]
+    environment: dict[str, str]
+
+    def _bootstrap(self, parent_sentinel: int) -> int:
+        """Called by `multiprocessing.spawn` in the child: let go of all that is the server's, and be a worker like any other."""
+        os.close(parent_sentinel)
+        # The server ends when nobody holds this any more: with the sweep, and not with its last run.
+        os.close(forkserver._forkserver._forkserver_alive_fd)
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+        os.setsid()
+        os.environ.update(self.environment)
+        if _cuda_started:
+            own = ["--parent", str(os.getppid())]
+            os.execv(sys.executable, [sys.executable, "-m", worker.__name__, *own, *self.arguments])
+        worker.run_process(self.arguments, parent=_SERVER_PID)
+
+
+_SERVER_PID = os.getpid()
+"""In a child of the server, which does not import this module anew: that of the server."""
+
+
+def _preload(modules: Sequence[str]) -> None:
+    """Import `modules`. What cannot be imported is the run's to report, in its own log."""
+    global _cuda_started
+    os.setsid()  # Ctrl-C at the terminal reaches the sweep alone
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    if mode == "fork":
-        for module in (*NEEDED, *modules):
-            _import(module)
-        for module in [late for known, later in USED_BY.items() if known in sys.modules for late in later]:
-            _import(module)
-        gc.collect()
-        gc.freeze()  # the collector would otherwise touch, and so copy, every page in every child
-    with socket.socket(fileno=int(descriptor)) as orders:
-        Server(orders, fork=mode == "fork" and not _has_cuda_context()).serve()
-
-
-def _has_cuda_context() -> bool:
-    """Whether something that was imported has started CUDA, which no fork would survive."""
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+    for module in modules:
+        _import(module)
+    for module in [late for key, names in IMPORTED_LATE.items() if key in sys.modules for late in names]:
+        _import(module)
     torch = sys.modules.get("torch")
-    return torch is not None and torch.cuda.is_initialized()
+    _cuda_started = torch is not None and torch.cuda.is_initialized()
+    gc.collect()
+    gc.freeze()  # the collector would otherwise touch, and so copy, every page in every child
 
 
 def _import(module: str) -> None:
-    """What cannot be imported is the run's to report, in its own log."""
     with suppress(Exception):
         importlib.import_module(module)
 
 
-if __name__ == "__main__":
-    main(sys.argv[1:])
-    worker.leave(0)
+if (_names := os.environ.pop(_VARIABLE, None)) is not None:
+    _preload(_names.split())

@@ -22,9 +22,8 @@ from pydantic import Field, ValidationInfo, field_validator
 from paperbench.config.schema import NonNegativeInt, PositiveFloat, PositiveInt, Schema
 from paperbench.engine.files import explained, write_atomic
 from paperbench.errors import EXIT_STOPPED
-from paperbench.sweep.launchers.base import EVERYTHING, Context, Ending, Job
-from paperbench.sweep.launchers.child import ending
-from paperbench.sweep.launchers.resources import Needs, arguments_of, library, needs_of
+from paperbench.sweep.launchers.base import EVERYTHING, Context, Ending, Job, ending_of
+from paperbench.sweep.launchers.cluster import Needs, arguments_of, library, needs_of
 from paperbench.sweep.launchers.slurm_job import KILL, STOP, RunJob
 from paperbench.sweep.launchers.slurm_queue import GONE, LOST, LocalQueue, Queue, SlurmQueue
 
@@ -261,7 +260,7 @@ class SlurmHandle:
             code == EXIT_STOPPED and not self._stopping
         ):  # on the order of an earlier sweep, which this one took back too late
             return Ending(exit_code=code, signal=None, reason=f"{self._what} was told to stop before", lost=True)
-        return ending(code, f"in {self._what}")
+        return ending_of(code, f"in {self._what}")
 
     def _of_state(self, state: str) -> Ending:
         if self._stopping:

@@ -16,7 +16,7 @@ from types import FrameType
 from typing import Any
 
 from paperbench.errors import EXIT_STOPPED
-from paperbench.sweep.launchers.child import Child
+from paperbench.sweep.launchers.cluster import Child
 
 STOP, KILL = "stop", "kill"
 """What a sweep writes into a job's `order`."""

@@ -9,15 +9,15 @@ from __future__ import annotations
 import getpass
 import os
 import shutil
-import signal
 import subprocess
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from paperbench.errors import EnvironmentError_
+from paperbench.sweep.launchers.base import interrupts_blocked
 from paperbench.sweep.launchers.slurm_job import RunJob
 
 _LIVE = frozenset({
@@ -159,7 +159,7 @@ class LocalQueue:
     def submit(self, work: Sequence[RunJob], *, cpus: int, gpus: int) -> list[str]:
         """Starts all of them at once; their ids."""
         self._executor.update_parameters(gpus_per_node=gpus)
-        with _own_interrupts():
+        with interrupts_blocked():
             jobs = self._executor.submit_array(list(work))
         self._jobs.update((job.job_id, job) for job in jobs)
         return [job.job_id for job in jobs]
@@ -206,13 +206,3 @@ def _outcome(job: Any) -> Mapping[str, Any] | str | None:
         return None
     error = job.exception()
     return job.result() if error is None else str(error)
-
-
-@contextmanager
-def _own_interrupts() -> Iterator[None]:
-    """Processes started meanwhile never see Ctrl-C: the terminal sends it to all, and the sweep alone is to answer it."""
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)

@@ -1,7 +1,7 @@
-"""The run of a cluster's job, as a child of the job's own process.
+"""Launchers of clusters: what a job asks for, and its run as a child of the process that the cluster started.
 
-The process that Slurm or Ray started only watches: a run that crashes, or is killed for its memory, takes nothing of the
-cluster's along, and a run can be asked to save without a word between the two.
+That process only watches: a run that crashes, or is killed for its memory, takes nothing of the cluster's along, and a run can
+save when the cluster ends the job.
 """
 
 from __future__ import annotations
@@ -13,13 +13,57 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from types import ModuleType
 from typing import Self
 
-from paperbench.sweep.launchers.base import Ending
+from paperbench.engine.rundir import RunDirectory
+from paperbench.errors import EnvironmentError_
+from paperbench.sweep.launchers.base import Job
 
 _SECONDS_BETWEEN_LOOKS = 0.1
 _SECONDS_TO_SAVE = 60.0
 """What a run is given to save and end when the job is over before the run is."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Needs:
+    """Of one job: `processes` work side by side, each with `threads` on the CPU."""
+
+    processes: int
+    threads: int
+
+    @property
+    def cpus(self) -> int:
+        return self.processes * self.threads
+
+
+def needs_of(job: Job, threads: int) -> Needs:
+    """`nproc` of the job's runs, and their `threads`, or the launcher's own number where they name none.
+
+    The launcher's, not this machine's: a run is to compute the same on every node. Runs that are trained together share one
+    process.
+    """
+    configs = [RunDirectory(directory).config() for directory in job.directories]
+    return Needs(
+        processes=max(int(config.get("nproc", 1)) for config in configs),
+        threads=max(int(config.get("threads", 0)) for config in configs) or threads,
+    )
+
+
+def arguments_of(job: Job, needs: Needs) -> tuple[str, ...]:
+    """What `paperbench.sweep.worker` takes on a machine of which the job gets what it needs."""
+    return tuple(replace(job, threads=needs.cpus).arguments())
+
+
+def library(launcher: str, load: Callable[[], ModuleType]) -> ModuleType:
+    """What `load` imports. Raises `EnvironmentError_` saying what to install if that is not there."""
+    try:
+        return load()
+    except ImportError as error:
+        raise EnvironmentError_(
+            f'--launcher {launcher}: {error}; install it with: pip install "paperbench[{launcher}]"'
+        ) from None
 
 
 class Child:
@@ -82,15 +126,3 @@ class Child:
     def _started(self) -> subprocess.Popen[bytes]:
         assert self._process is not None, "the context is open"
         return self._process
-
-
-def ending(code: int, where: str = "") -> Ending:
-    """What a child's exit code says; `where` names the node or job for people."""
-    place = f" {where}" if where else ""
-    if code >= 0:
-        return Ending(exit_code=code, signal=None, reason=f"exit code {code}{place}" if code else "")
-    try:
-        name = signal.Signals(-code).name
-    except ValueError:
-        name = f"signal {-code}"
-    return Ending(exit_code=None, signal=-code, reason=f"killed by {name}{place}")
