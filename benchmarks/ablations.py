@@ -18,10 +18,11 @@ from typing import Any
 
 from benchmarks.common import machine, write
 from paperbench.config.validate import load_file
-from paperbench.detection import datasets, studies
+from paperbench.detection import datasets
+from paperbench.detection.build import load_detector
 from paperbench.detection.config import DetectTrain
-from paperbench.detection.predict import load_detector
-from paperbench.detection.scoring import Scorer
+from paperbench.detection.evaluation import analysis
+from paperbench.detection.evaluation.inference import Scorer
 from paperbench.engine import device as devices
 from paperbench.engine.checkpoints import CheckpointStore
 from paperbench.engine.metriclog import MetricLog
@@ -71,8 +72,8 @@ def main() -> None:
     config.evaluation.ablations, config.evaluation.timed_images, config.evaluation.bootstrap = True, 0, 0
     with tempfile.TemporaryDirectory() as scratch:
         scorer = scorer_of(config, options.run, Path(scratch))
-        studies.measure(config, scorer)
-        rounds = [(seconds(scorer), seconds(lambda: studies.measure(config, scorer))) for _ in range(options.rounds)]
+        analysis.measure(config, scorer)
+        rounds = [(seconds(scorer), seconds(lambda: analysis.measure(config, scorer))) for _ in range(options.rounds)]
     plain, rows = (median(column) for column in zip(*rounds, strict=True))
     ratio = median(ablation / once for once, ablation in rounds)
     print(f"plain evaluation {plain:.2f} s, twelve rows {rows:.2f} s, ratio {ratio:.2f}")

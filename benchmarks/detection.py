@@ -45,14 +45,14 @@ from paperbench.data.detection import DetectionSet
 from paperbench.detection import datasets
 from paperbench.detection.backbones import BACKBONES, freeze
 from paperbench.detection.batches import BatchMaker, side_multiple
-from paperbench.detection.build import build_faster_rcnn, parameter_groups
 from paperbench.detection.config import DetectTrain
-from paperbench.detection.inference import per_image
+from paperbench.detection.detectors.faster_rcnn import build_faster_rcnn
+from paperbench.detection.evaluation.inference import per_image
 from paperbench.detection.losses import fast_rcnn_loss
 from paperbench.detection.model_config import FasterRCNNModel
-from paperbench.detection.postprocess import detections
+from paperbench.detection.nms import detections
 from paperbench.detection.roi_head import two_layer_head
-from paperbench.detection.task import trainer
+from paperbench.detection.training.joint import parameter_groups, trainer
 from paperbench.engine import device as devices
 from paperbench.engine.checkpoints import CheckpointStore
 from paperbench.engine.metriclog import MetricLog

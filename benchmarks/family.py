@@ -34,16 +34,17 @@ from benchmarks.common import machine, write
 from paperbench.config.compose import compose
 from paperbench.config.validate import dump, load_file
 from paperbench.data.detection import DetectionSet
-from paperbench.detection import build as whole_build
-from paperbench.detection import datasets, timing
+from paperbench.detection import datasets
 from paperbench.detection.batches import BatchMaker
-from paperbench.detection.detector import FasterRCNN
-from paperbench.detection.predict import load_detector
+from paperbench.detection.build import build as build_detector
+from paperbench.detection.build import load_detector
+from paperbench.detection.detectors.fast_rcnn import RegionNet
+from paperbench.detection.detectors.faster_rcnn import FasterRCNN
+from paperbench.detection.detectors.rcnn import RCNN
+from paperbench.detection.detectors.rcnn_build import build, needs_svm
+from paperbench.detection.evaluation import timing
 from paperbench.detection.proposals.selective import selective_search
-from paperbench.detection.regions import timing as region_timing
-from paperbench.detection.regions.build import build, needs_svm
-from paperbench.detection.regions.net import RCNN, RegionNet
-from paperbench.detection.regions.stages import region_batches
+from paperbench.detection.training.multi_stage import region_batches
 from paperbench.engine import device as devices
 from paperbench.engine import launch
 from paperbench.engine.reporter import SilentReporter
@@ -112,7 +113,7 @@ def contestants(folder: Path, dataset: DetectionSet, device: torch.device) -> li
         precision = devices.resolve_precision(config.precision, device)
         store = datasets.store(config.data, dataset, device)
         given = name != "faster-rcnn"
-        builder = partial(build, svm=needs_svm(config)) if given else whole_build.build
+        builder = partial(build, svm=needs_svm(config)) if given else build_detector
         model, _ = load_detector(config, run, device, build=builder)
         if isinstance(model, FasterRCNN):
             make = BatchMaker(
@@ -145,7 +146,7 @@ def _given(
     if crop is not None and isinstance(model, RCNN):
         model.crop = crop
     with devices.autocast(watch.device, precision), torch.inference_mode():
-        region_timing.detect_timed(model, batch, watch)
+        timing.detect_rcnn_timed(model, batch, watch)
     if isinstance(model, RCNN):
         model.crop = before
 

@@ -131,9 +131,9 @@ def test_debug_shows_the_traceback_of_an_unexpected_error(engine: Engine) -> Non
 def test_dry_run_says_what_would_happen_and_writes_nothing(
     engine: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    task = types.ModuleType("paperbench.detection.task")
+    task = types.ModuleType("paperbench.detection.tasks.train")
     task.plan = lambda config: {"data": f"{config.data.train_images} scenes"}  # pyright: ignore[reportAttributeAccessIssue]
-    monkeypatch.setitem(sys.modules, "paperbench.detection.task", task)
+    monkeypatch.setitem(sys.modules, "paperbench.detection.tasks.train", task)
 
     result = call("train", "faster-rcnn", "optim.lr=0.5", "--dry-run")
     assert result.exit_code == 0, result.output

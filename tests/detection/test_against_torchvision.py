@@ -15,7 +15,7 @@ from torchvision.ops import MultiScaleRoIAlign
 
 from paperbench.detection.anchors import AnchorGrid
 from paperbench.detection.batches import Batch
-from paperbench.detection.detector import FasterRCNN
+from paperbench.detection.detectors.faster_rcnn import FasterRCNN
 from paperbench.detection.roi_head import BoxPredictor, two_layer_head
 from paperbench.detection.rpn import RPNHead, RPNLoss
 

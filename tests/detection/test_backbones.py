@@ -7,8 +7,9 @@ import torch
 
 from paperbench.config.compose import compose
 from paperbench.detection.backbones import BACKBONES, freeze, small
-from paperbench.detection.build import build_faster_rcnn, parameter_groups
-from paperbench.detection.task import plan
+from paperbench.detection.detectors.faster_rcnn import build_faster_rcnn
+from paperbench.detection.tasks.train import plan
+from paperbench.detection.training.joint import parameter_groups
 from paperbench.errors import ConfigError, DataError
 
 

@@ -1,8 +1,13 @@
 from __future__ import annotations
 
+import pytest
 import torch
 
-from paperbench.detection.matching import match
+from paperbench.config.compose import compose
+from paperbench.detection.detectors.faster_rcnn import FasterRCNN, build_faster_rcnn
+from paperbench.detection.losses import fast_rcnn_loss, loss_of_each_region
+from paperbench.detection.matching import hardest, match, sample
+from tests.detection.detectors.test_faster_rcnn import batch
 
 OVERLAPS = torch.tensor([[[0.15, 0.45, 0.2, 0.6], [0.3, 0.65, 0.05, 0.1], [0.05, 0.4, 0.25, 0.4]]])
 ALL = torch.ones(1, 3, dtype=torch.bool)
@@ -63,3 +68,116 @@ def test_images_of_a_batch_do_not_meet() -> None:
     both = match(torch.cat([OVERLAPS, 1 - OVERLAPS]), ALL.expand(2, 3), positive=0.7, negative=0.3, best_for_each=True)
     alone = match(1 - OVERLAPS, ALL, positive=0.7, negative=0.3, best_for_each=True)
     assert torch.equal(both.labels[1:], alone.labels)
+
+
+def labels_of(positives: int, negatives: int, ignored: int) -> torch.Tensor:
+    labels = torch.tensor([1] * positives + [0] * negatives + [-1] * ignored)
+    return labels[torch.randperm(len(labels), generator=torch.Generator().manual_seed(0))]
+
+
+def generator(seed: int) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def drawn(labels: torch.Tensor, count: int, fraction: float, seed: int = 0) -> tuple[int, int, int]:
+    found = sample(labels[None], count=count, positive_fraction=fraction, generator=generator(seed))
+    index = found.chosen[found.valid]
+    assert len(index.unique()) == len(index)
+    picked = labels[index]
+    return int((picked == 1).sum()), int((picked == 0).sum()), int((picked == -1).sum())
+
+
+def test_positives_are_bounded_and_negatives_fill_up() -> None:
+    assert drawn(labels_of(300, 2000, 100), 256, 0.5) == (128, 128, 0)
+    assert drawn(labels_of(20, 2000, 100), 256, 0.5) == (20, 236, 0)
+    assert drawn(labels_of(0, 2000, 100), 256, 0.5) == (0, 256, 0)
+
+
+def test_too_few_to_fill_the_minibatch() -> None:
+    assert drawn(labels_of(300, 10, 0), 256, 0.5) == (128, 10, 0)
+    assert drawn(labels_of(3, 4, 50), 256, 0.5) == (3, 4, 0)
+    assert drawn(labels_of(0, 0, 8), 4, 0.5) == (0, 0, 0)
+
+
+def test_images_are_sampled_independently_of_each_other() -> None:
+    labels = torch.stack([labels_of(50, 400, 50), labels_of(2, 498, 0)])
+    found = sample(labels, count=64, positive_fraction=0.25, generator=generator(1))
+    picked = labels.gather(1, found.chosen)
+    assert (picked == 1).sum(1).tolist() == [16, 2]
+    assert found.valid.all()
+
+
+def test_equal_generators_draw_equal_minibatches_and_others_do_not() -> None:
+    labels = labels_of(100, 900, 0)[None]
+    first, again, other = (
+        sample(labels, count=64, positive_fraction=0.5, generator=generator(seed)).chosen for seed in (1, 1, 2)
+    )
+    assert torch.equal(first, again)
+    assert not torch.equal(first, other)
+
+
+def test_every_positive_is_as_likely_as_any_other() -> None:
+    labels = labels_of(8, 100, 0)
+    counts = torch.zeros(len(labels))
+    for seed in range(400):
+        found = sample(labels[None], count=8, positive_fraction=0.5, generator=generator(seed))
+        counts[found.chosen[0]] += 1
+    share = counts[labels == 1] / 400
+    assert share.min() > 0.38
+    assert share.max() < 0.62
+
+
+@pytest.fixture
+def mining() -> FasterRCNN:
+    torch.manual_seed(0)
+    config = compose("faster-rcnn", ["scale=smoke", "model.head.mining=true"]).config
+    return build_faster_rcnn(config.model, classes=["cat", "dog"]).train()
+
+
+def test_the_largest_losses_are_taken_and_twins_count_once() -> None:
+    boxes = torch.tensor([[[0.0, 0, 10, 10], [0, 0, 10, 11], [50, 50, 60, 60], [80, 80, 90, 90], [0, 0, 0, 0]]])
+    losses = torch.tensor([[2.0, 3, 1, 0.5, 9]])
+    valid = torch.tensor([[True, True, True, True, False]])
+    found = hardest(boxes, losses, valid, count=2, nms_iou=0.7)
+    assert found.chosen.tolist() == [[1, 2]]  # 0 is the twin of 1, which costs more; the last is not there
+    assert found.valid.all()
+    everything = hardest(boxes, losses, valid, count=5, nms_iou=1.0)
+    assert everything.chosen[everything.valid].tolist() == [1, 0, 2, 3]
+
+
+def test_losses_of_single_regions_add_up_to_the_loss_of_the_minibatch() -> None:
+    generator = torch.Generator().manual_seed(0)
+    logits, deltas, targets = (torch.randn(shape, generator=generator) for shape in ((6, 3), (6, 3, 4), (6, 4)))
+    labels, valid = torch.tensor([0, 1, 2, 0, 1, 2]), torch.tensor([True, True, True, True, True, False])
+    nll, distance = loss_of_each_region(logits, deltas, targets, labels, valid, sigma=1.0)
+    classification, box = fast_rcnn_loss(logits, deltas, targets, labels, valid, sigma=1.0)
+    assert nll[5] == distance[5] == 0
+    assert distance[0] == distance[3] == 0  # background has no box
+    torch.testing.assert_close(nll.sum() / 5, classification)
+    torch.testing.assert_close(distance.sum() / 5, box)
+
+
+def test_the_regions_that_are_trained_on_cost_more_than_random_ones(mining: FasterRCNN) -> None:
+    images = batch()
+    hard = mining(images, torch.Generator().manual_seed(0))
+    mining.mining = False
+    drawn = [mining(images, torch.Generator().manual_seed(seed)) for seed in range(5)]
+    cost = [float((losses["loss_classification"] + losses["loss_box"]).detach()) for losses in drawn]
+    assert float((hard["loss_classification"] + hard["loss_box"]).detach()) > sum(cost) / len(cost)
+
+
+def test_the_pass_that_only_looks_leaves_statistics_alone_and_every_weight_its_gradient(mining: FasterRCNN) -> None:
+    images = batch()
+    with torch.autocast("cpu", torch.bfloat16):
+        features = mining.extract(images)
+        before = {name: value.clone() for name, value in mining.head.named_buffers()}
+        logits, deltas, anchors = mining.score_anchors(features)
+        regions = mining.hard_regions(images, features, mining.regions_of_interest(images, (logits, deltas), anchors))
+        assert all(torch.equal(value, before[name]) for name, value in mining.head.named_buffers())
+        assert mining.training
+        losses = mining.region_losses(images, features, regions)
+    # Weights cast without a gradient must not come out of autocast's cache.
+    torch.stack([value.float() for value in losses.values()]).sum().backward()
+    for name, parameter in [*mining.head.named_parameters(), *mining.predictor.named_parameters()]:
+        assert parameter.grad is not None, name
+        assert parameter.grad.abs().sum() > 0, name

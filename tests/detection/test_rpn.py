@@ -3,8 +3,7 @@ from __future__ import annotations
 import torch
 
 from paperbench.detection.anchors import AnchorGrid
-from paperbench.detection.proposals import propose
-from paperbench.detection.rpn import RPNHead, RPNLoss, objectness_score
+from paperbench.detection.rpn import RPNHead, RPNLoss, objectness_score, propose
 
 
 def test_the_head_on_vgg16_has_the_papers_number_of_weights() -> None:

@@ -11,6 +11,7 @@ import torch
 import torchvision
 from torch import Tensor, nn
 
+from paperbench.detection.model_config import BackboneModel
 from paperbench.errors import ConfigError, DataError, EnvironmentError_
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
@@ -335,3 +336,10 @@ def freeze(backbone: Backbone, layers: int | None = None) -> None:
         )
     for layer in backbone.layers[:layers]:
         layer.requires_grad_(False)
+
+
+def make_backbone(model: BackboneModel, *, pretrained: bool) -> Backbone:
+    """The layers up to the features, the first of them frozen."""
+    backbone = BACKBONES[model.backbone](model.weights if pretrained else None)
+    freeze(backbone, model.frozen_layers)
+    return backbone

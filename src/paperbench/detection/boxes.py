@@ -14,6 +14,9 @@ import math
 import torch
 from torch import Tensor
 
+BoxStd = tuple[float, float, float, float]
+"""Standard deviations that the regression targets `(tx, ty, tw, th)` are divided by."""
+
 MAX_LOG_SCALE = math.log(1000 / 16)
 """Largest |log| of a predicted change of width or height; beyond it exp() would leave every image (torchvision's bound)."""
 
@@ -35,7 +38,7 @@ def iou(a: Tensor, b: Tensor) -> Tensor:
     return intersection.div_(union.clamp_(min=torch.finfo(union.dtype).tiny))
 
 
-def encode(reference: Tensor, boxes: Tensor, std: tuple[float, float, float, float] = (1.0, 1.0, 1.0, 1.0)) -> Tensor:
+def encode(reference: Tensor, boxes: Tensor, std: BoxStd = (1.0, 1.0, 1.0, 1.0)) -> Tensor:
     """Regression targets of equation 2: (..., 4) reference and (..., 4) boxes -> (..., 4) `(tx, ty, tw, th) / std`.
 
     `std` is the standard deviation that targets are normalised by: (.1, .1, .2, .2) in the second stage of the code lineage.
@@ -48,7 +51,7 @@ def encode(reference: Tensor, boxes: Tensor, std: tuple[float, float, float, flo
     return torch.cat([shift, scale], dim=-1) / shift.new_tensor(std)
 
 
-def decode(reference: Tensor, deltas: Tensor, std: tuple[float, float, float, float] = (1.0, 1.0, 1.0, 1.0)) -> Tensor:
+def decode(reference: Tensor, deltas: Tensor, std: BoxStd = (1.0, 1.0, 1.0, 1.0)) -> Tensor:
     """The inverse of `encode`: (..., 4) reference and (..., 4) deltas -> (..., 4) boxes, not clipped to any image."""
     deltas = deltas * deltas.new_tensor(std)
     ref_size = reference[..., 2:] - reference[..., :2]

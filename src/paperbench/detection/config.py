@@ -21,8 +21,15 @@ from paperbench.config.schema import (
     Schema,
     TrainConfig,
 )
-from paperbench.detection.model_config import FasterRCNNModel
-from paperbench.detection.successors.config import FPNModel, MaskRCNNModel, RFCNModel, SSDModel, YOLOModel
+from paperbench.detection.model_config import (
+    FasterRCNNModel,
+    FPNModel,
+    MaskRCNNModel,
+    RFCNModel,
+    SSDModel,
+    YOLOModel,
+)
+from paperbench.detection.rcnn_config import FastRCNNModel, ProposalConfig, RegionModelConfig
 
 OnBadBox = Literal["error", "drop"]
 
@@ -162,6 +169,32 @@ class EvaluationConfig(Schema):
     """Test images that are detected one by one to measure the parts of the detector (table 5); 0: none."""
 
 
+Variant = Literal["no-boxes", "svd", "svm", "softmax"]
+
+
+# --- tasks ------------------------------------------------------------------------------------------------------------
+
+
+@dataclass(kw_only=True)
+class RegionEvaluation(Schema):
+    """How detections are made and scored."""
+
+    batch_size: PositiveInt = 4
+    sheet_images: NonNegativeInt = 12
+    """Test images drawn with ground truth and detections in `figures/`."""
+    proposals: bool = True
+    """Also score the proposals: recall over IoU and number of proposals."""
+    bootstrap: NonNegativeInt = 0
+    """Resamples of the test images for 95 % intervals of the mean average precisions (`<metric>/low`, `<metric>/high`); 0: none.
+    They hold which images were tested on, not how training would vary with the seed."""
+    variants: tuple[Variant, ...] = ()
+    """Also measured with the same weights, as `<variant>/<metric>`: without box regression, with `model.svd`, with SVMs in
+    place of softmax or the other way round."""
+    timed_images: NonNegativeInt = 0
+    """Test images that are detected one by one to measure where the time goes: `seconds/<part>` (Fast R-CNN, figure 2), and
+    `svd/seconds/<part>` with the variant; 0: none."""
+
+
 @dataclass(kw_only=True)
 class DetectTrain(TrainConfig):
     """Task `detect-train`."""
@@ -192,3 +225,30 @@ class ScoreFiles(RunConfig):
     split: str = "val"
     classes: tuple[str, ...] = ()
     output: OutputConfig = field(default_factory=OutputConfig)
+
+
+@dataclass(kw_only=True)
+class Propose(RunConfig):
+    """Task `detect-proposals`."""
+
+    data: DataConfig = field(default_factory=ShapesData)
+    proposals: ProposalConfig = field(default_factory=ProposalConfig)
+    splits: Annotated[tuple[Literal["train", "test"], ...], Field(min_length=1)] = ("train", "test")
+
+
+@dataclass(kw_only=True)
+class RegionTrain(TrainConfig):
+    """Task `region-train`."""
+
+    data: DataConfig = field(default_factory=ShapesData)
+    proposals: ProposalConfig = field(default_factory=ProposalConfig)
+    model: RegionModelConfig = field(default_factory=FastRCNNModel)
+    evaluation: RegionEvaluation = field(default_factory=RegionEvaluation)
+
+
+@dataclass(kw_only=True)
+class RegionEval(RegionTrain):
+    """Task `region-eval` on a trained run: its own configuration, with what the command line changes."""
+
+    checkpoint: str = ""
+    """Run directory, or a checkpoint file below one."""

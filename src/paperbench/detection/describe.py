@@ -7,11 +7,12 @@ from paperbench.detection.config import (
     DetectTrain,
     ModelConfig,
     PennFudanData,
+    RegionTrain,
     ShapesData,
     VocData,
 )
-from paperbench.detection.model_config import FasterRCNNModel
-from paperbench.detection.successors.config import FPNModel, RFCNModel, SSDModel, YOLOModel
+from paperbench.detection.model_config import FasterRCNNModel, FPNModel, RFCNModel, SSDModel, YOLOModel
+from paperbench.detection.rcnn_config import ProposalConfig, SPPNetModel
 
 
 def describe_data(data: ShapesData | VocData | CocoData | PennFudanData) -> str:
@@ -70,3 +71,31 @@ def describe_schedule(config: DetectTrain) -> str:
         return f"alternating, {count} of {seen}, {optim.name} {optim.lr:g}, {optim.schedule}"
     steps = -(-train.samples // train.batch_size)
     return f"{train.samples:,} images in {steps:,} steps of {train.batch_size}, {optim.name} {optim.lr:g}, {optim.schedule}"
+
+
+def describe_rcnn(config: RegionTrain) -> dict[str, str]:
+    """Data, proposals, model and schedule, a line each."""
+    model, train, optim = config.model, config.train, config.optim
+    weights = f"weights {model.weights}" if model.weights else "random weights"
+    if isinstance(model, SPPNetModel) and model.pretrain:
+        weights += f", convolutions pretrained on {model.pretrain:,} images"
+    boxes = {"none": "no box regression", "ridge": "ridge box regression"}.get(
+        model.boxes, f"{model.boxes} box regression"
+    )
+    return {
+        "data": describe_data(config.data),
+        "proposals": describe_proposals(config.proposals),
+        "model": f"{model.name}, {model.backbone} ({weights}), {model.classifier}, {boxes}",
+        "schedule": f"{train.samples:,} images in steps of {train.batch_size}, {optim.name} {optim.lr:g}, {optim.schedule}",
+    }
+
+
+def describe_proposals(config: ProposalConfig) -> str:
+    """The method and what decides it, in a line."""
+    if config.method == "selective-search":
+        own = config.selective_search
+        return f"selective search, {own.mode}, k from {own.base_k}"
+    if config.method == "sliding-windows":
+        own = config.sliding_windows
+        return f"sliding windows of {len(own.sizes)} sizes and {len(own.ratios)} shapes, step {own.step:g}"
+    return f"region proposal network of {config.run}" if config.method == "rpn" else "from a file"

@@ -20,10 +20,10 @@ from torchvision.ops import nms
 from paperbench.detection import boxes as box_ops
 from paperbench.detection import datasets
 from paperbench.detection.batches import Batch, BatchMaker
+from paperbench.detection.build import load_detector
 from paperbench.detection.config import DetectTrain
-from paperbench.detection.detector import FasterRCNN
-from paperbench.detection.postprocess import SMALLEST_SIDE
-from paperbench.detection.predict import load_detector
+from paperbench.detection.detectors.faster_rcnn import FasterRCNN
+from paperbench.detection.nms import SMALLEST_SIDE
 from paperbench.detection.rpn import objectness_score
 from paperbench.engine.exportable import Exportable, Output, Tensors
 from paperbench.errors import ExportError

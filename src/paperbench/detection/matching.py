@@ -1,4 +1,8 @@
-"""Which ground-truth box, if any, a reference box (anchor or proposal) is responsible for: section 3.1.2."""
+"""From overlaps to a minibatch: each reference box gets an object or the background, and some of them are trained on.
+
+Matching is section 3.1.2 of Faster R-CNN, random sampling sections 3.1.3 and 3.2; hard examples are those of OHEM (Shrivastava,
+Gupta, Girshick, CVPR 2016) and of SSD (Liu et al., ECCV 2016, section 2.2).
+"""
 
 from __future__ import annotations
 
@@ -6,6 +10,8 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
+
+from paperbench.detection.nms import survivors
 
 POSITIVE, NEGATIVE, IGNORED = 1, 0, -1
 
@@ -61,3 +67,58 @@ def match(
     if eligible is not None:
         labels = labels.masked_fill(~eligible, IGNORED)
     return Matches(matched, labels)
+
+
+class Sample(NamedTuple):
+    """`chosen` (B, S) int64 into the references of each image; `valid` (B, S) bool, False where an image had too few."""
+
+    chosen: Tensor
+    valid: Tensor
+
+
+def sample(labels: Tensor, *, count: int, positive_fraction: float, generator: torch.Generator | None = None) -> Sample:
+    """Draws up to `count` references an image: at most `positive_fraction` of them positive, the rest negative.
+
+    labels: (B, A) of 1, 0, -1 as `match` gives them; ignored ones are never drawn. Where there are fewer positives than
+    allowed, negatives take their places; S = min(count, A). Without replacement, the same for equal generators.
+    """
+    slots = min(count, labels.shape[1])
+    positive_slots = min(int(count * positive_fraction), slots)
+    # One uniform key a reference orders both draws: the k largest keys among the eligible are a random k-subset.
+    keys = torch.rand(labels.shape, generator=generator, device=labels.device)
+    positive_key, positive_index = keys.masked_fill(labels != POSITIVE, -1.0).topk(positive_slots, dim=1)
+    negative_key, negative_index = keys.masked_fill(labels != NEGATIVE, -1.0).topk(slots, dim=1)
+    drawn_positive = positive_key >= 0
+    room = slots - drawn_positive.sum(dim=1, keepdim=True)
+    drawn_negative = (negative_key >= 0) & (torch.arange(slots, device=labels.device) < room)
+
+    index = torch.cat([positive_index, negative_index], dim=1)
+    drawn = torch.cat([drawn_positive, drawn_negative], dim=1)
+    # Positives first, then negatives, then the unused places, cut to the number of slots. A stable sort keeps the order of
+    # each part, so that the same keys always give the same minibatch.
+    order = drawn.to(torch.uint8).argsort(dim=1, descending=True, stable=True)[:, :slots]
+    return Sample(index.gather(1, order), drawn.gather(1, order))
+
+
+@torch.no_grad()
+def hardest(boxes: Tensor, losses: Tensor, valid: Tensor, *, count: int, nms_iou: float = 0.7) -> Sample:
+    """The `count` regions of each image with the largest losses, of those that overlap only the worst (section 4.2).
+
+    boxes (B, N, 4), losses (B, N), valid (B, N) bool. Regions that overlap by more than `nms_iou` cost about the same, since they
+    are pooled from the same features, and would be counted twice. There is no share of positives: the losses decide. Slots of
+    images with too few regions are not valid.
+    """
+    ranked, order = losses.masked_fill(~valid, float("-inf")).sort(dim=1, descending=True, stable=True)
+    by_loss = boxes.gather(1, order[..., None].expand(-1, -1, 4))
+    kept, present = survivors(by_loss, ranked, iou=nms_iou, keep=count)
+    return Sample(order.gather(1, kept), present)
+
+
+def hardest_negatives(nll: Tensor, positive: Tensor, per_positive: float) -> Tensor:
+    """Which background boxes count: in each image the `per_positive` times as many as there are positives with the largest loss.
+
+    nll: (B, A) loss of each box as background; positive: (B, A) bool -> (B, A) bool.
+    """
+    candidates = nll.detach().masked_fill(positive, float("-inf"))
+    rank = candidates.argsort(dim=1, descending=True, stable=True).argsort(dim=1)
+    return (rank < per_positive * positive.sum(1, keepdim=True)) & ~positive

@@ -1,10 +1,18 @@
-"""Non-maximum suppression of the candidates of all images at once, with torchvision's operator."""
+"""Non-maximum suppression: of candidates by score alone, and of the class scores of boxes to the detections of each image.
+
+All images of a batch are suppressed at once, with torchvision's operator (section 3.3).
+"""
 
 from __future__ import annotations
+
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 from torchvision.ops import batched_nms
+
+from paperbench.detection import boxes as box_ops
+from paperbench.detection.boxes import BoxStd
 
 
 def survivors(boxes: Tensor, scores: Tensor, *, iou: float, keep: int) -> tuple[Tensor, Tensor]:
@@ -24,3 +32,146 @@ def survivors(boxes: Tensor, scores: Tensor, *, iou: float, keep: int) -> tuple[
     # Candidates are in order of score, so the first survivors of each row are its best.
     order = alive.to(torch.uint8).argsort(dim=1, descending=True, stable=True)[:, :keep]
     return order, alive.gather(1, order)
+
+
+SMALLEST_SIDE = 1e-2
+"""Detections with a side below this many pixels are no boxes (torchvision's bound)."""
+
+
+class DetectionBatch(NamedTuple):
+    """Dense: boxes (B, D, 4), scores (B, D) decreasing, labels (B, D) in 1..C, valid (B, D) bool. Of nets that draw masks:
+    masks (B, D, M, M) probabilities in the frame of each box."""
+
+    boxes: Tensor
+    scores: Tensor
+    labels: Tensor
+    valid: Tensor
+    masks: Tensor | None = None
+
+
+@torch.no_grad()
+def detections(
+    logits: Tensor,
+    deltas: Tensor,
+    proposals: Tensor,
+    valid: Tensor,
+    sizes: Tensor,
+    *,
+    target_std: BoxStd = (0.1, 0.1, 0.2, 0.2),
+    score_threshold: float = 0.05,
+    nms_iou: float = 0.3,
+    limit: int = 100,
+) -> DetectionBatch:
+    """The best `limit` detections of each image after suppression per class.
+
+    logits (B, P, C + 1), deltas (B, P, C + 1, 4), proposals (B, P, 4), valid (B, P), sizes (B, 2) as (height, width).
+    """
+    return select(
+        logits.softmax(-1)[..., 1:],
+        deltas,
+        proposals,
+        valid,
+        sizes,
+        target_std=target_std,
+        score_threshold=score_threshold,
+        nms_iou=nms_iou,
+        limit=limit,
+    )
+
+
+@torch.no_grad()
+def select(
+    scores: Tensor,
+    deltas: Tensor,
+    proposals: Tensor,
+    valid: Tensor,
+    sizes: Tensor,
+    *,
+    target_std: BoxStd,
+    score_threshold: float,
+    nms_iou: float,
+    limit: int,
+) -> DetectionBatch:
+    """`detections` for scores (B, P, C) in 0..1 that are no softmax, such as those of one classifier a class."""
+    _, count, classes = scores.shape
+    probability = scores * valid[..., None]
+    image, proposal, label = torch.nonzero(probability > score_threshold, as_tuple=True)
+    boxes = box_ops.decode(proposals[image, proposal], deltas[image, proposal, label + 1], target_std)
+    return _best(
+        boxes,
+        probability[image, proposal, label],
+        image,
+        label,
+        sizes,
+        classes=classes,
+        slots=count * classes,
+        nms_iou=nms_iou,
+        limit=limit,
+    )
+
+
+@torch.no_grad()
+def scored_boxes(
+    scores: Tensor,
+    boxes: Tensor,
+    sizes: Tensor,
+    *,
+    score_threshold: float,
+    nms_iou: float,
+    limit: int,
+) -> DetectionBatch:
+    """The same for boxes (B, P, 4) that are the same for every class, with scores (B, P, C) in 0..1."""
+    _, count, classes = scores.shape
+    image, box, label = torch.nonzero(scores > score_threshold, as_tuple=True)
+    return _best(
+        boxes[image, box],
+        scores[image, box, label],
+        image,
+        label,
+        sizes,
+        classes=classes,
+        slots=count * classes,
+        nms_iou=nms_iou,
+        limit=limit,
+    )
+
+
+def _best(
+    boxes: Tensor,
+    scores: Tensor,
+    image: Tensor,
+    label: Tensor,
+    sizes: Tensor,
+    *,
+    classes: int,
+    slots: int,
+    nms_iou: float,
+    limit: int,
+) -> DetectionBatch:
+    """Candidates in one row, boxes (N, 4), scores, image and label in 0..C - 1 (N,) -> the detections of each image."""
+    batch = len(sizes)
+    limits = sizes.flip(-1).repeat(1, 2).to(boxes.dtype)
+    boxes = boxes.clamp(min=0).minimum(limits[image])
+    large = (boxes[:, 2:] - boxes[:, :2] >= SMALLEST_SIDE).all(-1)
+    image, label, scores, boxes = image[large], label[large], scores[large], boxes[large]
+
+    kept = batched_nms(boxes, scores, image * classes + label, nms_iou)
+    # `kept` is in order of score over the whole batch; a stable sort by image leaves each image's own in that order.
+    kept = kept[image[kept].argsort(stable=True)]
+    image = image[kept]
+    per_image = torch.bincount(image, minlength=batch)
+    rank = torch.arange(len(kept), device=kept.device) - (per_image.cumsum(0) - per_image)[image]
+    kept, image, rank = kept[rank < limit], image[rank < limit], rank[rank < limit]
+
+    slots = min(limit, slots)
+    result = DetectionBatch(
+        boxes.new_zeros(batch, slots, 4),
+        scores.new_zeros(batch, slots),
+        label.new_zeros(batch, slots),
+        torch.zeros(batch, slots, dtype=torch.bool, device=boxes.device),
+    )
+    result.boxes[image, rank] = boxes[kept]
+    result.scores[image, rank] = scores[kept]
+    result.labels[image, rank] = label[kept] + 1
+    result.valid[image, rank] = True
+    return result

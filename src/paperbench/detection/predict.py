@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
@@ -12,61 +13,23 @@ import torch
 from paperbench.data.detection import DetectionSet, Record
 from paperbench.data.pictures import decode_rgb, inspect
 from paperbench.detection import datasets
-from paperbench.detection.base import Detector
 from paperbench.detection.batches import BatchMaker
-from paperbench.detection.build import build
-from paperbench.detection.config import DetectEval, DetectTrain
+from paperbench.detection.build import load_detector
+from paperbench.detection.config import DetectEval, DetectTrain, RegionEval, RegionTrain
+from paperbench.detection.detectors.base import Detector
+from paperbench.detection.detectors.fast_rcnn import RegionNet
+from paperbench.detection.detectors.rcnn_build import build as build_rcnn
+from paperbench.detection.detectors.rcnn_build import needs_svm
 from paperbench.detection.drawing import draw
 from paperbench.detection.evaluation.detections import Detections
-from paperbench.detection.inference import per_image
+from paperbench.detection.evaluation.inference import per_image
 from paperbench.detection.masks import as_runs, in_image
+from paperbench.detection.proposals import making, source
+from paperbench.detection.rcnn_config import ProposalConfig
+from paperbench.detection.training.multi_stage import region_batches
 from paperbench.engine import device as devices
-from paperbench.engine.checkpoints import load_for_evaluation
-from paperbench.engine.reporter import Reporter, SilentReporter
-from paperbench.errors import CheckpointError
-
-
-class HasModel(Protocol):
-    """A configuration with a model that `build` takes."""
-
-    @property
-    def model(self) -> Any: ...
-
-
-def load_detector(
-    config: HasModel,
-    checkpoint: Path | str,
-    device: torch.device,
-    reporter: Reporter | None = None,
-    *,
-    classes: Sequence[str] | None = None,
-    build: Callable[..., Detector] = build,
-) -> tuple[Detector, int]:
-    """The trained detector of a run directory or checkpoint file, in test mode, and its step.
-
-    `classes`: the label set of the data it is to be used on; by default the one it was trained on. `build`: what makes a detector
-    from the section `model`, as `build.build` does. Raises `CheckpointError`
-    when the weights belong to another net or label set.
-    """
-    state, step, path = load_for_evaluation(checkpoint, reporter or SilentReporter())
-    try:
-        weights = state["module"]
-        names = weights["_extra_state"]["classes"]
-    except (KeyError, TypeError) as error:
-        raise CheckpointError(
-            f"{path}: holds no detector; give a run of one, such as `paperbench train faster-rcnn` makes"
-        ) from error
-    model = build(config.model, classes=names if classes is None else classes, pretrained=False)
-    if classes is not None:
-        model.set_extra_state(weights["_extra_state"])  # says which label set differs before any shape does
-    try:
-        model.load_state_dict(weights)
-    except RuntimeError as error:
-        first = str(error).splitlines()[1].strip() if "\n" in str(error) else str(error)
-        raise CheckpointError(
-            f"{path}: does not fit the model of this configuration ({first}). Leave the model's keys as they were in training."
-        ) from error
-    return model.to(device).eval(), step
+from paperbench.engine.reporter import Reporter
+from paperbench.errors import ConfigError
 
 
 def pictures(paths: Sequence[Path], classes: Sequence[str]) -> DetectionSet:
@@ -181,3 +144,45 @@ def _distinct_names(images: Sequence[Path]) -> list[str]:
             name = f"{path.stem}-{number}"
         names.append(name)
     return names
+
+
+def predict_on_proposals(
+    config: RegionTrain,
+    run_dir: Path,
+    images: Sequence[Path],
+    output: Path,
+    *,
+    score_threshold: float = 0.5,
+    device: str | None = None,
+    reporter: Reporter | None = None,
+) -> list[dict[str, Any]]:
+    """Draws what the run's detector finds in each image, into `output/<name>.png`; see `detection.predict.predict`.
+
+    Scores of SVMs are logistic functions of their margins. Raises `ConfigError` for a run whose proposals came from a file:
+    it says nothing about other pictures.
+    """
+    where = devices.resolve(device or config.device)
+    precision = devices.resolve_precision(config.precision, where)
+    weights = config.checkpoint if isinstance(config, RegionEval) else run_dir
+    model, _ = load_detector(config, weights, where, reporter, build=partial(build_rcnn, svm=needs_svm(config)))
+    assert isinstance(model, RegionNet)
+    dataset = pictures(images, model.class_names)
+    boxes = _search_proposals(dataset, config.proposals, where, precision)
+    count = config.proposals.test_count or None
+    store = datasets.store(config.data, dataset, where)
+    make = region_batches(config, model, dataset, [found[:count] for found in boxes], store, 0, training=False)
+    return show(model, make, images, output, score_threshold=score_threshold, precision=precision)
+
+
+def _search_proposals(
+    dataset: DetectionSet, config: ProposalConfig, device: torch.device, precision: str
+) -> list[np.ndarray]:
+    if config.method == "file":
+        raise ConfigError(
+            "proposals.method=file: the run's proposals came from a file, which has none for these pictures; "
+            "evaluate a checkpoint with proposals.method=selective-search and show them to that run"
+        )
+    if config.method == "rpn":
+        return source.of_network(dataset, config, device, precision)
+    settings = making.settings_of(config)
+    return [making.search(dataset.decode(index), settings) for index in range(len(dataset))]

@@ -8,11 +8,9 @@ import torch
 from torch import Tensor, nn
 
 from paperbench.detection import boxes as box_ops
-from paperbench.detection.matching import POSITIVE, Matches, match
-from paperbench.detection.proposals import Proposals
-from paperbench.detection.sampling import Sample, sample
-
-BoxStd = tuple[float, float, float, float]
+from paperbench.detection.boxes import BoxStd
+from paperbench.detection.matching import POSITIVE, Matches, Sample, match, sample
+from paperbench.detection.rpn import Proposals
 
 
 class Regions(NamedTuple):

@@ -7,11 +7,15 @@ cost grows with the size of the map, so `roi_align` chooses between the two.
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from typing import Literal
 
 import torch
 import torchvision
 from torch import Tensor
+
+from paperbench.detection.feature_pyramid import Maps
 
 Pooling = Literal["roi-pool", "roi-align"]
 
@@ -86,3 +90,76 @@ def pool_regions(features: Tensor, boxes: Tensor, *, kind: Pooling, size: int, s
     if kind == "roi-pool":
         return roi_pool(features, boxes, size=size, scale=scale)
     return roi_align(features, boxes, size=size, scale=scale)
+
+
+def level_of(boxes: Tensor, strides: Sequence[int], canonical: float) -> Tensor:
+    """Equation 1: the level a region is pooled from, (...,) int64 in 0..L - 1, of boxes (..., 4) xyxy.
+
+    A region of `canonical` pixels a side (224, the size of ImageNet's images) belongs to stride 16, one of half of it to stride
+    8, and so on; where there is no such level, the nearest is taken.
+    """
+    side = (boxes[..., 2:] - boxes[..., :2]).clamp(min=1e-6).prod(-1).sqrt()
+    # As torchvision, a hair is added: a region of exactly the canonical size must not fall on either side of it by rounding.
+    octave = torch.floor(torch.log2(side / canonical) + 1e-6) + math.log2(16 / strides[0])
+    return octave.clamp(0, len(strides) - 1).long()
+
+
+def pool_from_levels(
+    maps: Maps, boxes: Tensor, *, strides: Sequence[int], canonical: float, kind: Pooling, size: int
+) -> Tensor:
+    """Features of regions, each from the level of its size: maps of L levels, boxes (B, R, 4) -> (B * R, F, size, size)."""
+    maps = maps[: len(strides)]
+    level = level_of(boxes, strides, canonical).flatten()
+    if len(maps) == 1:
+        return pool_regions(maps[0], boxes, kind=kind, size=size, scale=1 / strides[0])
+    if kind == "roi-align" and boxes.device.type == "cpu" and maps[0].shape[-2:].numel() <= SEPARABLE_CELLS:
+        # On small maps the matrix products cost so little that every region is pooled from every level.
+        pooled = [
+            pool_regions(features, boxes, kind=kind, size=size, scale=1 / stride)
+            for features, stride in zip(maps, strides, strict=True)
+        ]
+        chosen = pooled[0]
+        for number, candidate in enumerate(pooled[1:], start=1):
+            chosen = torch.where((level == number)[:, None, None, None], candidate, chosen)
+        return chosen
+    rois = as_rois(boxes.detach().float())
+    result = maps[0].new_zeros(len(rois), maps[0].shape[1], size, size)
+    for number, (features, stride) in enumerate(zip(maps, strides, strict=True)):
+        own = torch.nonzero(level == number)[:, 0]
+        result = result.index_put((own,), _pooled(features, rois[own], kind, size, 1 / stride).to(result.dtype))
+    return result
+
+
+def _pooled(features: Tensor, rois: Tensor, kind: Pooling, size: int, scale: float) -> Tensor:
+    if kind == "roi-pool":
+        return torchvision.ops.roi_pool(features.float(), rois, size, scale)
+    return torchvision.ops.roi_align(features.float(), rois, size, scale, sampling_ratio=2, aligned=False)
+
+
+def pyramid_pool(features: Tensor, boxes: Tensor, *, levels: Sequence[int], scale: float) -> Tensor:
+    """Spatial pyramid pooling (He et al., TPAMI 2015, section 2.2): the maximum over each cell of several grids.
+
+    features (B, F, H, W), boxes (B, R, 4) in image pixels -> (B * R, F * sum of levels squared), a level after the other; `scale`
+    is feature pixels per image pixel.
+    """
+    grids = [roi_pool(features, boxes, size=level, scale=scale).flatten(1) for level in levels]
+    return torch.cat(grids, dim=1)
+
+
+def with_context(boxes: Tensor, *, size: int, context: int) -> Tensor:
+    """Boxes (..., 4) grown about their centres so that, warped to `size` pixels, `context` of them surround the old box.
+
+    Appendix A of R-CNN: with 227 and 16 a box becomes 227 / (227 - 32) times as wide and as high.
+    """
+    grow = size / (size - 2 * context)
+    centre, half = (boxes[..., :2] + boxes[..., 2:]) / 2, (boxes[..., 2:] - boxes[..., :2]) / 2 * grow
+    return torch.cat([centre - half, centre + half], dim=-1)
+
+
+def warp(images: Tensor, boxes: Tensor, *, size: int, context: int) -> Tensor:
+    """Regions of normalised images, warped to squares whatever their shape: (B, 3, H, W), (B, R, 4) -> (B * R, 3, size, size).
+
+    What lies outside the image is 0, the mean colour (appendix A). Each pixel is the mean of four bilinear samples.
+    """
+    grown = with_context(boxes.float(), size=size, context=context)
+    return torchvision.ops.roi_align(images.float(), as_rois(grown), size, 1.0, sampling_ratio=2, aligned=True)

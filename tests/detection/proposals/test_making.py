@@ -13,7 +13,7 @@ from paperbench.data import shapes
 from paperbench.detection.evaluation import recall
 from paperbench.detection.proposals import making
 from paperbench.detection.proposals.selective import selective_search, sliding_windows, tidy
-from paperbench.detection.region_config import ProposalConfig, SelectiveSearchConfig
+from paperbench.detection.rcnn_config import ProposalConfig, SelectiveSearchConfig
 from paperbench.errors import ConfigError, DataError
 
 

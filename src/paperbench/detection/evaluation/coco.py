@@ -20,8 +20,7 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
 from paperbench.data.detection import Record
-from paperbench.detection.evaluation.detections import Detections
-from paperbench.detection.evaluation.ranked import Ranked
+from paperbench.detection.evaluation.detections import Detections, Ranked
 from paperbench.detection.masks import as_runs, in_image
 from paperbench.errors import DataError
 

@@ -20,8 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from paperbench.data.detection import Record
-from paperbench.detection.evaluation.detections import Detections
-from paperbench.detection.evaluation.ranked import Ranked
+from paperbench.detection.evaluation.detections import Detections, Ranked
 
 APMethod = Literal["11-point", "11-point-exact", "area"]
 

@@ -1,5 +1,1 @@
-"""Boxes in which an object may lie: from a region proposal network within a net, or made beforehand by something else."""
-
-from paperbench.detection.proposals.ranking import Proposals, propose
-
-__all__ = ["Proposals", "propose"]
+"""Precomputed boxes in which an object may lie: found by selective search, read from a file, or made by a trained network."""

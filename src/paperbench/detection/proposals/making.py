@@ -23,7 +23,7 @@ from paperbench.data.detection import DetectionSet
 from paperbench.detection.proposals import sets
 from paperbench.detection.proposals.selective import opencv, selective_search, sliding_windows
 from paperbench.detection.proposals.sets import ProposalSet
-from paperbench.detection.region_config import ProposalConfig
+from paperbench.detection.rcnn_config import ProposalConfig
 from paperbench.engine.store import ArrayStore, content_key
 from paperbench.errors import ConfigError
 

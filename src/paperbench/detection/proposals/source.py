@@ -13,12 +13,12 @@ from paperbench.config.validate import load_file
 from paperbench.data.detection import DetectionSet
 from paperbench.detection import datasets
 from paperbench.detection.batches import BatchMaker
+from paperbench.detection.build import load_detector
 from paperbench.detection.config import DetectTrain
-from paperbench.detection.detector import FasterRCNN
-from paperbench.detection.predict import load_detector
+from paperbench.detection.detectors.faster_rcnn import FasterRCNN
 from paperbench.detection.proposals import making, selective, sets
 from paperbench.detection.proposals.sets import ProposalSet
-from paperbench.detection.region_config import ProposalConfig
+from paperbench.detection.rcnn_config import ProposalConfig
 from paperbench.engine import device as devices
 from paperbench.engine.run import Run
 from paperbench.errors import ConfigError

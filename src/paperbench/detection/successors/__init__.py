@@ -1,1 +1,0 @@
-"""Detectors that came after Faster R-CNN: FPN, Mask R-CNN, R-FCN, SSD, YOLO."""

@@ -1,0 +1,156 @@
+"""`paperbench eval detections`: files in, the devkit's and pycocotools' numbers out."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+
+from paperbench.detection.config import ScoreFiles
+from paperbench.detection.evaluation.files import voc_file
+from paperbench.detection.tasks.score_files import plan, run
+from paperbench.engine.run import Run
+from paperbench.errors import ConfigError, DataError
+
+OBJECT = """<object><name>{name}</name><difficult>{difficult}</difficult>
+<bndbox><xmin>{0}</xmin><ymin>{1}</ymin><xmax>{2}</xmax><ymax>{3}</ymax></bndbox></object>"""
+
+
+def annotate(devkit: Path, image: str, *objects: tuple[str, tuple[float, float, float, float], int]) -> None:
+    body = "".join(OBJECT.format(*box, name=name, difficult=difficult) for name, box, difficult in objects)
+    size = "<size><width>100</width><height>80</height><depth>3</depth></size>"
+    path = devkit / "Annotations" / f"{image}.xml"
+    path.write_text(f"<annotation><filename>{image}.jpg</filename>{size}{body}</annotation>")
+
+
+@pytest.fixture
+def devkit(tmp_path: Path) -> Path:
+    """Three annotated images of two classes, and no picture: cats in 1 and 2, dogs in 1 and, difficult, in 3."""
+    root = tmp_path / "VOCdevkit" / "VOC2012"
+    (root / "Annotations").mkdir(parents=True)
+    (root / "ImageSets" / "Main").mkdir(parents=True)
+    (root / "ImageSets" / "Main" / "val.txt").write_text("2008_1\n2008_2\n2008_3\n")
+    annotate(root, "2008_1", ("cat", (1, 1, 10, 10), 0), ("dog", (21, 21, 60, 60), 0))
+    annotate(root, "2008_2", ("cat", (31, 31, 80, 80), 0))
+    annotate(root, "2008_3", ("dog", (1, 1, 40, 40), 1))
+    return root
+
+
+@pytest.fixture
+def found(tmp_path: Path) -> Path:
+    folder = tmp_path / "found"
+    folder.mkdir()
+    # The first cat overlaps by exactly one half in inclusive pixels; the second detection is in the wrong place.
+    voc_file(folder, "val", "cat").write_text("2008_1 0.9 1 1 10 5\n2008_2 0.8 1 1 20 20\n")
+    voc_file(folder, "val", "dog").write_text("2008_3 0.9 1 1 40 40\n2008_1 0.7 21 21 60 60\n")
+    return folder
+
+
+class Messages(list[str]):
+    def message(self, text: str) -> None:
+        self.append(text)
+
+
+def score(config: ScoreFiles, folder: Path) -> tuple[dict[str, float], Messages]:
+    said = Messages()
+    world = SimpleNamespace(on_main=lambda work: work())
+    here = SimpleNamespace(ranks=world, reporter=said, directory=SimpleNamespace(figures=folder / "figures"))
+    return run(config, cast(Run, here)), said
+
+
+def voc_config(devkit: Path, found: Path, **changes: Any) -> ScoreFiles:
+    options: dict[str, Any] = {"gt": str(devkit), "dt": str(found), "split": "val", "classes": ("cat", "dog")}
+    return ScoreFiles(**(options | changes))
+
+
+def test_voc_files_are_scored_with_inclusive_corners_and_difficult_objects(
+    devkit: Path, found: Path, tmp_path: Path
+) -> None:
+    metrics, said = score(voc_config(devkit, found), tmp_path)
+    assert metrics["voc/AP/cat"] == pytest.approx(50)
+    assert metrics["voc07/AP/cat"] == pytest.approx(100 * 6 / 11)
+    assert metrics["voc/AP/dog"] == metrics["voc07/AP/dog"] == pytest.approx(100)
+    assert metrics["voc/mAP"] == pytest.approx(75)
+    assert said == ["4 detections in 3 images with 4 objects"]
+    assert (tmp_path / "figures" / "precision_recall.png").is_file()
+
+
+def test_classes_chosen_leave_the_others_out(devkit: Path, found: Path, tmp_path: Path) -> None:
+    metrics, _ = score(voc_config(devkit, found, classes=("dog",)), tmp_path)
+    assert metrics == {name: pytest.approx(100) for name in ("voc07/mAP", "voc/mAP", "voc07/AP/dog", "voc/AP/dog")}
+
+
+def test_without_classes_the_twenty_of_voc_are_meant(devkit: Path, found: Path, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"comp4_det_val_aeroplane\.txt"):
+        score(voc_config(devkit, found, classes=()), tmp_path)
+    from paperbench.data.voc import CLASSES
+
+    for name in CLASSES:
+        voc_file(found, "val", name).touch()
+    metrics, said = score(voc_config(devkit, found, classes=()), tmp_path)
+    assert metrics["voc/mAP"] == pytest.approx(75)
+    assert "voc/AP/aeroplane" not in metrics
+    assert said[1].startswith("no object to find, so left out of the means: aeroplane, bicycle")
+
+
+def test_a_class_that_voc_does_not_have_is_a_fault_without_classes(devkit: Path, found: Path, tmp_path: Path) -> None:
+    annotate(devkit, "2008_2", ("catt", (1, 1, 9, 9), 0))
+    with pytest.raises(DataError, match=r"2008_2\.xml, object 1 \(catt\): unknown class: did you mean cat\?") as caught:
+        score(voc_config(devkit, found, classes=()), tmp_path)
+    assert "data.on_bad_box" not in str(caught.value)
+
+
+def test_every_faulty_annotation_is_named(devkit: Path, found: Path, tmp_path: Path) -> None:
+    annotate(devkit, "2008_1", ("cat", (50, 1, 10, 10), 0))
+    (devkit / "Annotations" / "2008_2.xml").write_text("<annotation><object>")
+    (devkit / "Annotations" / "2008_3.xml").unlink()
+    with pytest.raises(DataError) as caught:
+        score(voc_config(devkit, found), tmp_path)
+    text = str(caught.value)
+    assert "3 faults" in text
+    assert "2008_1.xml, object 1 (cat): no box: xmin, ymin, xmax, ymax read 50, 1, 10, 10" in text
+    assert "2008_2.xml" in text
+    assert "2008_3.xml" in text
+
+
+def test_coco_files_are_scored(tmp_path: Path) -> None:
+    truth = {
+        "images": [{"id": 5}],
+        "categories": [{"id": 1, "name": "cat"}],
+        "annotations": [{"id": 1, "image_id": 5, "category_id": 1, "bbox": [0, 0, 50, 50], "area": 2500, "iscrowd": 0}],
+    }
+    (tmp_path / "gt.json").write_text(json.dumps(truth))
+    hit = {"image_id": 5, "category_id": 1, "bbox": [0, 0, 50, 50], "score": 0.5}
+    (tmp_path / "dt.json").write_text(json.dumps([hit]))
+    config = ScoreFiles(format="coco", gt=str(tmp_path / "gt.json"), dt=str(tmp_path / "dt.json"))
+    metrics, _ = score(config, tmp_path)
+    assert metrics["coco/AP"] == metrics["coco/AP/cat"] == pytest.approx(100)
+    assert plan(config)["data"].startswith("coco: ")
+
+
+def test_plan_says_what_is_scored(devkit: Path, found: Path) -> None:
+    facts = plan(voc_config(devkit, found))
+    assert facts["data"] == f"voc: VOC2012 val, 2 classes, in {devkit}"
+    assert facts["detections"] == str(found)
+
+
+def test_keys_left_empty_are_named_together() -> None:
+    with pytest.raises(ConfigError) as caught:
+        plan(ScoreFiles())
+    assert [text.split(" is empty")[0] for text in caught.value.mistakes] == ["gt", "dt"]
+    with pytest.raises(ConfigError, match="classes belongs to format=voc"):
+        plan(ScoreFiles(format="coco", gt="a", dt="b", classes=("cat",)))
+
+
+def test_paths_that_lead_nowhere_are_named(devkit: Path, found: Path, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"gt=.*nowhere: should be the folder VOCdevkit/VOC<year>, but does not exist"):
+        plan(voc_config(tmp_path / "nowhere", found))
+    with pytest.raises(DataError, match=r"dt=.*cat\.txt: should be the folder of .*, but is not one"):
+        plan(voc_config(devkit, found / "comp4_det_val_cat.txt"))
+    with pytest.raises(DataError, match="no ImageSets/Main in it"):
+        score(voc_config(devkit.parent, found), tmp_path)
+    with pytest.raises(DataError, match=r"test\.txt: no such split"):
+        score(voc_config(devkit, found, split="test"), tmp_path)
