@@ -24,7 +24,7 @@ def test_the_rule_holds(rule: Callable[[Source], Iterator[str]]) -> None:
 def test_the_source_was_read() -> None:
     assert len(PACKAGE.files) > 50
     assert "torch" in PACKAGE.reached("paperbench.detection.tasks.train")
-    assert "paperbench.engine.rundir" in PACKAGE.reached("paperbench.cli.history")
+    assert "paperbench.engine.rundir" in PACKAGE.reached("paperbench.cli.runlist")
 
 
 # --- the document -----------------------------------------------------------------------------------------------------

@@ -229,7 +229,7 @@ def test_many_runs_are_listed_one_in_a_row() -> None:
         (["runs/a"], 2, "needs at least two runs, found runs/a"),
         (["runs/a", "runs/a"], 2, "needs at least two runs"),
         (["runs/a", "nowhere", "empty"], 2, "nowhere: no run, sweep or folder of runs"),
-        (["runs/a", "sweep"], 4, "sweep/sweep.json: damaged, no record of a sweep"),
+        (["runs/a", "sweep"], 4, "sweep/sweep.json: damaged, has no schema_version"),
         (["runs/a", "spoilt"], 4, "spoilt/config.yaml: damaged"),
     ],
 )

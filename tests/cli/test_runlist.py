@@ -74,6 +74,24 @@ def test_sorted_by_anything_the_best_first_and_those_without_last(key: str, orde
     assert call("--sort", key).stderr.endswith(f", {said}\n")
 
 
+@pytest.mark.parametrize(
+    ("metric", "best", "worst"),
+    [
+        ("svd/seconds/total", 0.1, 0.9),
+        ("pyramid/voc07/mAP", 80.0, 70.0),
+        ("svd/voc07/mAP", 80.0, 70.0),
+        ("segment/forest/dsc", 0.9, 0.1),
+        ("rca/failure_auroc", 0.9, 0.6),
+    ],
+)
+def test_metrics_are_sorted_in_their_declared_direction(metric: str, best: float, worst: float) -> None:
+    record(Path("speed/worst"), {metric: worst})
+    record(Path("speed/best"), {metric: best}, updated="2023-01-01T10:00:00+00:00")
+
+    assert names("speed", "--sort", metric) == ["best", "worst"]
+    assert names("speed", "--sort", "metric") == ["best", "worst"]
+
+
 def test_reverse_turns_the_order_but_not_the_absent_ones() -> None:
     assert names("--sort", "coco/AP50", "--reverse") == ["low", "high", "stopped", "error"]
     assert names("--sort", "metric", "--reverse") == ["low", "high", "error", "stopped"]

@@ -15,11 +15,12 @@ import yaml
 from typer.testing import CliRunner, Result
 
 from paperbench.cli.app import app
-from paperbench.cli.history import age, find_runs
+from paperbench.cli.runlist import age
 from paperbench.config.compose import compose
 from paperbench.engine import launch
 from paperbench.engine.reporter import Outcome
 from paperbench.errors import DataError, TrainingError
+from paperbench.runs.selection import find_runs
 
 
 @dataclass

@@ -2,36 +2,31 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from paperbench.cli.differences import print_comparison
 from paperbench.cli.guard import emit_json
-from paperbench.cli.history import DONE, RunInfo, find_runs, read_run
 from paperbench.config.difference import ABSENT
 from paperbench.config.paths import short
-from paperbench.engine.rundir import RunDirectory
 from paperbench.errors import ConfigError, DataError
-from paperbench.report.comparison import SECONDS, Comparison, Row, Subject, compare, contradictions, environment_facts
-from paperbench.report.metrics import direction
-from paperbench.report.seeds import Method, methods
+from paperbench.runs.comparison import Comparison, Row, compare, contradictions, progress_in_words
+from paperbench.runs.grouping import Setting, repeated_settings
+from paperbench.runs.metrics import all_metrics
+from paperbench.runs.record import RunRecord, read_run
+from paperbench.runs.selection import find_runs
 from paperbench.runs.statistics import Summary
+from paperbench.runs.sweeps import RECORD, read_sweep
 
 SCHEMA_VERSION = 1
 
 
 def compare_runs(given: Sequence[Path], *, json_output: bool) -> None:
-    """Compares the runs that the folders are or stand for; the first is the reference."""
-    directories, remarks = _directories(given)
-    if len(directories) < 2:
-        names = ", ".join(short(path) for path in directories) or "none"
-        raise ConfigError(f"compare: needs at least two runs, found {names}. Runs: `paperbench runs`", *remarks)
-    subjects = _subjects(directories)
-    if refused := contradictions(subjects):
-        raise ConfigError(*refused)
-    comparison = compare(subjects)
+    """Compare the runs that the folders are or stand for; the first is the reference."""
+    runs, remarks = compared(given)
+    comparison = compare(runs)
     remarks = [*remarks, *comparison.remarks]
     if json_output:
         emit_json(_document(comparison, remarks))
@@ -39,7 +34,33 @@ def compare_runs(given: Sequence[Path], *, json_output: bool) -> None:
         print_comparison(comparison, remarks)
 
 
-# --- which runs -------------------------------------------------------------------------------------------------------
+# --- the runs ---------------------------------------------------------------------------------------------------------
+
+
+def compared(given: Sequence[Path]) -> tuple[list[RunRecord], list[str]]:
+    """The runs that the folders are or stand for, each once, with names that distinguish them, and remarks about runs that
+    have not started.
+
+    Raises `ConfigError` for fewer than two runs and for runs whose numbers mean different things, `DataError` for damage.
+    """
+    directories, remarks = _directories(given)
+    if len(directories) < 2:
+        names = ", ".join(short(path) for path in directories) or "none"
+        raise ConfigError(f"compare: needs at least two runs, found {names}. Runs: `paperbench runs`", *remarks)
+    runs = [
+        replace(_readable(directory), name=name)
+        for name, directory in zip(_names(directories), directories, strict=True)
+    ]
+    if refused := contradictions(runs):
+        raise ConfigError(*refused)
+    return runs, remarks
+
+
+def _readable(directory: Path) -> RunRecord:
+    run = read_run(directory)
+    if not run.config:
+        raise DataError(f"{directory / 'config.yaml'}: damaged, cannot be compared")
+    return run
 
 
 def _directories(given: Sequence[Path]) -> tuple[list[Path], list[str]]:
@@ -64,55 +85,17 @@ def _members(path: Path) -> tuple[list[Path], int]:
     """The runs that `path` stands for, and how many more of a sweep were never started."""
     if (path / "config.yaml").is_file():
         return [path], 0
-    if (path / "sweep.json").is_file():
-        recorded = _recorded(path / "sweep.json")
-        made = [run for run in recorded if (run / "config.yaml").is_file()]
-        return made, len(recorded) - len(made)
-    return sorted(info.directory for info in find_runs(path)), 0
-
-
-def _recorded(file: Path) -> list[Path]:
-    """The directories of a sweep's runs, in its order."""
-    try:
-        runs = json.loads(file.read_text(encoding="utf-8"))["runs"]
-        return [(file.parent / run["directory"]).resolve() for run in runs]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise DataError(f"{file}: damaged, no record of a sweep ({type(error).__name__}: {error})") from error
-
-
-def _subjects(directories: Sequence[Path]) -> list[Subject]:
-    names = _names(directories)
-    subjects = []
-    for name, directory in zip(names, directories, strict=True):
-        info = read_run(directory)
-        if info is None:
-            raise DataError(f"{directory / 'config.yaml'}: damaged, cannot be compared")
-        subjects.append(_subject(name, info))
-    return subjects
+    if (path / RECORD).is_file():
+        entries = read_sweep(path).entries
+        started = [entry.directory for entry in entries if (entry.directory / "config.yaml").is_file()]
+        return started, len(entries) - len(started)
+    return sorted(run.directory for run in find_runs(path)), 0
 
 
 def _names(directories: Sequence[Path]) -> list[str]:
-    """Folder names where they tell the runs apart, else paths."""
+    """Folder names where they distinguish the runs, else paths."""
     names = [directory.absolute().name for directory in directories]
     return names if len(set(names)) == len(names) else [short(directory.absolute()) for directory in directories]
-
-
-def _subject(name: str, info: RunInfo) -> Subject:
-    directory = RunDirectory(info.directory)
-    done = info.state == DONE
-    results = (directory.results() or {}) if done else {}
-    seconds = {SECONDS: info.seconds} if info.seconds is not None else {}
-    return Subject(
-        name=name,
-        directory=str(info.directory),
-        task=info.task,
-        state=info.state,
-        progress="" if done else f"step {info.step} of {info.steps}" if info.steps else "before its first step",
-        config=info.config,
-        environment=environment_facts(directory.environment(), results),
-        data=str(results.get("data", "")),
-        metrics={**info.metrics, **seconds} if done else {},
-    )
 
 
 # --- for a program ----------------------------------------------------------------------------------------------------
@@ -126,42 +109,44 @@ def _document(comparison: Comparison, remarks: Sequence[str]) -> dict[str, Any]:
 
     runs = [
         {
-            "name": subject.name,
-            "directory": subject.directory,
-            "task": subject.task,
-            "state": subject.state,
-            "progress": subject.progress,
+            "name": run.name,
+            "directory": str(run.directory),
+            "task": run.task,
+            "state": run.state,
+            "progress": progress_in_words(run),
             "config": part(comparison.config, index),
             "environment": part(comparison.environment, index),
-            "data": subject.data,
+            "data": run.data if run.done else "",
             "metrics": part(comparison.metrics, index),
             "deltas": {
                 row.key: delta for row in comparison.metrics if (delta := row.deltas()[index]) is not None and index
             },
         }
-        for index, subject in enumerate(comparison.subjects)
+        for index, run in enumerate(comparison.runs)
     ]
+    settings = repeated_settings(comparison.runs)
     return {
         "schema_version": SCHEMA_VERSION,
-        "reference": comparison.subjects[0].name,
+        "reference": comparison.runs[0].name,
         "runs": runs,
-        "directions": {row.key: direction(row.key) for row in comparison.metrics},
+        "directions": {row.key: all_metrics().direction(row.key) for row in comparison.metrics},
         "same_metrics": comparison.same_metrics,
-        "over_seeds": [_method_document(method) for method in methods(comparison.subjects)],
+        "over_seeds": [_setting_document(setting, settings[0]) for setting in settings],
         "remarks": list(remarks),
     }
 
 
-def _method_document(method: Method) -> dict[str, Any]:
+def _setting_document(setting: Setting, first: Setting) -> dict[str, Any]:
     def summary(value: Summary) -> dict[str, Any]:
         return {"n": value.n, "mean": value.mean, "interval": value.interval, "interval_kind": value.kind}
 
+    differences = {} if setting is first else setting.against(first)
     return {
-        "label": method.label,
-        "runs": list(method.runs),
-        "seeds": list(method.seeds),
-        "metrics": {name: summary(value) for name, value in method.metrics.items()},
+        "label": setting.overrides,
+        "runs": [run.name for run in setting.by_seed.values()],
+        "seeds": list(setting.by_seed),
+        "metrics": {name: summary(value) for name, value in setting.summaries().items()},
         "paired_differences": {
-            name: {"seeds": list(pair.seeds), **summary(pair.summary)} for name, pair in method.against_first.items()
+            name: {"seeds": list(pair.seeds), **summary(pair.summary)} for name, pair in differences.items()
         },
     }

@@ -1,17 +1,15 @@
-"""The text of `paperbench compare`: a few runs side by side, many one in a row."""
+"""The text of `paperbench compare`: a few runs as columns, many as rows."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from fnmatch import fnmatchcase
 from typing import Any
 
 from paperbench.cli.output import duration, line, scalar, table
-from paperbench.cli.summary import HEADLINES
 from paperbench.config.difference import ABSENT
-from paperbench.report.comparison import SECONDS, Comparison, Row
-from paperbench.report.metrics import direction
-from paperbench.report.seeds import methods
+from paperbench.runs.comparison import SECONDS, Comparison, Row
+from paperbench.runs.grouping import repeated_settings
+from paperbench.runs.metrics import all_metrics
 from paperbench.runs.statistics import Summary
 
 MOST_COLUMNS = 6
@@ -19,26 +17,26 @@ MOST_COLUMNS = 6
 
 
 def print_comparison(comparison: Comparison, remarks: Sequence[str]) -> None:
-    """Remarks, what differs, and what the seeds say together."""
+    """Print remarks, what differs, and the statistics over seeds."""
     for text in remarks:
         line(f"note: {text}")
-    if len(comparison.subjects) > MOST_COLUMNS:
+    if len(comparison.runs) > MOST_COLUMNS:
         _print_rows(comparison)
     else:
         _print_columns(comparison)
     line()
     _print_end(comparison)
-    _print_methods(comparison)
+    _print_settings(comparison)
 
 
 def _print_columns(comparison: Comparison) -> None:
     """One run a column."""
-    names = [subject.name for subject in comparison.subjects]
+    names = [run.name for run in comparison.runs]
     for title, rows in (("configuration", comparison.config), ("environment", comparison.environment)):
         if rows:
             line()
             table((title, *names), ([row.key, *map(_written, row.values)] for row in rows))
-    for row in comparison.data:  # sentences: side by side they would push the columns apart
+    for row in comparison.data:  # sentences: as columns they would be too wide
         line()
         table(("run", row.key), ([name, _written(value)] for name, value in zip(names, row.values, strict=True)))
     if comparison.metrics:
@@ -55,10 +53,7 @@ def _print_rows(comparison: Comparison) -> None:
     cells = [[*map(_written, row.values)] for row in facts] + [_with_deltas(row) for row in shown]
     table(
         ("run", "state", *(row.key for row in [*facts, *shown])),
-        (
-            [subject.name, subject.state, *(column[index] for column in cells)]
-            for index, subject in enumerate(comparison.subjects)
-        ),
+        ([run.name, run.state, *(column[index] for column in cells)] for index, run in enumerate(comparison.runs)),
     )
     if hidden := len(comparison.metrics) - len(shown):
         line(f"{hidden} more metrics differ; --json has them all")
@@ -70,29 +65,31 @@ def _print_end(comparison: Comparison) -> None:
         line(f"nothing differs; {same}" if same else "nothing differs")
         return
     deltas = any(delta for row in comparison.metrics for delta in row.deltas())
-    said = [f"in parentheses: the difference to {comparison.subjects[0].name}"] if deltas else []
+    said = [f"in parentheses: the difference to {comparison.runs[0].name}"] if deltas else []
     if text := "; ".join([*said, *([same] if same else [])]):
         line(text)
 
 
-def _print_methods(comparison: Comparison) -> None:
+def _print_settings(comparison: Comparison) -> None:
     """Mean and interval of the runs that differ in their seed alone, and paired differences between such groups."""
-    found = methods(comparison.subjects)
-    shown = [row.key for row in comparison.metrics if any(row.key in method.metrics for method in found)]
+    settings = repeated_settings(comparison.runs)
+    summaries = [setting.summaries() for setting in settings]
+    shown = [row.key for row in comparison.metrics if any(row.key in found for found in summaries)]
     shown = [key for key in shown if _is_headline(key)] or shown
     if not shown:
         return
+    differences = [{}, *(setting.against(settings[0]) for setting in settings[1:])]
     rows = []
     for key in shown:
-        rows.append([key, *(_interval(method.metrics.get(key), ".4g") for method in found)])
-        pairs = [method.against_first.get(key) for method in found]
+        rows.append([key, *(_interval(found.get(key), ".4g") for found in summaries)])
+        pairs = [found.get(key) for found in differences]
         if any(pairs):
             rows.append(
                 ["  less the first, seed by seed", *(_interval(p.summary if p else None, "+.3g") for p in pairs)]
             )
     line()
-    table(("over seeds", *(f"{method.label} (n={len(method.seeds)})" for method in found)), rows)
-    kinds = dict.fromkeys(summary.kind for method in found for key, summary in method.metrics.items() if key in shown)
+    table(("over seeds", *(f"{setting.overrides} (n={len(setting.by_seed)})" for setting in settings)), rows)
+    kinds = dict.fromkeys(summary.kind for found in summaries for key, summary in found.items() if key in shown)
     line(f"mean [interval]; the interval is: {', '.join(kinds)}")
 
 
@@ -123,13 +120,13 @@ def _delta(key: str, delta: float) -> str:
 
 
 def _is_headline(key: str) -> bool:
-    """Whether the summary at a run's end would show it."""
-    return any(fnmatchcase(key, pattern) for pattern, _ in HEADLINES)
+    """Whether the summary at the end of a run would show it."""
+    return all_metrics()[key].headline
 
 
 def _better(key: str) -> str:
-    way = direction(key)
-    return "" if way == "same" else way
+    direction = all_metrics().direction(key)
+    return "" if direction == "none" else direction
 
 
 def _written(value: Any) -> str:

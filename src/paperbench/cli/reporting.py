@@ -6,7 +6,6 @@ from pathlib import Path
 
 from paperbench.cli.guard import emit_json
 from paperbench.cli.output import line
-from paperbench.cli.summary import HEADLINES
 from paperbench.config.paths import short
 from paperbench.report.html.quantities import size
 from paperbench.report.html.writing import write_report
@@ -14,7 +13,7 @@ from paperbench.report.html.writing import write_report
 
 def report(source: Path, *, output: Path | None, json_output: bool) -> None:
     """Write the report and print the paths of its files."""
-    written = write_report(source, output, headlines=HEADLINES)
+    written = write_report(source, output)
     if json_output:
         emit_json(
             {

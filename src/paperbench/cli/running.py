@@ -13,7 +13,6 @@ import typer
 
 from paperbench.catalog import TASKS
 from paperbench.cli.guard import emit_json, print_error
-from paperbench.cli.history import find_runs
 from paperbench.cli.options import RunOptions
 from paperbench.cli.output import describe_changes, line
 from paperbench.config import _hydra
@@ -25,6 +24,7 @@ from paperbench.engine import torchrun
 from paperbench.engine.reporter import Reporter, SilentReporter
 from paperbench.engine.rundir import DONE
 from paperbench.errors import EXIT_STOPPED, ConfigError
+from paperbench.runs.selection import find_runs
 
 if TYPE_CHECKING:
     from paperbench.engine.reporter import Outcome

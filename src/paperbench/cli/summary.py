@@ -1,4 +1,4 @@
-"""What a person is told when a run ends: a few of its numbers, the paper's beside them, and what to type next.
+"""The summary at the end of a run: a few of its numbers, the paper's beside them, and what to type next.
 
 Only what deserves a line; every number is in `results.json`. Imports no torch.
 """
@@ -8,7 +8,6 @@ from __future__ import annotations
 import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass
-from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
@@ -19,58 +18,7 @@ from paperbench.cli.output import duration
 from paperbench.config.paths import short
 from paperbench.report import published
 from paperbench.report.published import Published
-
-HEADLINES: tuple[tuple[str, str], ...] = (
-    ("voc07/mAP", "{:.1f} %"),
-    ("voc/mAP", "{:.1f} %"),
-    ("coco/AP", "{:.1f} %"),
-    ("coco/AP50", "{:.1f} %"),
-    ("coco/AP75", "{:.1f} %"),
-    ("coco/mask/AP", "{:.1f} %"),
-    ("coco/mask/AP50", "{:.1f} %"),
-    ("pyramid/voc07/mAP", "{:.1f} %"),
-    ("pyramid/coco/AP50", "{:.1f} %"),
-    ("proposals/recall50@100", "{:.1f} %"),
-    ("proposals/recall50@300", "{:.1f} %"),
-    ("test/error", "{:.2f} %"),
-    ("test/errors", "{:.0f}"),
-    ("distilled/test/errors", "{:.0f}"),
-    ("specialists/test/errors", "{:.0f}"),
-    ("*/test/errors", "{:.0f}"),
-    ("*/omitted/errors", "{:.0f}"),
-    ("*/test/accuracy", "{:.2f} %"),
-    ("test/accuracy", "{:.2f} %"),
-    ("encoder/error", "{:.2f} %"),
-    ("colocalise/mean", "{:.1f} %"),
-    ("colocalise/lowest", "{:.0f} %"),
-    ("colocalise/highest", "{:.0f} %"),
-    ("colocalise/iou/*", "{:.3f}"),
-    ("colocalise/*", "{:.0f} %"),
-    ("model/parameters", "{:,.0f}"),
-    ("test/bound", "{:.2f} nats"),
-    ("test/importance_bound", "{:.2f} nats"),
-    ("test/marginal", "{:.2f} nats"),
-    ("test/nll", "{:.2f} nats"),
-    ("test/squared_error", "{:.2f}"),
-    ("segment/*/dsc", "{:.3f}"),
-    ("rca/cases", "{:.0f}"),
-    ("rca/failed_cases", "{:.0f}"),
-    ("rca/flagged", "{:.0f}"),
-    ("rca/masks", "{:.0f}"),
-    ("rca/pearson_r", "{:.3f}"),
-    ("rca/mae", "{:.3f}"),
-    ("rca/calibrated_mae", "{:.3f}"),
-    ("rca/accuracy@*", "{:.3f}"),
-    ("rca/failure_auroc", "{:.3f}"),
-    ("rca/coverage", "{:.3f}"),
-    ("rca/predictions", "{:.0f}"),
-    ("rca/undefined", "{:.0f}"),
-    ("rca/*", "{:.3f}"),
-    ("seconds_per_image", "{:.4f} s"),
-    ("seconds/*", "{:.4f} s"),
-    ("train/samples_per_second", "{:.1f} /s"),
-)
-"""Metrics worth a line, in this order, and how they are written. Anything else is written with four digits."""
+from paperbench.runs.metrics import MetricRegistry, metrics_of
 
 MOST_ROWS = 10
 _UNITS = {
@@ -112,8 +60,9 @@ def summarise(results: Mapping[str, Any], directory: str) -> Summary:
     """`results` is the content of `results.json`, `directory` the run's, whose `config.yaml` decides what applies."""
     metrics = {name: value for name, value in (results.get("metrics") or {}).items() if isinstance(value, int | float)}
     applying = {entry.metric: entry for entry in published.matching(_config(directory)) if entry.metric in metrics}
-    shown = _chosen(metrics, applying)
-    lines = tuple(_line(name, metrics[name], applying.get(name)) for name in shown)
+    declared = metrics_of(str(results.get("task")))
+    shown = _chosen(metrics, applying, declared)
+    lines = tuple(_line(name, declared.text(name, metrics[name]), metrics[name], applying.get(name)) for name in shown)
     done = results.get("status", "done") == "done"
     experiment = str(results.get("experiment") or results.get("task") or "run")
     return Summary(
@@ -135,24 +84,20 @@ def _config(directory: str) -> Mapping[str, Any]:
     return config if isinstance(config, Mapping) else {}
 
 
-def _chosen(metrics: Mapping[str, float], applying: Mapping[str | None, Published]) -> list[str]:
-    ordered = [name for pattern, _ in HEADLINES for name in metrics if fnmatchcase(name, pattern)] or list(metrics)
-    ordered = list(dict.fromkeys(ordered))
+def _chosen(
+    metrics: Mapping[str, float], applying: Mapping[str | None, Published], declared: MetricRegistry
+) -> list[str]:
+    ordered = declared.headlines(metrics) or list(metrics)
     ordered.sort(key=lambda name: name not in applying)  # stable: what the paper printed comes first
     return ordered[:MOST_ROWS]
 
 
-def _line(name: str, value: float, entry: Published | None) -> Line:
-    result = _format(name).format(value)
+def _line(name: str, result: str, value: float, entry: Published | None) -> Line:
     if entry is None:
         return Line(metric=name, result=result)
     band = "" if entry.tolerance is None else f" +-{entry.tolerance:g}"
     paper = f"{entry.value:g}{band}{_UNITS.get(entry.unit, '')}"
     return Line(metric=name, result=result, paper=paper, where=entry.table, agrees=entry.agrees(value))
-
-
-def _format(name: str) -> str:
-    return next((text for pattern, text in HEADLINES if fnmatchcase(name, pattern)), "{:.4g}")
 
 
 def _remarks(results: Mapping[str, Any], applying: Mapping[str | None, Published]) -> tuple[str, ...]:

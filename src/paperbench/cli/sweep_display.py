@@ -8,8 +8,8 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, TextIO
 
-from paperbench.cli.history import headline
 from paperbench.cli.output import duration
+from paperbench.runs.metrics import metrics_of
 from paperbench.sweep.plan import Member, Sweep
 from paperbench.sweep.watch import View, Watcher
 
@@ -56,7 +56,7 @@ def progress(view: View) -> str:
 
 def result(view: View) -> str:
     """Return the headline of the results, else the best value so far."""
-    metric, value = headline(view.metrics)
+    metric, value = metrics_of(view.member.composed.task.name).headline(view.metrics)
     if value is not None:
         return f"{metric} {value:.4g}"
     return f"best {view.best:.4g}" if view.best is not None else ""

@@ -12,12 +12,12 @@ from typing import Any
 import typer
 
 from paperbench.cli.guard import emit_json
-from paperbench.cli.history import headline
 from paperbench.cli.options import RunOptions
 from paperbench.cli.output import duration, line, table
 from paperbench.cli.sweep_display import labelled, make_watcher, title
 from paperbench.config.paths import search_path, short
 from paperbench.errors import EXIT_STOPPED, ConfigError
+from paperbench.runs.metrics import metrics_of
 from paperbench.runs.record import RunStatus, read_status
 from paperbench.sweep import record
 from paperbench.sweep.launchers.base import Launcher, Warms, launcher_class
@@ -228,7 +228,10 @@ def _print_results(done: Sequence[MemberResult]) -> None:
     if not done:
         return
     keys = list(dict.fromkeys(key for result in done for key in result.member.request.labels))
-    found = [headline((result.results or {}).get("metrics", {})) for result in done]
+    found = [
+        metrics_of(result.member.composed.task.name).headline((result.results or {}).get("metrics", {}))
+        for result in done
+    ]
     names = sorted({name for name, _ in found if name})
     rows = [
         [

@@ -14,6 +14,7 @@ from functools import cache
 
 from paperbench.catalog import TASKS, MetricSpec
 from paperbench.engine.metrics import METRICS as ENGINE_METRICS
+from paperbench.runs.undeclared import METRICS as UNDECLARED
 
 UNKNOWN = MetricSpec(name="*", meaning="not declared")
 """Stands for a metric that no package declares: a plain number of which nothing is known."""
@@ -87,12 +88,14 @@ def _read(text: str) -> float:
 
 def declared_by(package: str) -> tuple[MetricSpec, ...]:
     """The metrics that a package, named by its dotted name, declares; none where it has no module `metrics`."""
+    if package == "paperbench.rca":
+        return UNDECLARED
     try:
         module = importlib.import_module(f"{package}.metrics")
     except ModuleNotFoundError as error:
         if error.name != f"{package}.metrics":
             raise
-        return ()
+        return UNDECLARED if package.startswith("paperbench.") else ()
     return tuple(getattr(module, "METRICS", ()))
 
 

@@ -31,7 +31,7 @@ STATES = (WAITING, RUNNING, DONE, STOPPED, FAILED, INTERRUPTED, DAMAGED)
 LOG_LINES = 12
 _LOG_BYTES = 64 << 10
 _IMAGES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp"})
-_PLACES = ("output", "tensorboard")
+_PLACES = ("output.", "tensorboard")
 _NOT_METRICS = frozenset({"step", "time"})
 _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 """libyaml's, where it was built in: ten times as fast, and sweeps have hundreds of runs."""

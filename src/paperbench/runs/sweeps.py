@@ -98,6 +98,8 @@ def read_document(file: Path) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise DataError(f"{file}: holds no JSON object; {_AGAIN}")
     version = value.get("schema_version")
+    if version is None:
+        raise DataError(f"{file}: damaged, has no schema_version; {_AGAIN}")
     if version != SCHEMA_VERSION:
         raise DataError(f"{file}: has format {version}, this version of paperbench reads {SCHEMA_VERSION}")
     return value

@@ -13,10 +13,19 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from paperbench.catalog import MetricSpec
 from paperbench.engine.metriclog import JsonLines
 from paperbench.engine.rundir import DONE, RunDirectory
+from paperbench.runs.metrics import MetricRegistry
 
-HEADLINES = (("toy/score", "{:.1f} %"), ("toy/error", "{:.2f} %"), ("seconds_per_image", "{:.4f} s"))
+METRICS = MetricRegistry(
+    (
+        MetricSpec(name="toy/score", meaning="score", unit="%", format=".1f", headline=True),
+        MetricSpec(name="toy/error", meaning="error", unit="%", direction="lower", format=".2f", headline=True),
+        MetricSpec(name="seconds_per_image", meaning="time", unit="s", direction="lower", format=".4f", headline=True),
+        MetricSpec(name="train/loss*", meaning="loss", direction="lower"),
+    )
+)
 HOSTILE = '<script>window.stolen = 1</script>"\'><img src=x onerror="window.stolen = 1">'
 
 

@@ -49,8 +49,7 @@ def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
         ),
     }
     return {
-        name: write_report(source, root / "out" / name, headlines=made.HEADLINES).html
-        for name, source in sources.items()
+        name: write_report(source, root / "out" / name, metrics=made.METRICS).html for name, source in sources.items()
     }
 
 

@@ -11,11 +11,11 @@ from paperbench.engine.rundir import STOPPED
 from paperbench.report.html import curves
 from paperbench.report.html.charts import MUTED, Line
 from paperbench.report.html.quantities import Quantities
-from paperbench.report.html.settings import Setting, settings_of, varied
+from paperbench.runs.grouping import Setting, settings_of, varied
 from paperbench.runs.record import RunRecord, read_run
 from tests.report.html import made
 
-QUANTITIES = Quantities(made.HEADLINES)
+QUANTITIES = Quantities(made.METRICS)
 
 
 def run(folder: Path, *, labelled: bool = True, steps: int = 40, state: str = "done", **given: object) -> RunRecord:

@@ -68,7 +68,7 @@ class Reader(HTMLParser):
 
 
 def written(source: Path, output: Path | None = None) -> tuple[Written, Reader]:
-    report = write_report(source, output, headlines=made.HEADLINES)
+    report = write_report(source, output, metrics=made.METRICS)
     return report, Reader(report.html.read_text(encoding="utf-8"))
 
 
@@ -112,7 +112,7 @@ def test_the_tiles_hold_exact_numbers_too(tmp_path: Path) -> None:
     _, page = written(run)
     tiles = [given["value"] for tag, given in page.tags if tag == "data"]
 
-    names = [name for name, _ in made.HEADLINES]
+    names = [spec.name for spec in made.METRICS.specs if spec.headline]
     assert [float(value or "") for value in tiles] == [stored(run)[name] for name in names]
 
 
@@ -202,7 +202,7 @@ def test_the_best_of_a_column_is_marked_where_it_is_known_what_is_better(tmp_pat
     }
 
     assert set(marked["toy/error"]) == {min(made.metrics(run["seed"], run["lr"])["toy/error"] for run in GRID)}
-    assert marked["toy/score"] == []
+    assert marked["toy/score"] == []  # declared without a direction
 
 
 def test_what_differs_stands_first_and_what_is_shared_is_folded(tmp_path: Path) -> None:

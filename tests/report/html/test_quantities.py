@@ -4,19 +4,25 @@ from __future__ import annotations
 
 import pytest
 
+from paperbench.catalog import MetricSpec
 from paperbench.report.html.quantities import Quantities, duration, plural, significant, size
+from paperbench.runs.metrics import MetricRegistry
 
-HEADLINES = (
-    ("coco/AP", "{:.1f} %"),
-    ("test/bound", "{:.2f} nats"),
-    ("rca/*", "{:.3f}"),
-    ("model/parameters", "{:,.0f}"),
+METRICS = (
+    MetricSpec(name="coco/AP", meaning="", unit="%", format=".1f", headline=True),
+    MetricSpec(name="test/bound", meaning="", unit="nats", format=".2f", headline=True),
+    MetricSpec(name="rca/*", meaning="", format=".3f", headline=True),
+    MetricSpec(name="model/parameters", meaning="", format=",.0f", headline=True),
+    MetricSpec(name="coco/*", meaning="", unit="%", format=".1f"),
+    MetricSpec(name="proposals/recall*", meaning="", unit="%", format=".1f"),
+    MetricSpec(name="seconds_per_image", meaning="", unit="s", format=".4f"),
+    MetricSpec(name="train/samples_per_second", meaning="", unit="/s", format=".1f"),
 )
 
 
 @pytest.fixture
 def quantities() -> Quantities:
-    return Quantities(HEADLINES)
+    return Quantities(MetricRegistry(METRICS))
 
 
 @pytest.mark.parametrize(

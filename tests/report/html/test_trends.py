@@ -8,7 +8,7 @@ import pytest
 
 from paperbench.report.html import trends
 from paperbench.report.html.quantities import Quantities
-from paperbench.report.html.settings import settings_of
+from paperbench.runs.grouping import settings_of
 from paperbench.runs.record import RunRecord
 
 

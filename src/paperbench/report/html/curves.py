@@ -13,8 +13,8 @@ import numpy as np
 from paperbench.engine.figures import smooth
 from paperbench.report.html.charts import MUTED, TONES, Chart, Line, spans_decades
 from paperbench.report.html.quantities import Quantities, plural
-from paperbench.report.html.settings import Setting
 from paperbench.report.html.thinning import Floats, band, kept
+from paperbench.runs.grouping import Setting
 from paperbench.runs.record import RunRecord
 
 BUDGET = 1_100_000

@@ -12,16 +12,11 @@ from paperbench.config.difference import ABSENT
 from paperbench.engine.rundir import DONE, FAILED, RUNNING, STOPPED, WAITING
 from paperbench.report.html.curves import Curves
 from paperbench.report.html.grids import Cell, Column, Grid, Tone, number_cell, text_cell
+from paperbench.report.html.machines import environment, shared_and_differing
 from paperbench.report.html.page import Block, Charts, Code, Fact, Facts, Fold, Notice, Prose
 from paperbench.report.html.pictures import Gallery
 from paperbench.report.html.quantities import minus, plural, size
-from paperbench.report.html.settings import (
-    Setting,
-    differing_keys,
-    environment,
-    shared_and_differing,
-    shown,
-)
+from paperbench.runs.grouping import Setting, differing_keys, in_one_line
 from paperbench.runs.record import DAMAGED, INTERRUPTED, NOT_STARTED, RunRecord
 
 _STATE_TONES: dict[str, Tone] = {
@@ -160,7 +155,7 @@ def _counted(keys: Sequence[str], runs: Sequence[RunRecord]) -> Grid:
 
 def _value(run: RunRecord, key: str) -> str:
     value = run.flat_config.get(key, ABSENT)
-    return "" if value is ABSENT else shown(value)
+    return "" if value is ABSENT else in_one_line(value)
 
 
 def _nested(flat: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,50 +1,28 @@
-"""How a metric is written: its unit, its rounding, and its place among the others. Told by its name."""
+"""How a report writes a number: rounding, unit, and its place among the others."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
-from fnmatch import fnmatchcase
+from collections.abc import Iterable
 
-Headlines = Sequence[tuple[str, str]]
-"""(pattern of names, format with unit such as `{:.1f} %`), the most telling first."""
+from paperbench.runs.metrics import UNKNOWN, MetricRegistry, all_metrics
 
 MISSING = "\u2013"
 
-_UNITS: tuple[tuple[str, str], ...] = (
-    ("proposals/per_image", ""),
-    ("coco/*", "%"),
-    ("voc*/*", "%"),
-    ("proposals/*", "%"),
-    ("*/error", "%"),
-    ("*/bound*", "nats"),
-    ("*/nll*", "nats"),
-    ("*_per_second", "/s"),
-    ("*seconds*", "s"),
-    ("*milliseconds*", "ms"),
-    ("*_ms", "ms"),
-)
-"""Units of `docs/runs.md`, for metrics that are not among the headlines. The first pattern that fits decides."""
-
-_PERCENT_FORMAT = ".1f"
-
 
 class Quantities:
-    """The vocabulary of a report; `headlines` decide on format, unit and order before anything else does."""
+    """Metrics as a report writes them, in the formats, units and order of a registry."""
 
-    def __init__(self, headlines: Headlines = ()) -> None:
-        self._headlines = [(pattern, *_split(text)) for pattern, text in headlines]
+    def __init__(self, metrics: MetricRegistry | None = None) -> None:
+        self._metrics = all_metrics() if metrics is None else metrics
 
     def number(self, name: str, value: float) -> str:
         """The value rounded, without its unit."""
         if not math.isfinite(value):
             return str(value)
-        spec = self._format(name)
-        if spec is None or isinstance(value, int):
+        if isinstance(value, int) or self._metrics[name].format == UNKNOWN.format:
             return significant(value)
-        text = format(value, spec)
-        # A rounding that leaves nothing of a number would misstate it.
-        return minus(text) if value == 0 or float(text.replace(",", "")) != 0 else significant(value, 2)
+        return minus(self._metrics.number(name, value))
 
     def with_unit(self, name: str, value: float) -> str:
         """`68.6 %`."""
@@ -53,35 +31,19 @@ class Quantities:
 
     def unit(self, name: str) -> str:
         """`%`, `s`, `nats`; empty where there is none, or none is known."""
-        for pattern, _, unit in self._headlines:
-            if fnmatchcase(name, pattern):
-                return unit
-        return next((unit for pattern, unit in _UNITS if fnmatchcase(name, pattern)), "")
+        return self._metrics[name].unit
 
     def order(self, names: Iterable[str]) -> list[str]:
         """Headlines first, in their order; the others as they come."""
-        given = list(dict.fromkeys(names))
-        return sorted(given, key=lambda name: (self._rank(name), given.index(name)))
+        return self._metrics.order(names)
 
     def headlines(self, names: Iterable[str]) -> list[str]:
         """Those of `names` that deserve to be read first, in their order."""
-        return [name for name in self.order(names) if self._rank(name) < len(self._headlines)]
+        return self._metrics.headlines(names)
 
-    def _rank(self, name: str) -> int:
-        fits = (index for index, (pattern, *_) in enumerate(self._headlines) if fnmatchcase(name, pattern))
-        return next(fits, len(self._headlines))
-
-    def _format(self, name: str) -> str | None:
-        for pattern, spec, _ in self._headlines:
-            if fnmatchcase(name, pattern):
-                return spec
-        return _PERCENT_FORMAT if self.unit(name) == "%" else None
-
-
-def _split(text: str) -> tuple[str, str]:
-    """`{:.1f} %` -> `.1f`, `%`."""
-    inside, _, unit = text.partition("}")
-    return inside.removeprefix("{:"), unit.strip()
+    def best(self, name: str, values: Iterable[float]) -> float | None:
+        """The best of several values; None for a metric without a better direction."""
+        return self._metrics.best(name, values)
 
 
 def significant(value: float, digits: int = 4) -> str:

@@ -9,8 +9,7 @@ from paperbench.report.html import curves, parts, pictures, trends
 from paperbench.report.html.grids import Cell, Column, Grid, number_cell, text_cell
 from paperbench.report.html.page import Badge, Block, Fact, Fold, Section, section
 from paperbench.report.html.quantities import Quantities, duration, plural
-from paperbench.report.html.settings import SEED, Setting, settings_of, value_of, varied
-from paperbench.report.metrics import direction
+from paperbench.runs.grouping import SEED, Setting, settings_of, typed_value, varied
 from paperbench.runs.record import RunRecord
 from paperbench.runs.statistics import FEWEST_FOR_BOOTSTRAP, Summary, summarise
 
@@ -112,10 +111,10 @@ def _runs_table(
     *,
     seconds: bool = False,
 ) -> Grid:
-    best = {name: _best([run.metrics.get(name) for run in runs], name) for name in names}
+    best = {name: _best([run.metrics.get(name) for run in runs], name, quantities) for name in names}
     rows = []
     for run in runs:
-        row = [text_cell(run.name), *(_key_cell(value_of(run, key)) for key in keys), parts.state_cell(run)]
+        row = [text_cell(run.name), *(_key_cell(typed_value(run, key)) for key in keys), parts.state_cell(run)]
         row += [_metric_cell(name, run.metrics.get(name), best[name], quantities) for name in names]
         if seconds:
             row.append(number_cell(run.seconds, None if run.seconds is None else duration(run.seconds)))
@@ -141,7 +140,7 @@ def _settings_table(
         {name: summarise([run.metrics[name] for run in setting.done if name in run.metrics]) for name in names}
         for setting in settings
     ]
-    best = {name: _best([summary[name].mean for summary in summaries], name) for name in names}
+    best = {name: _best([summary[name].mean for summary in summaries], name, quantities) for name in names}
     rows = []
     for setting, summary in zip(settings, summaries, strict=True):
         heads = [_key_cell(setting.values[key]) for key in keys] if keys else [text_cell(setting.label)]
@@ -191,7 +190,7 @@ def _key_cell(text: str) -> Cell:
 
 
 def _all_numbers(runs: Sequence[RunRecord], key: str) -> bool:
-    return all(_number(text) is not None for run in runs if (text := value_of(run, key)))
+    return all(_number(text) is not None for run in runs if (text := typed_value(run, key)))
 
 
 def _number(text: str) -> float | int | None:
@@ -205,10 +204,7 @@ def _number(text: str) -> float | int | None:
     return None
 
 
-def _best(values: Sequence[float | None], name: str) -> float | None:
-    """The best of several values, where it is known which way is better and there is more than one value."""
+def _best(values: Sequence[float | None], name: str, quantities: Quantities) -> float | None:
+    """The best of several values, where its metric has a better direction and there is more than one value."""
     present = [value for value in values if value is not None]
-    way = direction(name)
-    if way == "same" or len(set(present)) < 2:
-        return None
-    return max(present) if way == "higher" else min(present)
+    return quantities.best(name, present) if len(set(present)) > 1 else None

@@ -13,12 +13,14 @@ from paperbench.engine.files import explained, write_atomic
 from paperbench.errors import ConfigError, EnvironmentError_
 from paperbench.report.html.grids import to_csv
 from paperbench.report.html.page import Page
-from paperbench.report.html.quantities import Headlines, Quantities
+from paperbench.report.html.quantities import Quantities
 from paperbench.report.html.render import GENERATOR, to_document, to_html
 from paperbench.report.html.reproduction_page import page_of_reproduction
 from paperbench.report.html.run_page import page_of_run
 from paperbench.report.html.sources import ReproductionRecord, Source, load
 from paperbench.report.html.sweep_page import page_of_sweep
+from paperbench.runs.metrics import MetricRegistry, all_metrics, metrics_of
+from paperbench.runs.record import RunRecord
 from paperbench.runs.sweeps import SweepRecord
 
 FOLDER, STEM = "report", "report"
@@ -51,7 +53,7 @@ class Written:
     size: int
 
 
-def write_report(source: Path, output: Path | None = None, *, headlines: Headlines = ()) -> Written:
+def write_report(source: Path, output: Path | None = None, *, metrics: MetricRegistry | None = None) -> Written:
     """Reports on the run, sweep or reproduction in `source`.
 
     `output` is a folder, or a file that ends in `.html`; by default `<source>/report/`. What an earlier report left there is
@@ -62,7 +64,7 @@ def write_report(source: Path, output: Path | None = None, *, headlines: Headlin
     html = _target(subject.directory, output)
     _refuse_foreign(html)
     made = datetime.now().astimezone()
-    page = _page(subject, Quantities(headlines))
+    page = _page(subject, Quantities(metrics or _metrics_of(subject)))
     text = to_html(page, made=made)
     tables = {html.with_name(f"{html.stem}-{grid.name}.csv"): to_csv(grid) for grid in page.grids()}
     document = html.with_suffix(".md")
@@ -90,6 +92,11 @@ def _explained() -> Iterator[None]:
         raise EnvironmentError_(
             f"cannot write the report: {place}{cause.strerror or cause}; name another place with --output"
         ) from cause
+
+
+def _metrics_of(source: Source) -> MetricRegistry:
+    tasks = {run.task for run in ((source,) if isinstance(source, RunRecord) else source.runs) if run.task}
+    return metrics_of(tasks.pop()) if len(tasks) == 1 else all_metrics()
 
 
 def _page(subject: Source, quantities: Quantities) -> Page:

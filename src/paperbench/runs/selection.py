@@ -1,4 +1,4 @@
-"""Which runs, and in which order: `paperbench runs --filter … --sort …`. Imports no torch.
+"""Finding, filtering and sorting runs. Imports no torch.
 
 A key is a fact of the run (`state`, `seed`, `seconds`, …), a dotted key of its configuration, the name of a section that has
 a `name` (`data`, `model`), or a metric of its results. A run that lacks the key fits no filter on it and is sorted last.
@@ -7,42 +7,69 @@ a `name` (`data`, `model`), or a metric of its results. A run that lacks the key
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from operator import ge, gt, le, lt
 from pathlib import Path
 from typing import Any
 
-from paperbench.cli.history import STATES, RunInfo
-from paperbench.cli.output import scalar
 from paperbench.config.difference import ABSENT, flatten
+from paperbench.config.explain import show
 from paperbench.config.suggest import nearest_keys
 from paperbench.errors import ConfigError
-from paperbench.report.metrics import direction
+from paperbench.runs.metrics import metrics_of
+from paperbench.runs.record import STATES, RunRecord, is_number, read_run
 
 RESULT = "metric"
 """The key that stands for the first metric of a run's results, whatever its name."""
 
+_DEPTH = 4
 _FILTER = re.compile(r"\s*(?P<key>[^=<>!]*[^=<>!\s])\s*(?P<operator>>=|<=|!=|==|=|>|<)\s*(?P<value>.*?)\s*", re.DOTALL)
 _ORDERING: dict[str, Callable[[Any, Any], bool]] = {">=": ge, "<=": le, ">": gt, "<": lt}
+
+# --- finding ----------------------------------------------------------------------------------------------------------
+
+
+def find_runs(root: Path) -> list[RunRecord]:
+    """Read all runs below `root`, the most recently active first; a folder without a readable configuration is none."""
+    found = [run for folder in _folders(root, _DEPTH) if (run := read_run(folder)).config]
+    return sorted(found, key=lambda run: (run.updated, str(run.directory)), reverse=True)
+
+
+def _folders(root: Path, depth: int) -> Iterator[Path]:
+    """Folders with both files that every run has. Runs do not hold runs, so a run's own folders are not searched."""
+    if (root / "config.yaml").is_file() and (root / "status.json").is_file():
+        yield root
+        return
+    if depth == 0:
+        return
+    try:
+        children = sorted(child for child in root.iterdir() if child.is_dir() and not child.is_symlink())
+    except OSError:
+        return
+    for child in children:
+        yield from _folders(child, depth - 1)
+
+
+# --- selecting --------------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, kw_only=True)
 class Selection:
-    """The runs that fit, in order; the keys that were asked about; and in words what was done, empty if nothing was."""
+    """The runs that fit, in order; the keys that were asked about; and a summary in words, empty if nothing was selected."""
 
-    runs: tuple[RunInfo, ...]
+    runs: tuple[RunRecord, ...]
     keys: tuple[str, ...]
-    said: str
+    summary: str
 
-    def values(self, info: RunInfo) -> dict[str, Any]:
+    def values(self, run: RunRecord) -> dict[str, Any]:
         """The run's values of those keys that it has."""
-        return {key: value for key in self.keys if (value := look(info, key)) is not ABSENT}
+        return {key: value for key in self.keys if (value := value_of(run, key)) is not ABSENT}
 
 
 def select(
-    found: Sequence[RunInfo],
+    found: Sequence[RunRecord],
     *,
     filters: Sequence[str] = (),
     sort: str | None = None,
@@ -50,19 +77,19 @@ def select(
     limit: int | None = None,
     root: Path,
 ) -> Selection:
-    """The runs of `found` that fit all `filters`, sorted by `sort` (default: as they come), the first `limit` of them.
+    """Select the runs of `found` that fit all `filters`, sorted by `sort` (default: as they come), the first `limit` of them.
 
     Raises `ConfigError` naming every filter that cannot be read and every key that no run below `root` has.
     """
     mistakes: list[str] = []
     if reverse and sort is None:
-        mistakes.append("--reverse: turns the order of --sort KEY around, which is not given")
+        mistakes.append("--reverse: reverses the order of --sort KEY, which is not given")
     conditions = [condition for text in filters if (condition := _condition(text, found, root, mistakes))]
     if sort is not None:
         _refuse_unknown(sort, f"--sort {sort}", found, root, mistakes)
     if mistakes:
         raise ConfigError(*mistakes)
-    fitting = [info for info in found if all(condition(info) for condition in conditions)]
+    fitting = [run for run in found if all(condition(run) for condition in conditions)]
     words = []
     if sort is not None:
         fitting, order = in_order(fitting, sort, reverse=reverse)
@@ -71,36 +98,37 @@ def select(
     if filters or len(shown) < len(fitting):
         words.append(f"{len(shown)} of {len(found)} runs")
     keys = [*([sort] if sort else []), *(condition.key for condition in conditions)]
-    return Selection(runs=tuple(shown), keys=tuple(dict.fromkeys(keys)), said="; ".join(words))
+    return Selection(runs=tuple(shown), keys=tuple(dict.fromkeys(keys)), summary="; ".join(words))
 
 
 # --- keys -------------------------------------------------------------------------------------------------------------
 
 
-def look(info: RunInfo, key: str) -> Any:
+def value_of(run: RunRecord, key: str) -> Any:
     """The value of a key; `ABSENT` if the run has none."""
-    facts = _facts(info)
+    facts = _facts(run)
     if key in facts:
         return ABSENT if facts[key] is None else facts[key]
-    if key in info.metrics:
-        return info.metrics[key]
-    config = dict(flatten(info.config))
+    if key in run.metrics:
+        return run.metrics[key]
+    config = dict(flatten(run.config))
     return config.get(key, config.get(f"{key}.name", ABSENT))
 
 
-def _facts(info: RunInfo) -> dict[str, Any]:
-    return {**info.facts(), RESULT: info.value}
+def _facts(run: RunRecord) -> dict[str, Any]:
+    facts = run.facts()
+    return {**facts, RESULT: facts["value"]}
 
 
-def _known(found: Iterable[RunInfo]) -> list[str]:
-    names = (name for info in found for name in (*_facts(info), *info.metrics, *dict(flatten(info.config))))
+def _known(found: Iterable[RunRecord]) -> list[str]:
+    names = (name for run in found for name in (*_facts(run), *run.metrics, *dict(flatten(run.config))))
     sections = (
-        name for info in found for name, value in info.config.items() if isinstance(value, dict) and "name" in value
+        name for run in found for name, value in run.config.items() if isinstance(value, dict) and "name" in value
     )
     return list(dict.fromkeys([*names, *sections]))
 
 
-def _refuse_unknown(key: str, given: str, found: Sequence[RunInfo], root: Path, mistakes: list[str]) -> bool:
+def _refuse_unknown(key: str, given: str, found: Sequence[RunRecord], root: Path, mistakes: list[str]) -> bool:
     known = _known(found)
     if key in known:
         return False
@@ -121,20 +149,20 @@ class Condition:
     operator: str
     wanted: str
 
-    def __call__(self, info: RunInfo) -> bool:
-        value = look(info, self.key)
+    def __call__(self, run: RunRecord) -> bool:
+        value = value_of(run, self.key)
         if value is ABSENT:
             return False
         if self.operator in ("=", "=="):
-            return _same(value, self.wanted)
+            return _equals(value, self.wanted)
         if self.operator == "!=":
-            return not _same(value, self.wanted)
-        if _is_number(value):
+            return not _equals(value, self.wanted)
+        if is_number(value):
             return _ORDERING[self.operator](value, float(self.wanted))
         return isinstance(value, str) and _ORDERING[self.operator](value, self.wanted)
 
 
-def _condition(text: str, found: Sequence[RunInfo], root: Path, mistakes: list[str]) -> Condition | None:
+def _condition(text: str, found: Sequence[RunRecord], root: Path, mistakes: list[str]) -> Condition | None:
     match = _FILTER.fullmatch(text)
     if match is None:
         mistakes.append(f"--filter {text}: give KEY=VALUE, or != < <= > >= in place of =, such as 'coco/AP50>=80'")
@@ -145,11 +173,11 @@ def _condition(text: str, found: Sequence[RunInfo], root: Path, mistakes: list[s
     if condition.key == "state" and condition.operator in ("=", "==", "!=") and not _states(condition.wanted):
         mistakes.append(f"--filter {text}: no run can be in that state. States: {', '.join(STATES)}")
         return None
-    values = [value for info in found if (value := look(info, condition.key)) is not ABSENT]
-    if values and all(map(_is_number, values)) and _number(condition.wanted) is None:
+    values = [value for run in found if (value := value_of(run, condition.key)) is not ABSENT]
+    if values and all(map(is_number, values)) and _number(condition.wanted) is None:
         mistakes.append(f"--filter {text}: {condition.key} is a number, {condition.wanted or 'nothing'} is none")
         return None
-    if condition.operator in _ORDERING and _number(condition.wanted) is None and any(map(_is_number, values)):
+    if condition.operator in _ORDERING and _number(condition.wanted) is None and any(map(is_number, values)):
         mistakes.append(
             f"--filter {text}: {condition.key} is a number in some runs, {condition.wanted or 'nothing'} is none"
         )
@@ -158,20 +186,16 @@ def _condition(text: str, found: Sequence[RunInfo], root: Path, mistakes: list[s
 
 
 def _states(wanted: str) -> list[str]:
-    return [state for state in STATES if _same(state, wanted)]
+    return [state for state in STATES if _equals(state, wanted)]
 
 
-def _same(value: Any, wanted: str) -> bool:
+def _equals(value: Any, wanted: str) -> bool:
     """Whether a value is the one that was typed: numbers by value, text also by the wildcards * and ?."""
-    if _is_number(value):
+    if is_number(value):
         return value == _number(wanted)
     if isinstance(value, str):
         return fnmatchcase(value, wanted.replace("[", "[[]")) if set(wanted) & set("*?") else value == wanted
-    return scalar(value).replace(" ", "") == wanted.replace(" ", "")
-
-
-def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
+    return show(value).replace(" ", "") == wanted.replace(" ", "")
 
 
 def _number(text: str) -> float | None:
@@ -184,43 +208,50 @@ def _number(text: str) -> float | None:
 # --- order ------------------------------------------------------------------------------------------------------------
 
 
-def in_order(runs: Sequence[RunInfo], key: str, *, reverse: bool) -> tuple[list[RunInfo], str]:
-    """The runs sorted by `key`, those without it last, and the order in words.
+def in_order(runs: Sequence[RunRecord], key: str, *, reverse: bool) -> tuple[list[RunRecord], str]:
+    """Sort the runs by `key`, those without it last; returns them and the order in words.
 
-    Metrics have their best value first, times of day the latest, everything else the smallest; `reverse` turns that around.
-    Results of different metrics cannot be compared: `metric` sorts those of each metric among themselves.
+    Metrics have their best value first, as their package declares it, times of day the latest, everything else the smallest;
+    `reverse` turns that around. Results of different metrics cannot be compared: `metric` sorts those of each metric among
+    themselves.
     """
-    present = [info for info in runs if look(info, key) is not ABSENT]
-    absent = [info for info in runs if look(info, key) is ABSENT]
+    present = [run for run in runs if value_of(run, key) is not ABSENT]
+    absent = [run for run in runs if value_of(run, key) is ABSENT]
     if key != RESULT:
         descending = _descending(key, present) != reverse
-        ordered = sorted(present, key=lambda info: _sortable(look(info, key)), reverse=descending)
+        ordered = sorted(present, key=lambda run: _sortable(value_of(run, key)), reverse=descending)
         return [*ordered, *absent], _order_in_words(key, present, descending=descending)
     ordered = []
     words = []
-    for name in sorted({info.metric for info in present}):
-        descending = (direction(name) != "lower") != reverse
-        group = (info for info in present if info.metric == name)
-        ordered += sorted(group, key=lambda info: info.value or 0.0, reverse=descending)
+    for name in sorted({run.headline[0] for run in present}):
+        group = [run for run in present if run.headline[0] == name]
+        descending = _best_is_highest(name, group) != reverse
+        ordered += sorted(group, key=lambda run: run.headline[1] or 0.0, reverse=descending)
         words.append(f"{name} {'highest' if descending else 'lowest'} first")
     return [*ordered, *absent], ", ".join(words) or "of which there are none yet"
 
 
-def _descending(key: str, present: Sequence[RunInfo]) -> bool:
+def _descending(key: str, present: Sequence[RunRecord]) -> bool:
     """Whether the largest comes first without `--reverse`."""
     if key in ("updated", "best"):
         return True
-    return any(key in info.metrics for info in present) and direction(key) != "lower"
+    having = [run for run in present if key in run.metrics]
+    return bool(having) and _best_is_highest(key, having)
 
 
-def _order_in_words(key: str, present: Sequence[RunInfo], *, descending: bool) -> str:
+def _best_is_highest(metric: str, runs: Sequence[RunRecord]) -> bool:
+    """Whether large values of the metric come first: of a quantity without a better direction they do."""
+    return metrics_of(runs[0].task).direction(metric) != "lower"
+
+
+def _order_in_words(key: str, present: Sequence[RunRecord], *, descending: bool) -> str:
     if key == "updated":
         return "newest first" if descending else "oldest first"
-    if all(_is_number(look(info, key)) for info in present):
+    if all(is_number(value_of(run, key)) for run in present):
         return "highest first" if descending else "lowest first"
     return "from z to a" if descending else "from a to z"
 
 
 def _sortable(value: Any) -> tuple[bool, float, str]:
     """Numbers before text."""
-    return (False, value, "") if _is_number(value) else (True, 0.0, value if isinstance(value, str) else scalar(value))
+    return (False, value, "") if is_number(value) else (True, 0.0, value if isinstance(value, str) else show(value))
