@@ -50,7 +50,7 @@ from paperbench.engine.run import Run
 from paperbench.engine.rundir import RunDirectory
 from paperbench.engine.session import torch_settings
 from paperbench.engine.signals import StopFlag
-from paperbench.engine.stacked_trainer import fit_side_by_side
+from paperbench.engine.stacked_trainer import fit_stacked
 from paperbench.engine.trainer import Trainer
 
 TEMPERATURES = (1, 2, 4, 8, 20)
@@ -125,7 +125,7 @@ class Bench:
     def stacked(self, steps: int) -> float:
         """The same, side by side."""
         trainers = [self.trainer(temperature, steps) for temperature in TEMPERATURES]
-        for result in fit_side_by_side(trainers, lambda numbers: Students([trainers[n] for n in numbers])):
+        for result in fit_stacked(trainers, lambda numbers: Students([trainers[n] for n in numbers])):
             if isinstance(result, Exception):
                 raise result
         return len(TEMPERATURES) * trainers[0].clock.rate() / trainers[0].order.batch_size

@@ -57,7 +57,7 @@ from paperbench.engine.run import Run
 from paperbench.engine.rundir import RunDirectory
 from paperbench.engine.session import torch_settings
 from paperbench.engine.signals import StopFlag
-from paperbench.engine.stacked_trainer import fit_side_by_side
+from paperbench.engine.stacked_trainer import fit_stacked
 from paperbench.report import published
 from paperbench.vae.config import VaeTrain
 from paperbench.vae.data import Pixels
@@ -171,9 +171,7 @@ class Ours:
         if self.models == 1:
             parts[0].compile(parts[0].objective)
             return parts[0].trainer.fit()["train/samples_per_second"]
-        results = fit_side_by_side(
-            [p.trainer for p in parts], lambda numbers: StackedObjective([parts[n] for n in numbers])
-        )
+        results = fit_stacked([p.trainer for p in parts], lambda numbers: StackedObjective([parts[n] for n in numbers]))
         return sum(result["train/samples_per_second"] for result in results if isinstance(result, dict))
 
     def _run(self, number: int) -> Run:

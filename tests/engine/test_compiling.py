@@ -12,12 +12,12 @@ CPU = torch.device("cpu")
 
 def test_auto_compiles_long_runs_where_there_is_a_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(compiling.shutil, "which", lambda name: f"/usr/bin/{name}" if name == "g++" else None)
-    assert compiling.wanted("auto", device=CPU, steps=100, worth_it_from=100)
-    assert not compiling.wanted("auto", device=CPU, steps=99, worth_it_from=100)
-    assert not compiling.wanted("off", device=CPU, steps=1000, worth_it_from=100)
+    assert compiling.should_compile("auto", device=CPU, steps=100, worth_it_from=100)
+    assert not compiling.should_compile("auto", device=CPU, steps=99, worth_it_from=100)
+    assert not compiling.should_compile("off", device=CPU, steps=1000, worth_it_from=100)
     monkeypatch.setattr(compiling.shutil, "which", lambda name: None)
-    assert not compiling.wanted("auto", device=CPU, steps=1000, worth_it_from=100)
-    assert compiling.wanted("on", device=CPU, steps=1, worth_it_from=100)
+    assert not compiling.should_compile("auto", device=CPU, steps=1000, worth_it_from=100)
+    assert compiling.should_compile("on", device=CPU, steps=1, worth_it_from=100)
 
 
 def test_what_cannot_be_compiled_runs_without(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -29,7 +29,7 @@ def test_what_cannot_be_compiled_runs_without(monkeypatch: pytest.MonkeyPatch) -
 
     monkeypatch.setattr(torch, "compile", broken)
     told: list[str] = []
-    doubled = compiling.Compiled(lambda x: 2 * x, tell=told.append)
+    doubled = compiling.CompiledFunction(lambda x: 2 * x, report=told.append)
     assert doubled(3) == 6
     assert doubled(4) == 8
     assert told == ["torch.compile failed (RuntimeError: no header); going on without it"]
@@ -42,4 +42,4 @@ def test_an_error_of_the_function_itself_is_raised(monkeypatch: pytest.MonkeyPat
         raise ValueError("of its own")
 
     with pytest.raises(ValueError, match="of its own"):
-        compiling.Compiled(wrong, tell=lambda text: None)(1)
+        compiling.CompiledFunction(wrong, report=lambda text: None)(1)

@@ -24,7 +24,7 @@ from paperbench.engine.rundir import RunDirectory
 from paperbench.engine.seeding import MODEL_INIT, seed_everything
 from paperbench.engine.signals import StopFlag
 from paperbench.engine.stacked_layers import stack
-from paperbench.engine.stacked_trainer import fit_side_by_side
+from paperbench.engine.stacked_trainer import fit_stacked
 from paperbench.engine.trainer import Trainer
 from paperbench.errors import DiskFullError
 
@@ -139,7 +139,7 @@ def test_records_and_checkpoints_are_those_of_training_alone(tmp_path: Path, mad
     alone = [made(tmp_path / f"alone{n}", **s) for n, s in enumerate(SETTINGS)]
     expected = [trainer.fit() for trainer in alone]
     together = [made(tmp_path / f"together{n}", **s) for n, s in enumerate(SETTINGS)]
-    results = fit_side_by_side(together, lambda numbers: Joint([together[n] for n in numbers]))
+    results = fit_stacked(together, lambda numbers: Joint([together[n] for n in numbers]))
     for one, other, result, values in zip(alone, together, results, expected, strict=True):
         assert isinstance(result, dict)
         assert result.keys() == values.keys()
@@ -164,7 +164,7 @@ def test_a_disk_that_is_full_for_one_is_no_matter_of_the_others(
         raise DiskFullError("no room")
 
     monkeypatch.setattr(together[1].run.checkpoints, "save", full)
-    results = fit_side_by_side(together, lambda numbers: Joint([together[n] for n in numbers]))
+    results = fit_stacked(together, lambda numbers: Joint([together[n] for n in numbers]))
     assert isinstance(results[1], DiskFullError)
     for number in (0, 2):
         assert isinstance(results[number], dict)
@@ -175,4 +175,4 @@ def test_models_side_by_side_take_equal_numbers_of_steps(tmp_path: Path, made: A
     together = [made(tmp_path / f"{n}", **s) for n, s in enumerate(SETTINGS[:2])]
     together[1].steps = STEPS + 1
     with pytest.raises(ValueError, match="equal numbers of steps"):
-        fit_side_by_side(together, lambda numbers: Joint([together[n] for n in numbers]))
+        fit_stacked(together, lambda numbers: Joint([together[n] for n in numbers]))

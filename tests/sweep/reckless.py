@@ -71,5 +71,5 @@ def run(config: RecklessConfig, run: Run) -> dict[str, float]:
         case "wait":
             while not run.stop:
                 time.sleep(0.01)
-            raise run.stopped("while it waited")
+            raise run.stop_error("while it waited")
     return {"test/error": 1.0}

@@ -148,7 +148,9 @@ def test_runs_that_cannot_be_stacked() -> None:
 
 def test_long_runs_are_compiled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     compiled: list[Any] = []
-    monkeypatch.setattr(objectives, "Compiled", lambda function, *, tell: compiled.append(function) or function)
+    monkeypatch.setattr(
+        objectives, "CompiledFunction", lambda function, *, report: compiled.append(function) or function
+    )
     for number, (overrides, expected) in enumerate(
         [(("compile=on",), 1), (("compile=auto",), 0), (("compile=off",), 0)]  # `auto`: 2 steps do not pay
     ):

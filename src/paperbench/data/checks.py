@@ -14,7 +14,7 @@ from paperbench.errors import DataError
 
 
 def examine(dataset: DetectionSet) -> dict[str, Any]:
-    """Decodes every image and counts what there is.
+    """Decode every image and count what there is.
 
     Returns images, objects, objects by class, images without objects, difficult and crowd objects, smallest and largest
     image, what was dropped and repaired. Raises DataError with every image that does not decode to its announced size.

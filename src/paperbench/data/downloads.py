@@ -29,7 +29,7 @@ _PAUSE = 1.0  # seconds, times 2, 4, 8 between attempts
 
 
 def get(archive: str, root: Path, reporter: Reporter) -> Path:
-    """Makes sure that the content of `archive` (a name of `archives.ARCHIVES`) lies below `root`; returns its folder.
+    """Make sure that the content of `archive` (a name of `archives.ARCHIVES`) lies below `root`; return its folder.
 
     Raises DataError if the file cannot be had or is not the published one, DiskFullError before a byte is fetched that
     would not fit, ConfigError for an unknown name.
@@ -91,7 +91,7 @@ def _need(root: Path, needed: int) -> None:
 
 
 def _download(spec: Archive, part: Path, by_hand: Path, reporter: Reporter) -> None:
-    """Fetches what is missing of the file into `part`; several attempts, each going on where the last one ended."""
+    """Fetch what is missing of the file into `part`; several attempts, each going on where the last one ended."""
     trouble = ""
     for attempt in range(_ATTEMPTS):
         if attempt:
@@ -154,7 +154,7 @@ def _fetch(spec: Archive, part: Path, reporter: Reporter) -> None:
 
 
 def _verify(spec: Archive, file: Path) -> None:
-    """Raises DataError, and removes what was downloaded, if `file` is not the published archive."""
+    """Raise DataError, and remove what was downloaded, if `file` is not the published archive."""
     size = file.stat().st_size
     if size != spec.size:
         trouble = f"has {size} bytes, the published file {spec.size}"

@@ -75,7 +75,7 @@ class Faults:
 def examine_boxes(
     corners: NDArray[np.float64], sizes: NDArray[np.int64], *, first_pixel: int | None
 ) -> tuple[NDArray[np.float32], list[str | None], NDArray[np.bool_]]:
-    """Converts boxes as files hold them to continuous 0-based `xyxy`, clipped to the image, and finds the faulty ones.
+    """Convert boxes as files hold them to continuous 0-based `xyxy`, clipped to the image, and find the faulty ones.
 
     corners: (N, 4) x1, y1, x2, y2 as written; sizes: (N, 2) height and width of each box's image.
     first_pixel: what the file calls the first pixel (1 for VOC), both corners included; None for corners that are

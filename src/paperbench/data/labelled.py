@@ -20,7 +20,7 @@ def load(config: DigitsData | MnistData, split: Split) -> ImageSet:
 
 
 def locate(config: DigitsData | MnistData) -> None:
-    """Raises DataError when the data set is not where the configuration says; reads no image."""
+    """Raise DataError when the data set is not where the configuration says; read no image."""
     if isinstance(config, MnistData):
         for split in ("train", "test"):
             mnist.find(config.root, split)
@@ -35,7 +35,7 @@ def describe(config: DigitsData | MnistData) -> str:
 
 
 def check(config: DigitsData | MnistData) -> dict[str, Any]:
-    """Reads both splits in whole and counts what is in them. Raises DataError with the faults of both."""
+    """Read both splits in whole and count what is in them. Raises DataError with the faults of both."""
     counts: dict[str, Any] = {}
     errors: list[str] = []
     for split in ("train", "test"):

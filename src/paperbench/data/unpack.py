@@ -22,7 +22,7 @@ from paperbench.errors import DataError, DiskFullError, EnvironmentError_
 
 @contextmanager
 def writing(path: Path) -> Iterator[None]:
-    """Turns an `OSError` about writing `path` into an error that names the path, the cause and the remedy."""
+    """Turn an `OSError` about writing `path` into an error that names the path, the cause and the remedy."""
     try:
         yield
     except OSError as error:
@@ -33,7 +33,7 @@ def writing(path: Path) -> Iterator[None]:
 
 
 def unpack(archive: Path, target: Path, progress: Callable[[int, int], None]) -> None:
-    """Unpacks a tar or zip file into the new folder `target`; `progress` is told members done and in all.
+    """Unpack a tar or zip file into the new folder `target`; `progress` is told members done and in all.
 
     Raises DataError for archives that are damaged or would write elsewhere, DiskFullError.
     """
@@ -97,7 +97,7 @@ def _write(members: list[Member], target: Path, progress: Callable[[int, int], N
 
 
 def merge(source: Path, target: Path, *, last: Path) -> None:
-    """Moves everything below `source` into `target`, replacing files of the same name; `last` is moved after all else.
+    """Move everything below `source` into `target`, replacing files of the same name; `last` is moved after all else.
 
     `last` is a path below `target`. Whole folders move in one step where `target` has none of that name.
     """

@@ -24,7 +24,7 @@ from paperbench.distill.losses import hard_loss, logit_matching, soft_loss
 from paperbench.distill.training import Part, load
 from paperbench.engine.run import Run
 from paperbench.engine.stacked_layers import stack
-from paperbench.engine.stacked_trainer import Result, fit_side_by_side
+from paperbench.engine.stacked_trainer import Result, fit_stacked
 from paperbench.engine.trainer import Trainer
 from paperbench.errors import PaperbenchError
 
@@ -73,7 +73,7 @@ def run_stacked(configs: Sequence[Distill], runs: Sequence[Run]) -> list[Result]
     failed |= _train_baselines(parts)
     working = [number for number in parts if number not in failed]
     trainers = [parts[number].trainer() for number in working]
-    results = fit_side_by_side(trainers, lambda chosen: Students([trainers[n] for n in chosen])) if trainers else []
+    results = fit_stacked(trainers, lambda chosen: Students([trainers[n] for n in chosen])) if trainers else []
     done = {
         number: _concluded(parts[number], trainer, result)
         for number, trainer, result in zip(working, trainers, results, strict=True)
@@ -94,7 +94,7 @@ def _train_baselines(parts: dict[int, Part]) -> dict[int, PaperbenchError]:
             locks.enter_context(stage.locked())
         chosen = list(wanted.values())
         trainers = [stage.trainer() for stage in chosen]
-        results = fit_side_by_side(trainers, lambda n: Students([trainers[k] for k in n])) if trainers else []
+        results = fit_stacked(trainers, lambda n: Students([trainers[k] for k in n])) if trainers else []
         outcome = {stage.digest: result for stage, result in zip(chosen, results, strict=True)}
         for stage, result in zip(chosen, results, strict=True):
             if not isinstance(result, PaperbenchError):

@@ -29,7 +29,7 @@ from paperbench.engine.files import (
     NO_SPACE,
     TMP_SUFFIX,
     disk_full,
-    explained,
+    explain_os_errors,
     sync_directory,
     temporary_name,
     write_json,
@@ -75,12 +75,12 @@ class CheckpointStore:
         return any(self._path(name).exists() for name in (LAST, PREVIOUS, BEST))
 
     def save(self, state: State, *, step: int, best: bool = False) -> None:
-        """Makes `state` the last checkpoint, and the best one if so told.
+        """Make `state` the last checkpoint, and the best one if so told.
 
         `state` holds tensors, numbers, strings, None, and dicts, lists and tuples of them. Raises `DiskFullError` (naming
         the bytes needed and free) or `EnvironmentError_`; the checkpoints of before are then still in place.
         """
-        with explained(self.directory):
+        with explain_os_errors(self.directory):
             self.directory.mkdir(parents=True, exist_ok=True)
         state = {**state, "step": step}
         temporary = temporary_name(self.directory / LAST)
@@ -105,7 +105,7 @@ class CheckpointStore:
                 temporary.unlink()  # before counting what is free
             if error.errno in NO_SPACE:
                 raise disk_full(self.directory / LAST, error, needed=_size(state)) from error
-            with explained(self.directory / LAST):
+            with explain_os_errors(self.directory / LAST):
                 raise
         return Entry(counted.hash.hexdigest(), step, counted.bytes)
 
@@ -123,7 +123,7 @@ class CheckpointStore:
             after[BEST] = [new]
         during = {name: [*after[name], *(e for e in entries.get(name, []) if e not in after[name])] for name in after}
         self._write_manifest(during)
-        with explained(self.directory):
+        with explain_os_errors(self.directory):
             if best:
                 self._link(temporary, BEST)
             if keep:
@@ -148,7 +148,7 @@ class CheckpointStore:
         return entries
 
     def _link(self, source: Path, name: str) -> None:
-        """Makes `name` hold what `source` holds, by a hard link where the file system has them."""
+        """Make `name` hold what `source` holds, by a hard link where the file system has them."""
         temporary = temporary_name(self._path(name))
         try:
             with suppress(FileNotFoundError):
@@ -303,7 +303,7 @@ def _check_hash(path: Path, known: list[Entry]) -> None:
 
 
 def _check_archive(path: Path) -> None:
-    """Checks the CRC-32 that the zip archive keeps of each of its members."""
+    """Check the CRC-32 that the zip archive keeps of each of its members."""
     try:
         with zipfile.ZipFile(path) as archive:
             bad = archive.testzip()
@@ -314,7 +314,7 @@ def _check_archive(path: Path) -> None:
 
 
 def _unpickle(path: Path) -> State:
-    """Reads a checkpoint without executing anything in it."""
+    """Read a checkpoint without executing anything in it."""
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:

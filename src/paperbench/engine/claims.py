@@ -16,7 +16,7 @@ from typing import Any
 import yaml
 
 from paperbench.config.validate import config_hash, dump, load_file, task_named, validate
-from paperbench.engine.files import TMP_SUFFIX, explained, write_atomic
+from paperbench.engine.files import TMP_SUFFIX, explain_os_errors, write_atomic
 from paperbench.engine.rundir import DONE, WAITING, RunDirectory
 from paperbench.engine.signals import StopFlag
 from paperbench.errors import ConfigError, RunLockedError
@@ -26,12 +26,12 @@ _SECONDS_TO_MAKE = 10.0
 
 
 def prepare(path: Path, resolved: Mapping[str, Any]) -> None:
-    """Makes the directory of a run that another process is to do, in state `waiting`; one that stands is left as it is.
+    """Make the directory of a run that another process is to do, in state `waiting`; one that stands is left as it is.
 
     Raises `ConfigError` when `path` holds something else: files that are no run's, or a run of another configuration; and
     `RunLockedError` when another process holds it for long without making it.
     """
-    with explained(path):
+    with explain_os_errors(path):
         path.mkdir(parents=True, exist_ok=True)
     directory = RunDirectory(path)
     deadline = time.monotonic() + _SECONDS_TO_MAKE
@@ -54,7 +54,7 @@ def prepare(path: Path, resolved: Mapping[str, Any]) -> None:
 
 
 def refuse_other(path: Path, resolved: Mapping[str, Any]) -> None:
-    """Raises `ConfigError` if the run in `path` is of a configuration that gives other results than `resolved`."""
+    """Raise `ConfigError` if the run in `path` is of a configuration that gives other results than `resolved`."""
     _, _, found = load_file(path / "config.yaml")
     complete = dump(validate(task_named(resolved.get("task")), resolved))
     if config_hash(found) != config_hash(complete):
@@ -64,8 +64,8 @@ def refuse_other(path: Path, resolved: Mapping[str, Any]) -> None:
 
 
 def _clear(path: Path) -> None:
-    """Removes what a killed maker left; refuses what nobody who makes a run leaves."""
-    with explained(path):
+    """Remove what a killed maker left; refuse what nobody who makes a run leaves."""
+    with explain_os_errors(path):
         held = sorted(entry for entry in path.iterdir() if entry.name not in ("lock", "status.json"))
     rubbish = [entry for entry in held if entry.name.startswith(".") and entry.name.endswith(TMP_SUFFIX)]
     foreign = [entry.name for entry in held if entry not in rubbish]

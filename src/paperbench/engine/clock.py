@@ -30,7 +30,7 @@ class Clock:
 
     @contextmanager
     def paused(self) -> Iterator[None]:
-        """Adds up what was counted since the start, and starts anew when the body is done."""
+        """Add up what was counted since the start, and start anew when the body is done."""
         self._synchronize()
         if self._pending:
             self._seconds += time.perf_counter() - self._since
@@ -48,7 +48,7 @@ class Clock:
         return {"samples": self._samples, "seconds": self._seconds}
 
     def load(self, state: dict[str, float]) -> None:
-        """Goes on from what an earlier session measured."""
+        """Go on from what an earlier session measured."""
         self._samples, self._seconds = int(state["samples"]), float(state["seconds"])
 
     def _synchronize(self) -> None:

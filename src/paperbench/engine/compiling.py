@@ -13,28 +13,31 @@ Setting = Literal["auto", "on", "off"]
 
 
 def has_compiler() -> bool:
-    """Whether there is a C++ compiler, which kernels for a CPU are made with."""
+    """Return True if there is a C++ compiler, which kernels for a CPU are built with."""
     return any(shutil.which(name) for name in (os.environ.get("CXX", ""), "g++", "clang++", "c++") if name)
 
 
-def wanted(setting: Setting, *, device: torch.device, steps: int, worth_it_from: int) -> bool:
-    """Whether to compile what runs for `steps` steps. `auto`: on a CPU with a compiler, from `worth_it_from` steps on, when the
-    time that compiling takes is won back."""
+def should_compile(setting: Setting, *, device: torch.device, steps: int, worth_it_from: int) -> bool:
+    """Return True if what runs for `steps` steps is to be compiled.
+
+    `auto`: on a CPU with a compiler, from `worth_it_from` steps on, where compiling saves more time than it takes.
+    """
     if setting == "auto":
         return device.type == "cpu" and steps >= worth_it_from and has_compiler()
     return setting == "on"
 
 
-class Compiled:
-    """`function` through `torch.compile`; if that fails at the first call, `function` itself from then on, and `tell` says why.
+class CompiledFunction:
+    """`function` through `torch.compile`; if that fails at the first call, `function` itself from then on, with a report of
+    the reason.
 
     For functions without side effects, of tensors whose shapes stay the same.
     """
 
-    def __init__(self, function: Callable[..., Any], *, tell: Callable[[str], None]) -> None:
+    def __init__(self, function: Callable[..., Any], *, report: Callable[[str], None]) -> None:
         self._function = function
         self._current: Callable[..., Any] = torch.compile(function, dynamic=False)
-        self._tell = tell
+        self._report = report
         self._works = False
 
     def __call__(self, *args: Any) -> Any:
@@ -48,7 +51,7 @@ class Compiled:
             self._current = self._function
             result = self._function(*args)
             first = str(error).strip().splitlines()
-            self._tell(
+            self._report(
                 f"torch.compile failed ({type(error).__name__}: {first[0] if first else ''}); going on without it"
             )
         self._works = True

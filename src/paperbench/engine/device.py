@@ -98,7 +98,7 @@ def describe(device: torch.device) -> str:
 
 
 def keep_freed_memory() -> None:
-    """Asks glibc to keep what is freed instead of giving it back to the kernel after every step; elsewhere does nothing.
+    """Ask glibc to keep what is freed instead of giving it back to the kernel after every step; elsewhere do nothing.
 
     The activations of a step are freed and asked for again in the next one. By default blocks of some hundred KiB and more
     come fresh from the kernel each time, which has to clear every page.
@@ -113,7 +113,7 @@ def keep_freed_memory() -> None:
 
 
 def keep_compiled_kernels() -> None:
-    """Lets oneDNN keep what it compiles for each shape; takes effect in a process that has not yet used it.
+    """Let oneDNN keep what it compiles for each shape; this takes effect in a process that has not yet used it.
 
     A convolution is three kernels, each compiled for the exact shape of its input. Photographs come in dozens of sizes, so a
     net of 26 layers soon passes oneDNN's limit of 1,024 and compiles the same kernels again and again. A limit that the user

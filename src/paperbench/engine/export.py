@@ -17,7 +17,7 @@ from torch import Tensor
 
 from paperbench.engine import export_formats as formats
 from paperbench.engine.exportable import Exportable, Tensors
-from paperbench.engine.files import explained, sync_directory, write_json
+from paperbench.engine.files import explain_os_errors, sync_directory, write_json
 from paperbench.errors import ConfigError, EnvironmentError_, ExportError
 
 SCHEMA_VERSION = 1
@@ -25,7 +25,7 @@ FORMATS = tuple(formats.SUFFIXES)
 
 
 def export(exportable: Exportable, kind: str, file: Path, facts: Mapping[str, Any]) -> dict[str, Any]:
-    """Writes `file` in the format `kind` and `<file>.json` beside it, and returns the content of the latter.
+    """Write `file` in the format `kind` and `<file>.json` beside it, and return the content of the latter.
 
     `facts` say where the model comes from (run, experiment, task, hash of the configuration); they are kept with it. Raises
     `ConfigError` when this model cannot be written so, `ExportError` when what was written does not agree with the run's
@@ -40,15 +40,15 @@ def export(exportable: Exportable, kind: str, file: Path, facts: Mapping[str, An
     record_file = file.with_name(f"{file.name}.json")
     temporary = file.with_name(f".{file.name}{formats.SUFFIXES[kind]}")
     made = [folder for folder in file.absolute().parents if not folder.exists()]
-    with explained(file):
+    with explain_os_errors(file):
         file.parent.mkdir(parents=True, exist_ok=True)
     try:
-        with explained(file):
+        with explain_os_errors(file):
             formats.write(exportable, kind, temporary, metadata)
         check = compare(exportable, formats.read(exportable, kind, temporary))
         _refuse_disagreement(exportable, kind, check)
         record = _record(exportable, kind, file, temporary, facts, check)
-        with explained(file):
+        with explain_os_errors(file):
             record_file.unlink(missing_ok=True)
             temporary.replace(file)
         sync_directory(file.parent)

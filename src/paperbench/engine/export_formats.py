@@ -29,7 +29,7 @@ _OPSET = 18
 
 
 def require(kind: str) -> None:
-    """Raises `EnvironmentError_` naming what is not installed."""
+    """Raise `EnvironmentError_` naming what is not installed."""
     missing = [name for name in _NEEDS[kind] if find_spec(name) is None]
     if missing:
         raise EnvironmentError_(f"--format {kind} needs {', '.join(missing)}: pip install 'paperbench[export]'")
@@ -41,7 +41,7 @@ def versions(kind: str) -> dict[str, str]:
 
 
 def write(exportable: Exportable, kind: str, file: Path, metadata: Mapping[str, str]) -> None:
-    """Writes `file`; `metadata` goes into it."""
+    """Write `file`; `metadata` goes into it."""
     {"safetensors": _write_safetensors, "onnx": _write_onnx, "torchscript": _write_torchscript}[kind](
         exportable, file, dict(metadata)
     )

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from paperbench.engine import metriclog
-from paperbench.engine.files import explained, temporary_name
+from paperbench.engine.files import explain_os_errors, temporary_name
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -46,9 +46,9 @@ def tidy(axes: Axes, *, title: str = "", x: str = "", y: str = "") -> None:
 
 
 def save(figure: Figure, path: Path) -> Path:
-    """Writes a PNG, whole or not at all, and returns its path. Raises `EnvironmentError_` or `DiskFullError`."""
+    """Write a PNG, whole or not at all, and return its path. Raises `EnvironmentError_` or `DiskFullError`."""
     temporary = temporary_name(path)
-    with explained(path):
+    with explain_os_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
             figure.savefig(temporary, format="png")
@@ -70,7 +70,7 @@ def smooth(values: NDArray[np.float64], *, share: float = 0.05) -> NDArray[np.fl
 
 
 def loss_curves(metrics: Path, output: Path) -> Path | None:
-    """Draws `train/loss`, its parts `train/loss_<name>` and the learning rate over the steps of a run.
+    """Draw `train/loss`, its parts `train/loss_<name>` and the learning rate over the steps of a run.
 
     `metrics` is a run's `metrics.jsonl`, `output` the PNG to write. Logged values are drawn faint, with their smoothed
     course over them. Returns None, and writes nothing, when no loss was logged.

@@ -30,7 +30,7 @@ def temporary_name(path: Path) -> Path:
 
 
 def sync_directory(directory: Path) -> None:
-    """Makes renames in `directory` survive a power cut. File systems that cannot sync a directory are left alone."""
+    """Make renames in `directory` survive a power cut. File systems that cannot sync a directory are left alone."""
     with suppress(OSError):
         descriptor = os.open(directory, os.O_RDONLY)
         try:
@@ -40,13 +40,13 @@ def sync_directory(directory: Path) -> None:
 
 
 def write_atomic(path: Path, content: bytes | str) -> None:
-    """Replaces `path` by `content`, entirely or not at all.
+    """Replace `path` by `content`, entirely or not at all.
 
     Raises `DiskFullError` or `EnvironmentError_`; whatever stood there before is then untouched.
     """
     data = content.encode() if isinstance(content, str) else content
     temporary = temporary_name(path)
-    with explained(path, needed=len(data)):
+    with explain_os_errors(path, needed=len(data)):
         try:
             with temporary.open("wb") as file:
                 file.write(data)
@@ -77,8 +77,8 @@ def finite(value: Any) -> Any:
 
 
 @contextmanager
-def explained(path: Path, *, needed: int | None = None) -> Iterator[None]:
-    """Turns an `OSError` about `path` into an error that names the path, the cause and the remedy."""
+def explain_os_errors(path: Path, *, needed: int | None = None) -> Iterator[None]:
+    """Turn an `OSError` about `path` into an error that names the path, the cause and the remedy."""
     try:
         yield
     except OSError as error:

@@ -49,7 +49,7 @@ class DeferredCheck:
         optimizer.found_inf = self._found  # type: ignore[attr-defined]  # what GradScaler sets for fused optimizers
 
     def watch(self, step: int, losses: dict[str, torch.Tensor], norm: torch.Tensor) -> None:
-        """Takes the values of a step in, before its optimizer step."""
+        """Take the values of a step in, before its optimizer step."""
         values = torch.stack([*(loss.detach().float() for loss in losses.values()), norm.float()])
         if self._values is None:
             self._values = torch.zeros_like(values)

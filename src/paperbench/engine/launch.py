@@ -45,7 +45,7 @@ def start(
     reporter: Reporter,
     worker_reporter: WorkerReporter | None = None,
 ) -> Outcome:
-    """Makes a run directory for the resolved configuration and does the run.
+    """Make a run directory for the resolved configuration and do the run.
 
     With `nproc` > 1 the display is in rank 0, which inherits this process's streams and makes it from `worker_reporter`;
     without that, only the end is reported here. A failed run raises its error after recording it in the directory. In a process
@@ -61,7 +61,7 @@ def start(
 
 
 def resume(run_dir: Path, reporter: Reporter, *, worker_reporter: WorkerReporter | None = None) -> Outcome:
-    """Continues a run from its last checkpoint, or from the start where none was saved.
+    """Continue a run from its last checkpoint, or from the start where none was saved.
 
     Of a run that is done the results are given again. Raises `ConfigError` when `run_dir` is no run and `RunLockedError`
     when another process is at work there.
@@ -96,7 +96,7 @@ def proceed(
     worker_reporter: WorkerReporter | None = None,
     threads: int = 0,
 ) -> Outcome:
-    """Does or continues the run, whose lock is taken if this process does not hold it yet.
+    """Do or continue the run, whose lock is taken if this process does not hold it yet.
 
     `threads` is this machine's share for a run whose configuration names no number; 0 is all of it. In this process it is the
     caller's to set. A failed run raises its error after recording it in the directory.

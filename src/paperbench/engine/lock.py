@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 from typing import IO
 
-from paperbench.engine.files import explained
+from paperbench.engine.files import explain_os_errors
 from paperbench.errors import EnvironmentError_
 
 _TRIES, _SECONDS_BETWEEN_TRIES = 10, 0.01
@@ -24,13 +24,13 @@ class FileLock:
         self._file: IO[str] | None = None
 
     def acquire(self) -> bool:
-        """Holds the lock until `release` or the process's death; False if another process holds it.
+        """Hold the lock until `release` or the process's death; False if another process holds it.
 
         Raises `EnvironmentError_` where the file cannot be made or the file system has no locks.
         """
         if self._file is not None:
             return True
-        with explained(self.path):
+        with explain_os_errors(self.path):
             file = self.path.open("a+", encoding="utf-8")
         try:
             if not _try(file):
@@ -48,7 +48,7 @@ class FileLock:
         return True
 
     def release(self) -> None:
-        """Lets go of the lock, if held."""
+        """Let go of the lock, if held."""
         if self._file is not None:
             self._file.close()  # closing the only descriptor drops the lock
             self._file = None

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
-from paperbench.engine.files import explained, finite
+from paperbench.engine.files import explain_os_errors, finite
 from paperbench.errors import EnvironmentError_
 
 
@@ -16,7 +16,7 @@ class MetricSink(Protocol):
     """Anything that keeps numbers."""
 
     def write(self, step: int, values: Mapping[str, float]) -> None:
-        """Keeps `values`, measured after `step` steps."""
+        """Keep `values`, measured after `step` steps."""
         ...
 
     def close(self) -> None:
@@ -29,7 +29,7 @@ class JsonLines:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        with explained(path):
+        with explain_os_errors(path):
             # Unbuffered: a line that the disk refuses must not come back when the file is closed.
             self._file = path.open("ab", buffering=0)
             if self._file.tell() and not _ends_with_newline(path):
@@ -38,7 +38,7 @@ class JsonLines:
     def write(self, step: int, values: Mapping[str, float]) -> None:
         record = {"step": step, "time": round(time.time(), 3), **finite(values)}
         line = (json.dumps(record, allow_nan=False) + "\n").encode()
-        with explained(self.path, needed=len(line)):
+        with explain_os_errors(self.path, needed=len(line)):
             self._file.write(line)
 
     def close(self) -> None:
@@ -55,7 +55,7 @@ class TensorBoard:
             raise EnvironmentError_(
                 "tensorboard=true needs TensorBoard: pip install 'paperbench[tensorboard]', or leave it out"
             ) from error
-        with explained(directory):
+        with explain_os_errors(directory):
             self._writer = SummaryWriter(str(directory))
 
     def write(self, step: int, values: Mapping[str, float]) -> None:

@@ -51,26 +51,26 @@ class Ranks:
         return tuple(bool(vote) for vote in votes.tolist())
 
     def mean_(self, value: torch.Tensor) -> torch.Tensor:
-        """Replaces `value` by its mean over the ranks."""
+        """Replace `value` by its mean over the ranks."""
         if self.world > 1:
             dist.all_reduce(value)
             value /= self.world
         return value
 
     def max_(self, value: torch.Tensor) -> torch.Tensor:
-        """Replaces `value` by its largest over the ranks, on its own device."""
+        """Replace `value` by its largest over the ranks, on its own device."""
         if self.world > 1:
             dist.all_reduce(value, op=dist.ReduceOp.MAX)
         return value
 
     def broadcast_(self, tensors: Sequence[torch.Tensor]) -> None:
-        """Replaces every tensor by that of rank 0."""
+        """Replace every tensor by that of rank 0."""
         if self.world > 1:
             for tensor in tensors:
                 dist.broadcast(tensor, src=0)
 
     def on_main(self, work: Callable[[], T]) -> T:
-        """Runs `work` on rank 0 and gives every rank its result. An error there is raised on every rank."""
+        """Run `work` on rank 0 and give every rank its result. An error there is raised on every rank."""
         if self.world == 1:
             return work()
         outcome: list[Any] = [None, None]

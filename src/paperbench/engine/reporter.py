@@ -33,7 +33,7 @@ class Reporter(Protocol):
         ...
 
     def close(self) -> None:
-        """Leaves the terminal as it was; called also when a run fails."""
+        """Leave the terminal as it was; called also when a run fails."""
         ...
 
 

@@ -1,4 +1,4 @@
-"""What the engine hands to a task."""
+"""The run as its task sees it."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ from paperbench.errors import Stopped
 class Run:
     """One process's view of a run in progress.
 
-    `precision` is resolved: `float32`, `bfloat16`, or what the task always computes in. On ranks above 0 the reporter and the log
-    say nothing.
+    `precision` is resolved: `float32`, `bfloat16`, or what the task always computes in. On ranks above 0 the reporter and the
+    log are silent.
     """
 
     directory: RunDirectory
@@ -40,14 +40,14 @@ class Run:
         return autocast(self.device, self.precision)
 
     def raise_if_stopped(self) -> None:
-        """Raises `Stopped` on every rank when any was asked to stop. All ranks must call it at the same place.
+        """Raise `Stopped` on every rank when any was asked to stop. All ranks must call it at the same place.
 
-        For work outside the trainer, such as a long evaluation: nothing is saved here, the last checkpoint stands.
+        For work outside the trainer, such as a long evaluation: nothing is saved here, the last checkpoint counts.
         """
         if self.ranks.any(bool(self.stop)):
-            raise self.stopped("between two steps")
+            raise self.stop_error("between two steps")
 
-    def stopped(self, where: str) -> Stopped:
-        """The error that ends a run which was asked to stop."""
+    def stop_error(self, where: str) -> Stopped:
+        """Return the error that ends a run which was asked to stop."""
         reason = f" on {self.stop.reason}" if self.stop.reason else ""
         return Stopped(f"stopped{reason} {where}; `paperbench resume {self.directory.path}` continues")

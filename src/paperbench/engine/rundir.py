@@ -20,7 +20,7 @@ from typing import Any
 
 import yaml
 
-from paperbench.engine.files import explained, write_atomic, write_json
+from paperbench.engine.files import explain_os_errors, write_atomic, write_json
 from paperbench.engine.lock import FileLock
 from paperbench.errors import ConfigError, EnvironmentError_, RunLockedError
 
@@ -82,7 +82,7 @@ class RunDirectory:
     def create(
         cls, root: Path | str, experiment: str, resolved_config: Mapping[str, Any], run_dir: Path | str | None = None
     ) -> RunDirectory:
-        """Makes `root/<experiment>/<YYYYmmdd-HHMMSS>-<4 hex>/`, or `run_dir`, and returns it locked.
+        """Make `root/<experiment>/<YYYYmmdd-HHMMSS>-<4 hex>/`, or `run_dir`, and return it locked.
 
         Raises `ConfigError` when `run_dir` holds something, `RunLockedError` when another process is at work there, and
         `EnvironmentError_` when the place cannot be written; what was made until then is removed again.
@@ -95,7 +95,7 @@ class RunDirectory:
             if path.exists() and not path.is_dir():
                 raise EnvironmentError_(f"the run directory {path} is a file; choose another --run-dir")
         with _removed_on_failure(path):
-            with explained(path):
+            with explain_os_errors(path):
                 path.mkdir(parents=True, exist_ok=run_dir is not None)
             directory = cls(path)
             directory._refuse_content()
@@ -124,7 +124,7 @@ class RunDirectory:
         return directory
 
     def begin_session(self) -> None:
-        """Reads the status anew and counts the seconds of a session from here: after waiting for another process."""
+        """Read the status anew and count the seconds of a session from here: after waiting for another process."""
         self._status = self.status()
         self._seconds_before = float(self._status.get("seconds") or 0.0)
         self._session_began = time.monotonic()
@@ -141,7 +141,7 @@ class RunDirectory:
             raise
 
     def _refuse_content(self) -> None:
-        with explained(self.path):
+        with explain_os_errors(self.path):
             held = sorted(entry.name for entry in self.path.iterdir() if entry.name != "lock")
         if not held:
             return
@@ -155,14 +155,14 @@ class RunDirectory:
     # --- the lock -----------------------------------------------------------------------------------------------------
 
     def acquire(self) -> None:
-        """Holds the run for this process until `release` or its death. Raises `RunLockedError` naming the holder."""
+        """Hold the run for this process until `release` or its death. Raises `RunLockedError` naming the holder."""
         if not self.lock.acquire():
             raise RunLockedError(
                 f"{self.path} is in use by {self.lock.holder()}; wait for it, stop it, or choose another --run-dir"
             )
 
     def release(self) -> None:
-        """Lets go of the lock, if held."""
+        """Let go of the lock, if held."""
         self.lock.release()
 
     def is_locked(self) -> bool:
@@ -199,7 +199,7 @@ class RunDirectory:
         return _read_json(self.results_file) or None
 
     def update_status(self, **changes: Any) -> None:
-        """Writes status.json with `changes` on top of what it held: state, step, steps, best, message, error, exit_code."""
+        """Write status.json with `changes` on top of what it held: state, step, steps, best, message, error, exit_code."""
         self._status.update(changes)
         self._status.update(
             pid=os.getpid(),
@@ -210,7 +210,7 @@ class RunDirectory:
         write_json(self.status_file, self._status)
 
     def write_rank_failure(self, **failure: Any) -> None:
-        """Leaves word why a rank above 0 failed: status.json is rank 0's alone to write."""
+        """Leave word why a rank above 0 failed: status.json is rank 0's alone to write."""
         write_json(self._rank_failure_file, failure)
 
     def rank_failure(self) -> dict[str, Any]:
@@ -240,7 +240,7 @@ class RunDirectory:
         status: str = DONE,
         side_by_side: int = 1,
     ) -> dict[str, Any]:
-        """Writes results.json and returns its content. Metrics are flat; one that is not finite becomes null.
+        """Write results.json and return its content. Metrics are flat; one that is not finite becomes null.
 
         Of several runs trained `side_by_side` in one process the seconds are those of all together, and the file says so.
         """
@@ -262,7 +262,7 @@ class RunDirectory:
         return _read_json(self.results_file)
 
     def write_environment(self, facts: Mapping[str, Any]) -> None:
-        """Writes env.json; those of later sessions are appended to its list `resumed`."""
+        """Write env.json; those of later sessions are appended to its list `resumed`."""
         earlier = _read_json(self.env_file)
         if earlier:
             earlier.setdefault("resumed", []).append(dict(facts))
@@ -277,7 +277,7 @@ class RunDirectory:
 
 @contextmanager
 def _removed_on_failure(path: Path) -> Iterator[None]:
-    """Removes `path` and the parents made for it when the body fails, unless they stood there before."""
+    """Remove `path` and the parents made for it when the body fails, unless they stood there before."""
     existed = path.exists()
     made = [parent for parent in path.parents if not parent.exists()]
     try:

@@ -1,9 +1,10 @@
-"""Randomness as a pure function of what it is for: nothing drawn in a step depends on what was drawn before it."""
+"""Random streams as pure functions of their purpose: nothing drawn in a step depends on what was drawn before it."""
 
 from __future__ import annotations
 
 import hashlib
 import random
+from typing import Any
 
 import numpy as np
 import torch
@@ -24,7 +25,7 @@ def generator(device: torch.device | str, *key: int) -> torch.Generator:
 
 
 def seed_everything(*key: int) -> None:
-    """Seeds the global generators of torch (on every device), NumPy and Python from `key`."""
+    """Seed the global generators of torch (on every device), NumPy and Python from `key`."""
     torch.manual_seed(hashed(*key))
     _seed_others(hashed(*key))
 
@@ -46,3 +47,25 @@ def seed_step(device: torch.device, *key: int) -> None:
 def _seed_others(value: int) -> None:
     np.random.seed(value & 0xFFFFFFFF)
     random.seed(value)
+
+
+def random_state(device: torch.device) -> dict[str, Any]:
+    """Return the states of the global generators of torch, Python and NumPy, in a form that a checkpoint can hold."""
+    kind, keys, *rest = np.random.get_state(legacy=True)
+    return {
+        "torch": torch.get_rng_state(),
+        "cuda": torch.cuda.get_rng_state_all() if device.type == "cuda" else [],
+        "python": random.getstate(),
+        "numpy": (str(kind), torch.from_numpy(np.asarray(keys).astype(np.int64)), *rest),
+    }
+
+
+def restore_random_state(state: dict[str, Any], device: torch.device) -> None:
+    """Set the global generators to what `random_state` returned; those of CUDA only if there are as many devices as then."""
+    torch.set_rng_state(state["torch"])
+    if device.type == "cuda" and len(state["cuda"]) == torch.cuda.device_count():
+        torch.cuda.set_rng_state_all(state["cuda"])
+    version, internal, gauss = state["python"]
+    random.setstate((version, tuple(internal), gauss))
+    kind, keys, *rest = state["numpy"]
+    np.random.set_state((kind, keys.numpy().astype(np.uint32), *rest))

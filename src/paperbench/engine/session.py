@@ -28,7 +28,7 @@ from paperbench.errors import EXIT_DONE, EXIT_FAILED, EXIT_STOPPED, PaperbenchEr
 
 
 def execute(directory: RunDirectory, reporter: Reporter, stop: StopFlag) -> Outcome:
-    """Does the run that `directory` describes and returns how it ended; a failure is recorded there and raised again.
+    """Do the run that `directory` describes and return how it ended; a failure is recorded there and raised again.
 
     Under torchrun every rank calls it; rank 0 alone holds the lock, writes and reports. The reporter is closed at the end.
     """
@@ -95,7 +95,7 @@ def announce(
     ranks: Ranks,
     reporter: Reporter,
 ) -> str:
-    """Tells what begins, writes env.json, and returns which data the numbers will be made on."""
+    """Tell what begins, write env.json, and return which data the numbers will be made on."""
     facts = dict(task.plan(config))
     processes_note = f", {ranks.world} processes" if ranks.world > 1 else ""
     reporter.start(
@@ -190,7 +190,7 @@ def torch_settings(device: torch.device, threads: int) -> Iterator[None]:
 
 
 def _record_failure(directory: RunDirectory, error: BaseException, *, main: bool) -> None:
-    """Leaves the reason in status.json and the traceback in log.txt. Never hides the error itself."""
+    """Leave the reason in status.json and the traceback in log.txt. Never hides the error itself."""
     several = torchrun.world_size() > 1
     directory.write_log((f"rank {torchrun.rank()}: " if several else "") + traceback.format_exc())
     name = type(error).__name__

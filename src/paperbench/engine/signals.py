@@ -67,7 +67,7 @@ class StopFlag(SignalHandlers):
         return bool(self.reason)
 
     def set(self, reason: str) -> None:
-        """Asks for a stop from inside the program."""
+        """Ask for a stop from inside the program."""
         self.reason = self.reason or reason
 
     def _handle(self, number: int, frame: FrameType | None) -> None:

@@ -32,7 +32,7 @@ from paperbench.errors import (
 def execute_stacked(
     directories: Sequence[RunDirectory], reporters: Sequence[Reporter], stop: StopFlag
 ) -> list[Outcome]:
-    """Does the runs side by side by their task's `run_stacked`, and returns how each ended; one reporter for each.
+    """Do the runs side by side by their task's `run_stacked`, and return how each ended; one reporter for each.
 
     All are of one task and have one `stack_key` (`ConfigError` otherwise). Each gets its own results, status and log, as if it
     were alone. A run for which `run_stacked` returns an error has failed, and the others have not. When the work as a whole
@@ -119,7 +119,7 @@ def _failed(directory: RunDirectory, error: PaperbenchError) -> Outcome:
 
 
 def _record_failure(directory: RunDirectory, error: BaseException, count: int) -> None:
-    """Leaves the reason with a run of the stack that is not done. Never hides the error itself."""
+    """Leave the reason with a run of the stack that is not done. Never hides the error itself."""
     directory.write_log(traceback.format_exc())
     said = f"{type(error).__name__}: {error}"
     with suppress(Exception):  # a disk that is full refuses this as well

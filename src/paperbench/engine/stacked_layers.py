@@ -174,7 +174,7 @@ def unpadded(values: Tensor, shape: Sequence[int]) -> Tensor:
 
 @torch.no_grad()
 def put_in(joint: nn.Module, modules: Sequence[nn.Module]) -> None:
-    """Copies the modules' weights into their stack; padding becomes zero."""
+    """Copy the modules' weights into their stack; padding becomes zero."""
     for member in members(joint, modules):
         member.joint.zero_()
         for number, parameter in enumerate(member.alone):
@@ -183,7 +183,7 @@ def put_in(joint: nn.Module, modules: Sequence[nn.Module]) -> None:
 
 @torch.no_grad()
 def take_out(joint: nn.Module, modules: Sequence[nn.Module]) -> None:
-    """Copies the stack's weights back into the modules."""
+    """Copy the stack's weights back into the modules."""
     for member in members(joint, modules):
         for number, parameter in enumerate(member.alone):
             parameter.copy_(member.of(number, member.joint))

@@ -92,7 +92,7 @@ class StackedOptimizer:
         self._joint.step()
 
     def zero_grad(self) -> None:
-        """Forgets the stack's gradients."""
+        """Forget the stack's gradients."""
         for slot in self._slots:
             slot.member.joint.grad = None
             slot.tensor.grad = None
@@ -101,7 +101,7 @@ class StackedOptimizer:
 
     @torch.no_grad()
     def load(self) -> None:
-        """Takes the states of the models' own optimizers over."""
+        """Take the states of the models' own optimizers over."""
         for slot in self._slots:
             alone = [self._alone(slot, model) for model in self._models(slot)]
             state: dict[str, Any] = {}
@@ -117,7 +117,7 @@ class StackedOptimizer:
 
     @torch.no_grad()
     def store(self) -> None:
-        """Gives the models' own optimizers the states that they would have now."""
+        """Give the models' own optimizers the states that they would have now."""
         for slot in self._slots:
             for model in self._models(slot):
                 parameter = slot.member.alone[model]

@@ -47,8 +47,8 @@ class Joint(Protocol):
         ...
 
 
-def fit_side_by_side(trainers: Sequence[Trainer], join: Callable[[Sequence[int]], Joint]) -> list[Result]:
-    """Trains all models and returns what became of each. `join(numbers)` makes the stack of those trainers, in that order.
+def fit_stacked(trainers: Sequence[Trainer], join: Callable[[Sequence[int]], Joint]) -> list[Result]:
+    """Train all models and return what became of each. `join(numbers)` makes the stack of those trainers, in that order.
 
     The trainers are of one process each (no ranks), on one device, with equal numbers of steps; batches, rates, seeds and widths
     may differ. Runs that have checkpoints of an earlier session continue from them; where these are of different steps, models
@@ -70,7 +70,7 @@ def fit_side_by_side(trainers: Sequence[Trainer], join: Callable[[Sequence[int]]
 
 
 def _common_starts(trainers: Sequence[Trainer]) -> list[int | PaperbenchError]:
-    """Restores every trainer and returns the steps they have done, or why one cannot go on.
+    """Restore every trainer and return the steps they have done, or why one cannot go on.
 
     A kill between two saves leaves some runs one checkpoint ahead. Their previous one brings them together again.
     """
@@ -111,7 +111,7 @@ class _Stack:
     def fit(self) -> list[Result]:
         self.joint.module.train()
         if self._asked_to_stop():
-            self._stop(lambda trainer: trainer.halt(self.start))
+            self._stop(lambda trainer: trainer.save_and_stop(self.start))
         for number in self._alive():
             self._guarded(number, lambda trainer: trainer.begin(self.start))
         for trainer in self.trainers:
@@ -125,7 +125,7 @@ class _Stack:
                     trainer.clock.start()  # as in `Trainer.fit`: the first step says nothing about speed
                 else:
                     trainer.clock.count(trainer.order.batch_size)
-            self._settle(step + 1)
+            self._after_step(step + 1)
         return [self.failed.get(number) or self._finished(number) for number in range(len(self.trainers))]
 
     def _step(self, step: int) -> None:
@@ -170,7 +170,7 @@ class _Stack:
 
     # --- between steps ------------------------------------------------------------------------------------------------
 
-    def _settle(self, done: int) -> None:
+    def _after_step(self, done: int) -> None:
         stop = self._asked_to_stop()
         if not any(self.trainers[number].is_due(done, stop) for number in self._alive()):
             return
@@ -183,10 +183,10 @@ class _Stack:
                 take_out(self.joint.module, self.modules)
                 self.optimizer.store()
             if stop:
-                self._stop(lambda trainer: trainer.settle(done, True))
+                self._stop(lambda trainer: trainer.after_step(done, True))
             for number in self._alive():
                 if self.trainers[number].is_due(done, False):
-                    self._guarded(number, lambda trainer: trainer.settle(done, False))
+                    self._guarded(number, lambda trainer: trainer.after_step(done, False))
 
     def _guarded(self, number: int, act: Callable[[Trainer], Any]) -> Any:
         """What goes wrong with one model, such as a disk that is full, is that model's own failure."""
@@ -220,7 +220,7 @@ class _Stack:
         names, sums, steps = self.sums.taken()
         if steps:
             for number in self._alive():
-                self.trainers[number].add_up(names, sums[:, number], steps=steps)
+                self.trainers[number].add_sums(names, sums[:, number], steps=steps)
 
     def _drop_not_finite(self) -> None:
         for number, found in self.sums.not_finite().items():

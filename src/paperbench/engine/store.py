@@ -20,7 +20,7 @@ from typing import Any, Final, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from paperbench.engine.files import TMP_SUFFIX, explained, write_atomic, write_json
+from paperbench.engine.files import TMP_SUFFIX, explain_os_errors, write_atomic, write_json
 from paperbench.engine.lock import FileLock
 from paperbench.engine.run import Run
 
@@ -81,7 +81,7 @@ class ArrayStore:
             np.save(content, array)
         else:
             np.savez(content, *arrays)
-        with explained(path):
+        with explain_os_errors(path):
             path.parent.mkdir(parents=True, exist_ok=True)
         self._remove_abandoned(path.parent)
         write_atomic(path, content.getvalue())
@@ -122,7 +122,7 @@ class StoreEntry:
                 )
             waiting = True
             if run.ranks.any(bool(run.stop)):
-                raise run.stopped(f"while another process computes {name} in {self.path}")
+                raise run.stop_error(f"while another process computes {name} in {self.path}")
             time.sleep(_SECONDS_BETWEEN_TRIES)
         try:
             yield
@@ -139,7 +139,7 @@ class StoreEntry:
             self._lock.release()
 
     def _acquire(self) -> bool:
-        with explained(self.path):
+        with explain_os_errors(self.path):
             self.path.mkdir(parents=True, exist_ok=True)
         if not self._lock.acquire():
             return False
@@ -163,7 +163,7 @@ def recorded_folder(run: Run, note: Path, folder: Path) -> Path:
             return str(Path(json.loads(note.read_text(encoding="utf-8"))["folder"]))
         except (OSError, ValueError, KeyError, TypeError):
             absolute = str(folder.expanduser().absolute())
-            with explained(note):
+            with explain_os_errors(note):
                 note.parent.mkdir(parents=True, exist_ok=True)
             write_json(note, {"folder": absolute})
             return absolute

@@ -26,7 +26,7 @@ class Task(Protocol):
         ...
 
     def run(self, config: Any, run: Run) -> dict[str, float]:
-        """Does the work in every rank and returns the metrics (rank 0's are written). Resumes from `run.checkpoints`."""
+        """Do the work in every rank and return the metrics (rank 0's are written). Resumes from `run.checkpoints`."""
         ...
 
 
@@ -36,7 +36,7 @@ class Predicts(Protocol):
     def predict(
         self, config: Any, run_dir: Path, images: Sequence[Path], output: Path, **options: Any
     ) -> list[dict[str, Any]]:
-        """Writes one picture per image below `output`; returns what was found, JSON-ready, with the picture's path."""
+        """Write one picture per image below `output`; return what was found, JSON-ready, with the picture's path."""
         ...
 
 
@@ -44,11 +44,11 @@ class Stacks(Protocol):
     """A task whose runs can share a process and stacked weights (`TaskSpec.stacks`, `paperbench sweep --stacked`)."""
 
     def stack_key(self, config: Any) -> Hashable | None:
-        """Runs with equal keys may be trained side by side; None for a run that has to be alone."""
+        """Return the key of a run: runs with equal keys may be stacked; None for a run that has to be alone."""
         ...
 
     def run_stacked(self, configs: Sequence[Any], runs: Sequence[Run]) -> Sequence[dict[str, float] | PaperbenchError]:
-        """Does all of the runs and returns the metrics of each, in their order, or the error that it alone failed with.
+        """Do all of the runs and return the metrics of each, in their order, or the error that it alone failed with.
 
         Each model starts as `run` would start it (`seed_everything(config.seed, MODEL_INIT)`), and what is saved in
         `run.checkpoints` is what `run` continues from. A run may have checkpoints of an earlier session already.

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import random
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Any, Literal
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
@@ -19,7 +17,7 @@ from paperbench.engine.optim import build_optimizer, lr_factor
 from paperbench.engine.order import BatchKey, EpochOrder
 from paperbench.engine.prefetch import Prefetcher, depth_for
 from paperbench.engine.run import Run
-from paperbench.engine.seeding import GLOBAL, STEP, generator, seed_step
+from paperbench.engine.seeding import GLOBAL, STEP, generator, random_state, restore_random_state, seed_step
 from paperbench.errors import CheckpointError
 
 STATE_VERSION = 1
@@ -70,7 +68,7 @@ def build_trainer(
 class Trainer:
     """Trains `module` for `steps` optimizer steps and leaves it with the final weights.
 
-    `module(batch, generator)` returns a dict of scalar losses; their sum is minimised. `batch` is what `fetch` made of this
+    `module(batch, generator)` returns a dict of scalar losses; their sum is minimised. `batch` is what `fetch` returns for this
     rank's `BatchKey`, called in a background thread, and `generator` is a stream on the run's device that belongs to
     (seed, step, rank). Randomness drawn from it, or from torch's global generators in the module, is a function of the step
     alone; `fetch` must draw from (seed, epoch, index) alone. `module` is on `run.device`; every group of `optimizer` has
@@ -80,9 +78,9 @@ class Trainer:
     those that `evaluate_at` names, and after the last one. Of its values, that called `watch` decides which checkpoint is the
     best.
 
-    With several ranks gradients are averaged, `fetch` gives each its share, and rank 0's buffers count.
+    With several ranks gradients are averaged, `fetch` returns the rank's share, and rank 0's buffers count.
 
-    `fit` is all that a task calls. Between steps everything goes through `restore`, `settle` and `finish`, which
+    A task calls `fit` alone. Between steps everything goes through `restore`, `after_step` and `finish`, which
     `stacked_trainer` calls too, for models that take their steps together.
     """
 
@@ -135,19 +133,19 @@ class Trainer:
         self._best: float | None = None
         self._names: tuple[str, ...] = ()
         self._sums: Tensor | None = None
-        """Sum of each loss, and of the norm of the gradient, since the last log point. Checkpoints hold it: a resumed run logs
-        what the uninterrupted one would."""
+        """Sum of each loss, and of the norm of the gradient, since the last log point. It is part of a checkpoint: a resumed run
+        logs what the uninterrupted one would."""
         self._summed = 0
         self._logged: dict[str, float] = {}
-        self._owed = False
-        """Whether the run was stopped where an evaluation was due: a stop does not wait for it, the resumed run makes it."""
+        self._evaluation_pending = False
+        """True if the run was stopped where an evaluation was due: a stop does not wait for it, the resumed run makes up for it."""
         self.clock = Clock(run.device)
         self._status_written = 0.0
 
     # --- the loop -----------------------------------------------------------------------------------------------------
 
     def fit(self) -> dict[str, float]:
-        """Trains to the last step and returns the last losses, `train/samples_per_second` and the last evaluation.
+        """Train to the last step and return the last losses, `train/samples_per_second` and the last evaluation.
 
         Starts from the run's last checkpoint where there is one. Raises `Stopped` after saving when asked to stop,
         `TrainingError` before a step that is not finite, and `CheckpointError` when no checkpoint can be used.
@@ -157,7 +155,7 @@ class Trainer:
         self._model = self._distributed()
         self._model.train()
         if run.ranks.any(bool(run.stop)):
-            self.halt(start)
+            self.save_and_stop(start)
         self.begin(start)
         with Prefetcher(
             lambda step: self.fetch(self.order.batch(step)), start, self.steps, depth=self.prefetch, device=run.device
@@ -167,21 +165,21 @@ class Trainer:
                 stop = self._step(step, batch)
                 del batch
                 if step == start:
-                    self.clock.start()  # the first step builds kernels and caches: it says nothing about speed
+                    self.clock.start()  # the first step builds kernels and caches: its time is not the speed
                 else:
                     self.clock.count(self.order.batch_size)
                 if self.is_due(step + 1, stop):
-                    self.settle(step + 1, stop)
+                    self.after_step(step + 1, stop)
         return self.finish()
 
     def begin(self, start: int) -> None:
-        """What happens before the first step of a session: an evaluation that a stop left undone is made."""
+        """Prepare the first step of a session; run the evaluation that a stop left pending."""
         self.run.reporter.progress("train", start, self.steps, self._shown(start))
-        if self._owed:
+        if self._evaluation_pending:
             self._evaluate_and_save(start)
 
     def _step(self, step: int, batch: Any) -> bool:
-        """One optimizer step; whether any rank was asked to stop."""
+        """Take one optimizer step; return True if any rank was asked to stop."""
         run = self.run
         factor = self.lr_factor(step)
         for group in self.optimizer.param_groups:
@@ -212,15 +210,15 @@ class Trainer:
         return stop
 
     def is_due(self, done: int, stop: bool) -> bool:
-        """Whether anything happens after step `done`."""
+        """Return True if anything happens after step `done`."""
         return done % self.log_every == 0 or self.saves_at(done, stop)
 
     def saves_at(self, done: int, stop: bool) -> bool:
-        """Whether the weights after step `done` are looked at: saved, evaluated, or both."""
+        """Return True if the weights after step `done` are saved, evaluated, or both."""
         return stop or done == self.steps or done % self.checkpoint_every == 0 or self._evaluates_at(done)
 
-    def settle(self, done: int, stop: bool) -> None:
-        """What happens between two steps, where it `is_due`. Raises `Stopped`, after saving, when told to `stop`."""
+    def after_step(self, done: int, stop: bool) -> None:
+        """Log, evaluate and save, each where it is due after step `done`. Raises `Stopped`, after saving, if `stop`."""
         last = done == self.steps
         evaluating = self._evaluates_at(done) and not last
         with self.clock.paused():
@@ -228,15 +226,15 @@ class Trainer:
             if last or done % self.log_every == 0:
                 self._log(done)
             if stop:
-                self._owed = evaluating
-                self.halt(done)
+                self._evaluation_pending = evaluating
+                self.save_and_stop(done)
             if evaluating:
                 self._evaluate_and_save(done)
             elif self.saves_at(done, stop):
                 self._save(done)
 
     def _evaluate_and_save(self, done: int) -> None:
-        self._owed = False
+        self._evaluation_pending = False
         _, best = self._evaluate(done)
         self._save(done, best=best)
 
@@ -247,7 +245,7 @@ class Trainer:
         return regular or done == self.steps or done in self.evaluate_at
 
     def finish(self) -> dict[str, float]:
-        """Evaluates the final weights and returns what `fit` does. They are saved already: a kill costs nothing but the
+        """Evaluate the final weights and return what `fit` does. They are saved already: a kill costs no more than the
         evaluation itself."""
         self._share_buffers()
         values: dict[str, float] = {}
@@ -257,10 +255,10 @@ class Trainer:
                 self._save(self.steps, best=True)
         return {**self._logged, "train/samples_per_second": self.clock.rate(), **values}
 
-    def halt(self, done: int) -> None:
-        """Saves and raises `Stopped`."""
+    def save_and_stop(self, done: int) -> None:
+        """Save and raise `Stopped`."""
         self._save(done)
-        raise self.run.stopped(f"at step {done} of {self.steps}, saved")
+        raise self.run.stop_error(f"at step {done} of {self.steps}, saved")
 
     def _raise_if_not_finite(self) -> None:
         if self._deferred is not None:
@@ -280,17 +278,17 @@ class Trainer:
         return DistributedDataParallel(self.module, find_unused_parameters=True)
 
     def _share_buffers(self) -> None:
-        """Gives every rank rank 0's buffers, as the next training step would: running means differ after a step."""
+        """Copy rank 0's buffers to every rank, as the next training step would: running means differ after a step."""
         self.run.ranks.broadcast_(list(self.module.buffers()))
 
     # --- numbers ------------------------------------------------------------------------------------------------------
 
     def _sum(self, losses: dict[str, Tensor], norm: Tensor) -> None:
         values = torch.stack([*(loss.detach().float() for loss in losses.values()), norm.detach().float()])
-        self.add_up(tuple(losses), values, steps=1)
+        self.add_sums(tuple(losses), values, steps=1)
 
-    def add_up(self, names: tuple[str, ...], sums: Tensor, *, steps: int) -> None:
-        """Takes note of the sums over some steps of each named loss and, last, of the norm of the gradient: (names + 1,)."""
+    def add_sums(self, names: tuple[str, ...], sums: Tensor, *, steps: int) -> None:
+        """Add the sums over some steps of each named loss and, last, of the norm of the gradient: (names + 1,)."""
         if self._sums is None:
             self._sums, self._names = torch.zeros_like(sums), names
         if names != self._names:
@@ -299,7 +297,7 @@ class Trainer:
         self._summed += steps
 
     def _log(self, done: int) -> None:
-        """Writes the mean over the steps since the last log point, and over the ranks."""
+        """Write the mean over the steps since the last log point, and over the ranks."""
         if self._sums is None or self._summed == 0:
             return
         *means, norm = (self.run.ranks.mean_(self._sums.clone()) / self._summed).tolist()
@@ -336,7 +334,7 @@ class Trainer:
             self._status_written = time.monotonic()
 
     def _evaluate(self, done: int) -> tuple[dict[str, float], bool]:
-        """The values of an evaluation, and whether they are the best so far."""
+        """Return the values of an evaluation, and True if they are the best so far."""
         assert self.evaluate is not None
         self._share_buffers()
         self.module.eval()
@@ -363,28 +361,22 @@ class Trainer:
         self._write_status(done)
 
     def _state(self, done: int, sums: list[Tensor | None]) -> dict[str, Any]:
-        kind, keys, *rest = np.random.get_state(legacy=True)
         return {
             "schema_version": STATE_VERSION,
             "config_hash": self.run.config_hash,
             "step": done,
             "steps": self.steps,
             "best": self._best,
-            "evaluation_owed": self._owed,
+            "evaluation_owed": self._evaluation_pending,
             "module": self.module.state_dict(),
             "optimizer": self.optimizer.state_dict(),
-            "rng": {
-                "torch": torch.get_rng_state(),
-                "cuda": torch.cuda.get_rng_state_all() if self.run.device.type == "cuda" else [],
-                "python": random.getstate(),
-                "numpy": (str(kind), torch.from_numpy(np.asarray(keys).astype(np.int64)), *rest),
-            },
+            "rng": random_state(self.run.device),
             "log": {"names": self._names, "sums": sums, "summed": self._summed, "logged": self._logged},
             "clock": self.clock.state(),
         }
 
     def restore(self, which: Literal["last", "previous"] = "last") -> int:
-        """Continues from that checkpoint, if there is any; the number of steps done."""
+        """Continue from that checkpoint, if there is one; return the number of steps done."""
         run = self.run
         loaded = run.ranks.on_main(lambda: run.checkpoints.load(which))
         if loaded is None:
@@ -396,20 +388,20 @@ class Trainer:
         self.optimizer.load_state_dict(state["optimizer"])
         for group, kernel in zip(self.optimizer.param_groups, kernels, strict=True):
             group.update(kernel)  # which kernel is right depends on this machine, not on the one that saved
-        self._restore_random(state["rng"])
+        restore_random_state(state["rng"], run.device)
         log = state["log"]
         self._names = tuple(log["names"])
         self._sums = self._own_sums(log["sums"])
         self._summed = int(log["summed"])
         self._logged = dict(log["logged"])
         self._best = state["best"]
-        self._owed = bool(state["evaluation_owed"])
+        self._evaluation_pending = bool(state["evaluation_owed"])
         self.clock.load(state["clock"])
         run.reporter.message(f"resumed at step {done} of {self.steps}")
         return done
 
     def _own_sums(self, sums: list[Tensor | None]) -> Tensor | None:
-        """What this rank had summed; with another number of ranks than the run was saved with, their mean."""
+        """Return this rank's own sums; with another number of ranks than the run was saved with, their mean."""
         known = [part for part in sums if part is not None]
         if not known:
             return None
@@ -422,19 +414,10 @@ class Trainer:
         if state.get("schema_version") != STATE_VERSION:
             raise CheckpointError(
                 f"the checkpoints in {path} have format {state.get('schema_version')}, this version reads {STATE_VERSION}; "
-                "resume with the version that env.json names, or start the run anew"
+                "resume with the version that env.json names, or start a new run"
             )
         if state.get("config_hash") != self.run.config_hash:
             raise CheckpointError(
                 f"the checkpoints in {path} belong to another configuration ({state.get('config_hash')}, "
                 f"not {self.run.config_hash}): config.yaml was changed since; undo the change, or start a new run with it"
             )
-
-    def _restore_random(self, rng: dict[str, Any]) -> None:
-        torch.set_rng_state(rng["torch"])
-        if self.run.device.type == "cuda" and len(rng["cuda"]) == torch.cuda.device_count():
-            torch.cuda.set_rng_state_all(rng["cuda"])
-        version, internal, gauss = rng["python"]
-        random.setstate((version, tuple(internal), gauss))
-        kind, keys, *rest = rng["numpy"]
-        np.random.set_state((kind, keys.numpy().astype(np.uint32), *rest))

@@ -23,7 +23,7 @@ from paperbench.errors import EXIT_DONE, EXIT_FAILED, EXIT_STOPPED, PaperbenchEr
 
 
 def main(arguments: list[str]) -> int:
-    """Does this rank's part; the exit code of the run."""
+    """Do this rank's part; the exit code of the run."""
     (run_dir,) = arguments
     with StopFlag(watch_parent=torchrun.under_torchrun()) as stop:
         launched = os.environ.get(ENV_PIDS)

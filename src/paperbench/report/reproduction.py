@@ -15,7 +15,7 @@ from typing import Any
 from paperbench.config.explain import look_up
 from paperbench.config.paths import short
 from paperbench.config.suggest import nearest
-from paperbench.engine.files import explained, write_atomic, write_json
+from paperbench.engine.files import explain_os_errors, write_atomic, write_json
 from paperbench.engine.metriclog import read as read_log
 from paperbench.report.layout import Cell
 from paperbench.report.layoutfile import ComparisonEntry
@@ -88,7 +88,7 @@ def assemble(prepared: Prepared, results: Sequence[MemberResult]) -> dict[str, A
 
 def write(document: Mapping[str, Any], folder: Path) -> None:
     """`reproduction.json`, `table.md` and `table.csv` in the reproduction's folder, each whole or not at all."""
-    with explained(folder):
+    with explain_os_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
     write_json(folder / DOCUMENT, document)
     write_atomic(folder / "table.md", markdown(display_table(document)))

@@ -17,7 +17,7 @@ from typing import Any
 from paperbench.config.compose import Composed
 from paperbench.config.suggest import nearest
 from paperbench.config.validate import dump, task_named, validate
-from paperbench.engine.files import TMP_SUFFIX, explained, write_atomic, write_json
+from paperbench.engine.files import TMP_SUFFIX, explain_os_errors, write_atomic, write_json
 from paperbench.errors import ConfigError
 from paperbench.sweep.plan import Member, Request, Sweep, member_of
 
@@ -149,14 +149,14 @@ class Events:
 
     def __init__(self, folder: Path) -> None:
         self._path = folder / EVENTS
-        with explained(self._path):
+        with explain_os_errors(self._path):
             self._file = self._path.open("ab", buffering=0)
             if self._file.tell() and not self._path.read_bytes().endswith(b"\n"):
                 self._file.write(b"\n")  # a killed writer left half a line: keep it from spoiling the next one
 
     def write(self, event: str, **values: Any) -> None:
         now = datetime.now().astimezone().isoformat(timespec="milliseconds")
-        with explained(self._path):
+        with explain_os_errors(self._path):
             self._file.write((json.dumps({"time": now, "event": event, **values}) + "\n").encode())
 
     def close(self) -> None:

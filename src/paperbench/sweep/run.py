@@ -8,7 +8,7 @@ from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from typing import Any
 
-from paperbench.engine.files import explained
+from paperbench.engine.files import explain_os_errors
 from paperbench.engine.lock import FileLock
 from paperbench.engine.signals import StopFlag
 from paperbench.errors import EXIT_DONE, EXIT_ENVIRONMENT, EXIT_FAILED, EXIT_STOPPED, RunLockedError
@@ -48,7 +48,7 @@ def run(
     `stacked` runs whose task cannot be, and `EnvironmentError_` where the sweep's own files cannot be written.
     """
     groups = grouped(sweep.members, stacked=stacked)
-    with explained(sweep.directory):
+    with explain_os_errors(sweep.directory):
         sweep.directory.mkdir(parents=True, exist_ok=True)
     lock = FileLock(sweep.directory / "lock")
     if not lock.acquire():

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from paperbench.engine import metriclog
 from paperbench.engine.figures import COLOURS, new_figure, save, tidy
-from paperbench.engine.files import explained, temporary_name
+from paperbench.engine.files import explain_os_errors, temporary_name
 from paperbench.engine.seeding import generator
 from paperbench.vae.data import Pixels
 from paperbench.vae.objectives import AutoEncoder, Mcem, Objective, Variational
@@ -120,7 +120,7 @@ def save_image_grid(images: Tensor, size: tuple[int, int], path: Path, *, column
     picture = Image.fromarray(tile_images(images, size, columns=columns))
     picture = picture.resize((picture.width * _ENLARGED, picture.height * _ENLARGED), Image.Resampling.NEAREST)
     temporary = temporary_name(path)
-    with explained(path):
+    with explain_os_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
             picture.save(temporary, format="PNG")

@@ -14,7 +14,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from paperbench.engine.compiling import Compiled
+from paperbench.engine.compiling import CompiledFunction
 from paperbench.engine.seeding import generator
 from paperbench.vae import hmc
 from paperbench.vae.bounds import elbo, elbo_analytic, importance_bound
@@ -49,7 +49,7 @@ class Objective(nn.Module, ABC):
 
     def __init__(self) -> None:
         super().__init__()
-        self._compiled: Compiled | None = None
+        self._compiled: CompiledFunction | None = None
 
     @abstractmethod
     def draw_noise(self, images: int, stream: torch.Generator) -> Noise:
@@ -61,7 +61,7 @@ class Objective(nn.Module, ABC):
 
     def compile_losses(self, tell: Callable[[str], None]) -> None:
         """Run `losses` through `torch.compile` from now on, where that works; `tell` receives a message where it does not."""
-        self._compiled = Compiled(self.losses, tell=tell)
+        self._compiled = CompiledFunction(self.losses, report=tell)
 
     def compute_losses(self, x: Tensor, *noise: Tensor) -> dict[str, Tensor]:
         """Return `losses`, by the compiled function where there is one."""

@@ -18,7 +18,7 @@ from paperbench.config.schema import OutputConfig
 from paperbench.config.validate import dump
 from paperbench.engine.run import Run
 from paperbench.engine.stacked_layers import stack
-from paperbench.engine.stacked_trainer import Result, fit_side_by_side
+from paperbench.engine.stacked_trainer import Result, fit_stacked
 from paperbench.errors import PaperbenchError
 from paperbench.vae.config import VaeTrain
 from paperbench.vae.objectives import Objective, Variational
@@ -52,7 +52,7 @@ def run_stacked(configs: Sequence[VaeTrain], runs: Sequence[Run]) -> list[Result
     """Train all runs together, and return the metrics of each or the error that it alone failed with. See `engine.task.Stacks`."""
     train, test = load_data(configs[0], runs[0].device)
     parts = [Training.build(config, run, train, test) for config, run in zip(configs, runs, strict=True)]
-    results = fit_side_by_side(
+    results = fit_stacked(
         [part.trainer for part in parts], lambda numbers: StackedObjective([parts[number] for number in numbers])
     )
     return [_finish(part, result) for part, result in zip(parts, results, strict=True)]

@@ -7,8 +7,8 @@ from typing import Any
 
 import torch
 
-from paperbench.engine import compiling
 from paperbench.engine.checkpoints import load_for_evaluation
+from paperbench.engine.compiling import should_compile
 from paperbench.engine.figures import loss_curves
 from paperbench.engine.order import BatchKey, EpochOrder
 from paperbench.engine.reporter import Reporter
@@ -57,7 +57,7 @@ class Training:
     def compile(self, objective: Objective) -> None:
         """Compile the losses of `objective`, the run's own or that of its stack, where the configuration asks for it."""
         run = self.run
-        if compiling.wanted(
+        if should_compile(
             self.config.compile, device=run.device, steps=self.trainer.steps, worth_it_from=MIN_STEPS_TO_COMPILE
         ):
             objective.compile_losses(run.reporter.message)

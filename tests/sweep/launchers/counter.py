@@ -71,7 +71,7 @@ def run(config: CounterConfig, run: Run) -> dict[str, float]:
     for step in range(len(drawn), config.steps):
         if run.stop:
             run.checkpoints.save({"drawn": drawn}, step=step)
-            raise run.stopped(f"before step {step}")
+            raise run.stop_error(f"before step {step}")
         _strike(config.fault, step, run.directory.path)
         time.sleep(config.pace)
         drawn.append(_draw(config.seed, step))

@@ -28,7 +28,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from paperbench.data.detection import DetectionSet
-from paperbench.engine.files import explained, write_atomic
+from paperbench.engine.files import explain_os_errors, write_atomic
 from paperbench.errors import DataError
 
 FORMAT = 1
@@ -121,7 +121,7 @@ class ProposalSet:
             sizes=np.asarray(self.sizes, np.int64).reshape(-1, 2),
             about=np.array(json.dumps(about)),
         )
-        with explained(path):
+        with explain_os_errors(path):
             path.parent.mkdir(parents=True, exist_ok=True)
         write_atomic(path, content.getvalue())
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from paperbench.config.paths import short
 from paperbench.data.volumes import stem
 from paperbench.engine.figures import COLOURS, new_figure, save, tidy
-from paperbench.engine.files import explained, write_atomic
+from paperbench.engine.files import explain_os_errors, write_atomic
 from paperbench.rca.folders import COLUMNS
 from paperbench.rca.segmenters.making import Quality
 from paperbench.rca.segmenters.masks import MaskFolder, write_array
@@ -69,7 +69,7 @@ def _copied(shares: Shares, number: int, images: Path, truths: Path) -> tuple[Pa
     pair = shares.files[number]
     places = images / f"{name}{_ending(pair.image)}", truths / f"{name}{_ending(pair.mask)}"
     for source, place in zip((pair.image, pair.mask), places, strict=True):
-        with explained(place):
+        with explain_os_errors(place):
             place.parent.mkdir(parents=True, exist_ok=True)
         write_atomic(place, source.read_bytes())
     return places

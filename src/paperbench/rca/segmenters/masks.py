@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from paperbench.data.volumes import read_image, read_labels
-from paperbench.engine.files import explained, write_atomic
+from paperbench.engine.files import explain_os_errors, write_atomic
 from paperbench.errors import DataError
 from paperbench.rca.segmenters.shares import Shares, ending
 
@@ -59,7 +59,7 @@ class MaskFolder:
 def write_array(path: Path, array: Array, affine: NDArray[np.float64] | None) -> None:
     """Labels (or, as NIfTI alone, intensities) in the format that the ending says. `affine` (4, 4) None is a picture, or voxels
     of a millimetre."""
-    with explained(path):
+    with explain_os_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
     write_atomic(path, _png(array) if path.name.endswith(".png") else _nifti(array, affine))
 

@@ -9,7 +9,7 @@ from datetime import datetime
 from pathlib import Path
 
 from paperbench.config.paths import short
-from paperbench.engine.files import explained, write_atomic
+from paperbench.engine.files import explain_os_errors, write_atomic
 from paperbench.errors import ConfigError, EnvironmentError_
 from paperbench.report.html.grids import to_csv
 from paperbench.report.html.page import Page
@@ -68,8 +68,8 @@ def write_report(source: Path, output: Path | None = None, *, metrics: MetricReg
     text = to_html(page, made=made)
     tables = {html.with_name(f"{html.stem}-{grid.name}.csv"): to_csv(grid) for grid in page.grids()}
     document = html.with_suffix(".md")
-    with _explained():
-        with explained(html.parent):
+    with _explain_os_errors():
+        with explain_os_errors(html.parent):
             html.parent.mkdir(parents=True, exist_ok=True)
         write_atomic(html, text)  # first: by it the files beside it are known as a report's, should this be interrupted
         write_atomic(document, to_document(page, html=html.name, made=made))
@@ -80,7 +80,7 @@ def write_report(source: Path, output: Path | None = None, *, metrics: MetricReg
 
 
 @contextmanager
-def _explained() -> Iterator[None]:
+def _explain_os_errors() -> Iterator[None]:
     """Gives an error about a place that cannot be written the remedy that a report has: another place."""
     try:
         yield

@@ -20,7 +20,7 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import Field, ValidationInfo, field_validator
 
 from paperbench.config.schema import NonNegativeInt, PositiveFloat, PositiveInt, Schema
-from paperbench.engine.files import explained, write_atomic
+from paperbench.engine.files import explain_os_errors, write_atomic
 from paperbench.errors import EXIT_STOPPED
 from paperbench.sweep.launchers.base import EVERYTHING, Context, Ending, Job, ending_of
 from paperbench.sweep.launchers.cluster import Needs, arguments_of, library, needs_of
@@ -159,7 +159,7 @@ class SlurmLauncher:
 
     @cached_property
     def _queue(self) -> Queue:
-        with explained(self._folder):
+        with explain_os_errors(self._folder):
             self._folder.mkdir(parents=True, exist_ok=True)
         settings = self._settings
         parameters = settings.parameters(self._name)
@@ -197,7 +197,7 @@ class SlurmLauncher:
     def _record(self, name: str, job_id: str) -> None:
         self._known[name] = job_id
         line = json.dumps({"order": name, "job": job_id, "executor": self._settings.executor})
-        with explained(self._records), self._records.open("a", encoding="utf-8") as file:
+        with explain_os_errors(self._records), self._records.open("a", encoding="utf-8") as file:
             file.write(f"{line}\n")
 
 
