@@ -19,8 +19,8 @@ from paperbench.report import published
 from paperbench.report.layout import load, names, read
 from paperbench.report.preparing import Prepared, prepare
 from paperbench.report.reproduction import assemble, write
-from paperbench.report.reproduction_tables import display_table, flat_table
-from paperbench.report.tables import as_csv
+from paperbench.report.reproduction_document import display_table, flat_table
+from paperbench.report.tables import to_csv
 from tests.report.made_runs import fail, finish, results_of
 
 SHIPPED = names((shipped_conf(),))
@@ -398,7 +398,7 @@ def test_the_document_has_the_keys_that_others_read() -> None:
                 "published", "metric", "values", "n", "mean", "interval", "interval_kind", "difference", "verdict",
                 "remarks",
             } <= cell.keys()  # fmt: skip
-    assert as_csv(flat_table(document)).count("\n") == 6
+    assert to_csv(flat_table(document)).count("\n") == 6
 
 
 def test_rows_of_the_paper_that_are_not_made_are_named_with_the_reason() -> None:

@@ -7,29 +7,29 @@ import io
 
 import pytest
 
-from paperbench.report.tables import Cell, Column, Table, as_csv, markdown, text_cell
+from paperbench.report.tables import Cell, Column, Table, blank_cell, text_cell, to_csv, to_markdown
 
 THIRD = 1 / 3
 TABLE = Table(
     title="a `table` of <ours>",
-    columns=(Column(name="row"), Column(name="ours", align="right"), Column(name="notes")),
+    columns=(Column(name="row"), Column(name="ours", numeric=True), Column(name="notes")),
     rows=(
-        (text_cell("plain"), Cell(text="0.33", value=THIRD), text_cell("")),
-        (text_cell("with, comma | bar"), Cell(text="", value=None), text_cell("")),
+        (text_cell("plain"), Cell(text="0.33", value=THIRD), blank_cell("")),
+        (text_cell("with, comma | bar"), Cell(text="", value=None), blank_cell("")),
     ),
     notes=("a *starred* note",),
 )
 
 
 def test_csv_holds_numbers_in_full_and_nothing_for_what_is_absent() -> None:
-    header, first, second = csv.reader(io.StringIO(as_csv(TABLE)))
+    header, first, second = csv.reader(io.StringIO(to_csv(TABLE)))
     assert header == ["row", "ours", "notes"]
     assert float(first[1]) == THIRD
     assert second == ["with, comma | bar", "", ""]
 
 
 def test_markdown_keeps_columns_apart_and_takes_nothing_for_markup() -> None:
-    lines = markdown(TABLE).splitlines()
+    lines = to_markdown(TABLE).splitlines()
     assert lines[0] == "# a \\`table\\` of \\<ours>"
     assert lines[3] == "| --- | ---: | --- |"
     assert lines[4] == "| plain | 0.33 |  |"

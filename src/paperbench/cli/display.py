@@ -14,14 +14,15 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TextIO
 
-from paperbench.cli.output import duration
+from paperbench.cli.output import duration, rich_table
 from paperbench.engine.reporter import Reporter
+from paperbench.report.tables import Column, Table, Tone, aligned, blank_cell
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
     from rich.live import Live
 
-    from paperbench.cli.summary import Line
+    from paperbench.cli.summary import Line, Summary
 
 INTERVAL = 10.0
 """Seconds between two plain lines of one phase."""
@@ -135,12 +136,8 @@ class PlainReporter:
 
         summary = summarise(results, directory)
         self._print(summary.title)
-        widths = [
-            max((len(text) for text in column), default=0) for column in zip(*map(_cells, summary.lines), strict=True)
-        ]
-        for line in summary.lines:
-            padded = [cell.ljust(width) for cell, width in zip(_cells(line), widths, strict=True)]
-            self._print(("  " + "  ".join(padded)).rstrip())
+        for text in aligned([_cells(line) for line in summary.lines]):
+            self._print(f"  {text}")
         for remark in summary.remarks:
             self._print(remark)
         self._pairs([*summary.facts, *summary.commands])
@@ -170,9 +167,28 @@ class PlainReporter:
 
 
 def _cells(line: Line) -> tuple[str, str, str, str]:
-    verdict = {True: "agrees", False: "differs", None: ""}[line.agrees]
     paper = f"paper {line.paper} ({line.where})" if line.paper else ""
-    return line.metric, line.result, paper, verdict
+    return line.metric, line.result, paper, _AGREEMENT[line.agrees]
+
+
+_AGREEMENT = {True: "agrees", False: "differs", None: ""}
+_TONES: dict[bool | None, Tone] = {True: "good", False: "bad", None: "strong"}
+
+
+def _table(summary: Summary) -> Table:
+    """Return the results as a table; the paper's columns only where something is printed."""
+    rows = []
+    for line in summary.lines:
+        where = ", ".join(filter(None, (line.where, _AGREEMENT[line.agrees])))
+        result = blank_cell(line.result, tone=_TONES[line.agrees])
+        rows.append((blank_cell(line.metric), result, blank_cell(line.paper), blank_cell(where)))
+    columns = (
+        Column(name="metric"),
+        Column(name="result", numeric=True),
+        Column(name="paper", numeric=True),
+        Column(name="where"),
+    )
+    return Table(title=summary.title, columns=columns, rows=tuple(rows)).without_empty_columns()
 
 
 # --- live display -----------------------------------------------------------------------------------------------------
@@ -220,27 +236,14 @@ class RichReporter:
             self._live = live
 
     def finish(self, results: Mapping[str, Any], directory: str) -> None:
-        from rich.table import Table
         from rich.text import Text
 
         from paperbench.cli.summary import summarise
 
         self.close()
         summary = summarise(results, directory)
-        compared = any(line.paper for line in summary.lines)
-        table = Table(title=Text(summary.title, style="bold"), title_justify="left", border_style="cyan")
-        table.add_column("metric")
-        table.add_column("result", justify="right")
-        if compared:
-            table.add_column("paper", justify="right")
-            table.add_column("where")
-        for line in summary.lines:
-            style = {True: "green", False: "red", None: ""}[line.agrees]
-            verdict = {True: ", agrees", False: ", differs", None: ""}[line.agrees]
-            cells = [Text(line.metric), Text(line.result, style=style or "bold")]
-            table.add_row(*cells, *([line.paper, line.where + verdict] if compared else []))
         if summary.lines:
-            self._console.print(table)
+            self._console.print(rich_table(_table(summary)))
         for remark in summary.remarks:
             self._console.print(Text(remark, style="dim"))
         self._console.print(_pairs(list(summary.facts)))

@@ -1,41 +1,73 @@
-"""Lists and YAML for people: coloured on a terminal, plain text in a pipe."""
+"""Tables and YAML for people: coloured on a terminal, plain text in a pipe."""
 
 from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Iterable, Sequence
-from typing import Any
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 from paperbench.config.difference import ABSENT
+from paperbench.report.tables import Table, Tone, to_text
+
+if TYPE_CHECKING:
+    from rich.table import Table as RichTable
 
 
 def line(text: str = "") -> None:
-    """One line on stdout."""
+    """Write one line to stdout."""
     sys.stdout.write(f"{text}\n")
 
 
-def table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
-    """Aligned columns. In a pipe, one row a line and no rule between them, so that `grep` and `awk` work on it."""
-    listed = [[cell or "-" for cell in row] for row in rows]
-    if sys.stdout.isatty():
-        from rich.console import Console
-        from rich.table import Table
-        from rich.text import Text
+STYLES: Mapping[Tone, str] = {
+    "good": "green",
+    "bad": "red",
+    "warn": "yellow",
+    "best": "bold",
+    "strong": "bold",
+    "muted": "dim",
+    "": "",
+}
 
-        grid = Table(*columns, box=None, header_style="bold", padding=(0, 2, 0, 0))
-        for row in listed:
-            grid.add_row(*map(Text, row))
-        Console(highlight=False).print(grid)
+
+def table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
+    """Print texts in aligned columns; `-` stands for an empty one."""
+    print_table(Table.of_texts(columns, rows))
+
+
+def print_table(shown: Table) -> None:
+    """Print a table: coloured on a terminal, framed if it has a title; in a pipe one row a line."""
+    if not sys.stdout.isatty():
+        for text in to_text(shown):
+            line(text)
         return
-    flat = [[" ".join(cell.split()) for cell in row] for row in listed]
-    widths = [max(len(row[i]) for row in [list(columns), *flat]) for i in range(len(columns))]
-    for row in [list(columns), *flat]:
-        line("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+    from rich.console import Console
+    from rich.text import Text
+
+    console = Console(highlight=False)
+    console.print(rich_table(shown))
+    for note in shown.notes:
+        console.print(Text(note, style="dim"))
+
+
+def rich_table(shown: Table) -> RichTable:
+    """Return the table as Rich draws it, without its notes; framed if it has a title."""
+    from rich.table import Table as RichTable
+    from rich.text import Text
+
+    if shown.title:
+        grid = RichTable(title=Text(shown.title, style="bold"), title_justify="left", border_style="cyan")
+    else:
+        grid = RichTable(box=None, header_style="bold", padding=(0, 2, 0, 0))
+    for column in shown.columns:
+        grid.add_column(column.name, justify="right" if column.numeric else "left", overflow="fold")
+    for row in shown.rows:
+        grid.add_row(*(Text(cell.text if shown.title else cell.text or "-", style=STYLES[cell.tone]) for cell in row))
+    return grid
 
 
 def yaml_text(text: str) -> None:
-    """YAML, coloured on a terminal."""
+    """Write YAML to stdout, coloured on a terminal."""
     if not sys.stdout.isatty():
         sys.stdout.write(text)
         return
@@ -46,7 +78,7 @@ def yaml_text(text: str) -> None:
 
 
 def scalar(value: object) -> str:
-    """A value as YAML writes it, on one line."""
+    """Return a value as YAML writes it, on one line."""
     import yaml
 
     return (
@@ -55,7 +87,7 @@ def scalar(value: object) -> str:
 
 
 def duration(seconds: float) -> str:
-    """75 -> `1:15`, 3675 -> `1:01:15`; `-` for a time that is not known."""
+    """Return `1:15` for 75, `1:01:15` for 3675, `-` for a time that is not known."""
     if not math.isfinite(seconds) or seconds < 0:
         return "-"
     minutes, rest = divmod(round(seconds), 60)
@@ -64,7 +96,7 @@ def duration(seconds: float) -> str:
 
 
 def describe_changes(changes: list[tuple[str, Any, Any]]) -> list[str]:
-    """One line of YAML for each change (key, default, value), the default in a comment."""
+    """Return one line of YAML for each change (key, default, value), the default in a comment."""
     lines = []
     for key, before, after in changes:
         if after is ABSENT:

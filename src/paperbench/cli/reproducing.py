@@ -10,9 +10,8 @@ from typing import Any
 
 import typer
 
-from paperbench.cli.grid import print_table
 from paperbench.cli.guard import emit_json, print_error
-from paperbench.cli.output import duration, line, table
+from paperbench.cli.output import duration, line, print_table, table
 from paperbench.cli.sweep_display import labelled, make_watcher
 from paperbench.config.paths import search_path, short
 from paperbench.config.schema import OutputConfig
@@ -23,7 +22,7 @@ from paperbench.report.layout import override_key
 from paperbench.report.layoutfile import SCALES
 from paperbench.report.preparing import Prepared, prepare
 from paperbench.report.reproduction import DOCUMENT, assemble, write
-from paperbench.report.reproduction_tables import display_table
+from paperbench.report.reproduction_document import display_table
 from paperbench.report.reproductions import AtScale, Listed, time_of
 from paperbench.runs.record import read_status
 from paperbench.sweep.launchers.settings import compose_settings, split

@@ -1,7 +1,7 @@
 """What a table's runs measured beside what the paper printed, as one document: `reproduction.json`.
 
 The document holds every number in full and every reservation in words; the tables for people and for spreadsheets are drawn
-from it (`reproduction_tables`), and so is the report.
+from it (`reproduction_document`), and so is the report.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ from paperbench.report.layout import Cell
 from paperbench.report.layoutfile import ComparisonEntry
 from paperbench.report.preparing import KIND, Placed, Prepared
 from paperbench.report.published import Published
-from paperbench.report.reproduction_tables import display_table, flat_table
-from paperbench.report.tables import as_csv, markdown
+from paperbench.report.reproduction_document import display_table, flat_table
+from paperbench.report.tables import to_csv, to_markdown
 from paperbench.report.verdict import Departures, Verdict, judge
 from paperbench.runs.statistics import Paired, Summary, paired, summarise
 from paperbench.sweep.plan import Member
@@ -91,8 +91,8 @@ def write(document: Mapping[str, Any], folder: Path) -> None:
     with explain_os_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
     write_json(folder / DOCUMENT, document)
-    write_atomic(folder / "table.md", markdown(display_table(document)))
-    write_atomic(folder / "table.csv", as_csv(flat_table(document)))
+    write_atomic(folder / "table.md", to_markdown(display_table(document)))
+    write_atomic(folder / "table.csv", to_csv(flat_table(document)))
 
 
 # --- values -----------------------------------------------------------------------------------------------------------

@@ -195,7 +195,7 @@ def test_means_are_over_the_seeds_of_a_setting(tmp_path: Path) -> None:
 
 def test_the_best_of_a_column_is_marked_where_it_is_known_what_is_better(tmp_path: Path) -> None:
     report, _ = written(made.sweep(tmp_path, GRID))
-    runs = next(grid for grid in report.page.grids() if grid.name == "runs")
+    runs = next(table for table in report.page.tables() if table.name == "runs")
     marked = {
         column.name: [cell.value for cell in cells if cell.tone == "best"]
         for column, cells in zip(runs.columns, zip(*runs.rows, strict=True), strict=True)
@@ -273,8 +273,8 @@ def test_many_columns_are_laid_out_as_in_the_paper(tmp_path: Path) -> None:
     report, page = written(made.reproduction(tmp_path / "r", ["a", "b", "c"], cells))
 
     assert [row["b"][1] for row in page.columns("table")] == ["51.0", "51.0"]
-    grid = report.page.grids()[0]
-    assert grid.rows[0][1].note == "paper 50 ±1.5\nwithin tolerance"
+    table = report.page.tables()[0]
+    assert table.rows[0][1].note == "paper 50 ±1.5\nwithin tolerance"
 
 
 def test_what_is_no_reproduction_says_so_first(tmp_path: Path) -> None:
@@ -387,8 +387,8 @@ def test_markdown_and_csv_hold_the_same_tables(tmp_path: Path) -> None:
             name = path.stem.removeprefix("report-")
             (_, *rows) = csv.reader(path.read_text().splitlines())
             assert rows == [[exact for _, exact in row] for row in page.tables[name][1:]]
-        for grid in report.page.grids():
-            assert grid.caption.replace("_", "\\_") in document
+        for table in report.page.tables():
+            assert table.title.replace("_", "\\_") in document
 
 
 def test_a_hundred_runs_stay_below_five_megabytes(tmp_path: Path) -> None:

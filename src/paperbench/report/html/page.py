@@ -8,8 +8,8 @@ from typing import Literal
 
 from paperbench.report.html.charts import Chart
 from paperbench.report.html.dotplot import DotPlot
-from paperbench.report.html.grids import Grid, Tone
 from paperbench.report.html.pictures import Gallery
+from paperbench.report.tables import Table, Tone
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,7 +89,7 @@ class Fold:
     kind: Literal["fold"] = "fold"
 
 
-Block = Grid | Tiles | Facts | Charts | Gallery | Code | Notice | Prose | Fold
+Block = Table | Tiles | Facts | Charts | Gallery | Code | Notice | Prose | Fold
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -120,22 +120,22 @@ class Page:
     source: str
     left_out: tuple[str, ...] = field(default=())
 
-    def grids(self) -> list[Grid]:
-        """Every table, those in folds too, in the order of the page."""
-        return [grid for section in self.sections for grid in _grids(section.blocks)]
+    def tables(self) -> list[Table]:
+        """Return every table, those in folds too, in the order of the page."""
+        return [table for section in self.sections for table in _tables(section.blocks)]
 
 
-def _grids(blocks: Sequence[Block]) -> list[Grid]:
-    found: list[Grid] = []
+def _tables(blocks: Sequence[Block]) -> list[Table]:
+    found: list[Table] = []
     for block in blocks:
-        if isinstance(block, Grid):
+        if isinstance(block, Table):
             found.append(block)
         elif isinstance(block, Fold):
-            found += _grids(block.blocks)
+            found += _tables(block.blocks)
     return found
 
 
 def section(slug: str, title: str, blocks: Sequence[Block | None]) -> list[Section]:
-    """The section, or nothing where no block is left of it."""
+    """Return the section, or nothing where no block is left of it."""
     present = tuple(block for block in blocks if block is not None)
     return [Section(slug=slug, title=title, blocks=present)] if present else []

@@ -11,11 +11,11 @@ import yaml
 from paperbench.config.difference import ABSENT
 from paperbench.engine.rundir import DONE, FAILED, RUNNING, STOPPED, WAITING
 from paperbench.report.html.curves import Curves
-from paperbench.report.html.grids import Cell, Column, Grid, Tone, number_cell, text_cell
 from paperbench.report.html.machines import environment, shared_and_differing
 from paperbench.report.html.page import Block, Charts, Code, Fact, Facts, Fold, Notice, Prose
 from paperbench.report.html.pictures import Gallery
 from paperbench.report.html.quantities import minus, plural, size
+from paperbench.report.tables import Cell, Column, Table, Tone, number_cell, text_cell
 from paperbench.runs.grouping import Setting, differing_keys, in_one_line
 from paperbench.runs.record import DAMAGED, INTERRUPTED, NOT_STARTED, RunRecord
 
@@ -118,18 +118,18 @@ def configurations(settings: Sequence[Setting]) -> list[Block]:
     return blocks
 
 
-def _across(keys: Sequence[str], settings: Sequence[Setting]) -> Grid:
+def _across(keys: Sequence[str], settings: Sequence[Setting]) -> Table:
     """Differing keys as rows, settings as columns."""
     firsts = [next(run for run in setting.runs if run.config) for setting in settings]
-    return Grid(
+    return Table(
         name="configuration",
-        caption="Keys of the configuration that differ",
+        title="Keys of the configuration that differ",
         columns=(Column(name="key", code=True), *(Column(name=setting.label, code=True) for setting in settings)),
         rows=tuple((text_cell(key), *(text_cell(_value(run, key)) for run in firsts)) for key in keys),
     )
 
 
-def _counted(keys: Sequence[str], runs: Sequence[RunRecord]) -> Grid:
+def _counted(keys: Sequence[str], runs: Sequence[RunRecord]) -> Table:
     """Differing keys with each of their values and in how many runs it stands."""
     rows = []
     for key in keys:
@@ -145,9 +145,9 @@ def _counted(keys: Sequence[str], runs: Sequence[RunRecord]) -> Grid:
                 text_cell(", ".join(texts[:_MOST_VALUES]) + more),
             )
         )
-    return Grid(
+    return Table(
         name="configuration",
-        caption="Keys of the configuration that differ",
+        title="Keys of the configuration that differ",
         columns=(Column(name="key", code=True), Column(name="values", numeric=True), Column(name="which", code=True)),
         rows=tuple(rows),
     )
@@ -217,9 +217,9 @@ def environments(runs: Sequence[RunRecord]) -> list[Block]:
             for key, counts in differing.items()
         )
         blocks.append(
-            Grid(
+            Table(
                 name="environments",
-                caption="What differs between the machines",
+                title="Differences between the machines",
                 columns=(Column(name="fact"), Column(name="values")),
                 rows=rows,
             )
@@ -230,7 +230,7 @@ def environments(runs: Sequence[RunRecord]) -> list[Block]:
 # --- files ------------------------------------------------------------------------------------------------------------
 
 
-def checkpoints(runs: Sequence[RunRecord]) -> Grid | None:
+def checkpoints(runs: Sequence[RunRecord]) -> Table | None:
     """The files of weights with the hash by which they are known."""
     several = len(runs) > 1
     rows = []
@@ -251,9 +251,9 @@ def checkpoints(runs: Sequence[RunRecord]) -> Grid | None:
         Column(name="bytes", label="size", numeric=True),
         Column(name="sha256", label="SHA-256", code=True),
     )
-    return Grid(
+    return Table(
         name="checkpoints",
-        caption="Checkpoints, as their manifests describe them",
+        title="Checkpoints, as their manifests describe them",
         columns=(Column(name="run", code=True), *columns) if several else columns,
         rows=tuple(rows),
     )

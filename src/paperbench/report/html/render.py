@@ -15,9 +15,9 @@ from markupsafe import Markup, escape
 
 from paperbench import __version__
 from paperbench.report.html.charts import Chart, tone_class
-from paperbench.report.html.grids import Grid, plain, to_markdown
 from paperbench.report.html.page import Block, Charts, Code, Facts, Fold, Notice, Page, Prose, Tiles
 from paperbench.report.html.pictures import Gallery
+from paperbench.report.tables import Table, plain, to_markdown
 
 GENERATOR = "paperbench report"
 """By this word in its head a page is known as one that may be written over."""
@@ -92,8 +92,8 @@ def to_document(page: Page, *, html: str, made: datetime) -> str:
 
 
 def _markdown(block: Block, html: str) -> Iterator[str]:
-    if isinstance(block, Grid):
-        yield to_markdown(block)
+    if isinstance(block, Table):
+        yield to_markdown(block, level=3)
     elif isinstance(block, Tiles):
         return  # the same numbers stand in the table below them
     elif isinstance(block, Facts):

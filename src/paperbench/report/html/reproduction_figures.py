@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
@@ -11,10 +11,13 @@ from paperbench.report import published
 from paperbench.report.html.charts import Chart, Line, spans_decades
 from paperbench.report.html.dotplot import DotPlot, Dots, legible
 from paperbench.report.html.page import Block, Charts
-from paperbench.report.html.reproduction_cells import Document, Hand
 from paperbench.report.html.thinning import Floats
 from paperbench.report.published import Published
+from paperbench.report.reproduction_document import Document
 from paperbench.report.verdict import Verdict
+
+UnitOf = Callable[[Document], str]
+"""Returns the unit in which a cell is shown."""
 
 _MOST_DOTS = 24
 _FEWEST_FOR_A_CURVE = 3
@@ -22,14 +25,14 @@ _ROWS_OF_A_CHART = 4
 """A figure of more rows becomes several charts: each row is two curves, the paper's and ours."""
 
 
-def figures(document: Document, hand: Hand) -> list[Block | None]:
+def figures(document: Document, unit_of: UnitOf) -> list[Block | None]:
     """Curves for what the paper draws as curves, or where all columns are numbers; a dot plot a column otherwise."""
     names = [str(name) for name in document["columns"]]
     printed = _printed_curves(document)
     positions = {name: position for name in names if (position := _position(name)) is not None}
     if printed or (len(names) >= _FEWEST_FOR_A_CURVE and len(positions) == len(names)):
-        return [Charts(charts=tuple(charts)) if (charts := _curves(document, positions, printed, hand)) else None]
-    plots = [plot for name in names if (plot := _dots(document, name, hand)) is not None]
+        return [Charts(charts=tuple(charts)) if (charts := _curves(document, positions, printed, unit_of)) else None]
+    plots = [plot for name in names if (plot := _dots(document, name, unit_of)) is not None]
     return [Charts(charts=tuple(plots), key=True) if plots else None]
 
 
@@ -41,12 +44,12 @@ def _measured_rows(document: Document) -> list[Document]:
 # --- dots -------------------------------------------------------------------------------------------------------------
 
 
-def _dots(document: Document, column: str, hand: Hand) -> DotPlot | None:
+def _dots(document: Document, column: str, unit_of: UnitOf) -> DotPlot | None:
     """None where there is nothing to hold against each other, or no scale on which one could see it."""
     cells = [(str(row["row"]), row["cells"][column]) for row in _measured_rows(document) if column in row["cells"]]
     cells = [(row, cell) for row, cell in cells if cell.get("published") or cell.get("mean") is not None]
     shown = cells[:_MOST_DOTS]
-    units = {hand.unit(cell) for _, cell in shown}
+    units = {unit_of(cell) for _, cell in shown}
     rows = [_dot_row(row, cell) for row, cell in shown]
     both = any(row.published is not None for row in rows) and any(row.mean is not None for row in rows)
     if not both or len(units) > 1 or not legible(rows):
@@ -98,7 +101,7 @@ def _printed_curves(document: Document) -> dict[str, list[Published]]:
 
 
 def _curves(
-    document: Document, positions: Mapping[str, float], printed: Mapping[str, Sequence[Published]], hand: Hand
+    document: Document, positions: Mapping[str, float], printed: Mapping[str, Sequence[Published]], unit_of: UnitOf
 ) -> list[Chart]:
     """Each row as the paper's curve, dashed, and ours as dots with their interval; as many charts as its rows need."""
     rows = [row for row in _measured_rows(document) if _row_lines(row, positions, printed, 0)]
@@ -112,7 +115,7 @@ def _curves(
         Chart(
             title=str(document["table"]) if alone else f"{document['table']}, rows from {group[0]['row']}",
             x_label=label,
-            unit=_common_unit(group, hand),
+            unit=_common_unit(group, unit_of),
             lines=tuple(line for tone, row in enumerate(group) for line in _row_lines(row, positions, printed, tone)),
             log_x=log,
             note="Dashed: the paper's. Dots: measured here, with the interval over seeds.",
@@ -123,8 +126,8 @@ def _curves(
     ]
 
 
-def _common_unit(rows: Sequence[Document], hand: Hand) -> str:
-    units = {hand.unit(cell) for row in rows for cell in row["cells"].values()}
+def _common_unit(rows: Sequence[Document], unit_of: UnitOf) -> str:
+    units = {unit_of(cell) for row in rows for cell in row["cells"].values()}
     return units.pop() if len(units) == 1 else ""
 
 

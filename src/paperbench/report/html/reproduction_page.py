@@ -1,39 +1,45 @@
-"""The page of a reproduction: the paper's table with ours in it, every number behind it, and the runs they came from."""
+"""The page of a reproduction: the paper's table beside ours, every number behind it, and the runs they came from."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-from paperbench.report.html.grids import Cell, Column, Grid, blank_cell, number_cell, text_cell
 from paperbench.report.html.page import Badge, Block, Fact, Notice, Page, section
-from paperbench.report.html.quantities import Quantities, plural
-from paperbench.report.html.reproduction_cells import Document, Hand, tone
+from paperbench.report.html.quantities import Quantities, minus, plural
 from paperbench.report.html.reproduction_figures import figures
-from paperbench.report.html.runs_sections import badges_of, facts_of, sections_of_runs
 from paperbench.report.html.sources import ReproductionRecord
-from paperbench.report.reproduction_tables import cells_of, display_table
+from paperbench.report.html.sweep_page import badges_of, facts_of, sections_of_runs
+from paperbench.report.reproduction_document import (
+    UNITS,
+    VERDICT_TONES,
+    Digits,
+    Document,
+    cells_of,
+    display_table,
+)
+from paperbench.report.tables import Cell, Column, Table, Tone, blank_cell, number_cell, text_cell
 
 _MOST_COLUMNS_SIDE_BY_SIDE = 2
 _NOTE = (
-    "Ours is the mean over seeds, in the paper's unit. Tolerances were stated with the published numbers, beforehand."
+    "Ours is the mean over seeds, in the paper's unit. Tolerances were stated with the published numbers, beforefmt."
 )
 
 
 def page_of_reproduction(record: ReproductionRecord, quantities: Quantities) -> Page:
     """Verdicts first; what is no reproduction says so before anything else."""
     document = record.document
-    hand = Hand(document, quantities)
+    fmt = CellFormat(document, quantities)
     runs, left_out = sections_of_runs(record.runs, quantities) if record.runs else ([], ())
     side_by_side = len(document["columns"]) <= _MOST_COLUMNS_SIDE_BY_SIDE
     table: list[Block | None] = [
         _warning(document),
-        _side_by_side(document, hand) if side_by_side else _stacked(document, hand),
+        _side_by_side(document, fmt) if side_by_side else _stacked(document, fmt),
     ]
     sections = [
         *section("table", str(document.get("table") or "Table"), table),
-        *section("figure", "Published and measured", figures(document, hand)),
+        *section("figure", "Published and measured", figures(document, fmt.unit)),
         *section("remarks", "Remarks", [_remarks(document)]),
-        *section("numbers", "Every number", [_numbers(document, hand), _measurements(document, hand)]),
+        *section("numbers", "Every number", [_numbers(document, fmt), _measurements(document, fmt)]),
         *runs,
     ]
     return Page(
@@ -79,13 +85,13 @@ def _warning(document: Document) -> Notice | None:
 # --- the table as the paper lays it out -------------------------------------------------------------------------------
 
 
-def _side_by_side(document: Document, hand: Hand) -> Grid:
+def _side_by_side(document: Document, fmt: CellFormat) -> Table:
     """Few columns: the paper's number, ours, the difference and the verdict next to each other."""
     names = [str(name) for name in document["columns"]]
     prefix = {name: f"{name}, " if len(names) > 1 else "" for name in names}
     columns = [Column(name="row")]
     for name in names:
-        unit = _unit_of(document, name, hand)
+        unit = _unit_of(document, name, fmt)
         columns += [
             Column(name=f"{prefix[name]}paper", unit=unit, numeric=True),
             Column(name=f"{prefix[name]}here", unit=unit, numeric=True),
@@ -96,70 +102,70 @@ def _side_by_side(document: Document, hand: Hand) -> Grid:
     for row in document["rows"]:
         cells = [_row_head(row)]
         for name in names:
-            cells += _beside(name, row["cells"].get(name), hand)
+            cells += _beside(name, row["cells"].get(name), fmt)
         rows.append(tuple(cells))
-    return Grid(name="table", caption=_caption(document), columns=tuple(columns), rows=tuple(rows), note=_NOTE)
+    return Table(name="table", title=_title(document), columns=tuple(columns), rows=tuple(rows), notes=(_NOTE,))
 
 
-def _beside(name: str, cell: Document | None, hand: Hand) -> list[Cell]:
+def _beside(name: str, cell: Document | None, fmt: CellFormat) -> list[Cell]:
     if cell is None:
         return [number_cell(None)] * 3 + [blank_cell("")]
-    paper = hand.paper(name, cell)
-    tolerance = hand.tolerance(cell)
+    paper = fmt.paper(name, cell)
+    tolerance = fmt.tolerance(cell)
     return [
         Cell(text=paper.text, value=paper.value, note="" if tolerance.value is None else tolerance.text),
-        hand.ours(name, cell, cell.get("mean"), note=hand.spread(name, cell)),
-        hand.difference(name, cell),
-        text_cell(cell.get("verdict"), tone=tone(cell), note=str(cell.get("departs") or ""), chip=True),
+        fmt.ours(name, cell, cell.get("mean"), note=fmt.spread(name, cell)),
+        fmt.difference(name, cell),
+        text_cell(cell.get("verdict"), tone=_tone(cell), note=str(cell.get("departs") or ""), chip=True),
     ]
 
 
-def _stacked(document: Document, hand: Hand) -> Grid:
+def _stacked(document: Document, fmt: CellFormat) -> Table:
     """Many columns: rows and columns of the paper, in each cell ours, and below it the paper's number and the verdict."""
     names = [str(name) for name in document["columns"]]
     rows = [
-        (_row_head(row), *(_stack(name, row["cells"].get(name), hand) for name in names)) for row in document["rows"]
+        (_row_head(row), *(_stack(name, row["cells"].get(name), fmt) for name in names)) for row in document["rows"]
     ]
     columns = (
         Column(name="row"),
-        *(Column(name=name, unit=_unit_of(document, name, hand), numeric=True) for name in names),
+        *(Column(name=name, unit=_unit_of(document, name, fmt), numeric=True) for name in names),
     )
     note = f"Large: measured here. Below it: the paper's number, its tolerance, and the verdict. {_NOTE}"
-    return Grid(name="table", caption=_caption(document), columns=columns, rows=tuple(rows), note=note)
+    return Table(name="table", title=_title(document), columns=columns, rows=tuple(rows), notes=(note,))
 
 
-def _stack(name: str, cell: Document | None, hand: Hand) -> Cell:
+def _stack(name: str, cell: Document | None, fmt: CellFormat) -> Cell:
     if cell is None:
         return number_cell(None)
-    paper = hand.paper(name, cell)
+    paper = fmt.paper(name, cell)
     said = str(cell.get("verdict"))
     if paper.value is not None:
-        tolerance = hand.tolerance(cell)
+        tolerance = fmt.tolerance(cell)
         band = "" if tolerance.value is None else f" {tolerance.text}"
         said = f"paper {paper.text}{band}\n{said}"
     mean = cell.get("mean")
-    return number_cell(mean, hand.ours(name, cell, mean).text, tone=tone(cell), note=said)
+    return number_cell(mean, fmt.ours(name, cell, mean).text, tone=_tone(cell), note=said)
 
 
 def _row_head(row: Document) -> Cell:
     return text_cell(row["row"], note="difference of two rows, seed by seed" if row.get("kind") == "comparison" else "")
 
 
-def _caption(document: Document) -> str:
+def _title(document: Document) -> str:
     return ". ".join(filter(None, (str(document.get("table") or ""), str(document.get("caption") or ""))))
 
 
-def _unit_of(document: Document, name: str, hand: Hand) -> str:
+def _unit_of(document: Document, name: str, fmt: CellFormat) -> str:
     """The unit of a column; that of its rows which are no differences of others."""
     cells = [row["cells"][name] for row in document["rows"] if name in row["cells"] and row.get("kind") != "comparison"]
-    units = dict.fromkeys(hand.unit(cell) for cell in cells)
+    units = dict.fromkeys(fmt.unit(cell) for cell in cells)
     return next(iter(units)) if len(units) == 1 else ""
 
 
 # --- every number -----------------------------------------------------------------------------------------------------
 
 
-def _numbers(document: Document, hand: Hand) -> Grid:
+def _numbers(document: Document, fmt: CellFormat) -> Table:
     """One line a cell, with everything in a column of its own."""
     rows = []
     for (row, column, cell), marks in zip(cells_of(document), _marks(document), strict=True):
@@ -169,16 +175,16 @@ def _numbers(document: Document, hand: Hand) -> Grid:
                 text_cell(row),
                 text_cell(column),
                 text_cell(cell.get("metric")),
-                hand.paper(column, cell),
-                hand.tolerance(cell),
-                hand.ours(column, cell, cell.get("mean")),
-                hand.ours(column, cell, low),
-                hand.ours(column, cell, high),
+                fmt.paper(column, cell),
+                fmt.tolerance(cell),
+                fmt.ours(column, cell, cell.get("mean")),
+                fmt.ours(column, cell, low),
+                fmt.ours(column, cell, high),
                 blank_cell(str(cell.get("interval_kind") or "")),
                 number_cell(cell.get("n"), str(cell.get("n"))),
-                hand.difference(column, cell),
-                blank_cell(hand.unit(cell)),
-                text_cell(cell.get("verdict"), tone=tone(cell), chip=True),
+                fmt.difference(column, cell),
+                blank_cell(fmt.unit(cell)),
+                text_cell(cell.get("verdict"), tone=_tone(cell), chip=True),
                 blank_cell(str(cell.get("departs") or "")),
                 blank_cell(marks),
             )
@@ -200,7 +206,7 @@ def _numbers(document: Document, hand: Hand) -> Grid:
         Column(name="departs", hint="in what ours was made otherwise"),
         Column(name="remarks", hint="numbers of the remarks on this page"),
     )
-    return Grid(name="numbers", caption="The paper's numbers and ours", columns=columns, rows=tuple(rows))
+    return Table(name="numbers", title="The paper's numbers and ours", columns=columns, rows=tuple(rows))
 
 
 def _marks(document: Document) -> Sequence[str]:
@@ -211,7 +217,7 @@ def _marks(document: Document) -> Sequence[str]:
     return [row[-1].text for row in table.rows]
 
 
-def _measurements(document: Document, hand: Hand) -> Grid | None:
+def _measurements(document: Document, fmt: CellFormat) -> Table | None:
     """Seed by seed, with the run each number came from."""
     rows = [
         (
@@ -219,7 +225,7 @@ def _measurements(document: Document, hand: Hand) -> Grid | None:
             text_cell(column),
             text_cell(cell.get("metric")),
             number_cell(entry.get("seed"), str(entry.get("seed"))),
-            hand.ours(column, cell, entry.get("value")),
+            fmt.ours(column, cell, entry.get("value")),
             text_cell(entry.get("run")),
         )
         for row, column, cell in cells_of(document)
@@ -235,10 +241,69 @@ def _measurements(document: Document, hand: Hand) -> Grid | None:
         Column(name="value", numeric=True),
         Column(name="run", code=True),
     )
-    return Grid(name="measurements", caption="Seed by seed", columns=columns, rows=tuple(rows))
+    return Table(name="measurements", title="Seed by seed", columns=columns, rows=tuple(rows))
 
 
 def _remarks(document: Document) -> Notice | None:
     """Every reservation, each said once, numbered as the tables refer to them."""
     notes = display_table(document).notes
     return Notice(text=plural(len(notes), "remark"), tone="muted", points=notes) if notes else None
+
+
+# --- the format of numbers --------------------------------------------------------------------------------------------
+
+
+class CellFormat:
+    """Formats the numbers of one document: in the paper's unit, with its decimals, and one more for measured ones."""
+
+    def __init__(self, document: Document, quantities: Quantities) -> None:
+        self._quantities = quantities
+        self._digits = Digits(document)
+
+    def unit(self, cell: Document) -> str:
+        """Return the paper's unit where it has one, the metric's own elsewhere."""
+        published = cell.get("published")
+        if published:
+            return UNITS.get(str(published["unit"]), str(published["unit"]))
+        return self._quantities.unit(str(cell.get("metric") or ""))
+
+    def paper(self, column: str, cell: Document) -> Cell:
+        """Return the published number."""
+        published = cell.get("published")
+        if not published:
+            return number_cell(None)
+        return number_cell(published["value"], self._text(published["value"], column, cell, more=0))
+
+    def tolerance(self, cell: Document) -> Cell:
+        """Return the tolerance of the published number."""
+        tolerance = (cell.get("published") or {}).get("tolerance")
+        return number_cell(tolerance, None if tolerance is None else f"±{tolerance:g}")
+
+    def ours(self, column: str, cell: Document, value: float | None, *, note: str = "") -> Cell:
+        """Return a measured number, with one decimal more than the paper's, so that a tie shows its side."""
+        return number_cell(value, None if value is None else self._text(value, column, cell, more=1), note=note)
+
+    def difference(self, column: str, cell: Document) -> Cell:
+        """Return the measured number less the paper's."""
+        value = cell.get("difference")
+        return number_cell(value, None if value is None else self._text(value, column, cell, more=1, sign="+"))
+
+    def spread(self, column: str, cell: Document) -> str:
+        """Return the interval and the number of seeds, `67.9 to 68.5, 3 seeds`."""
+        count = cell.get("n") or 0
+        seeds = "one seed" if count == 1 else f"{count} seeds"
+        if not cell.get("interval"):
+            return seeds if count else ""
+        low, high = (self._text(end, column, cell, more=1) for end in cell["interval"])
+        return f"{low} to {high}, {seeds}"
+
+    def _text(self, value: float, column: str, cell: Document, *, more: int, sign: str = "") -> str:
+        digits = self._digits.of(column, cell)
+        if digits is None:
+            return self._quantities.number(str(cell.get("metric") or ""), value)
+        return minus(f"{value:{sign}.{digits + more}f}")
+
+
+def _tone(cell: Document) -> Tone:
+    """Return the colour of a verdict."""
+    return VERDICT_TONES.get(str(cell.get("verdict")), "")

@@ -8,11 +8,11 @@ from paperbench.engine.rundir import DONE
 from paperbench.errors import DataError
 from paperbench.report import published, verdict
 from paperbench.report.html import curves, parts, pictures
-from paperbench.report.html.grids import Column, Grid, blank_cell, number_cell, text_cell
 from paperbench.report.html.page import Badge, Block, Fact, Notice, Page, Tile, Tiles, section
 from paperbench.report.html.quantities import Quantities, duration, minus, significant
 from paperbench.report.published import Published
-from paperbench.report.reproduction_tables import UNITS
+from paperbench.report.reproduction_document import UNITS
+from paperbench.report.tables import Column, Table, blank_cell, number_cell, text_cell
 from paperbench.runs.record import RunRecord
 
 _MOST_TILES = 6
@@ -103,7 +103,7 @@ def _tiles(run: RunRecord, quantities: Quantities, paper: Mapping[str, Published
         )
 
 
-def _metrics(run: RunRecord, names: Sequence[str], quantities: Quantities, paper: Mapping[str, Published]) -> Grid:
+def _metrics(run: RunRecord, names: Sequence[str], quantities: Quantities, paper: Mapping[str, Published]) -> Table:
     columns = [Column(name="metric", code=True), Column(name="value", numeric=True), Column(name="unit")]
     if paper:
         columns += [
@@ -129,9 +129,9 @@ def _metrics(run: RunRecord, names: Sequence[str], quantities: Quantities, paper
                 text_cell(f"{entry.table}, {entry.row}", note=entry.note),
             ]
         rows.append(tuple(row))
-    sources = " ".join(dict.fromkeys(f"Paper: {entry.source}." for entry in paper.values()))
-    return Grid(
-        name="metrics", caption="Metrics of results.json", columns=tuple(columns), rows=tuple(rows), note=sources
+    sources = tuple(dict.fromkeys(f"Paper: {entry.source}." for entry in paper.values()))
+    return Table(
+        name="metrics", title="Metrics of results.json", columns=tuple(columns), rows=tuple(rows), notes=sources
     )
 
 
@@ -167,7 +167,7 @@ def _classes(metrics: Mapping[str, float]) -> dict[str, list[str]]:
     return {family: members for family, members in families.items() if len(members) >= _FEWEST_CLASSES}
 
 
-def _class_table(run: RunRecord, classes: Mapping[str, Sequence[str]], quantities: Quantities) -> Grid:
+def _class_table(run: RunRecord, classes: Mapping[str, Sequence[str]], quantities: Quantities) -> Table:
     members = dict.fromkeys(member for found in classes.values() for member in found)
     rows = []
     for member in members:
@@ -181,4 +181,4 @@ def _class_table(run: RunRecord, classes: Mapping[str, Sequence[str]], quantitie
         Column(name="class"),
         *(Column(name=family, unit=quantities.unit(f"{family}/x"), numeric=True, code=True) for family in classes),
     )
-    return Grid(name="classes", caption="By class", columns=columns, rows=tuple(rows))
+    return Table(name="classes", title="By class", columns=columns, rows=tuple(rows))

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from paperbench.errors import ConfigError
-from paperbench.report.html import reproduction_form
+from paperbench.report import reproduction_document
 from paperbench.runs.record import RunRecord, read_run
 from paperbench.runs.sweeps import RECORD as SWEEP
 from paperbench.runs.sweeps import SweepRecord, read_document, read_sweep
@@ -74,6 +74,6 @@ def _there(folder: Path) -> str:
 
 def _read_reproduction(folder: Path) -> ReproductionRecord:
     document = read_document(folder / REPRODUCTION)
-    reproduction_form.check(folder / REPRODUCTION, document)
+    reproduction_document.check(folder / REPRODUCTION, document)
     runs = read_sweep(folder).runs if (folder / SWEEP).is_file() else ()
     return ReproductionRecord(directory=folder, document=document, runs=runs)

@@ -11,7 +11,6 @@ from pathlib import Path
 from paperbench.config.paths import short
 from paperbench.engine.files import explain_os_errors, write_atomic
 from paperbench.errors import ConfigError, EnvironmentError_
-from paperbench.report.html.grids import to_csv
 from paperbench.report.html.page import Page
 from paperbench.report.html.quantities import Quantities
 from paperbench.report.html.render import GENERATOR, to_document, to_html
@@ -19,6 +18,7 @@ from paperbench.report.html.reproduction_page import page_of_reproduction
 from paperbench.report.html.run_page import page_of_run
 from paperbench.report.html.sources import ReproductionRecord, Source, load
 from paperbench.report.html.sweep_page import page_of_sweep
+from paperbench.report.tables import to_csv
 from paperbench.runs.metrics import MetricRegistry, all_metrics, metrics_of
 from paperbench.runs.record import RunRecord
 from paperbench.runs.sweeps import SweepRecord
@@ -66,7 +66,7 @@ def write_report(source: Path, output: Path | None = None, *, metrics: MetricReg
     made = datetime.now().astimezone()
     page = _page(subject, Quantities(metrics or _metrics_of(subject)))
     text = to_html(page, made=made)
-    tables = {html.with_name(f"{html.stem}-{grid.name}.csv"): to_csv(grid) for grid in page.grids()}
+    tables = {html.with_name(f"{html.stem}-{table.name}.csv"): to_csv(table) for table in page.tables()}
     document = html.with_suffix(".md")
     with _explain_os_errors():
         with explain_os_errors(html.parent):

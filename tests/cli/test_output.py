@@ -6,15 +6,15 @@ import sys
 
 import pytest
 
-from paperbench.cli.grid import print_table
+from paperbench.cli.output import print_table
 from paperbench.report.tables import Cell, Column, Table, text_cell
 
 TABLE = Table(
     title="the table",
-    columns=(Column(name="row"), Column(name="ours", align="right"), Column(name="verdict")),
+    columns=(Column(name="row"), Column(name="ours", numeric=True), Column(name="verdict")),
     rows=(
-        (text_cell("[one]"), Cell(text="69.12", value=69.123), text_cell("within tolerance", "good")),
-        (text_cell("two"), Cell(text="", value=None), text_cell("missing", "missing")),
+        (text_cell("[one]"), Cell(text="69.12", value=69.123), text_cell("within tolerance", tone="good")),
+        (text_cell("two"), Cell(text="", value=None), text_cell("missing", tone="muted")),
     ),
     notes=("[1] a note",),
 )
