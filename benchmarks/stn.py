@@ -33,9 +33,10 @@ from paperbench.engine.device import has_bfloat16, keep_freed_memory
 from paperbench.engine.launch import start
 from paperbench.engine.order import EpochOrder
 from paperbench.engine.reporter import SilentReporter
-from paperbench.stn import distortions
-from paperbench.stn.house_numbers import HouseNumberNet, Transformers, sequence_loss
-from paperbench.stn.inputs import for_training
+from paperbench.stn.config import HouseNumberModel
+from paperbench.stn.data import training_digits
+from paperbench.stn.distortions import make_distortion
+from paperbench.stn.house_numbers import HouseNumberNet, sequence_loss
 
 BATCH = baseline.BATCH
 EXPECTED = {"st-cnn": 10_000, "st-fcn": 40_000}
@@ -68,7 +69,7 @@ def measure_inputs(data: str | None, rounds: int) -> list[dict[str, Any]]:
     """The input pipeline alone, a row a distortion."""
     rows, images = [], baseline.load(data)
     for name in ("r", "rts", "p", "e"):
-        source = for_training(images, distortions.make(name), 0, CPU)
+        source = training_digits(images, make_distortion(name), 0, CPU)
         order = EpochOrder(len(images), BATCH, 0)
         steps = itertools.count()
         workers = better_workers(name, data)
@@ -148,33 +149,35 @@ def _row(
 def measure_house_numbers(rounds: int, *, batch: int = 16, filters: float = 0.5) -> list[dict[str, Any]]:
     """A row for each net and size: seconds of forward and backward, and how much more than CNN."""
     rows = []
-    kinds: tuple[Transformers, ...] = ("none", "single", "multi")
+    names = {"CNN": "svhn-cnn", "ST-CNN Single": "svhn-st-single", "ST-CNN Multi": "svhn-st-multi"}
     for side in (64, 128):
         torch.manual_seed(0)
         images, labels = torch.rand(batch, 3, side, side), torch.randint(0, 11, (batch, 5))
         nets = {
-            kind: HouseNumberNet(side=side, transformers=kind, filters=filters).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-            for kind in kinds
+            name: HouseNumberNet(HouseNumberModel(name=key, filters=filters), side=side).to(  # type: ignore[arg-type, call-overload]
+                memory_format=torch.channels_last
+            )
+            for name, key in names.items()
         }
-        seconds: dict[str, list[float]] = {kind: [] for kind in kinds}
+        seconds: dict[str, list[float]] = {name: [] for name in names}
         for number in range(rounds + 1):
-            for kind, net in nets.items():
+            for name, net in nets.items():
                 began = time.perf_counter()
                 _house_number_step(net, images, labels)
                 if number:
-                    seconds[kind].append(time.perf_counter() - began)
-        for kind in kinds:
-            more = [100 * (a / b - 1) for a, b in zip(seconds[kind], seconds["none"], strict=True)]
+                    seconds[name].append(time.perf_counter() - began)
+        for name in names:
+            more = [100 * (a / b - 1) for a, b in zip(seconds[name], seconds["CNN"], strict=True)]
             rows.append(
                 {
-                    "net": {"none": "CNN", "single": "ST-CNN Single", "multi": "ST-CNN Multi"}[kind],
+                    "net": name,
                     "side": side,
                     "batch": batch,
                     "filters": filters,
-                    "seconds": f"{median(seconds[kind]):.4f}",
+                    "seconds": f"{median(seconds[name]):.4f}",
                     "more_time_percent": f"{median(more):.1f}",
                     "rounds": rounds,
-                    "paper_percent": "6 (Multi, forward and backward)" if kind == "multi" else "",
+                    "paper_percent": "6 (Multi, forward and backward)" if name == "ST-CNN Multi" else "",
                     **machine("cpu"),
                 }
             )

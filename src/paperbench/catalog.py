@@ -188,7 +188,7 @@ TASKS: dict[str, TaskSpec] = {
             verb="train",
             summary="add two distorted digits, with or without spatial transformers",
             schema="paperbench.stn.config:StnAddition",
-            module="paperbench.stn.addition_task",
+            module="paperbench.stn.task",
             exports=("safetensors", "onnx", "torchscript"),
         ),
         TaskSpec(
@@ -249,14 +249,14 @@ TASKS: dict[str, TaskSpec] = {
             verb="train",
             summary="read house numbers, with transformers at the input or inside the net",
             schema="paperbench.stn.config:StnSvhn",
-            module="paperbench.stn.svhn_task",
+            module="paperbench.stn.photograph_task",
         ),
         TaskSpec(
             name="stn-birds",
             verb="train",
             summary="tell fine-grained classes by windows on parts",
             schema="paperbench.stn.config:StnBirds",
-            module="paperbench.stn.birds_task",
+            module="paperbench.stn.photograph_task",
         ),
     )
 }
@@ -508,7 +508,7 @@ DATASETS: dict[str, DatasetSpec] = {
             summary="generated house numbers of one to five handwritten digits",
             layout="",
             homepage="",
-            checker="paperbench.stn.datasets:check_numbers",
+            checker="paperbench.stn.data:check_numbers",
         ),
         DatasetSpec(
             name="svhn",
@@ -516,7 +516,7 @@ DATASETS: dict[str, DatasetSpec] = {
             summary="Street View House Numbers, full numbers, 248,823 photographs",
             layout="svhn/{train,extra,test}/{digitStruct.mat,*.png}",
             homepage="http://ufldl.stanford.edu/housenumbers/ (format 1)",
-            checker="paperbench.stn.datasets:check_numbers",
+            checker="paperbench.stn.data:check_numbers",
             archives=("svhn-train", "svhn-test", "svhn-extra"),
         ),
         DatasetSpec(
@@ -525,7 +525,7 @@ DATASETS: dict[str, DatasetSpec] = {
             summary="generated images of 25 classes told by two small parts",
             layout="",
             homepage="",
-            checker="paperbench.stn.datasets:check_birds",
+            checker="paperbench.stn.data:check_birds",
         ),
         DatasetSpec(
             name="cub",
@@ -533,7 +533,7 @@ DATASETS: dict[str, DatasetSpec] = {
             summary="Caltech-UCSD Birds-200-2011, 11,788 photographs of 200 species",
             layout="CUB_200_2011/{images.txt,classes.txt,image_class_labels.txt,train_test_split.txt,images}",
             homepage="https://www.vision.caltech.edu/datasets/cub_200_2011/",
-            checker="paperbench.stn.datasets:check_birds",
+            checker="paperbench.stn.data:check_birds",
             archives=("cub-200-2011",),
         ),
         DatasetSpec(

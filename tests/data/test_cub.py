@@ -8,7 +8,7 @@ import torch
 from paperbench.data import cub, parts
 from paperbench.data.fine_grained import CubData, PartsData
 from paperbench.errors import DataError
-from paperbench.stn import datasets
+from paperbench.stn import data as stn_data
 from tests.data.files import write_image
 
 CLASSES = ("001.Black_footed_Albatross", "002.Laysan_Albatross", "003.Sooty_Albatross")
@@ -69,12 +69,12 @@ def test_images_that_do_not_decode_are_named(tmp_path: Path) -> None:
     broken = sorted((folder / "images").rglob("*.jpg"))[0]
     broken.write_bytes(broken.read_bytes()[:100])
     with pytest.raises(DataError, match=broken.name):
-        datasets.check_birds(CubData(root=str(tmp_path), size=32))
+        stn_data.check_birds(CubData(root=str(tmp_path), size=32))
 
 
 def test_a_missing_archive_says_where_to_get_it(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"image_class_labels\.txt") as error:
-        datasets.locate(CubData(root=str(tmp_path)))
+        stn_data.locate(CubData(root=str(tmp_path)))
     assert "paperbench data get cub" in str(error.value)
     with pytest.raises(ValueError, match="split"):
         cub.read(tmp_path, "validation")  # type: ignore[arg-type]
@@ -86,7 +86,7 @@ def test_generated_parts_tell_their_class() -> None:
     assert len(some.classes) == 25
     assert torch.equal(parts.generate("train", images=2, side=48).images, some.images[:2])
     assert not torch.equal(parts.generate("test", images=5, side=48).images, some.images)
-    counts = datasets.check_birds(PartsData(train_images=30, test_images=10, size=48))
+    counts = stn_data.check_birds(PartsData(train_images=30, test_images=10, size=48))
     assert counts["train: images"] == 30
     assert counts["test: classes"] == 25
 

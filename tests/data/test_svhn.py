@@ -13,7 +13,7 @@ from PIL import Image
 from paperbench.data import svhn
 from paperbench.data.sequences import NONE, SvhnData
 from paperbench.errors import DataError
-from paperbench.stn import datasets
+from paperbench.stn import data as stn_data
 
 Boxes = Sequence[tuple[int, int, int, int, int]]
 """Label, left, top, width, height of each digit."""
@@ -84,9 +84,9 @@ def test_the_training_split_takes_in_the_extra_one(tmp_path: Path) -> None:
     write_svhn(tmp_path, HOUSES[:2], split="extra")
     write_svhn(tmp_path, HOUSES[1:2], split="test")
     data = SvhnData(root=str(tmp_path), size=16)
-    assert len(datasets.load_numbers(data, "train")) == 5
-    assert len(datasets.load_numbers(SvhnData(root=str(tmp_path), size=16, extra=False), "train")) == 3
-    counts = datasets.check_numbers(data)
+    assert len(stn_data.load_numbers(data, "train")) == 5
+    assert len(stn_data.load_numbers(SvhnData(root=str(tmp_path), size=16, extra=False), "train")) == 3
+    counts = stn_data.check_numbers(data)
     assert counts["train: numbers by length"] == {"1": 2, "2": 3, "3": 0, "4": 0, "5": 0}
     assert counts["test: images"] == 1
     assert data.margin() == 0.3
@@ -137,7 +137,7 @@ def test_a_number_outside_of_its_image_is_named(tmp_path: Path) -> None:
 def test_a_missing_archive_says_where_to_get_it(tmp_path: Path) -> None:
     write_svhn(tmp_path, HOUSES)
     with pytest.raises(DataError, match=r"svhn/extra/digitStruct.mat was looked for") as error:
-        datasets.locate(SvhnData(root=str(tmp_path)))
+        stn_data.locate(SvhnData(root=str(tmp_path)))
     assert "ufldl.stanford.edu/housenumbers" in str(error.value)
     assert "paperbench data get svhn" in str(error.value)
 

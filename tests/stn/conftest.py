@@ -1,4 +1,4 @@
-"""Small things that several tests of the room need."""
+"""Fixtures of the package's tests."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from paperbench.data.classification import ImageSet
 
 @pytest.fixture
 def digits() -> ImageSet:
-    """Forty made-up digits of 28x28: a bright stroke each, its place told by the label."""
+    """Forty synthetic digits of 28x28: a bright stroke each, whose position depends on the label."""
     images = torch.zeros(40, 28, 28, dtype=torch.uint8)
     labels = torch.arange(40) % 10
     for number, label in enumerate(labels.tolist()):
         images[number, 6:22, 5 + 2 * label : 8 + 2 * label - 1] = 255
         images[number, 6 + label, 6:22] = 128
-    return ImageSet(images=images, labels=labels, classes=tuple("0123456789"), name="made up")
+    return ImageSet(images=images, labels=labels, classes=tuple("0123456789"), name="synthetic")

@@ -1,11 +1,11 @@
-"""Co-localisation: the objective by hand, what is trained and what is not, and a set that it can solve."""
+"""Co-localisation: the objective by hand, what is trained and what is not, and a set that it solves."""
 
 from __future__ import annotations
 
 import pytest
 import torch
 
-from paperbench.stn.colocalise import Colocaliser, most_alike, triplet_loss
+from paperbench.stn.colocalise import Colocaliser, search_windows, triplet_loss
 from paperbench.stn.networks import ConvolutionalNet
 
 
@@ -37,7 +37,7 @@ def test_equal_windows_have_a_gradient() -> None:
 
 
 def bright_encoder() -> ConvolutionalNet:
-    """One that sees anything bright."""
+    """An encoder that responds to anything bright."""
     torch.manual_seed(0)
     encoder = ConvolutionalNet(channels=1, side=28, filters=2, classes=10)
     with torch.no_grad():
@@ -83,7 +83,7 @@ def test_overlaps_of_the_window_with_the_truth() -> None:
     torch.testing.assert_close(overlaps, torch.tensor([1.0, 0.25 / 1.75]))
 
 
-def test_windows_are_held_within_bounds_and_come_back() -> None:
+def test_windows_stay_within_bounds_and_return() -> None:
     module = colocaliser()
     bias = module.transformer.regression.bias
     with torch.no_grad():
@@ -97,7 +97,7 @@ def test_windows_are_held_within_bounds_and_come_back() -> None:
     assert float(module.transformer.theta(torch.zeros(1, 1, 84, 84))[0, 0].detach()) == pytest.approx(1)
 
 
-def test_every_layer_counts_alike_and_black_for_nothing() -> None:
+def test_layers_have_equal_weight_and_black_encodes_as_zero() -> None:
     digits = torch.rand(5, 1, 28, 28)
     module = Colocaliser(
         bright_encoder(), digits, canvas=84, window=28, start=1, smallest=0.3, margin=1, attraction=1, coarse=0
@@ -109,16 +109,16 @@ def test_every_layer_counts_alike_and_black_for_nothing() -> None:
     assert float(black.abs().max()) == 0
 
 
-def test_the_search_takes_what_images_share_and_most_of_their_windows_are_not() -> None:
-    shared, often, noise = torch.tensor([3.0, 0, 0]), torch.zeros(3), torch.tensor([0, 3.5, 0])
+def test_the_search_finds_what_images_share_and_most_windows_do_not() -> None:
+    shared, common, noise = torch.tensor([3.0, 0, 0]), torch.zeros(3), torch.tensor([0, 3.5, 0])
     # Three images of four windows: nothing twice, what is shared, and in the first something unlike anything else.
     encodings = torch.stack([
-        torch.stack([often, noise, often, shared]),
-        torch.stack([shared, often, often, often]),
-        torch.stack([often, often, shared, often]),
+        torch.stack([common, noise, common, shared]),
+        torch.stack([shared, common, common, common]),
+        torch.stack([common, common, shared, common]),
     ])  # fmt: skip
-    assert most_alike(encodings, rounds=0).tolist() == [1, 0, 2]
-    assert most_alike(encodings).tolist() == [3, 0, 2]
+    assert search_windows(encodings, rounds=0).tolist() == [1, 0, 2]
+    assert search_windows(encodings).tolist() == [3, 0, 2]
 
 
 def test_the_search_finds_a_bright_square() -> None:
@@ -132,7 +132,7 @@ def test_the_search_finds_a_bright_square() -> None:
     assert float((centres - expected).abs().max()) < 0.2
 
 
-def test_the_pull_towards_what_was_found() -> None:
+def test_the_distance_from_the_search_is_a_loss() -> None:
     module = colocaliser()
     losses = module(
         (torch.zeros(2, 1, 84, 84), torch.tensor([[0.5, 0.0], [0.0, -0.1]])), torch.Generator().manual_seed(0)
@@ -140,7 +140,7 @@ def test_the_pull_towards_what_was_found() -> None:
     assert float(losses["coarse"].detach()) == pytest.approx(2.0 * (0.25 + 0.01) / 2)
 
 
-def test_a_layer_that_never_answers_does_no_harm() -> None:
+def test_a_layer_without_activations_is_harmless() -> None:
     encoder = ConvolutionalNet(channels=1, side=28, filters=2, classes=10)
     with torch.no_grad():
         encoder.second.weight.zero_()

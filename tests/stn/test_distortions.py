@@ -13,9 +13,9 @@ from paperbench.data.classification import ImageSet
 from paperbench.engine.counter_rng import uniform
 from paperbench.engine.order import EpochOrder
 from paperbench.stn import distortions
-from paperbench.stn.distortions import SIDE, Cluttered, quadrilateral_to_square
+from paperbench.stn.data import evaluation_digits, training_digits
+from paperbench.stn.distortions import SIDE, TranslationClutter, make_distortion, quadrilateral_to_square
 from paperbench.stn.grids import Projective
-from paperbench.stn.inputs import for_test, for_training
 
 NAMES = ("none", "r", "rts", "p", "e", "tc")
 CANVAS = {"none": 28, "r": 28, "rts": 42, "p": 28, "e": 28, "tc": 60}
@@ -28,55 +28,55 @@ def draws(distortion: distortions.Distortion, count: int = 4000) -> Tensor:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_inputs_are_in_range_and_on_their_canvas(digits: ImageSet, name: str) -> None:
-    distortion = distortions.make(name)
+    distortion = make_distortion(name)
     assert distortion.canvas == CANVAS[name]
-    inputs = for_training(digits, distortion, 0, CPU)
+    inputs = training_digits(digits, distortion, 0, CPU)
     images, labels = inputs(torch.arange(40), torch.zeros(40, dtype=torch.int64))
     assert images.shape == (40, 1, CANVAS[name], CANVAS[name])
     assert images.dtype == torch.float32
     assert images.min() >= 0
     assert images.max() <= 1
     assert torch.equal(labels, digits.labels)
-    assert (images.flatten(1).sum(1) > 5).all()  # nothing vanishes
+    assert (images.flatten(1).sum(1) > 5).all()  # no digit vanishes
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_an_input_depends_on_key_sample_and_epoch_alone(digits: ImageSet, name: str) -> None:
-    inputs = for_training(digits, distortions.make(name), 5, CPU)
+    inputs = training_digits(digits, make_distortion(name), 5, CPU)
     samples, epochs = torch.tensor([3, 17, 3]), torch.tensor([0, 1, 2])
     together, _ = inputs(samples, epochs)
     for number in range(3):
         alone, _ = inputs(samples[number : number + 1], epochs[number : number + 1])
-        torch.testing.assert_close(alone[0], together[number], atol=1e-4, rtol=0)  # sums are taken in another order
-    again, _ = for_training(digits, distortions.make(name), 5, CPU)(samples, epochs)
+        torch.testing.assert_close(alone[0], together[number], atol=1e-4, rtol=0)  # the order of the sums differs
+    again, _ = training_digits(digits, make_distortion(name), 5, CPU)(samples, epochs)
     assert torch.equal(again, together)
     if name != "none":
         assert not torch.equal(together[0], together[2])
-        other, _ = for_training(digits, distortions.make(name), 6, CPU)(samples, epochs)
+        other, _ = training_digits(digits, make_distortion(name), 6, CPU)(samples, epochs)
         assert not torch.equal(other, together)
-        test, _ = for_test(digits, distortions.make(name), 5, CPU)(samples, epochs)
+        test, _ = evaluation_digits(digits, make_distortion(name), 5, CPU)(samples, epochs)
         assert not torch.equal(test, together)
 
 
 def test_ranks_share_a_batch_without_changing_it(digits: ImageSet) -> None:
-    inputs = for_training(digits, distortions.make("e"), 0, CPU)
+    inputs = training_digits(digits, make_distortion("e"), 0, CPU)
     whole, _ = inputs.fetch(EpochOrder(40, 8, 0).batch(3))
     parts = [inputs.fetch(EpochOrder(40, 8, 0, rank, 2).batch(3))[0] for rank in (0, 1)]
     torch.testing.assert_close(torch.cat(parts), whole, atol=1e-4, rtol=0)
 
 
 def test_the_test_set_is_fixed_and_complete(digits: ImageSet) -> None:
-    inputs = for_test(digits, distortions.make("rts"), 0, CPU)
-    once = [torch.cat(parts) for parts in zip(*inputs.all(7), strict=True)]
-    again = [torch.cat(parts) for parts in zip(*inputs.all(40), strict=True)]
+    inputs = evaluation_digits(digits, make_distortion("rts"), 0, CPU)
+    once = [torch.cat(parts) for parts in zip(*inputs.batches(7), strict=True)]
+    again = [torch.cat(parts) for parts in zip(*inputs.batches(40), strict=True)]
     torch.testing.assert_close(once[0], again[0], atol=1e-4, rtol=0)
     assert torch.equal(once[1], digits.labels)
-    shares = [list(inputs.all(7, share=slice(rank, None, 2))) for rank in (0, 1)]
+    shares = [list(inputs.batches(7, share=slice(rank, None, 2))) for rank in (0, 1)]
     assert sum(len(labels) for part in shares for _, labels in part) == 40
 
 
-def test_rotations_cover_a_half_turn() -> None:
-    distortion = distortions.Rotated()
+def test_rotations_cover_180_degrees() -> None:
+    distortion = distortions.Rotation()
     theta = distortion.parameters(draws(distortion))
     angles = torch.rad2deg(torch.atan2(theta[:, 1], theta[:, 0]))
     assert -90 <= angles.min() < -85
@@ -85,8 +85,8 @@ def test_rotations_cover_a_half_turn() -> None:
     torch.testing.assert_close(theta[:, 0] ** 2 + theta[:, 1] ** 2, torch.ones(len(theta)))
 
 
-def test_rts_turns_scales_and_places_within_its_ranges() -> None:
-    distortion = distortions.RotatedScaledTranslated()
+def test_rts_stays_within_its_ranges() -> None:
+    distortion = distortions.RotationScaleTranslation()
     theta = distortion.parameters(draws(distortion)).view(-1, 2, 3)
     scale = 42 / SIDE / theta[:, 0, :2].norm(dim=1)
     assert 0.7 <= scale.min() < 0.71
@@ -100,16 +100,16 @@ def test_rts_turns_scales_and_places_within_its_ranges() -> None:
     assert (centre.abs() / room[:, None]).max() > 0.95
 
 
-def test_a_centre_that_is_sought_is_found(digits: ImageSet) -> None:
-    """Without turning, at scale 1 and in the middle, RTS is the digit with a black rim."""
-    distortion = distortions.RotatedScaledTranslated()
+def test_rts_in_the_middle_is_the_digit(digits: ImageSet) -> None:
+    """Without rotation, at scale 1 and in the middle, RTS is the digit with a black border."""
+    distortion = distortions.RotationScaleTranslation()
     still = torch.tensor([[0.5, 0.6, 0.5, 0.5]])
     image = distortion(digits.images, torch.tensor([4]), still)[0, 0]
     torch.testing.assert_close(image[7:35, 7:35], digits.images[4] / 255, atol=1e-3, rtol=0)
     assert image[:7].max() < 1e-3
 
 
-def test_perspective_sends_moved_corners_to_the_digits_corners() -> None:
+def test_perspective_sends_corners_to_the_digits_corners() -> None:
     square = torch.tensor([[-1.0, -1.0], [1.0, -1.0], [1.0, 1.0], [-1.0, 1.0]])
     moved = 0.8 * square + 0.1 * torch.randn(50, 4, 2, generator=torch.Generator().manual_seed(0))
     theta = quadrilateral_to_square(moved)
@@ -121,16 +121,16 @@ def test_perspective_sends_moved_corners_to_the_digits_corners() -> None:
 
 def test_perspective_never_folds_the_digit_over() -> None:
     distortion = distortions.Perspective()
-    corners = distortion.moved_corners(draws(distortion))
+    corners = distortion.corners(draws(distortion))
     after = corners.roll(-1, 1) - corners
     before = corners - corners.roll(1, 1)
     turns = before[..., 0] * after[..., 1] - before[..., 1] * after[..., 0]
     assert (turns > 0.25 * 4 * 0.75**2 - 1e-5).all()
     moved = (corners - corners.sign() * 0.875).flatten(1) * SIDE / 2
-    assert 4.0 < float(moved.std()) < 5.0  # those that fold are the ones that moved farthest
-    hopeless = draws(distortion, 3)
-    hopeless[:, 1:] = 1 - 2**-24  # the same long way for all corners, every time
-    assert torch.isfinite(distortion.parameters(hopeless)).all()
+    assert 4.0 < float(moved.std()) < 5.0  # folded squares have the largest shifts
+    extreme = draws(distortion, 3)
+    extreme[:, 1:] = 1 - 2**-24  # the same long way for all corners, every time
+    assert torch.isfinite(distortion.parameters(extreme)).all()
 
 
 def test_displacements_have_the_papers_deviations() -> None:
@@ -147,7 +147,7 @@ def test_displacements_have_the_papers_deviations() -> None:
 
 
 def test_clutter_is_a_digit_and_patches_of_other_images(digits: ImageSet) -> None:
-    clear, cluttered = Cluttered(60, patches=0), Cluttered(60)
+    clear, cluttered = TranslationClutter(60, patches=0), TranslationClutter(60)
     noise = draws(cluttered, 40)
     samples = torch.arange(40)
     digit = clear(digits.images, samples, noise[:, :2])
@@ -170,12 +170,12 @@ def test_overlapping_patches_stop_at_white() -> None:
         classes=("0",),
         name="white",
     )
-    distortion = Cluttered(34, patches=12)
+    distortion = TranslationClutter(34, patches=12)
     assert distortion(white.images, torch.tensor([0]), draws(distortion, 1)).max() == 1
 
 
 def test_pairs_are_two_channels_and_their_sum(digits: ImageSet) -> None:
-    inputs = for_training(digits, distortions.make("none"), 0, CPU, digits=2)
+    inputs = training_digits(digits, make_distortion("none"), 0, CPU, digits=2)
     assert inputs.classes == 19
     samples = torch.arange(40)
     images, sums = inputs(samples, torch.zeros(40, dtype=torch.int64))
@@ -191,12 +191,12 @@ def test_pairs_are_two_channels_and_their_sum(digits: ImageSet) -> None:
 
 def test_both_digits_of_a_pair_are_distorted_for_themselves(digits: ImageSet) -> None:
     same = ImageSet(images=digits.images[:1], labels=digits.labels[:1], classes=digits.classes, name="one")
-    images, _ = for_training(same, distortions.make("r"), 0, CPU, digits=2)(torch.tensor([0]), torch.tensor([0]))
+    images, _ = training_digits(same, make_distortion("r"), 0, CPU, digits=2)(torch.tensor([0]), torch.tensor([0]))
     assert not torch.equal(images[:, 0], images[:, 1])
 
 
 def test_angles_differ_between_samples() -> None:
-    distortion = distortions.Rotated()
+    distortion = distortions.Rotation()
     theta = distortion.parameters(draws(distortion, 100))
     assert len(np.unique(theta[:, 0].numpy())) == 100
     assert math.isfinite(float(theta.sum()))

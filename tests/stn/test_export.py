@@ -1,4 +1,4 @@
-"""Exported digit nets give what the run's own net gives, in every format that the catalogue promises."""
+"""Exported digit nets give what the run's own net gives, in every format that the catalogue names."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("exported")
 
 
-def made(runs: Path, name: str) -> Path:
+def trained(runs: Path, name: str) -> Path:
     folder = runs / name
     if not folder.exists():
         experiment, *overrides = RUNS[name]
@@ -49,24 +49,24 @@ def checked(result: Result) -> dict[str, Any]:
 
 @pytest.mark.parametrize("kind", FORMATS)
 def test_every_format(runs: Path, kind: str, tmp_path: Path) -> None:
-    record = checked(exported(made(runs, "st-cnn"), kind, tmp_path / "net"))
+    record = checked(exported(trained(runs, "st-cnn"), kind, tmp_path / "net"))
     assert record["check"]["by_output"]["logits"]["max_abs_difference"] < 1e-4
     assert (record["task"], record["experiment"]) == ("stn-mnist", "stn-mnist")
 
 
 @pytest.mark.parametrize("name", [name for name in RUNS if name != "st-cnn"])
 def test_every_kind_of_net(runs: Path, name: str, tmp_path: Path) -> None:
-    record = checked(exported(made(runs, name), "torchscript", tmp_path / "net"))
+    record = checked(exported(trained(runs, name), "torchscript", tmp_path / "net"))
     assert record["check"]["by_output"]["logits"]["max_abs_difference"] < 1e-4
 
 
 def test_the_examples_are_test_inputs_in_two_sizes_of_batch(runs: Path) -> None:
-    _, config, _ = load_file(made(runs, "2st-fcn") / "config.yaml")
+    _, config, _ = load_file(trained(runs, "2st-fcn") / "config.yaml")
     exportable = export_model(config, runs / "2st-fcn")  # type: ignore[arg-type]
     assert [tuple(images.shape) for (images,) in exportable.inputs] == [(4, 2, 42, 42), (3, 2, 42, 42)]
     assert all(float(images.min()) >= 0 and 0.5 < float(images.max()) <= 1 for (images,) in exportable.inputs)
     assert exportable.module(*exportable.inputs[1])[0].shape == (3, 19)
 
 
-def test_the_catalogue_promises_what_these_tests_hold() -> None:
+def test_the_catalogue_names_every_format() -> None:
     assert set(TASKS["stn-mnist"].exports) == set(TASKS["stn-addition"].exports) == set(FORMATS)

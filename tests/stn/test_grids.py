@@ -8,11 +8,18 @@ import pytest
 import torch
 from torch import Tensor
 
-from paperbench.stn.geometry import box_iou, boxes_of, pixel_points
-from paperbench.stn.grids import Affine, Attention, GridGenerator, Projective, Similarity, Window
-from paperbench.stn.sampling import sample
-from paperbench.stn.tps import ThinPlateSpline
-from paperbench.stn.volumes import Affine3d
+from paperbench.stn.colocalise import box_iou, window_boxes
+from paperbench.stn.grids import (
+    Affine,
+    Affine3d,
+    Attention,
+    GridGenerator,
+    Projective,
+    Similarity,
+    ThinPlateSpline,
+    Window,
+)
+from paperbench.stn.sampling import pixel_points, sample
 
 FAMILIES = [Affine, Similarity, Attention, Projective, ThinPlateSpline]
 INVERTIBLE = [Affine, Similarity, Attention, Projective]
@@ -42,7 +49,7 @@ def test_identity_parameters_return_the_input(family: type[GridGenerator], size:
 
 
 @pytest.mark.parametrize("family", [*FAMILIES, Window])
-def test_the_grid_is_where_the_pixels_are_sent(family: type[GridGenerator]) -> None:
+def test_the_grid_is_the_image_of_the_pixels(family: type[GridGenerator]) -> None:
     grid = family((4, 7))
     theta = near_identity(grid)
     expected = grid.map_points(theta.double(), pixel_points(4, 7))
@@ -56,7 +63,7 @@ def test_affine_grid_as_torch_documents_it() -> None:
 
 
 def test_bilinear_sampling_of_published_points() -> None:
-    """The points are given with corners at pixel centres; moved to our convention the values must be the same."""
+    """The points have corners at pixel centres; converted to our convention the values must be the same."""
     points = torch.tensor([[-0.9, -4.1], [0.0, 0.2], [1.0, -1.0], [-0.333, 1e-6], [0.5, 1.0]])
     images = torch.arange(1.0, 11.0).view(1, 1, 2, 5)
     sizes = torch.tensor([5.0, 2.0])
@@ -92,9 +99,9 @@ def test_the_inverse_of_an_affine_map_is_the_matrix_inverse() -> None:
     torch.testing.assert_close(Affine((2, 2)).inverse(theta).view(2, 3), torch.linalg.inv(square)[:2])
 
 
-def test_attention_is_the_window_it_says() -> None:
+def test_attention_parameters_describe_the_window() -> None:
     theta = torch.tensor([[0.5, 0.25, -0.5]])
-    box = boxes_of(theta)[0]
+    box = window_boxes(theta)[0]
     torch.testing.assert_close(box, torch.tensor([-0.25, -1.0, 0.75, 0.0]))
     grid = Attention((10, 10))(theta)[0]
     half_pixel = 0.5 / 10
@@ -110,7 +117,7 @@ def test_similarity_keeps_angles_and_window_keeps_its_scale() -> None:
     torch.testing.assert_close(Window((3, 3), scale=0.25)(torch.tensor([[0.1, 0.2]])), same)
 
 
-def test_what_lies_behind_the_horizon_is_not_seen() -> None:
+def test_positions_behind_the_horizon_are_outside() -> None:
     theta = torch.tensor([[1.0, 0.0, 0.0, 0.0, 1.0, 0.0, -2.0, 0.0]])  # the third coordinate is 1 - 2 x
     seen = sample(torch.ones(1, 1, 8, 8), Projective((8, 8))(theta))[0, 0]
     assert (seen[:, 6:] == 0).all()

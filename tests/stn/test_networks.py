@@ -1,4 +1,4 @@
-"""The digit nets: weights as computed from the paper, equal values by other means, the width that gives a wanted count."""
+"""The digit nets: weights as computed from the paper, equal values by other computations, widths for a number of weights."""
 
 from __future__ import annotations
 
@@ -11,13 +11,17 @@ from torch import nn
 from torchvision.ops import deform_conv2d
 
 from paperbench.errors import ConfigError
-from paperbench.stn.build import build, parameter_groups
 from paperbench.stn.config import CnnModel, DcnModel, FcnModel, StCnnModel, StFcnModel
 from paperbench.stn.deformable import DeformableFront, deform_conv
-from paperbench.stn.localisation import channels_last
-from paperbench.stn.networks import ConvolutionalNet, FullyConnectedNet, Resized, TransformedNet
-from paperbench.stn.one_channel import OneChannelConv2d
-from paperbench.stn.parameters import count, nearest_width
+from paperbench.stn.layers import OneChannelConv2d, Resize, channels_last, count_parameters
+from paperbench.stn.networks import (
+    ConvolutionalNet,
+    FullyConnectedNet,
+    SpatialTransformerNet,
+    build_net,
+    nearest_width,
+    parameter_groups,
+)
 
 
 @pytest.mark.parametrize(
@@ -35,13 +39,13 @@ from paperbench.stn.parameters import count, nearest_width
     ],
 )
 def test_plain_nets_have_the_weights_of_the_stated_widths(model: Any, canvas: int, weights: int) -> None:
-    assert count(build(model, transform="affine", canvas=canvas)) == weights
+    assert count_parameters(build_net(model, transform="affine", canvas=canvas)) == weights
 
 
 @pytest.mark.parametrize(("transform", "outputs"), [("affine", 6), ("attention", 3), ("projective", 8), ("tps", 32)])
 def test_transformers_add_their_localisation_net(transform: str, outputs: int) -> None:
-    net = build(StCnnModel(), transform=transform, canvas=28)
-    assert count(net) == 208_586 + 10_960 + 20 * outputs + outputs
+    net = build_net(StCnnModel(), transform=transform, canvas=28)
+    assert count_parameters(net) == 208_586 + 10_960 + 20 * outputs + outputs
     assert net(torch.rand(2, 1, 28, 28)).shape == (2, 10)
 
 
@@ -60,7 +64,7 @@ def test_transformers_add_their_localisation_net(transform: str, outputs: int) -
 )
 def test_every_net_takes_every_canvas(model: Any, canvas: int) -> None:
     torch.manual_seed(0)
-    net = build(model, transform="affine", canvas=canvas)
+    net = build_net(model, transform="affine", canvas=canvas)
     images = torch.rand(3, 1, canvas, canvas)
     logits = net(images)
     assert logits.shape == (3, 10)
@@ -75,26 +79,26 @@ def test_every_net_takes_every_canvas(model: Any, canvas: int) -> None:
     assert all(rates[id(p)] == 1.0 for p in net.classifier.parameters())
 
 
-def test_what_stands_in_front_leaves_the_digit_as_it_is_at_the_start() -> None:
+def test_front_ends_start_as_the_identity() -> None:
     images = torch.rand(2, 1, 28, 28)
     for model in (StCnnModel(filters=2), DcnModel(filters=2, width=3)):
-        net = build(model, transform="tps", canvas=28)
-        torch.testing.assert_close(net.warped(images), images, atol=1e-5, rtol=0)
+        net = build_net(model, transform="tps", canvas=28)
+        torch.testing.assert_close(net.classifier_input(images), images, atol=1e-5, rtol=0)
 
 
 def test_a_large_canvas_is_pooled_and_a_small_one_is_not() -> None:
     sizes = {}
     for canvas in (28, 42):
         for antialias in (True, False):
-            net = build(StFcnModel(units=4, antialias=antialias), transform="affine", canvas=canvas)
-            assert isinstance(net, TransformedNet)
-            sizes[canvas, antialias] = net.each()[0].grid.size
+            net = build_net(StFcnModel(units=4, antialias=antialias), transform="affine", canvas=canvas)
+            assert isinstance(net, SpatialTransformerNet)
+            sizes[canvas, antialias] = net.spatial_transformers()[0].grid.size
     assert sizes == {(28, True): (28, 28), (28, False): (28, 28), (42, True): (56, 56), (42, False): (28, 28)}
 
 
 def test_two_transformers_feed_four_channels_of_a_pair_of_digits() -> None:
-    net = build(StFcnModel(units=4, transformers=2), transform="affine", canvas=42, channels=2, classes=19)
-    assert net.warped(torch.rand(2, 2, 42, 42)).shape == (2, 4, 28, 28)
+    net = build_net(StFcnModel(units=4, transformers=2), transform="affine", canvas=42, channels=2, classes=19)
+    assert net.classifier_input(torch.rand(2, 2, 42, 42)).shape == (2, 4, 28, 28)
     assert net(torch.rand(2, 2, 42, 42)).shape == (2, 19)
 
 
@@ -103,33 +107,33 @@ def test_two_transformers_feed_four_channels_of_a_pair_of_digits() -> None:
 
 @pytest.mark.parametrize("target", [60_000, 400_000])
 @pytest.mark.parametrize("model", [FcnModel, CnnModel, StFcnModel, StCnnModel])
-def test_a_wanted_number_of_weights_is_met_as_nearly_as_widths_allow(model: Any, target: int) -> None:
-    net = build(model(parameters=target), transform="affine", canvas=28)
-    assert abs(count(net) - target) < 0.03 * target
+def test_the_width_comes_nearest_to_a_number_of_weights(model: Any, target: int) -> None:
+    net = build_net(model(parameters=target), transform="affine", canvas=28)
+    assert abs(count_parameters(net) - target) < 0.03 * target
     key = "filters" if "cnn" in model().name else "units"
     first = net.classifier.first
     assert isinstance(first, nn.Linear | nn.Conv2d)
     found = len(first.weight)
     for other in (found - 1, found + 1):
-        beside = count(build(model(**{key: other}), transform="affine", canvas=28))
-        assert abs(beside - target) >= abs(count(net) - target)
+        beside = count_parameters(build_net(model(**{key: other}), transform="affine", canvas=28))
+        assert abs(beside - target) >= abs(count_parameters(net) - target)
 
 
 def test_the_deformable_net_has_as_many_weights_as_the_transformed_one() -> None:
     for canvas in (28, 42):
-        ours = count(build(DcnModel(), transform="affine", canvas=canvas))
-        twin = count(build(StCnnModel(), transform="affine", canvas=canvas))
+        ours = count_parameters(build_net(DcnModel(), transform="affine", canvas=canvas))
+        twin = count_parameters(build_net(StCnnModel(), transform="affine", canvas=canvas))
         assert abs(ours - twin) < 0.01 * twin
 
 
 def test_widths_that_do_not_exist_are_refused() -> None:
     with pytest.raises(ConfigError, match=r"model.parameters=100: the narrowest such net has 11,268 weights already"):
-        build(StCnnModel(parameters=100), transform="affine", canvas=28)
+        build_net(StCnnModel(parameters=100), transform="affine", canvas=28)
     with pytest.raises(ConfigError, match="has only"):
-        nearest_width(lambda width: nn.Linear(1, width), 10**9, what="x")
+        nearest_width(lambda width: nn.Linear(1, width), 10**9, key="x")
 
 
-# --- equal values by other means --------------------------------------------------------------------------------------
+# --- equal values by other computations -------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("kernel", [1, 3, 4])
@@ -211,10 +215,10 @@ def test_channels_last_changes_no_value() -> None:
 def test_a_canvas_is_resized_with_a_filter() -> None:
     images = torch.zeros(1, 1, 40, 40)
     images[:, :, ::2] = 1
-    shrunk = Resized(20)(images)
+    shrunk = Resize(20)(images)
     assert shrunk.shape == (1, 1, 20, 20)
     assert (shrunk[..., 2:-2, 2:-2] - 0.5).abs().max() < 0.01
-    assert Resized(40)(images) is images
+    assert Resize(40)(images) is images
 
 
 def test_the_deformable_convolution_is_that_of_torchvision() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Literal, get_args
 
 import numpy as np
 import pytest
@@ -11,39 +12,48 @@ import torch
 from paperbench.data.sequences import NONE
 from paperbench.engine.order import EpochOrder
 from paperbench.errors import ConfigError, DataError
-from paperbench.stn.birds import PartsNet, tiles
-from paperbench.stn.house_numbers import HouseNumberNet, Transformers, as_number, sequence_loss, theta_of_input, wrong
-from paperbench.stn.parameters import count
-from paperbench.stn.pixels import Photographs
-from paperbench.stn.trunks import NAMES, check_weights, make_trunk
+from paperbench.stn.birds import PartsNet, check_weights, make_trunk, tiles
+from paperbench.stn.config import Backbone, HouseNumberModel, PartsModel
+from paperbench.stn.data import Photographs
+from paperbench.stn.house_numbers import HouseNumberNet, input_theta, sequence_loss, to_number, wrong_sequences
+from paperbench.stn.layers import count_parameters
 
 CPU = torch.device("cpu")
+Nets = Literal["svhn-cnn", "svhn-st-single", "svhn-st-multi"]
+
+
+def small(name: Nets) -> HouseNumberModel:
+    return HouseNumberModel(name=name, filters=0.1, hidden=16)
+
+
+def parts_net(windows: Literal[0, 2, 4], classes: int) -> PartsNet:
+    return PartsNet(PartsModel(windows=windows, backbone="small", side=32, dropout=0.0), classes=classes)
 
 
 # --- house numbers ----------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("kind", "transformers"), [("none", 0), ("single", 1), ("multi", 4)])
+@pytest.mark.parametrize(("name", "transformers"), [("svhn-cnn", 0), ("svhn-st-single", 1), ("svhn-st-multi", 4)])
 @pytest.mark.parametrize("side", [32, 64])
-def test_transformers_stand_where_the_paper_has_them(kind: Transformers, transformers: int, side: int) -> None:
+def test_transformers_stand_where_the_paper_has_them(name: Nets, transformers: int, side: int) -> None:
     torch.manual_seed(0)
-    net = HouseNumberNet(side=side, transformers=kind, filters=0.1, hidden=16)
-    assert [int(name) for name in net.transformers] == list(range(transformers))
+    net = HouseNumberNet(small(name), side=side)
+    assert [int(number) for number in net.transformers] == list(range(transformers))
     images = torch.rand(2, 3, side, side)
     logits = net(images)
     assert logits.shape == (2, 5, 11)
     sequence_loss(logits, torch.full((2, 5), NONE)).backward()
     assert all(p.grad is not None for p in net.parameters())
-    found = theta_of_input(net, images)
-    assert (found is None) == (kind == "none")
+    theta = input_theta(net, images)
+    assert (theta is None) == (name == "svhn-cnn")
     grouped = [p for group in net.parameter_groups(localisation_lr=0.1) for p in group["params"]]
     assert {id(p) for p in grouped} == {id(p) for p in net.parameters()}
 
 
 def test_transformers_that_stand_still_change_nothing() -> None:
     torch.manual_seed(0)
-    multi = HouseNumberNet(side=32, transformers="multi", filters=0.1, hidden=16).eval()
-    plain = HouseNumberNet(side=32, filters=0.1, hidden=16).eval()
+    multi = HouseNumberNet(small("svhn-st-multi"), side=32).eval()
+    plain = HouseNumberNet(small("svhn-cnn"), side=32).eval()
     plain.load_state_dict({k: v for k, v in multi.state_dict().items() if not k.startswith("transformers")})
     images = torch.rand(2, 3, 32, 32)
     torch.testing.assert_close(multi(images), plain(images), atol=1e-4, rtol=1e-4)
@@ -51,11 +61,11 @@ def test_transformers_that_stand_still_change_nothing() -> None:
 
 def test_widths_are_the_papers() -> None:
     with torch.device("meta"):
-        net = HouseNumberNet(side=64)
+        net = HouseNumberNet(HouseNumberModel(name="svhn-cnn"), side=64)
     assert [layer.weight.shape[0] for layer in net.convolutions] == [48, 64, 128, 160, 192, 192, 192, 192]  # type: ignore[union-attr]
     assert net.body[0].weight.shape == (3072, 3072)  # type: ignore[union-attr]
     with torch.device("meta"), pytest.raises(ValueError, match="8x8 pixels is too small"):
-        HouseNumberNet(side=8)
+        HouseNumberNet(HouseNumberModel(name="svhn-cnn"), side=8)
 
 
 def test_a_number_is_wrong_if_any_place_is() -> None:
@@ -63,9 +73,9 @@ def test_a_number_is_wrong_if_any_place_is() -> None:
     logits = torch.zeros(3, 5, 11).scatter_(2, labels[..., None], 5.0)
     logits[1, 1, 7] = 9.0
     logits[2, 4, 0] = 9.0
-    assert wrong(logits, labels).tolist() == [False, True, True]
-    assert [as_number(row) for row in logits.argmax(2)] == ["12", "17", "12"]
-    assert as_number(torch.tensor([NONE] * 5)) == ""
+    assert wrong_sequences(logits, labels).tolist() == [False, True, True]
+    assert [to_number(row) for row in logits.argmax(2)] == ["12", "17", "12"]
+    assert to_number(torch.tensor([NONE] * 5)) == ""
     by_place = sum(torch.nn.functional.cross_entropy(logits[:, k], labels[:, k]) for k in range(5))
     torch.testing.assert_close(sequence_loss(logits, labels), torch.as_tensor(by_place))
 
@@ -74,9 +84,9 @@ def test_a_number_is_wrong_if_any_place_is() -> None:
 
 
 @pytest.mark.parametrize("windows", [0, 2, 4])
-def test_windows_begin_as_tiles_and_learn(windows: int) -> None:
+def test_windows_begin_as_tiles_and_learn(windows: Literal[0, 2, 4]) -> None:
     torch.manual_seed(0)
-    net = PartsNet(windows=windows, classes=7, backbone="small", weights=None, side=32, dropout=0.0)
+    net = parts_net(windows, 7)
     images = torch.rand(3, 3, 48, 48)
     assert [part.shape for part in net.parts(images)] == [(3, 3, 32, 32)] * max(1, windows)
     if windows:
@@ -93,7 +103,7 @@ def test_windows_begin_as_tiles_and_learn(windows: int) -> None:
 
 
 def test_a_window_shows_its_quarter() -> None:
-    net = PartsNet(windows=4, classes=2, backbone="small", weights=None, side=32, dropout=0.0).eval()
+    net = parts_net(4, 2).eval()
     images = torch.zeros(1, 3, 64, 64)
     images[:, :, 32:, :32] = 1  # lower left
     with torch.no_grad():
@@ -103,18 +113,17 @@ def test_a_window_shows_its_quarter() -> None:
         tiles(3)
 
 
-def test_the_small_trunk_describes_by_the_largest_answer_and_others_by_the_mean() -> None:
+def test_the_small_trunk_pools_by_the_maximum_and_others_by_the_mean() -> None:
     torch.manual_seed(0)
     images = torch.rand(2, 3, 64, 64)
     with torch.no_grad():
-        for name, pooled in (("small", "amax"), ("squeezenet1_1", "mean")):
-            trunk = make_trunk(name, None).eval()
-            expected = getattr(trunk(images), pooled)((2, 3))
-            torch.testing.assert_close(trunk.describe(images), expected)
+        small, squeezenet = make_trunk("small", None).eval(), make_trunk("squeezenet1_1", None).eval()
+        torch.testing.assert_close(small.pooled(images), small(images).amax((2, 3)))
+        torch.testing.assert_close(squeezenet.pooled(images), squeezenet(images).mean((2, 3)))
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_trunks_make_feature_maps_with_the_channels_they_state(name: str) -> None:
+@pytest.mark.parametrize("name", get_args(Backbone))
+def test_trunks_have_the_channels_they_state(name: Backbone) -> None:
     trunk = make_trunk(name, None).eval()
     with torch.inference_mode():
         assert trunk(torch.rand(1, 3, 64, 64)).shape[1] == trunk.channels
@@ -172,7 +181,7 @@ def test_crops_come_from_their_images_and_are_mirrored_at_times() -> None:
 
 def test_test_images_are_the_middle_and_complete() -> None:
     source = photographs(size=6, mirror=False)
-    parts = list(source.all(4))
+    parts = list(source.batches(4))
     images = torch.cat([part[0] for part in parts])
     assert torch.equal(images, source.images[:, :, 2:8, 2:8].float() / 255)
     assert torch.cat([part[1] for part in parts]).tolist() == list(range(6))
@@ -185,8 +194,9 @@ def test_images_of_their_own_size_are_taken_as_they_are() -> None:
 
 
 def test_the_weights_of_the_paper_sizes() -> None:
-    """ST-CNN Multi's own nets are small beside the rest."""
+    """The localisation nets of ST-CNN Multi are small beside the rest."""
     with torch.device("meta"):
-        sizes = {kind: count(HouseNumberNet(side=64, transformers=kind)) for kind in ("none", "single", "multi")}
-    assert sizes["none"] < sizes["single"] < sizes["multi"]
-    assert np.isclose(sizes["multi"] / sizes["none"], 1.2, atol=0.1)
+        nets = [HouseNumberNet(HouseNumberModel(name=name), side=64) for name in get_args(Nets)]
+    plain, single, multi = (count_parameters(net) for net in nets)
+    assert plain < single < multi
+    assert np.isclose(multi / plain, 1.2, atol=0.1)

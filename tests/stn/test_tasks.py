@@ -1,4 +1,4 @@
-"""The tasks through the engine: what is refused, what a run leaves behind, and that a stopped run ends as an undisturbed one."""
+"""The tasks through the engine: refusals, results and figures, and stopped runs that end as uninterrupted ones."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from paperbench.engine import launch, metriclog
 from paperbench.engine.checkpoints import CheckpointStore
 from paperbench.engine.reporter import SilentReporter
 from paperbench.errors import EXIT_STOPPED, ConfigError, DataError
-from paperbench.stn import training
+from paperbench.stn import task
 from paperbench.stn.predict import read_digit
 from tests.data.test_mnist import write_mnist
 
@@ -43,7 +43,7 @@ def weights(folder: Path) -> dict[str, torch.Tensor]:
 
 
 @pytest.mark.parametrize(
-    ("model", "transform", "said"),
+    ("model", "transform", "text"),
     [
         ("fcn", "affine", "FCN, 520,202 weights"),
         ("st-cnn", "tps", "ST-CNN (tps), "),
@@ -51,14 +51,14 @@ def weights(folder: Path) -> dict[str, torch.Tensor]:
         ("dcn", "affine", "DCN, "),
     ],
 )
-def test_a_plan_says_what_the_net_is_and_how_many_weights_it_has(model: str, transform: str, said: str) -> None:
+def test_a_plan_names_the_net_and_its_number_of_weights(model: str, transform: str, text: str) -> None:
     facts = plan("stn-mnist", f"model={model}", f"transform={transform}")
-    assert facts["model"].startswith(said)
+    assert facts["model"].startswith(text)
     assert facts["model"].endswith("weights")
     assert "42x42" in facts["data"]
 
 
-def test_two_transformers_are_told() -> None:
+def test_a_plan_names_two_transformers() -> None:
     assert plan("stn-addition")["model"].startswith("2 x ST-FCN (affine)")
     assert plan("stn-addition")["data"].startswith("pairs of")
 
@@ -77,7 +77,7 @@ def test_two_transformers_are_told() -> None:
         ("stn-birds", ("model.weights=absent.pth",), "small backbone has no published weights"),
     ],
 )
-def test_what_cannot_be_run_is_refused_before_anything_is_written(
+def test_contradictions_are_refused_before_anything_is_written(
     experiment: str, overrides: tuple[str, ...], message: str
 ) -> None:
     if not message:
@@ -145,13 +145,13 @@ def test_class_means_over_training_are_part_of_the_state(finished: Path, mnist: 
 
 
 @pytest.mark.parametrize("stop_at", [1, 2, 4, 5])
-def test_a_stopped_run_ends_as_an_undisturbed_one(
+def test_a_stopped_run_ends_as_an_uninterrupted_one(
     finished: Path, mnist: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stop_at: int
 ) -> None:
-    original = training.trainer
+    original = task.make_trainer
 
-    def stopping(config: Any, learner: Any, train_set: Any, run: Any, score: Any) -> Any:
-        trainer = original(config, learner, train_set, run, score)
+    def stopping(config: Any, classifier: Any, train_set: Any, run: Any, evaluate: Any) -> Any:
+        trainer = original(config, classifier, train_set, run, evaluate)
         fetch = trainer.fetch
 
         def fetch_and_stop(key: Any) -> Any:
@@ -162,11 +162,11 @@ def test_a_stopped_run_ends_as_an_undisturbed_one(
         trainer.fetch = fetch_and_stop
         return trainer
 
-    monkeypatch.setattr(training, "trainer", stopping)
+    monkeypatch.setattr(task, "make_trainer", stopping)
     folder = tmp_path / "run"
     outcome = start(folder, "stn-mnist", "data=mnist", f"data.root={mnist}", "distortion=e", "transform=tps", *SHORT)
     assert outcome.exit_code == EXIT_STOPPED
-    monkeypatch.setattr(training, "trainer", original)
+    monkeypatch.setattr(task, "make_trainer", original)
     launch.resume(folder, SilentReporter())
     expected, found = weights(finished), weights(folder)
     assert expected.keys() == found.keys()
@@ -213,7 +213,7 @@ def test_co_localisation_resumes_in_the_middle_of_its_phases(mnist: str, tmp_pat
 
 
 def test_too_few_images_of_a_digit_are_named(mnist: str, tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="has 3 images of digit 0, images=8 were asked for"):
+    with pytest.raises(DataError, match="has 3 images of digit 0, fewer than images=8"):
         start(tmp_path / "run", "stn-colocalise", "data=mnist", f"data.root={mnist}")
 
 
@@ -223,7 +223,6 @@ def test_too_few_images_of_a_digit_are_named(mnist: str, tmp_path: Path) -> None
 def test_predict_draws_and_names_a_class(finished: Path, tmp_path: Path) -> None:
     Image.new("L", (50, 70), 255).save(tmp_path / "paper.png")
     Image.new("L", (20, 20)).save(tmp_path / "night.png")
-    task = importlib.import_module("paperbench.stn.task")
     config = compose("stn-mnist", [*PLAIN, "distortion=e", "transform=tps", "model.filters=2"]).config
     answers = task.predict(config, finished, [tmp_path / "paper.png", tmp_path / "night.png"], tmp_path / "out")
     assert len(answers) == 2
@@ -237,7 +236,6 @@ def test_predict_draws_and_names_a_class(finished: Path, tmp_path: Path) -> None
 def test_nothing_is_drawn_when_one_file_is_no_picture(finished: Path, tmp_path: Path) -> None:
     Image.new("L", (20, 20)).save(tmp_path / "night.png")
     (tmp_path / "notes.png").write_text("no picture")
-    task = importlib.import_module("paperbench.stn.task")
     config = compose("stn-mnist", [*PLAIN, "distortion=e", "transform=tps", "model.filters=2"]).config
     with pytest.raises(DataError, match=r"notes\.png"):
         task.predict(config, finished, [tmp_path / "night.png", tmp_path / "notes.png"], tmp_path / "out")

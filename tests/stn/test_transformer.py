@@ -1,4 +1,4 @@
-"""The module: where it may stand, how it starts, what its gradients are."""
+"""The module: its place in a net, its start, its gradients."""
 
 from __future__ import annotations
 
@@ -6,12 +6,15 @@ import pytest
 import torch
 from torch import nn
 
-from paperbench.stn.grids import Affine, Attention, Projective
-from paperbench.stn.localisation import convolutional, fully_connected, house_numbers, strided
-from paperbench.stn.networks import FullyConnectedNet, TransformedNet
-from paperbench.stn.tps import ThinPlateSpline
-from paperbench.stn.transformer import SpatialTransformer
-from paperbench.stn.volumes import Affine3d
+from paperbench.stn.grids import Affine, Affine3d, Attention, Projective, ThinPlateSpline
+from paperbench.stn.networks import FullyConnectedNet, SpatialTransformerNet
+from paperbench.stn.transformer import (
+    SpatialTransformer,
+    convolutional,
+    fully_connected,
+    padded_convolutional,
+    strided_convolutional,
+)
 
 
 def transformer(grid: nn.Module | None = None, side: int = 12, **options: object) -> SpatialTransformer:
@@ -56,12 +59,14 @@ def test_antialiasing_averages_a_finer_sample() -> None:
     torch.testing.assert_close(module(images), nn.functional.avg_pool2d(images, 2), atol=1e-5, rtol=0)
 
 
-def test_several_in_a_row_and_side_by_side() -> None:
+def test_several_in_a_row_and_in_parallel() -> None:
     images = torch.rand(3, 1, 12, 12)
     row = nn.Sequential(transformer(), nn.Conv2d(1, 1, 3, padding=1), transformer())
     assert row(images).shape == images.shape
-    net = TransformedNet([transformer(), transformer()], FullyConnectedNet(channels=2, side=12, units=4, classes=3))
-    torch.testing.assert_close(net.warped(images), torch.cat([images, images], 1), atol=1e-5, rtol=0)
+    net = SpatialTransformerNet(
+        [transformer(), transformer()], FullyConnectedNet(channels=2, side=12, units=4, classes=3)
+    )
+    torch.testing.assert_close(net.classifier_input(images), torch.cat([images, images], 1), atol=1e-5, rtol=0)
     assert net(images).shape == (3, 3)
 
 
@@ -108,7 +113,12 @@ def test_gradients_of_the_whole_module_in_double() -> None:
 
 @pytest.mark.parametrize(
     ("build", "side", "weights"),
-    [(convolutional, 28, 10_960), (convolutional, 60, 42_960), (fully_connected, 28, 27_232), (strided, 84, 5_920)],
+    [
+        (convolutional, 28, 10_960),
+        (convolutional, 60, 42_960),
+        (fully_connected, 28, 27_232),
+        (strided_convolutional, 84, 5_920),
+    ],
 )
 def test_localisation_nets_are_those_of_the_paper(build: object, side: int, weights: int) -> None:
     """Without the last layer: 11,086 with 6 outputs at 28, 43,632 with 32 at 60, 27,430 fully connected, 5,947 for three."""
@@ -120,4 +130,4 @@ def test_localisation_nets_are_those_of_the_paper(build: object, side: int, weig
 def test_an_input_that_is_too_small_is_refused() -> None:
     with pytest.raises(ValueError, match="10x10 pixels is too small"):
         convolutional(1, 10)
-    assert house_numbers(3, 16)[1] == 32
+    assert padded_convolutional(3, 16)[1] == 32

@@ -1,7 +1,7 @@
-"""Co-localisation (appendix A.2): a transformer finds what the images of a set have in common, without labels or boxes.
+"""Co-localisation (appendix A.2): a transformer finds the common object of a set of images, without labels or boxes.
 
-An encoder that was trained on single digits describes what a window shows. Windows on two images of the set should look more alike
-than a window and a random one of its size in the same image.
+An encoder that was trained on single digits encodes windows. Windows of two images of the set should be more alike than a window
+and a random one of its size in the same image.
 """
 
 from __future__ import annotations
@@ -11,15 +11,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from paperbench.stn.geometry import box_iou, boxes_of
 from paperbench.stn.grids import Attention
-from paperbench.stn.localisation import strided
 from paperbench.stn.networks import ConvolutionalNet
-from paperbench.stn.transformer import SpatialTransformer
+from paperbench.stn.transformer import SpatialTransformer, strided_convolutional
 
 
 def triplet_loss(windows: Tensor, random: Tensor, *, margin: float, attraction: float = 1.0) -> Tensor:
-    """Mean over all ordered pairs n != m of max(0, attraction |e_n - e_m|^2 - |e_n - r_n|^2 + margin).
+    """Return the mean over all ordered pairs n != m of max(0, attraction |e_n - e_m|^2 - |e_n - r_n|^2 + margin).
 
     windows, random: (N, D) encodings e of the N windows and r of a random window of the same size in each image. The paper
     sums over the pairs; the mean leaves the rate the same for any N.
@@ -32,8 +30,8 @@ def triplet_loss(windows: Tensor, random: Tensor, *, margin: float, attraction: 
     return (hinge.sum() - hinge.diagonal().sum()) / (count * (count - 1))
 
 
-def most_alike(encodings: Tensor, *, rounds: int = 5) -> Tensor:
-    """(N,) for each image the one of its C windows, encoded as (N, C, D), that the objective likes best.
+def search_windows(encodings: Tensor, *, rounds: int = 5) -> Tensor:
+    """Return (N,), for each image the one of its C windows, encoded as (N, C, D), that minimises the objective.
 
     First the one that differs most from the others of its image; then, `rounds` times, the one with the lowest mean of
     |e_n - e_m|^2 over the windows chosen in the other images less that of |e_n - r_n|^2 over the other windows of its own.
@@ -51,8 +49,8 @@ def most_alike(encodings: Tensor, *, rounds: int = 5) -> Tensor:
 class BoundedWindow(SpatialTransformer):
     """Attention with a scale of `smallest` to 1 and a centre at most `reach` from the middle in either direction.
 
-    Nothing else keeps a window from the black outside of the image, or from shrinking to a black spot: all such windows look
-    alike. The bounds do not stop gradients; a parameter beyond one comes back as soon as the objective asks for it.
+    Without bounds windows leave the image or shrink to a black spot, since all such windows are alike. The bounds pass gradients
+    on, so that a parameter beyond one returns as soon as the objective says so.
     """
 
     def __init__(self, *, smallest: float, reach: float, **options: Any) -> None:
@@ -61,19 +59,19 @@ class BoundedWindow(SpatialTransformer):
         self.reach = reach
 
     def theta(self, features: Tensor) -> Tensor:
-        """(B, 3) scale, x, y."""
-        free = super().theta(features)
-        scale, centre = free.split([1, 2], dim=1)
-        within = [scale.clamp(self.smallest, 1), centre.clamp(-self.reach, self.reach)]
-        return free + (torch.cat(within, dim=1) - free).detach()
+        """Return scale, x, y, (B, 3)."""
+        unbounded = super().theta(features)
+        scale, centre = unbounded.split([1, 2], dim=1)
+        bounded = [scale.clamp(self.smallest, 1), centre.clamp(-self.reach, self.reach)]
+        return unbounded + (torch.cat(bounded, dim=1) - unbounded).detach()
 
 
 class Colocaliser(nn.Module):
-    """The transformer that is trained, with the encoder that is not: its weights are no part of the state.
+    """The trained transformer and the fixed encoder, whose weights are no part of the state.
 
-    digits: (M, 1, window, window) in 0..1, some of those that the encoder was trained on: they say how long its activations are.
-    canvas: side of the images, window: side of what the encoder sees, start: scale at the beginning, smallest: the least.
-    margin, attraction: of the loss. coarse: weight of the distance from the windows that `search` finds.
+    digits: (M, 1, window, window) in 0..1, training digits of the encoder: the lengths of its activations are measured on them.
+    canvas: side of the images. window: side of the encoder's input. start: initial scale. smallest: least scale. margin,
+    attraction: of `triplet_loss`. coarse: weight of the distance from the windows that `search` finds.
     """
 
     def __init__(
@@ -90,7 +88,7 @@ class Colocaliser(nn.Module):
         coarse: float,
     ) -> None:
         super().__init__()
-        localisation, features = strided(1, canvas)
+        localisation, features = strided_convolutional(1, canvas)
         self.window = window / canvas
         self.reach = 1 - self.window
         self.transformer = BoundedWindow(
@@ -106,39 +104,39 @@ class Colocaliser(nn.Module):
         self.coarse = coarse
         self._encoder = [encoder.eval().requires_grad_(False)]  # in lists: neither submodules nor state
         with torch.no_grad():
-            self._nothing = self._layers(torch.zeros_like(digits[:1]))
+            self._black = self._layers(torch.zeros_like(digits[:1]))
             self._lengths = [
-                (layer - nothing).square().sum(1).mean().sqrt().clamp_min(1e-6)  # of a layer that never answers
-                for layer, nothing in zip(self._layers(digits), self._nothing, strict=True)
+                (layer - black).square().sum(1).mean().sqrt().clamp_min(1e-6)  # a layer may never be active
+                for layer, black in zip(self._layers(digits), self._black, strict=True)
             ]
 
     def _layers(self, windows: Tensor) -> list[Tensor]:
-        """(B, D) float32 of each of the encoder's three layers."""
+        """Return (B, D) float32 of each of the encoder's three layers."""
         return [part.flatten(1).float() for part in self._encoder[0].activations(windows)]
 
     def encode(self, windows: Tensor) -> Tensor:
-        """(B, D) float32 for (B, 1, H, W): what all three layers make of it beyond what they make of black.
+        """Return the encoding (B, D) float32 of windows (B, 1, H, W): all three layers, less their activations for black.
 
-        Each layer counts alike, and digits have a length of about 1. As they are, squared distances of activations are in
-        the thousands, among which a margin of 1 is nothing: then the lowest loss is that of windows that show nothing.
+        Each layer has the same weight, and digits have a length of about 1. Squared distances of plain activations are in the
+        thousands, far beyond a margin of 1: the lowest loss would be that of black windows.
         """
-        parts = zip(self._layers(windows), self._nothing, self._lengths, strict=True)
-        return torch.cat([(layer - nothing) / length for layer, nothing, length in parts], dim=1) / 3**0.5
+        parts = zip(self._layers(windows), self._black, self._lengths, strict=True)
+        return torch.cat([(layer - black) / length for layer, black, length in parts], dim=1) / 3**0.5
 
     @torch.no_grad()
     def search(self, images: Tensor, *, places: int = 12) -> Tensor:
-        """(N, 2) centres, each the best of `places` x `places` windows of the encoder's own size; see `most_alike`."""
+        """Return centres (N, 2), each the best of `places` x `places` windows of the encoder's own size; see `search_windows`."""
         line = torch.linspace(-self.reach, self.reach, places, device=images.device)
         y, x = torch.meshgrid(line, line, indexing="ij")
         theta = torch.stack([torch.full_like(x, self.window), x, y], dim=2).view(-1, 3)
         encodings = [
             self.encode(self.transformer.warp(image.expand(len(theta), -1, -1, -1), theta)) for image in images
         ]
-        return theta[most_alike(torch.stack(encodings)), 1:]
+        return theta[search_windows(torch.stack(encodings)), 1:]
 
     def forward(self, batch: tuple[Tensor, Tensor], generator: torch.Generator) -> dict[str, Tensor]:
-        """The triplet loss of a set of images (N, 1, canvas, canvas), random windows from `generator`, and the squared
-        distance from the centres (N, 2) that were found for them."""
+        """Return the triplet loss of a set of images (N, 1, canvas, canvas), with random windows from `generator`, and the squared
+        distance from the centres (N, 2) of the search."""
         images, centres = batch
         theta = self.transformer.theta(images)
         windows = self.encode(self.transformer.warp(images, theta))
@@ -153,5 +151,22 @@ class Colocaliser(nn.Module):
 
     @torch.no_grad()
     def overlaps(self, images: Tensor, boxes: Tensor) -> Tensor:
-        """(N,) IoU of the predicted windows with the true boxes (N, 4), normalised."""
-        return box_iou(boxes_of(self.transformer.theta(images)), boxes)
+        """Return the IoU (N,) of the predicted windows with the true boxes (N, 4), normalised."""
+        return box_iou(window_boxes(self.transformer.theta(images)), boxes)
+
+
+def window_boxes(theta: Tensor) -> Tensor:
+    """Return x1, y1, x2, y2, normalised, (B, 4), of the windows of attention parameters scale, x, y (B, 3)."""
+    half = theta[:, :1].abs()
+    return torch.cat([theta[:, 1:] - half, theta[:, 1:] + half], dim=1)
+
+
+def box_iou(first: Tensor, second: Tensor) -> Tensor:
+    """Return the intersection over union (B,) of boxes (B, 4) in pairs; 0 where both are empty."""
+    low, high = torch.maximum(first[:, :2], second[:, :2]), torch.minimum(first[:, 2:], second[:, 2:])
+    intersection = (high - low).clamp_min(0).prod(1)
+    areas = [(box[:, 2:] - box[:, :2]).clamp_min(0).prod(1) for box in (first, second)]
+    union = areas[0] + areas[1] - intersection
+    return torch.where(
+        union > 0, intersection / union.clamp_min(torch.finfo(union.dtype).tiny), torch.zeros_like(union)
+    )

@@ -18,31 +18,32 @@ from paperbench.data.sequences import GeneratedNumbers, NumbersData
 DigitData = Annotated[DigitsData | MnistData, Field(discriminator="name")]
 Distortion = Literal["none", "r", "rts", "p", "e", "tc"]
 Transform = Literal["affine", "attention", "similarity", "projective", "tps"]
+Backbone = Literal["small", "resnet18", "resnet50", "squeezenet1_1"]
 
 
 # --- models of the digit experiments ----------------------------------------------------------------------------------
 
 
 @dataclass(kw_only=True)
-class PlainNet(Schema):
-    """What the nets without a transformer share."""
+class PlainModel(Schema):
+    """Keys of the nets without a transformer."""
 
     side: NonNegativeInt = 0
     """The canvas is resized to this side in front of the net; 0 leaves it as it is."""
     parameters: NonNegativeInt = 0
-    """Weights that the whole net should have: the width is chosen to come nearest. 0 takes the width as given."""
+    """Number of weights of the whole net, met by the nearest width; 0 keeps the stated width."""
 
 
 @dataclass(kw_only=True)
-class TransformerNet(Schema):
-    """What the nets with transformers share."""
+class TransformerModel(Schema):
+    """Keys of the nets with transformers."""
 
     side: Annotated[int, Field(ge=2)] = 28
-    """Side of what a transformer hands on."""
+    """Side of a transformer's output."""
     antialias: bool = True
     """On canvases larger than a digit, sample at twice that side and average over 2x2 (A.4)."""
     transformers: PositiveInt = 1
-    """Side by side, each with a localisation net of its own."""
+    """In parallel, each with a localisation net of its own."""
     control_points: Annotated[int, Field(ge=2, le=10)] = 4
     """Of `transform=tps`, on a side."""
     sampler: Literal["bilinear", "bicubic"] = "bilinear"
@@ -50,11 +51,11 @@ class TransformerNet(Schema):
     localisation_lr: NonNegativeFloat = 1.0
     """Learning rate of the localisation nets, as a multiple of `optim.lr`."""
     parameters: NonNegativeInt = 0
-    """Weights that the whole net should have: the classifier's width is chosen to come nearest. 0 takes the width as given."""
+    """Number of weights of the whole net, met by the nearest width of the classifier; 0 keeps the stated width."""
 
 
 @dataclass(kw_only=True)
-class FcnModel(PlainNet):
+class FcnModel(PlainModel):
     """Two fully connected hidden layers."""
 
     name: Literal["fcn"] = "fcn"
@@ -62,7 +63,7 @@ class FcnModel(PlainNet):
 
 
 @dataclass(kw_only=True)
-class CnnModel(PlainNet):
+class CnnModel(PlainModel):
     """9x9 and 7x7 convolutions."""
 
     name: Literal["cnn"] = "cnn"
@@ -70,7 +71,7 @@ class CnnModel(PlainNet):
 
 
 @dataclass(kw_only=True)
-class StFcnModel(TransformerNet):
+class StFcnModel(TransformerModel):
     """A transformer in front of FCN."""
 
     name: Literal["st-fcn"] = "st-fcn"
@@ -78,7 +79,7 @@ class StFcnModel(TransformerNet):
 
 
 @dataclass(kw_only=True)
-class StCnnModel(TransformerNet):
+class StCnnModel(TransformerModel):
     """A transformer in front of CNN."""
 
     name: Literal["st-cnn"] = "st-cnn"
@@ -87,7 +88,7 @@ class StCnnModel(TransformerNet):
 
 @dataclass(kw_only=True)
 class DcnModel(Schema):
-    """A deformable convolution in front of CNN, as many weights as ST-CNN with the affine transformer has."""
+    """A deformable convolution in front of CNN, with as many weights as ST-CNN with the affine transformer."""
 
     name: Literal["dcn"] = "dcn"
     filters: PositiveInt = 64
@@ -108,7 +109,7 @@ AdditionModel = Annotated[FcnModel | CnnModel | StFcnModel, Field(discriminator=
 
 @dataclass(kw_only=True)
 class DigitEvaluation(Schema):
-    """The fixed test set, and what is drawn."""
+    """The fixed test set, and the figures."""
 
     seed: NonNegativeInt = 0
     """Of the distortions of the test set: it stays the same when the run's seed changes."""
@@ -141,11 +142,11 @@ class StnAddition(TrainConfig):
 
 @dataclass(kw_only=True)
 class EncoderConfig(Schema):
-    """The digit CNN whose three layers describe what a window shows (A.2)."""
+    """The digit CNN whose three layers encode a window (A.2)."""
 
     filters: PositiveInt = 64
     samples: PositiveInt = 256_000
-    """Digits that it is trained on before the localisation begins."""
+    """Training digits of the encoder, before the localisation begins."""
     distortion: Literal["none", "r", "p", "e"] = "none"
     """Of those digits, 28x28."""
     batch_size: PositiveInt = 256
@@ -154,7 +155,7 @@ class EncoderConfig(Schema):
 
 @dataclass(kw_only=True)
 class StnColocalise(TrainConfig):
-    """Task `stn-colocalise` (A.2, table 5): find what a set of images has in common, without labels."""
+    """Task `stn-colocalise` (A.2, table 5): find the common object of a set of images, without labels."""
 
     clutter: NonNegativeInt = 16
     """Patches of other digits around each digit; 0 is the paper's T, 16 its TC."""
@@ -162,7 +163,7 @@ class StnColocalise(TrainConfig):
     images: Annotated[int, Field(ge=2)] = 100
     """Of one class, all of them in every step."""
     digits: Annotated[tuple[Annotated[int, Field(ge=0, le=9)], ...], Field(min_length=1)] = tuple(range(10))
-    """Classes, each for itself."""
+    """Classes, each localised by itself."""
     margin: NonNegativeFloat = 1.0
     """Alpha of the triplet objective."""
     attraction: NonNegativeFloat = 0.3
@@ -183,7 +184,7 @@ class StnColocalise(TrainConfig):
 
 @dataclass(kw_only=True)
 class PictureEvaluation(Schema):
-    """How the test set is scored, and what is drawn."""
+    """Scoring of the test set, and the figures."""
 
     batch_size: PositiveInt = 128
     pictures: NonNegativeInt = 8
@@ -201,7 +202,7 @@ class HouseNumberModel(Schema):
     """Width of the two fully connected layers."""
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.5
     padding: Literal["zeros", "border", "reflection"] = "zeros"
-    """What transformers see beyond the image."""
+    """Values beyond the image that transformers sample."""
     localisation_lr: NonNegativeFloat = 0.1
     """Learning rate of the localisation nets, as a multiple of `optim.lr`."""
 
@@ -222,12 +223,12 @@ class PartsModel(Schema):
     name: Literal["parts"] = "parts"
     windows: Literal[0, 2, 4] = 2
     """0 is the plain CNN."""
-    backbone: Literal["small", "resnet18", "resnet50", "squeezenet1_1"] = "resnet50"
+    backbone: Backbone = "resnet50"
     """Of every window's net and of the localisation net; the paper's Inception with batch normalisation is not in torchvision."""
     weights: str | None = None
     """None, a file with a state dict, or `DEFAULT` for torchvision's ImageNet weights."""
     side: Annotated[int, Field(ge=32)] = 224
-    """Of what the nets see: windows are sampled at this side, the localisation net sees the whole image at it."""
+    """Of the nets' inputs: windows are sampled at this side, and the whole image for the localisation net."""
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.7
     localisation_lr: NonNegativeFloat = 1e-4
     """Learning rate of the localisation net, as a multiple of `optim.lr`."""

@@ -11,14 +11,14 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torchvision.ops import deform_conv2d
 
-from paperbench.stn.geometry import ALIGN_CORNERS
-from paperbench.stn.localisation import ChannelsLast
+from paperbench.stn.layers import ChannelsLast
+from paperbench.stn.sampling import ALIGN_CORNERS
 
 KERNEL = 3
 
 
 def deform_conv(images: Tensor, offsets: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-    """`torchvision.ops.deform_conv2d` with the padding that keeps the size, by `grid_sample` and one product.
+    """Return `torchvision.ops.deform_conv2d` with the padding that keeps the size, computed by `grid_sample` and one product.
 
     images: (B, C, H, W); offsets: (B, 2 * k * k, H, W), rows before columns for each tap; weight: (O, C, k, k). The same values
     and gradients; on a CPU torchvision's backward pass takes many times as long where C is small.
@@ -26,9 +26,9 @@ def deform_conv(images: Tensor, offsets: Tensor, weight: Tensor, bias: Tensor) -
     batch, channels, height, width = images.shape
     size = weight.shape[-1]
     taps = torch.arange(size, device=images.device) - size // 2
-    moved = offsets.view(batch, size, size, 2, height, width)
-    y = moved[:, :, :, 0] + taps.view(size, 1, 1, 1) + torch.arange(height, device=images.device).view(height, 1)
-    x = moved[:, :, :, 1] + taps.view(1, size, 1, 1) + torch.arange(width, device=images.device)
+    shifts = offsets.view(batch, size, size, 2, height, width)
+    y = shifts[:, :, :, 0] + taps.view(size, 1, 1, 1) + torch.arange(height, device=images.device).view(height, 1)
+    x = shifts[:, :, :, 1] + taps.view(1, size, 1, 1) + torch.arange(width, device=images.device)
     planes = torch.stack([(2 * x + 1) / width - 1, (2 * y + 1) / height - 1], dim=1)
     grid = planes.view(batch, 2, size * size * height, width).permute(0, 2, 3, 1)
     samples = F.grid_sample(images, grid, padding_mode="zeros", align_corners=ALIGN_CORNERS)
@@ -37,10 +37,10 @@ def deform_conv(images: Tensor, offsets: Tensor, weight: Tensor, bias: Tensor) -
 
 
 class DeformableFront(nn.Module):
-    """(B, C, H, W) -> the same shape: a 3x3 deformable convolution whose offsets a small net reads off the input.
+    """(B, C, H, W) -> the same shape: a 3x3 deformable convolution whose offsets a small net predicts from the input.
 
-    The offset net is built like ST-CNN's localisation net, two 5x5 convolutions of `width` channels at half the resolution, but
-    keeps the positions. It starts with offsets 0 and the deformable convolution with the identity, so that training begins with
+    The offset net is that of ST-CNN's localisation net, two 5x5 convolutions of `width` channels at half the resolution, but keeps
+    the positions. It starts with offsets 0 and the deformable convolution with the identity, so that training begins with
     the input as it is.
     """
 
@@ -64,7 +64,7 @@ class DeformableFront(nn.Module):
         self.bias = nn.Parameter(torch.zeros(channels))
 
     def forward(self, images: Tensor) -> Tensor:
-        """The convolved images, in the weights' precision: offsets are positions, and bfloat16 knows those to a quarter pixel."""
+        """Return the convolved images, in the weights' precision: bfloat16 resolves offsets to a quarter pixel only."""
         coarse = self.offsets(images)
         kind = self.weight.dtype
         with torch.autocast(images.device.type, enabled=False):

@@ -10,39 +10,37 @@ from torch import Tensor, nn
 from paperbench.data import labelled
 from paperbench.engine.checkpoints import load_for_evaluation
 from paperbench.engine.exportable import Exportable, Output
-from paperbench.stn import distortions
-from paperbench.stn.build import Net
-from paperbench.stn.config import StnAddition, StnMnist
-from paperbench.stn.inputs import for_test
-from paperbench.stn.training import digits_of, make_net, restore
+from paperbench.stn.data import evaluation_digits
+from paperbench.stn.distortions import make_distortion
+from paperbench.stn.networks import Net
+from paperbench.stn.training import DigitConfig, digits_per_input, load_weights, make_net
 
 EXAMPLES = (4, 3)
 """Test inputs in each batch that the exported net is compared on."""
 
 
-class Answers(nn.Module):
-    """A net whose answer is a tuple, as exporters expect it."""
+class TupleOutput(nn.Module):
+    """A net whose output is a tuple, as exporters expect it."""
 
     def __init__(self, net: Net) -> None:
         super().__init__()
         self.net = net
 
     def forward(self, images: Tensor) -> tuple[Tensor]:
-        """The logits."""
+        """Return the logits."""
         return (self.net(images),)
 
 
-def export_model(config: StnMnist | StnAddition, run_dir: Path) -> Exportable:
-    """The net of a run: (N, C, canvas, canvas) float32 in 0..1 with background 0 -> (N, classes) logits."""
+def export_model(config: DigitConfig, run_dir: Path) -> Exportable:
+    """Return the net of a run: (N, C, canvas, canvas) float32 in 0..1 with background 0 -> (N, classes) logits."""
     state, step, _ = load_for_evaluation(run_dir, which="last")
-    net = restore(make_net(config), state).requires_grad_(False)
+    net = load_weights(make_net(config), state).requires_grad_(False)
     images = labelled.load(config.data, "test")
-    source = for_test(
-        images, distortions.make(config.distortion), config.evaluation.seed, torch.device("cpu"), digits_of(config)
-    )
+    distortion, cpu = make_distortion(config.distortion), torch.device("cpu")
+    source = evaluation_digits(images, distortion, config.evaluation.seed, cpu, digits_per_input(config))
     batches = [source(torch.arange(count), torch.zeros(count, dtype=torch.int64))[0] for count in EXAMPLES]
     return Exportable(
-        module=Answers(net).eval(),
+        module=TupleOutput(net).eval(),
         weights="net",
         inputs=[(batch,) for batch in batches],
         input_names=("images",),

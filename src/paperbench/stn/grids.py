@@ -2,7 +2,7 @@
 
 Section 3.2. Each is a small module with its output size and its constants; `forward` maps parameters (B, P) to a grid
 (B, H, W, 2), x before y. Parameters of `identity` return the input as it is. Where a transformation has an inverse of its own
-kind, `inverse` gives its parameters; the spline in `tps.py` has none.
+kind, `inverse` gives its parameters; the thin plate spline has none. `make_grid` builds one by name.
 """
 
 from __future__ import annotations
@@ -12,11 +12,11 @@ from abc import ABC, abstractmethod
 import torch
 from torch import Tensor, nn
 
-from paperbench.stn.geometry import pixel_points
+from paperbench.stn.sampling import pixel_centres, pixel_points
 
 
 class GridGenerator(nn.Module, ABC):
-    """A family of transformations with `parameters` numbers each, on an output of `size` = (H, W)."""
+    """A family of transformations with `count` parameters each, on an output of `size` = (H, W)."""
 
     name: str
     count: int
@@ -28,23 +28,23 @@ class GridGenerator(nn.Module, ABC):
 
     @abstractmethod
     def identity(self) -> Tensor:
-        """(P,) parameters that leave the input as it is."""
+        """Return (P,) parameters of the identity."""
 
     @abstractmethod
     def map_points(self, theta: Tensor, points: Tensor) -> Tensor:
-        """(B, N, 2) where the transformations `theta` (B, P) send the output positions `points` (N, 2)."""
+        """Return (B, N, 2), where the transformations `theta` (B, P) send the output positions `points` (N, 2)."""
 
     @abstractmethod
     def forward(self, theta: Tensor) -> Tensor:
-        """(B, H, W, 2) sampling grid of `theta` (B, P)."""
+        """Return the sampling grids (B, H, W, 2) of `theta` (B, P)."""
 
-    def _constant(self, name: str, values: Tensor) -> None:
-        """A constant that moves with the module and is no part of its state."""
+    def _register_constant(self, name: str, values: Tensor) -> None:
+        """Register a constant that moves with the module and is no part of its state."""
         self.register_buffer(name, values.to(torch.get_default_dtype()), persistent=False)
 
 
 class LinearGrid(GridGenerator):
-    """Transformations whose positions are linear in some coefficients: one matrix product makes the grids of a batch.
+    """Transformations whose positions are linear in some coefficients: one matrix product gives the grids of a batch.
 
     Subclasses give `basis` (N, 2) -> (K, N) and `coefficients` (B, P) -> (B, 2, K); positions are their product.
     """
@@ -53,14 +53,14 @@ class LinearGrid(GridGenerator):
 
     def __init__(self, size: tuple[int, int]) -> None:
         super().__init__(size)
-        self._constant("constant", self.basis(pixel_points(*size)))
+        self._register_constant("constant", self.basis(pixel_points(*size)))
 
     @abstractmethod
     def coefficients(self, theta: Tensor) -> Tensor:
-        """(B, 2, K) of `theta` (B, P): a row for x and one for y."""
+        """Return (B, 2, K) of `theta` (B, P): a row for x and one for y."""
 
     def basis(self, points: Tensor) -> Tensor:
-        """(K, N) functions at `points` (N, 2); here x, y and 1."""
+        """Return (K, N) basis functions at `points` (N, 2); here x, y and 1."""
         return torch.cat([points, torch.ones_like(points[:, :1])], dim=1).t()
 
     def map_points(self, theta: Tensor, points: Tensor) -> Tensor:
@@ -68,7 +68,7 @@ class LinearGrid(GridGenerator):
 
     def forward(self, theta: Tensor) -> Tensor:
         rows = self.coefficients(theta).flatten(0, 1)
-        # One product for the whole batch, far ahead of B small ones; the sampler reads planes of x and y as they are.
+        # One product for the whole batch is far faster than B small ones; the sampler reads planes of x and y directly.
         planes = (rows @ self.constant.to(rows.dtype)).view(-1, 2, *self.size)
         return planes.permute(0, 2, 3, 1)
 
@@ -86,7 +86,7 @@ class Affine(LinearGrid):
         return theta.view(-1, 2, 3)
 
     def inverse(self, theta: Tensor) -> Tensor:
-        """Parameters of the inverse; not finite where there is none."""
+        """Return the parameters of the inverse; not finite where there is none."""
         a, b, x, c, d, y = theta.unbind(1)
         determinant = a * d - b * c
         rows = [d, -b, b * y - d * x, -c, a, c * x - a * y]
@@ -94,7 +94,7 @@ class Affine(LinearGrid):
 
 
 class Similarity(LinearGrid):
-    """Four parameters a, b, x, y: the matrix [[a, -b], [b, a]] turns and scales, then x, y shifts."""
+    """Four parameters a, b, x, y: the matrix [[a, -b], [b, a]] rotates and scales, then x, y shifts."""
 
     name = "similarity"
     count = 4
@@ -107,7 +107,7 @@ class Similarity(LinearGrid):
         return torch.stack([a, -b, x, b, a, y], dim=1).view(-1, 2, 3)
 
     def inverse(self, theta: Tensor) -> Tensor:
-        """Parameters of the inverse; not finite where there is none."""
+        """Return the parameters of the inverse; not finite where there is none."""
         a, b, x, y = theta.unbind(1)
         squared = a * a + b * b
         return torch.stack([a, -b, -(a * x + b * y), b * x - a * y], dim=1) / squared[:, None]
@@ -128,7 +128,7 @@ class Attention(LinearGrid):
         return torch.stack([s, zero, x, zero, s, y], dim=1).view(-1, 2, 3)
 
     def inverse(self, theta: Tensor) -> Tensor:
-        """Parameters of the inverse; not finite where there is none."""
+        """Return the parameters of the inverse; not finite where there is none."""
         s, x, y = theta.unbind(1)
         return torch.stack([torch.ones_like(s), -x, -y], dim=1) / s[:, None]
 
@@ -144,7 +144,7 @@ class Window(LinearGrid):
         self.scale = scale
 
     def identity(self) -> Tensor:
-        """The window in the middle: with a fixed scale below 1 no parameters leave the input as it is."""
+        """Return the window in the middle: with a fixed scale below 1 there is no identity."""
         return torch.zeros(2)
 
     def coefficients(self, theta: Tensor) -> Tensor:
@@ -166,10 +166,10 @@ class Projective(GridGenerator):
 
     def __init__(self, size: tuple[int, int]) -> None:
         super().__init__(size)
-        self._constant("homogeneous", self._lifted(pixel_points(*size)))
+        self._register_constant("homogeneous", self._homogeneous(pixel_points(*size)))
 
     @staticmethod
-    def _lifted(points: Tensor) -> Tensor:
+    def _homogeneous(points: Tensor) -> Tensor:
         return torch.cat([points, torch.ones_like(points[:, :1])], dim=1).t()
 
     def identity(self) -> Tensor:
@@ -177,34 +177,135 @@ class Projective(GridGenerator):
 
     @staticmethod
     def matrices(theta: Tensor) -> Tensor:
-        """(B, 3, 3) homographies of `theta` (B, 8)."""
+        """Return the homographies (B, 3, 3) of `theta` (B, 8)."""
         return torch.cat([theta, torch.ones_like(theta[:, :1])], dim=1).view(-1, 3, 3)
 
     @staticmethod
-    def parameters_of(matrices: Tensor) -> Tensor:
-        """(B, 8) of homographies (B, 3, 3) that do not send the centre to infinity."""
+    def from_matrices(matrices: Tensor) -> Tensor:
+        """Return the parameters (B, 8) of homographies (B, 3, 3) that do not send the centre to infinity."""
         flat = matrices.flatten(1)
         return flat[:, :8] / flat[:, 8:]
 
     def map_points(self, theta: Tensor, points: Tensor) -> Tensor:
-        return self._planes(theta, self._lifted(points).to(theta)).transpose(1, 2)
+        return self._planes(theta, self._homogeneous(points).to(theta)).transpose(1, 2)
 
     def forward(self, theta: Tensor) -> Tensor:
         planes = self._planes(theta, self.homogeneous.to(theta.dtype))
         return planes.view(-1, 2, *self.size).permute(0, 2, 3, 1)
 
     def _planes(self, theta: Tensor, homogeneous: Tensor) -> Tensor:
-        """(B, 2, N) positions of (3, N) points."""
+        """Return positions (B, 2, N) of points (3, N)."""
         rows = self.matrices(theta).flatten(0, 1) @ homogeneous
         position = rows.view(-1, 3, homogeneous.shape[1])
         return position[:, :2] / position[:, 2:].clamp_min(self.NEAREST)
 
     def inverse(self, theta: Tensor) -> Tensor:
-        """Parameters of the inverse, from the adjugate; not finite where there is none."""
-        return self.parameters_of(adjugate(self.matrices(theta)))
+        """Return the parameters of the inverse, from the adjugate; not finite where there is none."""
+        return self.from_matrices(adjugate(self.matrices(theta)))
 
 
 def adjugate(matrices: Tensor) -> Tensor:
-    """(B, 3, 3): the inverse of each matrix times its determinant."""
+    """Return the inverse of each matrix (B, 3, 3) times its determinant."""
     a, b, c = matrices.unbind(1)
     return torch.stack([torch.linalg.cross(b, c), torch.linalg.cross(c, a), torch.linalg.cross(a, b)], dim=2)
+
+
+class ThinPlateSpline(LinearGrid):
+    """2 * n^2 parameters: the targets of a regular n x n grid of control points, all x before all y.
+
+    Section 3.2 and appendix A.4; Bookstein 1989. The spline through all targets bends least: f(p) = a0 + A p + sum_k w_k U(|p -
+    c_k|) with U(r) = r^2 log r^2 and weights that are orthogonal to 1, x and y. It is linear in its targets, so that all that is
+    constant becomes one matrix, computed once in double precision. The outermost control points lie on the edges of the image, at
+    -1 and 1.
+    """
+
+    name = "tps"
+
+    def __init__(self, size: tuple[int, int], *, control_points: int = 4) -> None:
+        if control_points < 2:
+            raise ValueError(f"control_points is {control_points}; a spline in the plane needs 2 a side at least")
+        line = torch.linspace(-1, 1, control_points, dtype=torch.float64)
+        y, x = torch.meshgrid(line, line, indexing="ij")
+        self.control = torch.stack([x.flatten(), y.flatten()], dim=1)
+        """(n^2, 2) float64 control points, row by row."""
+        self.count = 2 * len(self.control)
+        self._solver = _spline_solver(self.control)
+        super().__init__(size)
+
+    def identity(self) -> Tensor:
+        return self.control.t().flatten().to(torch.get_default_dtype())
+
+    def coefficients(self, theta: Tensor) -> Tensor:
+        return theta.view(-1, 2, len(self.control))
+
+    def basis(self, points: Tensor) -> Tensor:
+        """Return (n^2, N): the share of each target in the position of each point."""
+        points = points.to("cpu", torch.float64)
+        features = torch.cat([_spline_kernel(points, self.control), torch.ones(len(points), 1).double(), points], dim=1)
+        return (features @ self._solver).t()
+
+    def spline(self, theta: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the affine part (B, 3, 2), rows 1, x, y, and the kernel weights (B, n^2, 2), in float64 on the CPU."""
+        targets = self.coefficients(theta).to("cpu", torch.float64).transpose(1, 2)
+        solution = self._solver @ targets
+        return solution[:, len(self.control) :], solution[:, : len(self.control)]
+
+
+def _spline_kernel(points: Tensor, control: Tensor) -> Tensor:
+    """Return U of the distances, (N, K); U(0) = 0."""
+    squared = (points[:, None] - control[None]).square().sum(2)
+    return torch.xlogy(squared, squared)
+
+
+def _spline_solver(control: Tensor) -> Tensor:
+    """Return the matrix (K + 3, K) from targets to kernel weights and affine part: left columns of the inverse of Bookstein's L."""
+    count = len(control)
+    affine = torch.cat([torch.ones(count, 1).double(), control], dim=1)
+    system = torch.zeros(count + 3, count + 3, dtype=torch.float64)
+    system[:count, :count] = _spline_kernel(control, control)
+    system[:count, count:] = affine
+    system[count:, :count] = affine.t()
+    return torch.linalg.inv(system)[:, :count]
+
+
+class Affine3d(nn.Module):
+    """The affine transformation of volumes (B, C, D, H, W), section 5 and appendix A.3; the output has `size` = (D, H, W).
+
+    Twelve parameters, the rows of a 3x4 matrix over x, y, z and 1.
+    """
+
+    name = "affine3d"
+    count = 12
+    constant: Tensor
+
+    def __init__(self, size: tuple[int, int, int]) -> None:
+        super().__init__()
+        self.size = size
+        z, y, x = torch.meshgrid(*(pixel_centres(count) for count in size), indexing="ij")
+        points = torch.stack([x.flatten(), y.flatten(), z.flatten(), torch.ones_like(x).flatten()])
+        self.register_buffer("constant", points.to(torch.get_default_dtype()), persistent=False)
+
+    def identity(self) -> Tensor:
+        """Return (12,) parameters of the identity."""
+        return torch.eye(3, 4).flatten()
+
+    def forward(self, theta: Tensor) -> Tensor:
+        """Return the sampling grids (B, D, H, W, 3), x before y before z, of `theta` (B, 12)."""
+        planes = theta.reshape(-1, 4) @ self.constant.to(theta.dtype)
+        return planes.view(-1, 3, *self.size).permute(0, 2, 3, 4, 1)
+
+    def inverse(self, theta: Tensor) -> Tensor:
+        """Return the parameters of the inverse. Raises torch's LinAlgError where there is none."""
+        matrices = theta.view(-1, 3, 4)
+        linear = torch.linalg.inv(matrices[:, :, :3])
+        return torch.cat([linear, -linear @ matrices[:, :, 3:]], dim=2).flatten(1)
+
+
+_GENERATORS = {generator.name: generator for generator in (Affine, Attention, Similarity, Projective)}
+
+
+def make_grid(transform: str, size: tuple[int, int], *, control_points: int = 4) -> GridGenerator:
+    """Build the grid generator called `affine`, `attention`, `similarity`, `projective` or `tps`."""
+    if transform == ThinPlateSpline.name:
+        return ThinPlateSpline(size, control_points=control_points)
+    return _GENERATORS[transform](size)

@@ -1,4 +1,4 @@
-"""`paperbench predict`: a trained digit net looks at picture files."""
+"""`paperbench predict RUN IMAGE…`: a trained digit net classifies image files."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from paperbench.data.pictures import decode_rgb
 from paperbench.engine import device as devices
 from paperbench.engine.checkpoints import load_for_evaluation
 from paperbench.engine.reporter import Reporter
-from paperbench.stn import distortions
 from paperbench.stn.config import StnMnist
-from paperbench.stn.drawing import samples
-from paperbench.stn.training import make_net, restore
+from paperbench.stn.distortions import make_distortion
+from paperbench.stn.drawing import draw_samples
+from paperbench.stn.training import load_weights, make_net
 
 
 def predict(
@@ -31,25 +31,26 @@ def predict(
     reporter: Reporter | None = None,
     **_: Any,
 ) -> list[dict[str, Any]]:
-    """Draws each picture under the predicted grid, with the warp beside it, into `output/<name>.png`.
+    """Draw each image under the predicted grid, with the warp below it, into `output/<name>.png`.
 
-    Returns one dict an image: `image`, `picture`, `label`, `probability` in 0..1. Raises DataError for files that are no images.
+    Returns one dict for each image: `image`, `picture`, `label`, `probability` in 0..1. Raises DataError for a file that is no
+    image.
     """
     where = devices.resolve(device or config.device)
     state = load_for_evaluation(run_dir, reporter, which="last")[0]
-    net = restore(make_net(config), state).to(where).eval()
-    canvas = distortions.make(config.distortion).canvas
+    net = load_weights(make_net(config), state).to(where).eval()
+    canvas = make_distortion(config.distortion).canvas
     pictures = [read_digit(path, canvas).to(where) for path in images]  # all, before anything is written
     output.mkdir(parents=True, exist_ok=True)
     answers = []
     for number, (path, picture) in enumerate(zip(images, pictures, strict=True)):
         with torch.inference_mode():
             probabilities = net(picture).float().softmax(1)[0]
-        drawn = samples(net, picture, output / f"{number:03d}-{path.stem}.png")
+        figure = draw_samples(net, picture, output / f"{number:03d}-{path.stem}.png")
         answers.append(
             {
                 "image": str(path),
-                "picture": str(drawn),
+                "picture": str(figure),
                 "label": str(int(probabilities.argmax())),
                 "probability": round(float(probabilities.max()), 4),
             }
@@ -58,14 +59,14 @@ def predict(
 
 
 def read_digit(path: Path, canvas: int) -> Tensor:
-    """(1, 1, canvas, canvas) in 0..1, light ink on black: the picture in grey, fitted into the canvas, negated if its rim is light.
+    """Read an image in grey, light ink on black, fitted into the canvas: (1, 1, canvas, canvas) in 0..1.
 
-    A picture of 28 pixels or fewer keeps its size: it is what the net was trained on.
+    An image with a light border is negated. One that is no larger than the canvas keeps its size.
     """
     grey = Image.fromarray(decode_rgb(path)).convert("L")
-    rim = np.asarray(grey, np.float32)
-    edge = np.concatenate([rim[0], rim[-1], rim[:, 0], rim[:, -1]])
-    if edge.mean() > 127.5:
+    values = np.asarray(grey, np.float32)
+    border = np.concatenate([values[0], values[-1], values[:, 0], values[:, -1]])
+    if border.mean() > 127.5:
         grey = Image.fromarray(255 - np.asarray(grey))
     if max(grey.size) > canvas:
         scale = canvas / max(grey.size)

@@ -1,0 +1,265 @@
+"""The data of the tasks: from the `data` section of a configuration to batches that are made on the device from bytes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from paperbench.data import cub, numbers, parts, svhn
+from paperbench.data.classification import ImageSet
+from paperbench.data.fine_grained import CubData, PartsData
+from paperbench.data.sequences import LONGEST, NONE, GeneratedNumbers, NumberSet, SvhnData
+from paperbench.engine.counter_rng import uniform
+from paperbench.engine.order import BatchKey
+from paperbench.engine.seeding import hashed
+from paperbench.errors import DataError
+from paperbench.stn.distortions import Distortion
+
+TRAIN_NOISE, TEST_NOISE = 100, 101
+"""First keys of this package's random streams."""
+
+Split = Literal["train", "test"]
+Progress = Callable[[int, int], None]
+Batch = tuple[Tensor, Tensor]
+"""Inputs (B, C, H, W) float32 in 0..1 and labels (B, ...) int64."""
+
+
+# --- digits -----------------------------------------------------------------------------------------------------------
+
+
+class DistortedDigits:
+    """Digits on the device, distorted anew for every step: a batch is a pure function of `key`, samples and epochs.
+
+    An input does not depend on the others of its batch, except in the last bits of its positions, which come from one product.
+
+    `digits` > 1: an input is that many digits, each with a distortion of its own, in channels of their own, and the label is their
+    sum (section A.1); the partners of a sample are drawn anew every epoch.
+    """
+
+    def __init__(
+        self, images: ImageSet, distortion: Distortion, *, key: int, device: torch.device, digits: int = 1
+    ) -> None:
+        self.images = images.images.to(device)
+        self.labels = images.labels.to(device)
+        self.distortion = distortion.to(device)
+        self.digits = digits
+        self.classes = len(images.classes) if digits == 1 else digits * (len(images.classes) - 1) + 1
+        self.device = device
+        self._key = key
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    @property
+    def side(self) -> int:
+        """Side of an input, in pixels."""
+        return self.distortion.canvas
+
+    def __call__(self, samples: Tensor, epochs: Tensor) -> Batch:
+        """Return the batch of samples and epochs, (B,) int64 each, on the device."""
+        noise = uniform(self._key, samples, epochs, self.digits * (self.distortion.draws + 1))
+        inputs, labels = [], []
+        for number, own in enumerate(noise.chunk(self.digits, dim=1)):
+            chosen = samples if number == 0 else (own[:, 0] * len(self)).long().clamp_(max=len(self) - 1)
+            inputs.append(self.distortion(self.images, chosen, own[:, 1:]))
+            labels.append(self.labels[chosen])
+        if self.digits == 1:
+            return inputs[0], labels[0]
+        return torch.cat(inputs, dim=1), torch.stack(labels).sum(0)
+
+    def fetch(self, key: BatchKey) -> Batch:
+        """Return the batch of a training step."""
+        return self(self._to_device(key.indices), self._to_device(key.epochs))
+
+    def batches(self, size: int, *, share: slice | None = None) -> Iterator[Batch]:
+        """Yield every sample once, in order, `size` at a time, as of epoch 0; of the batches only those in `share`."""
+        starts = range(0, len(self), size)[share or slice(None)]
+        for start in starts:
+            samples = torch.arange(start, min(start + size, len(self)), device=self.device)
+            yield self(samples, torch.zeros_like(samples))
+
+    def _to_device(self, numbers: NDArray[np.int64]) -> Tensor:
+        return torch.from_numpy(numbers).to(self.device, non_blocking=True)
+
+
+def training_digits(
+    images: ImageSet, distortion: Distortion, seed: int, device: torch.device, digits: int = 1
+) -> DistortedDigits:
+    """Return the training digits of a run with this seed, distorted anew in every epoch."""
+    return DistortedDigits(images, distortion, key=hashed(seed, TRAIN_NOISE), device=device, digits=digits)
+
+
+def evaluation_digits(
+    images: ImageSet, distortion: Distortion, seed: int, device: torch.device, digits: int = 1
+) -> DistortedDigits:
+    """Return the fixed test set: digits distorted once, by `seed` of the test set, not of the run."""
+    return DistortedDigits(images, distortion, key=hashed(seed, TEST_NOISE), device=device, digits=digits)
+
+
+# --- photographs ------------------------------------------------------------------------------------------------------
+
+
+class Photographs:
+    """Images (N, 3, S, S) uint8 and labels (N, ...) on `device`.
+
+    Training batches are random `size` crops, mirrored half of the time, as functions of (key, sample, epoch); with `size` = S and
+    no `mirror` they are the images themselves. Test batches are centre crops.
+    """
+
+    def __init__(
+        self, images: Tensor, labels: Tensor, *, size: int, key: int, device: torch.device, mirror: bool
+    ) -> None:
+        self.images = images.to(device)
+        self.labels = labels.to(device)
+        self.size = size
+        self.device = device
+        self._key = key
+        self._mirror = mirror
+        self._line = torch.arange(size, device=device)
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def fetch(self, key: BatchKey) -> Batch:
+        """Return the batch of a training step."""
+        samples, epochs = (torch.from_numpy(part).to(self.device) for part in (key.indices, key.epochs))
+        noise = uniform(self._key, samples, epochs, 3)
+        room = self.images.shape[-1] - self.size + 1
+        left, top = ((noise[:, k] * room).long().clamp_(max=room - 1) for k in (0, 1))
+        columns = left[:, None] + self._line
+        if self._mirror:
+            columns = torch.where(noise[:, 2:] < 0.5, columns.flip(1), columns)
+        return self._crop(samples, top[:, None] + self._line, columns), self.labels[samples]
+
+    def batches(self, size: int, *, share: slice | None = None) -> Iterator[Batch]:
+        """Yield every image once, in order, `size` at a time; of the batches only those in `share`."""
+        middle = (self.images.shape[-1] - self.size) // 2 + self._line
+        for start in range(0, len(self), size)[share or slice(None)]:
+            samples = torch.arange(start, min(start + size, len(self)), device=self.device)
+            lines = middle.expand(len(samples), -1)
+            yield self._crop(samples, lines, lines), self.labels[samples]
+
+    def _crop(self, samples: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
+        if self.size == self.images.shape[-1] and not self._mirror:
+            return self.images[samples].float().div_(255)
+        channels = torch.arange(3, device=self.device)
+        crop = self.images[
+            samples[:, None, None, None], channels[:, None, None], rows[:, None, :, None], columns[:, None, None, :]
+        ]
+        return crop.float().div_(255)
+
+
+# --- house numbers and birds from the configuration -------------------------------------------------------------------
+
+
+def splits_of(config: SvhnData, split: Split) -> tuple[svhn.Split, ...]:
+    """Return the folders of a split."""
+    if split == "test":
+        return ("test",)
+    return ("train", "extra") if config.extra else ("train",)
+
+
+def load_numbers(config: GeneratedNumbers | SvhnData, split: Split, progress: Progress | None = None) -> NumberSet:
+    """Load the training or test split. Raises DataError."""
+    limit = config.max_train_images if split == "train" else config.max_test_images
+    if isinstance(config, SvhnData):
+        return svhn.load(
+            config.root,
+            splits_of(config, split),
+            size=config.size,
+            context=config.margin(),
+            limit=limit,
+            progress=progress,
+        )
+    count = config.train_images if split == "train" else config.test_images
+    return numbers.generate(split, images=min(limit or count, count), size=config.size, data_seed=config.data_seed)
+
+
+def stored_side(size: int) -> int:
+    """Return the stored side of images for inputs of `size`: larger, for random crops."""
+    return size + size // 8
+
+
+def load_birds(config: PartsData | CubData, split: Split, progress: Progress | None = None) -> ImageSet:
+    """Load the training or test split, at `stored_side`. Raises DataError."""
+    limit = config.max_train_images if split == "train" else config.max_test_images
+    side = stored_side(config.size)
+    if isinstance(config, CubData):
+        return cub.load(config.root, split, side=side, limit=limit, progress=progress)
+    count = config.train_images if split == "train" else config.test_images
+    return parts.generate(split, images=min(limit or count, count), side=side, data_seed=config.data_seed)
+
+
+def locate(config: GeneratedNumbers | SvhnData | PartsData | CubData) -> None:
+    """Raise DataError if the data set is not where the configuration says; no image is read."""
+    if isinstance(config, SvhnData):
+        for split in (*splits_of(config, "train"), "test"):
+            svhn.find(config.root, split)  # type: ignore[arg-type]
+    elif isinstance(config, CubData):
+        cub.find(config.root)
+
+
+def describe(config: GeneratedNumbers | SvhnData | PartsData | CubData) -> str:
+    """Return the data set in a few words, for results and the opening panel."""
+    size = f"{config.size}x{config.size}"
+    if isinstance(config, SvhnData):
+        return (
+            f"SVHN full numbers, {size}{', train and extra' if config.extra else ', train without extra'}{_cut(config)}"
+        )
+    if isinstance(config, CubData):
+        return f"CUB-200-2011, {size}{_cut(config)}"
+    name = "generated house numbers" if isinstance(config, GeneratedNumbers) else "generated images of two parts"
+    return f"{name}, {size}, {config.train_images:,} for training{_cut(config)}"
+
+
+def _cut(config: Any) -> str:
+    limits = {"training": config.max_train_images, "test": config.max_test_images}
+    return "".join(f", at most {count:,} {split} images" for split, count in limits.items() if count)
+
+
+def check_numbers(config: GeneratedNumbers | SvhnData) -> dict[str, Any]:
+    """Read both splits completely and count their contents. Raises DataError with the faults of both."""
+    return _check(lambda split: load_numbers(config, split), _count_numbers)
+
+
+def _count_numbers(found: NumberSet) -> dict[str, Any]:
+    lengths = torch.bincount((found.labels != NONE).sum(1), minlength=LONGEST + 1)[1:]
+    return {
+        "images": len(found),
+        "size": " x ".join(map(str, found.images.shape[-2:])),
+        "numbers by length": dict(zip(map(str, range(1, LONGEST + 1)), lengths.tolist(), strict=True)),
+        **{f"left out: {reason}": count for reason, count in found.left_out.items()},
+    }
+
+
+def check_birds(config: PartsData | CubData) -> dict[str, Any]:
+    """Read both splits completely and count their contents. Raises DataError with the faults of both."""
+    return _check(lambda split: load_birds(config, split), _count_birds)
+
+
+def _count_birds(found: ImageSet) -> dict[str, Any]:
+    counts = torch.bincount(found.labels, minlength=len(found.classes))
+    return {
+        "images": len(found),
+        "classes": len(found.classes),
+        "images of the rarest class": int(counts.min()),
+        "images of the most frequent class": int(counts.max()),
+    }
+
+
+def _check(load: Callable[[Split], Any], count: Callable[[Any], dict[str, Any]]) -> dict[str, Any]:
+    counts: dict[str, Any] = {}
+    errors: list[str] = []
+    for split in ("train", "test"):
+        try:
+            counts |= {f"{split}: {name}": value for name, value in count(load(split)).items()}
+        except DataError as error:
+            errors.append(str(error))
+    if errors:
+        raise DataError("\n".join(dict.fromkeys(errors)))
+    return counts
