@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -32,6 +33,8 @@ from omegaconf.errors import OmegaConfBaseException
 from paperbench.errors import ConfigError
 
 PRIMARY = "config"
+_HOME = re.compile(r"~[^\s\"',\[\]{}()]*")
+"""A path in somebody's home folder, which Hydra's grammar wants quoted."""
 
 
 def _case(*given: Any) -> Any:
@@ -79,7 +82,7 @@ def parse(text: str) -> Override:
         if not key.strip("+ "):
             raise ConfigError(f"{text}: no key before the =; write KEY=VALUE")
     try:
-        parsed = OverridesParser.create().parse_override(text)
+        parsed = OverridesParser.create().parse_override(f'{key}="{raw}"' if _HOME.fullmatch(raw) else text)
         sweeps = parsed.is_sweep_override()
         value = None if sweeps else parsed.value()
     except HydraException:
@@ -95,7 +98,7 @@ def parse(text: str) -> Override:
         package=parsed.package,
         deletes=parsed.type is OverrideType.DEL,
         sweeps=sweeps,
-        quoted=isinstance(parsed._value, QuotedString),
+        quoted=isinstance(parsed._value, QuotedString) and not _HOME.fullmatch(raw),
     )
 
 

@@ -6,6 +6,7 @@ is held against the task's schema. Every mistake, from the command line or from 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ from omegaconf.errors import OmegaConfBaseException
 from paperbench.catalog import DATASETS, TASKS, TaskSpec
 from paperbench.config import _hydra
 from paperbench.config._hydra import Merged, Override
+from paperbench.config.digests import digests_of
 from paperbench.config.explain import Explainer, Origin, look_up, show
 from paperbench.config.fields import complete, hints, members, section_of, strip, union_of
 from paperbench.config.paths import options, search_path, settle_paths, short
@@ -30,6 +32,7 @@ FIXED_KEYS = {
     "experiment": "the experiment is the first argument of the command",
     "task": "it follows from the experiment",
     "schedule": "it follows from recipe=, scale= and data=",
+    "digests": "it follows from the files that the configuration names",
 }
 
 
@@ -116,8 +119,9 @@ def _parse(overrides: Sequence[str], mistakes: list[str]) -> list[Override]:
         except ConfigError as error:
             mistakes.extend(error.mistakes)
             continue
-        if override.key in FIXED_KEYS or override.key.startswith("schedule/"):
-            mistakes.append(f"{text}: cannot be set, {FIXED_KEYS[override.key.partition('/')[0]]}")
+        fixed = re.split(r"[./]", override.key)[0]
+        if fixed in FIXED_KEYS:
+            mistakes.append(f"{text}: cannot be set, {FIXED_KEYS[fixed]}")
         elif override.package is not None:
             mistakes.append(f"{text}: packages (@) are not used here; write {override.key}=VALUE")
         elif override.sweeps:
@@ -284,7 +288,8 @@ def _check(
     doubtful: set[str],
 ) -> Any:
     """The validated configuration, with its paths settled; raises all mistakes together."""
-    settle_paths(resolved)
+    settle_paths(schema_of(task), resolved)
+    resolved["digests"] = digests_of(schema_of(task), resolved)
     config = None
     try:
         config = validate(task, resolved, now=now, origin=origin)

@@ -123,6 +123,21 @@ def walk(schema: type, mapping: Mapping[str, Any], prefix: str = "") -> Iterator
             yield f"{prefix}{name}", Key(annotation, known.get(name))
 
 
+def every_key(schema: type, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Every key that takes a value, dotted, with its annotation, of all variants of every section. A key that several variants
+    have comes once for each."""
+    for name, annotation in hints(schema).items():
+        if union := union_of(annotation):
+            sections = list(dict.fromkeys(union.classes.values()))
+        else:
+            section = section_of(annotation, None)
+            sections = [section] if section is not None else []
+        for section in sections:
+            yield from every_key(section, f"{prefix}{name}.")
+        if not sections:
+            yield f"{prefix}{name}", annotation
+
+
 def describe(annotation: Any) -> str:
     """What a key takes, in words: `a number above 0`, `one of auto, float32, bfloat16`."""
     bare, constraints = strip(annotation)

@@ -10,32 +10,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from paperbench.config.fields import walk
+from paperbench.config.marks import AsWritten, DataRoot, OrName, PathMark, mark
 from paperbench.errors import ConfigError
 
 GROUPS = ("experiment", "data", "model", "optim", "scale", "recipe", "schedule", "reproduce", "launcher")
 """Folders that make a folder of configurations one of ours."""
-
-PATH_KEYS = (
-    "data.root",
-    "model.weights",
-    "checkpoint",
-    "teacher",
-    "gt",
-    "dt",
-    "images",
-    "masks",
-    "truth",
-    "manifest",
-    "scores",
-    "reference.images",
-    "reference.masks",
-    "calibration",
-    "calibration.images",
-    "calibration.masks",
-    "calibration.truth",
-    "output.transforms",
-)
-"""Keys that may name a file or folder. Stored absolute, so that a run resumes from whichever folder one stands in."""
 
 DATA_ROOT_VARIABLE = "PAPERBENCH_DATA"
 
@@ -100,13 +80,14 @@ def data_root() -> Path:
     return Path(os.environ.get(DATA_ROOT_VARIABLE) or "data").expanduser().absolute()
 
 
-def settle_paths(mapping: dict[str, Any]) -> None:
-    """Fills an empty `data.root` and makes the paths of `PATH_KEYS` absolute, in place.
+def settle_paths(schema: type, mapping: dict[str, Any]) -> None:
+    """Makes the paths of a configuration absolute and fills an empty `data.root`, in place.
 
-    `model.weights`, `checkpoint` and `teacher` (also a list) may be names of something else; they are touched only if such a
-    file exists.
+    Paths are the keys of `schema` that bear a `PathMark`. One that may also be a name is touched only if such a file exists.
     """
-    for key in PATH_KEYS:
+    for key, known in walk(schema, mapping):
+        if mark(known.annotation, PathMark) is None:
+            continue
         *parents, last = key.split(".")
         section: Any = mapping
         for name in parents:
@@ -114,14 +95,18 @@ def settle_paths(mapping: dict[str, Any]) -> None:
         if not isinstance(section, dict) or last not in section:
             continue
         value = section[last]
-        if key == "data.root" and value is None:
+        if value is None and mark(known.annotation, DataRoot):
             section[last] = str(data_root())
-        elif isinstance(value, str) and value:
-            section[last] = _settled(value, always=key == "data.root")
+        elif isinstance(value, str):
+            section[last] = _settled(value, known.annotation)
         elif isinstance(value, list | tuple):
-            section[last] = [_settled(item, always=False) if isinstance(item, str) else item for item in value]
+            section[last] = [_settled(item, known.annotation) if isinstance(item, str) else item for item in value]
 
 
-def _settled(value: str, *, always: bool) -> str:
+def _settled(value: str, annotation: Any) -> str:
+    if not value:
+        return value
+    if mark(annotation, AsWritten):
+        return str(Path(value).expanduser()) if value.startswith("~") else value
     path = Path(value).expanduser().absolute()
-    return str(path) if always or path.exists() else value
+    return value if mark(annotation, OrName) and not path.exists() else str(path)

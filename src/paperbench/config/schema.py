@@ -11,6 +11,17 @@ from typing import Annotated, Literal
 
 from pydantic import ConfigDict, Field
 
+from paperbench.config.marks import AS_WRITTEN as AS_WRITTEN
+from paperbench.config.marks import CIRCUMSTANTIAL as CIRCUMSTANTIAL
+from paperbench.config.marks import CONTENT_COUNTS as CONTENT_COUNTS
+from paperbench.config.marks import NO_EFFECT as NO_EFFECT
+from paperbench.config.marks import OR_NAME as OR_NAME
+from paperbench.config.marks import AnyPath as AnyPath
+from paperbench.config.marks import DataRoot as _DataRoot
+from paperbench.config.marks import FilePath as FilePath
+from paperbench.config.marks import FolderPath as FolderPath
+from paperbench.config.marks import Formerly as Formerly
+
 STRICT = ConfigDict(extra="forbid", validate_default=True, allow_inf_nan=False)
 """Unknown keys are mistakes, and so are NaN and infinity."""
 
@@ -19,6 +30,8 @@ NonNegativeInt = Annotated[int, Field(ge=0)]
 PositiveFloat = Annotated[float, Field(gt=0)]
 NonNegativeFloat = Annotated[float, Field(ge=0)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
+DataRoot = Annotated[FolderPath | None, _DataRoot(), CIRCUMSTANTIAL]
+"""Type of `data.root`."""
 
 
 class Schema:
@@ -31,7 +44,7 @@ class Schema:
 class OutputConfig(Schema):
     """Where runs are written."""
 
-    root: str = "outputs"
+    root: Annotated[FolderPath, AS_WRITTEN, NO_EFFECT] = "outputs"
 
 
 @dataclass(kw_only=True)
@@ -43,18 +56,23 @@ class RunConfig(Schema):
     scale: Literal["smoke", "short", "paper"] = "short"
     recipe: str | None = None
     """Family of schedules in `conf/schedule/` that `scale` chooses from."""
-    seed: NonNegativeInt = 0
+    seed: Annotated[NonNegativeInt, CIRCUMSTANTIAL] = 0
     device: Annotated[
-        str, Field(pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$", description="one of auto, cpu, mps, cuda, cuda:N")
+        str,
+        Field(pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$", description="one of auto, cpu, mps, cuda, cuda:N"),
+        CIRCUMSTANTIAL,
     ] = "auto"
-    nproc: PositiveInt = 1
+    nproc: Annotated[PositiveInt, CIRCUMSTANTIAL] = 1
     """Processes on this machine; more than one runs under torchrun."""
-    threads: NonNegativeInt = 0
+    threads: Annotated[NonNegativeInt, CIRCUMSTANTIAL] = 0
     """Threads of one process for operations on a CPU; 0 leaves torch's choice."""
-    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    precision: Annotated[Literal["auto", "float32", "bfloat16"], CIRCUMSTANTIAL] = "auto"
     """`auto` is bfloat16 where the processor or GPU has instructions for it, else float32."""
-    tensorboard: bool = False
+    tensorboard: Annotated[bool, NO_EFFECT] = False
     output: OutputConfig = field(default_factory=OutputConfig)
+    digests: Annotated[dict[str, str], CIRCUMSTANTIAL] = field(default_factory=dict)
+    """SHA-256 of what the files and runs hold that the configuration names, by key, where results depend on it
+    (`config.digests`). The program fills it in; it is absent where there is none."""
 
 
 @dataclass(kw_only=True)
@@ -86,11 +104,11 @@ class LoopConfig(Schema):
     """Of one optimizer step, over all processes."""
     clip_norm: NonNegativeFloat = 0.0
     """Largest norm of the gradient; 0 leaves gradients as they are."""
-    log_every: PositiveInt = 20
+    log_every: Annotated[PositiveInt, NO_EFFECT] = 20
     evaluate_every: NonNegativeInt = 0
     """Steps between evaluations; 0 evaluates at the end only."""
-    checkpoint_every: PositiveInt = 200
-    prefetch: NonNegativeInt | None = None
+    checkpoint_every: Annotated[PositiveInt, NO_EFFECT] = 200
+    prefetch: Annotated[NonNegativeInt | None, NO_EFFECT] = None
     """Batches prepared ahead of the step in a background thread; changes no result. Null is 2 on a GPU and 0 on a CPU."""
 
     @property

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import importlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from copy import deepcopy
 from functools import lru_cache
 from pathlib import Path
@@ -16,23 +16,11 @@ from pydantic import TypeAdapter, ValidationError
 
 from paperbench.catalog import DATASETS, TASKS, TaskSpec
 from paperbench.config.explain import Explainer, Origin, explain, look_up
-from paperbench.config.fields import hints, members, plain, strip, walk
+from paperbench.config.fields import every_key, hints, members, plain, strip, walk
+from paperbench.config.marks import Incidental, mark
+from paperbench.config.schema import TrainConfig
 from paperbench.config.suggest import nearest
 from paperbench.errors import ConfigError, DataError
-
-IRRELEVANT_KEYS = (
-    "output",
-    "tensorboard",
-    "train.log_every",
-    "train.checkpoint_every",
-    "train.prefetch",
-    "data.cache_mb",
-)
-"""Keys that change no weight and no metric, left out of `config_hash`.
-
-`device`, `nproc`, `threads` and `precision` do count: sums taken in another order are other numbers. So does `data.root`,
-for nobody can promise that two folders hold the same images.
-"""
 
 
 @lru_cache(maxsize=32)
@@ -116,7 +104,10 @@ def _truth_values(schema: type, mapping: Mapping[str, Any], explainer: Explainer
 
 def dump(config: Any) -> dict[str, Any]:
     """The complete configuration as plain data for YAML and JSON; `validate` takes it back unchanged."""
-    return plain(config)
+    mapping = plain(config)
+    if not mapping.get("digests", True):
+        del mapping["digests"]
+    return mapping
 
 
 def load_file(path: Path) -> tuple[TaskSpec, Any, dict[str, Any]]:
@@ -149,14 +140,51 @@ def one_line(error: Exception) -> str:
 
 
 def config_hash(resolved: Mapping[str, Any]) -> str:
-    """SHA-256 of what decides the results of a run: canonical JSON of the configuration without `IRRELEVANT_KEYS`."""
+    """SHA-256 of what decides the results of a run: canonical JSON of the configuration without the keys marked `NO_EFFECT`."""
+    task = TASKS.get(str(resolved.get("task")))
     relevant = deepcopy(dict(resolved))
-    for key in IRRELEVANT_KEYS:
-        *parents, last = key.split(".")
-        section: Any = relevant
-        for name in parents:
-            section = section.get(name, {}) if isinstance(section, dict) else {}
-        if isinstance(section, dict):
-            section.pop(last, None)
+    for key in _unhashed(schema_of(task) if task else TrainConfig):
+        _remove(relevant, key.split("."))
     text = json.dumps(relevant, sort_keys=True, separators=(",", ":"), allow_nan=False, ensure_ascii=True)
     return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _remove(section: Any, names: Sequence[str]) -> None:
+    """Takes a dotted key away, and every section that is empty without it."""
+    if not isinstance(section, dict) or names[0] not in section:
+        return
+    if len(names) > 1:
+        _remove(section[names[0]], names[1:])
+    if len(names) == 1 or section[names[0]] == {}:
+        del section[names[0]]
+
+
+@lru_cache(maxsize=64)
+def _unhashed(schema: type) -> tuple[str, ...]:
+    marked = ((key, mark(annotation, Incidental)) for key, annotation in every_key(schema))
+    return tuple(dict.fromkeys(key for key, known in marked if known is not None and not known.hashed))
+
+
+def incidental(key: str, *, hashed: bool = True) -> bool:
+    """Whether a key, or every key of a section, changes nothing that is measured, in whatever task has it.
+
+    With `hashed=False`: whether it changes no result at all, and so is left out of the hash of a run.
+    """
+    keys = _keys_of_all_tasks()
+    names = key.split(".")
+    around = [known for end in range(1, len(names) + 1) if (known := keys.get(".".join(names[:end])))]
+    marks = [
+        item
+        for known in around or (known for name, known in keys.items() if name.startswith(f"{key}."))
+        for item in known
+    ]
+    return bool(marks) and all(item is not None and (hashed or not item.hashed) for item in marks)
+
+
+@lru_cache(maxsize=1)
+def _keys_of_all_tasks() -> dict[str, set[Incidental | None]]:
+    keys: dict[str, set[Incidental | None]] = {}
+    for task in TASKS.values():
+        for key, annotation in every_key(schema_of(task)):
+            keys.setdefault(key, set()).add(mark(annotation, Incidental))
+    return keys

@@ -5,7 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from paperbench.config.schema import NonNegativeInt, Schema
+from paperbench.config.schema import (
+    DataRoot,
+    NonNegativeInt,
+    Schema,
+)
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -54,4 +58,4 @@ class MnistData(ImageSetConfig):
     """MNIST in torchvision's layout: `MNIST/raw/*-ubyte`, with or without `.gz`."""
 
     name: Literal["mnist"] = "mnist"
-    root: str | None = None
+    root: DataRoot = None

@@ -7,7 +7,12 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from paperbench.config.schema import NonNegativeInt, PositiveInt, Schema
+from paperbench.config.schema import (
+    DataRoot,
+    NonNegativeInt,
+    PositiveInt,
+    Schema,
+)
 
 Side = Annotated[int, Field(ge=32)]
 
@@ -28,7 +33,7 @@ class CubData(FineGrainedConfig):
     """Caltech-UCSD Birds-200-2011: `CUB_200_2011` as the archive unpacks."""
 
     name: Literal["cub"] = "cub"
-    root: str | None = None
+    root: DataRoot = None
 
 
 @dataclass(kw_only=True)

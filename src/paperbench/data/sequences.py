@@ -7,7 +7,13 @@ from typing import TYPE_CHECKING, Annotated, Final, Literal
 
 from pydantic import Field
 
-from paperbench.config.schema import NonNegativeFloat, NonNegativeInt, PositiveInt, Schema
+from paperbench.config.schema import (
+    DataRoot,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveInt,
+    Schema,
+)
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -68,7 +74,7 @@ class SvhnData(NumbersConfig):
     """Street View House Numbers, full numbers: `svhn/{train,extra,test}` with their PNG files and `digitStruct.mat`."""
 
     name: Literal["svhn"] = "svhn"
-    root: str | None = None
+    root: DataRoot = None
     extra: bool = True
     """Train on the additional images as well: about 200,000 more, as the paper does."""
     context: NonNegativeFloat | None = None

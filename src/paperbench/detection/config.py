@@ -11,6 +11,12 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from paperbench.config.schema import (
+    CIRCUMSTANTIAL,
+    CONTENT_COUNTS,
+    NO_EFFECT,
+    OR_NAME,
+    AnyPath,
+    DataRoot,
     Fraction,
     LoopConfig,
     NonNegativeInt,
@@ -48,7 +54,7 @@ class ImageConfig(Schema):
     """Probability of a horizontal flip in training."""
     on_bad_box: OnBadBox = "error"
     """`drop` leaves faulty annotations out and counts them; `error` names every one and stops."""
-    cache_mb: NonNegativeInt = 2048
+    cache_mb: Annotated[NonNegativeInt, NO_EFFECT] = 2048
     """Memory for decoded images, in MiB; images beyond it are decoded anew each time."""
     max_train_images: NonNegativeInt = 0
     """Use only the first images of the training split; 0 is all of them."""
@@ -76,7 +82,7 @@ class VocData(ImageConfig):
     """A PASCAL VOC devkit, or a folder laid out like one."""
 
     name: Literal["voc"] = "voc"
-    root: str | None = None
+    root: DataRoot = None
     year: Annotated[str, Field(pattern=r"^[A-Za-z0-9_]+$", coerce_numbers_to_str=True)] = "2007"
     """The folder `VOC<year>` below `VOCdevkit`."""
     train_split: str = "trainval"
@@ -92,7 +98,7 @@ class CocoData(ImageConfig):
     """COCO's layout: `annotations/instances_<split>.json` and a folder of images per split."""
 
     name: Literal["coco"] = "coco"
-    root: str | None = None
+    root: DataRoot = None
     train_split: str = "train2017"
     test_split: str = "val2017"
 
@@ -102,7 +108,7 @@ class PennFudanData(ImageConfig):
     """Penn-Fudan pedestrians, 170 images; the last `test_images` of a fixed shuffle are held back."""
 
     name: Literal["pennfudan"] = "pennfudan"
-    root: str | None = None
+    root: DataRoot = None
     test_images: PositiveInt = 50
 
 
@@ -150,11 +156,11 @@ class EvaluationConfig(Schema):
     """How detections are made and scored."""
 
     batch_size: PositiveInt = 4
-    sheet_images: NonNegativeInt = 12
+    sheet_images: Annotated[NonNegativeInt, CIRCUMSTANTIAL] = 12
     """Test images drawn with ground truth and detections in `figures/`."""
     proposals: bool = True
     """Also score the proposals: recall over IoU and number of proposals."""
-    bootstrap: NonNegativeInt = 0
+    bootstrap: Annotated[NonNegativeInt, CIRCUMSTANTIAL] = 0
     """Resamples of the test images for 95 % intervals of the mean average precisions (`<metric>/low`, `<metric>/high`); 0: none.
     They hold which images were tested on, not how training would vary with the seed."""
     ablations: bool = False
@@ -180,11 +186,11 @@ class RegionEvaluation(Schema):
     """How detections are made and scored."""
 
     batch_size: PositiveInt = 4
-    sheet_images: NonNegativeInt = 12
+    sheet_images: Annotated[NonNegativeInt, CIRCUMSTANTIAL] = 12
     """Test images drawn with ground truth and detections in `figures/`."""
     proposals: bool = True
     """Also score the proposals: recall over IoU and number of proposals."""
-    bootstrap: NonNegativeInt = 0
+    bootstrap: Annotated[NonNegativeInt, CIRCUMSTANTIAL] = 0
     """Resamples of the test images for 95 % intervals of the mean average precisions (`<metric>/low`, `<metric>/high`); 0: none.
     They hold which images were tested on, not how training would vary with the seed."""
     variants: tuple[Variant, ...] = ()
@@ -209,7 +215,7 @@ class DetectTrain(TrainConfig):
 class DetectEval(DetectTrain):
     """Task `detect-eval` on a trained run: its own configuration, with what the command line changes."""
 
-    checkpoint: str = ""
+    checkpoint: Annotated[AnyPath, OR_NAME] = ""
     """Run directory, or a checkpoint file below one."""
 
 
@@ -218,9 +224,9 @@ class ScoreFiles(RunConfig):
     """Task `detect-score`: ground truth and detections from files alone, no model."""
 
     format: Literal["voc", "coco"] = "voc"
-    gt: str = ""
+    gt: Annotated[AnyPath, CONTENT_COUNTS] = ""
     """voc: the folder VOCdevkit/VOC<year>; coco: instances_<split>.json."""
-    dt: str = ""
+    dt: Annotated[AnyPath, CONTENT_COUNTS] = ""
     """voc: the folder of `comp4_det_<split>_<class>.txt`; coco: the results JSON."""
     split: str = "val"
     classes: tuple[str, ...] = ()
@@ -250,5 +256,5 @@ class RegionTrain(TrainConfig):
 class RegionEval(RegionTrain):
     """Task `region-eval` on a trained run: its own configuration, with what the command line changes."""
 
-    checkpoint: str = ""
+    checkpoint: Annotated[AnyPath, OR_NAME] = ""
     """Run directory, or a checkpoint file below one."""

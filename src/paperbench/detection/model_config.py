@@ -10,7 +10,16 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from paperbench.config.schema import Fraction, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, Schema
+from paperbench.config.schema import (
+    OR_NAME,
+    FilePath,
+    Fraction,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    Schema,
+)
 
 
 @dataclass(kw_only=True)
@@ -85,7 +94,7 @@ class BackboneModel(Schema):
     """The layers that every detector begins with."""
 
     backbone: Backbones = "vgg16"
-    weights: str | None = None
+    weights: Annotated[FilePath, OR_NAME] | None = None
     """None, a file with a state dict, or the name of torchvision's weights (`DEFAULT`, `IMAGENET1K_V1`)."""
     frozen_layers: NonNegativeInt | None = None
     """Leading layers (for ResNet: stages) of the backbone that are not trained; null is the backbone's own number: 4 of VGG-16
@@ -105,7 +114,7 @@ class FasterRCNNModel(BackboneModel):
     """Whether proposals and detector share the backbone; false gives each a backbone of its own (the "unshared" rows)."""
     proposals_backbone: Backbones | None = None
     """Of the proposals, where `shared` is false and theirs is another than the detector's ("RPN+VGG" in table 2)."""
-    proposals_weights: str | None = None
+    proposals_weights: Annotated[FilePath, OR_NAME] | None = None
     """Weights of that one, as `weights`."""
     stages: Literal[1, 2] = 2
     """1 leaves the proposals out: the anchors themselves are classified and regressed, all of them (table 10)."""

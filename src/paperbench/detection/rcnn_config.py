@@ -11,6 +11,11 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from paperbench.config.schema import (
+    CIRCUMSTANTIAL,
+    CONTENT_COUNTS,
+    OR_NAME,
+    AnyPath,
+    FilePath,
     Fraction,
     NonNegativeFloat,
     NonNegativeInt,
@@ -59,12 +64,12 @@ class ProposalConfig(Schema):
     """Boxes with a smaller side are left out, in pixels of the image as it is stored."""
     selective_search: SelectiveSearchConfig = field(default_factory=SelectiveSearchConfig)
     sliding_windows: WindowsConfig = field(default_factory=WindowsConfig)
-    run: str | None = None
+    run: Annotated[AnyPath, OR_NAME, CONTENT_COUNTS] | None = None
     """method=rpn: the run, or checkpoint below one, whose region proposal network is asked."""
-    train_file: str | None = None
+    train_file: Annotated[FilePath, CONTENT_COUNTS] | None = None
     """method=file: what `paperbench proposals` wrote for the training split."""
-    test_file: str | None = None
-    workers: NonNegativeInt = 0
+    test_file: Annotated[FilePath, CONTENT_COUNTS] | None = None
+    workers: Annotated[NonNegativeInt, CIRCUMSTANTIAL] = 0
     """Processes that search at the same time; 0 is one a core."""
 
 
@@ -126,7 +131,7 @@ class RegionModel(BackboneModel):
     ridge: RidgeConfig = field(default_factory=RidgeConfig)
     svd: tuple[PositiveInt, ...] = ()
     """Singular values that are kept of each fully connected layer of the head, in order (section 3.1); empty: whole layers."""
-    features_mb: NonNegativeInt = 4096
+    features_mb: Annotated[NonNegativeInt, CIRCUMSTANTIAL] = 4096
     """Disk for features of training regions, in MiB; those beyond it are computed anew."""
 
 

@@ -11,6 +11,11 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field
 
 from paperbench.config.schema import (
+    CIRCUMSTANTIAL,
+    CONTENT_COUNTS,
+    OR_NAME,
+    AnyPath,
+    DataRoot,
     NonNegativeFloat,
     NonNegativeInt,
     OptimConfig,
@@ -40,7 +45,7 @@ class EmnistData(ImageSetConfig):
     """EMNIST in torchvision's layout: `EMNIST/raw/emnist-<split>-*-ubyte`, with or without `.gz`."""
 
     name: Literal["emnist"] = "emnist"
-    root: str | None = None
+    root: DataRoot = None
     split: Literal["balanced", "bymerge", "byclass", "letters", "digits", "mnist"] = "balanced"
 
 
@@ -49,7 +54,7 @@ class Cifar100Data(ImageSetConfig):
     """CIFAR-100 as its authors publish it for Python: `cifar-100-python/{train,test,meta}`."""
 
     name: Literal["cifar100"] = "cifar100"
-    root: str | None = None
+    root: DataRoot = None
 
 
 @dataclass(kw_only=True)
@@ -59,7 +64,7 @@ class DigitPairsData(ImageSetConfig):
     name: Literal["digit-pairs"] = "digit-pairs"
     source: Literal["digits", "mnist"] = "digits"
     """Where the digits come from: scikit-learn's, which need no download, or MNIST below `data.root`."""
-    root: str | None = None
+    root: DataRoot = None
     train_images: PositiveInt = 20_000
     test_images: PositiveInt = 5_000
     data_seed: NonNegativeInt = 0
@@ -157,7 +162,7 @@ class EvaluationConfig(Schema):
     """How nets are scored; in float32."""
 
     batch_size: PositiveInt = 1000
-    examples: NonNegativeInt = 8
+    examples: Annotated[NonNegativeInt, CIRCUMSTANTIAL] = 8
     """Test images whose hard and soft targets are drawn."""
 
 
@@ -176,7 +181,7 @@ class Distill(TrainConfig):
     soft_weight: NonNegativeFloat = 1.0
     hard_weight: NonNegativeFloat = 0.1
     """Weight of the cross-entropy with the labels; "considerably lower" than that of the soft targets (section 2)."""
-    teacher: Annotated[tuple[str, ...], BeforeValidator(_several)] = ()
+    teacher: Annotated[tuple[Annotated[AnyPath, OR_NAME, CONTENT_COUNTS], ...], BeforeValidator(_several)] = ()
     """Teachers that are trained already: runs of this task, state dicts, or stored logits. Empty trains one, or finds it."""
     teacher_mean: float = 0.0
     """Of state dicts that are no run's: what their training subtracted from pixels in 0..1 …"""

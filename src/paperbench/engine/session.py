@@ -11,6 +11,7 @@ from typing import Any, cast
 import torch
 
 from paperbench.catalog import TaskSpec
+from paperbench.config import digests
 from paperbench.config.validate import config_hash, load_file
 from paperbench.engine import device as devices
 from paperbench.engine import torchrun
@@ -59,6 +60,7 @@ def execute(directory: RunDirectory, reporter: Reporter, stop: StopFlag) -> Outc
 
 def _work(directory: RunDirectory, reporter: Reporter, stop: StopFlag, group: ExitStack) -> dict[str, Any]:
     spec, config, resolved = load_file(directory.config_file)
+    digests.check(type(config), resolved, directory.config_file)
     device = devices.resolve(config.device, local_rank=torchrun.local_rank(), nproc=torchrun.world_size())
     precision = spec.precision or devices.resolve_precision(config.precision, device)
     ranks = group.enter_context(process_group(device))

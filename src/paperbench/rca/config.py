@@ -8,6 +8,13 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field
 
 from paperbench.config.schema import (
+    CIRCUMSTANTIAL,
+    CONTENT_COUNTS,
+    NO_EFFECT,
+    AnyPath,
+    DataRoot,
+    FilePath,
+    FolderPath,
     Fraction,
     NonNegativeFloat,
     NonNegativeInt,
@@ -24,7 +31,7 @@ def _several(value: Any) -> Any:
     return ([value] if value else []) if isinstance(value, str) else value
 
 
-Paths = Annotated[tuple[str, ...], BeforeValidator(_several), Field(description="a path or a list of paths")]
+Paths = Annotated[tuple[AnyPath, ...], BeforeValidator(_several), Field(description="a path or a list of paths")]
 MetricName = Literal["dsc", "jaccard", "precision", "recall", "asd", "hd", "hd95"]
 MetricNames = Annotated[tuple[MetricName, ...], Field(min_length=1)]
 OpenFraction = Annotated[float, Field(gt=0, lt=1)]
@@ -66,7 +73,7 @@ class JsrtData(LabelledData):
     """JSRT's chest radiographs with five organs, which overlap."""
 
     name: Literal["jsrt"] = "jsrt"
-    root: str | None = None
+    root: DataRoot = None
 
 
 @dataclass(kw_only=True)
@@ -74,7 +81,7 @@ class HippocampusData(LabelledData):
     """Task 4 of the Medical Segmentation Decathlon: small MRI volumes, two parts of the hippocampus."""
 
     name: Literal["hippocampus"] = "hippocampus"
-    root: str | None = None
+    root: DataRoot = None
 
 
 DataConfig = Annotated[PhantomData | JsrtData | HippocampusData, Field(discriminator="name")]
@@ -109,8 +116,8 @@ class LabelConfig(Schema):
 class ReferenceConfig(Schema):
     """Images whose masks are known to be right."""
 
-    images: str = ""
-    masks: str = ""
+    images: AnyPath = ""
+    masks: AnyPath = ""
     select: Literal["all", "random", "nearest"] = "all"
     """`nearest`: for each image the `count` that resemble it most."""
     count: PositiveInt = 8
@@ -155,9 +162,9 @@ class CalibrationConfig(Schema):
 
     kind: Literal["none", "references", "labelled"] = "references"
     """`references`: degraded masks of the references, each left out in turn. `labelled`: images with masks and truth."""
-    images: str = ""
+    images: AnyPath = ""
     masks: Paths = ()
-    truth: str = ""
+    truth: AnyPath = ""
     degraded: PositiveInt = 16
     """Degraded masks of each reference."""
     coverage: OpenFraction = 0.9
@@ -171,7 +178,7 @@ class CalibrationConfig(Schema):
 class RcaOutput(OutputConfig):
     """Where runs are written, and where transforms are kept."""
 
-    transforms: str | None = None
+    transforms: Annotated[FolderPath, NO_EFFECT] | None = None
     """Folder of computed transforms, shared by all runs; null is `<root>/transforms`, empty keeps none."""
 
 
@@ -182,7 +189,7 @@ class JudgedConfig(RunConfig):
     threshold: float = 0.7
     """A predicted value that is worse is flagged (Robinson et al. 2019: a Dice score of 0.7)."""
     flag_on: Literal["max", "mean", "calibrated"] = "max"
-    pictures: NonNegativeInt = 6
+    pictures: Annotated[NonNegativeInt, CIRCUMSTANTIAL] = 6
     """Pictures of the worst cases, each with the reference that judged it."""
 
 
@@ -190,13 +197,13 @@ class JudgedConfig(RunConfig):
 class RcaEstimate(JudgedConfig):
     """Task `rca-estimate`."""
 
-    images: str = ""
+    images: AnyPath = ""
     """Folder of the images; empty takes `data`."""
     masks: Paths = ()
     """A folder of masks, or one a segmenter."""
-    truth: str = ""
+    truth: AnyPath = ""
     """Folder of true masks, where there are any: predictions are then held against them."""
-    manifest: str = ""
+    manifest: Annotated[FilePath, CONTENT_COUNTS] = ""
     """A CSV file in place of folders: role, case, image, segmenter, mask, truth."""
     resample: bool = False
     """Lay masks whose geometry differs over their images, by nearest neighbour, instead of refusing them."""
@@ -230,9 +237,9 @@ class ScoreCalibration(Schema):
 class RcaScores(JudgedConfig):
     """Task `rca-scores`: the statistics alone, of scores that somebody else computed."""
 
-    scores: str = ""
+    scores: Annotated[FilePath, CONTENT_COUNTS] = ""
     """CSV with the columns case, label, reference, score, and truth, segmenter where known."""
-    calibration: str = ""
+    calibration: Annotated[FilePath, CONTENT_COUNTS] = ""
     """CSV of the same columns with truth, of other cases; empty calibrates nothing."""
     higher_is_better: bool = True
     """False for distances: the best reference is then the one with the smallest."""

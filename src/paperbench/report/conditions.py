@@ -11,27 +11,10 @@ from typing import Any
 
 from paperbench.config.difference import ABSENT, difference
 from paperbench.config.explain import look_up, show
+from paperbench.config.validate import incidental
 from paperbench.report.layoutfile import DeviationEntry
 from paperbench.report.published import Published, equal
 from paperbench.report.verdict import Departures
-
-HARMLESS = (
-    "seed",
-    "device",
-    "nproc",
-    "threads",
-    "precision",
-    "tensorboard",
-    "output",
-    "data.root",
-    "data.cache_mb",
-    "train.log_every",
-    "train.checkpoint_every",
-    "train.prefetch",
-    "evaluation.bootstrap",
-    "evaluation.sheet_images",
-)
-"""Keys that say where and how fast a run is done and what is shown of it, not what is measured."""
 
 
 def departures(
@@ -86,12 +69,8 @@ def _changed(asked: Mapping[str, Any], config: Mapping[str, Any], spoken_of: Col
     return [
         f"{_instead(key, after, before)} (asked for on the command line)"
         for key, before, after in difference(asked, config)
-        if key not in spoken_of and not _harmless(key)
+        if key not in spoken_of and not incidental(key)
     ]
-
-
-def _harmless(key: str) -> bool:
-    return any(key == name or key.startswith(f"{name}.") for name in HARMLESS)
 
 
 def _instead(key: str, actual: Any, expected: Any) -> str:

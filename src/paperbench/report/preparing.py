@@ -14,9 +14,9 @@ from paperbench.config import _hydra
 from paperbench.config.compose import Composed, compose
 from paperbench.config.paths import short
 from paperbench.config.suggest import nearest
-from paperbench.config.validate import config_hash
+from paperbench.config.validate import config_hash, incidental
 from paperbench.errors import ConfigError
-from paperbench.report.conditions import HARMLESS, departures
+from paperbench.report.conditions import departures
 from paperbench.report.layout import Cell, Layout, merged, override_key
 from paperbench.report.layoutfile import SCALES
 from paperbench.report.verdict import Departures
@@ -170,14 +170,9 @@ def _labels(key: _Key, keys: Sequence[_Key], cells: Sequence[Cell], layout: Layo
 
 def _folder(layout: Layout, scale: str, overrides: Sequence[str]) -> Path:
     """`reproduce/<paper>/<table>/<scale>`; what the user's overrides change goes beside it, not over it."""
-    texts = sorted(text for text in overrides if not _only_where(override_key(text)))
+    texts = sorted(text for text in overrides if not incidental(override_key(text)))
     suffix = f"-{hashlib.sha256(' '.join(texts).encode()).hexdigest()[:8]}" if texts else ""
     return Path("reproduce") / layout.name / f"{scale}{suffix}"
-
-
-def _only_where(key: str) -> bool:
-    """Whether a key says where and how a run is done, and nothing of what is measured."""
-    return any(key == name or key.startswith(f"{name}.") for name in HARMLESS)
 
 
 def _asked(cells: Sequence[Cell], overrides: Sequence[str], conf_dir: Path | None) -> list[Composed] | None:
@@ -185,7 +180,7 @@ def _asked(cells: Sequence[Cell], overrides: Sequence[str], conf_dir: Path | Non
 
     Which data a number was made on is judged by the number's conditions; everything else by comparison with this.
     """
-    kept = [text for text in overrides if override_key(text) == "data" or _only_where(override_key(text))]
+    kept = [text for text in overrides if override_key(text) == "data" or incidental(override_key(text))]
     if len(kept) == len(overrides):
         return None
     known: dict[_Key, Composed] = {}

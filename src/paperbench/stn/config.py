@@ -10,7 +10,16 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from paperbench.config.schema import NonNegativeFloat, NonNegativeInt, PositiveInt, Schema, TrainConfig
+from paperbench.config.schema import (
+    CIRCUMSTANTIAL,
+    OR_NAME,
+    FilePath,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveInt,
+    Schema,
+    TrainConfig,
+)
 from paperbench.data.classification import DigitsData, MnistData
 from paperbench.data.fine_grained import BirdData, PartsData
 from paperbench.data.sequences import GeneratedNumbers, NumbersData
@@ -114,7 +123,7 @@ class DigitEvaluation(Schema):
     seed: NonNegativeInt = 0
     """Of the distortions of the test set: it stays the same when the run's seed changes."""
     batch_size: PositiveInt = 1000
-    pictures: NonNegativeInt = 8
+    pictures: Annotated[NonNegativeInt, CIRCUMSTANTIAL] = 8
     """Test images drawn with their grid and their warp."""
 
 
@@ -187,7 +196,7 @@ class PictureEvaluation(Schema):
     """Scoring of the test set, and the figures."""
 
     batch_size: PositiveInt = 128
-    pictures: NonNegativeInt = 8
+    pictures: Annotated[NonNegativeInt, CIRCUMSTANTIAL] = 8
     """Test images drawn with their windows."""
 
 
@@ -225,7 +234,7 @@ class PartsModel(Schema):
     """0 is the plain CNN."""
     backbone: Backbone = "resnet50"
     """Of every window's net and of the localisation net; the paper's Inception with batch normalisation is not in torchvision."""
-    weights: str | None = None
+    weights: Annotated[FilePath, OR_NAME] | None = None
     """None, a file with a state dict, or `DEFAULT` for torchvision's ImageNet weights."""
     side: Annotated[int, Field(ge=32)] = 224
     """Of the nets' inputs: windows are sampled at this side, and the whole image for the localisation net."""

@@ -19,7 +19,7 @@ from typing import Any
 from paperbench.config import _hydra
 from paperbench.config.compose import Composed, compose
 from paperbench.config.paths import options, search_path
-from paperbench.config.validate import IRRELEVANT_KEYS, config_hash
+from paperbench.config.validate import config_hash, incidental
 from paperbench.engine.claims import refuse_other
 from paperbench.errors import ConfigError, PaperbenchError
 
@@ -102,7 +102,7 @@ def _alternatives(text: str, conf_dir: Path | None) -> list[tuple[str, str | Non
     override = _hydra.parse(text)
     if not override.sweeps:
         return [(text, None)]
-    if any(override.key == key or override.key.startswith(f"{key}.") for key in IRRELEVANT_KEYS):
+    if incidental(override.key, hashed=False):
         raise ConfigError(f"{text}: {override.key} changes no result, so the runs would be one and the same")
     values = _hydra.alternatives(text, lambda group: options(group, search_path(conf_dir)), most=MOST_RUNS + 1)
     typed = text.partition("=")[0]

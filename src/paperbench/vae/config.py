@@ -11,6 +11,10 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from paperbench.config.schema import (
+    CIRCUMSTANTIAL,
+    OR_NAME,
+    AnyPath,
+    DataRoot,
     NonNegativeFloat,
     NonNegativeInt,
     PositiveFloat,
@@ -34,7 +38,7 @@ class FreyData(ImageSetConfig):
     """The Frey faces: `frey/frey_rawface.mat`, 1,965 images of 28 x 20."""
 
     name: Literal["frey"] = "frey"
-    root: str | None = None
+    root: DataRoot = None
     test_images: PositiveInt = 365
     """Held back from a fixed shuffle; the paper does not say how it split them."""
     divisor: Literal[255, 256] = 256
@@ -142,7 +146,7 @@ class EvaluationConfig(Schema):
     likelihood_images: NonNegativeInt = 0
     """First test images that `test/nll` is measured on; 0 is all."""
     marginal: MarginalConfig = field(default_factory=MarginalConfig)
-    pictures: bool = True
+    pictures: Annotated[bool, CIRCUMSTANTIAL] = True
     """Whether to draw samples, reconstructions and the like in `figures/`."""
 
 
@@ -178,7 +182,7 @@ class VaeTrain(TrainConfig):
 class VaeEval(VaeTrain):
     """Task `vae-eval` on a trained run: its own configuration, with what the command line changes."""
 
-    checkpoint: str = ""
+    checkpoint: Annotated[AnyPath, OR_NAME] = ""
     """Run directory, or a checkpoint file below one."""
 
 

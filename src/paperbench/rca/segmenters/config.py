@@ -8,7 +8,14 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field
 
-from paperbench.config.schema import PositiveFloat, PositiveInt, RunConfig, Schema
+from paperbench.config.schema import (
+    CIRCUMSTANTIAL,
+    FolderPath,
+    PositiveFloat,
+    PositiveInt,
+    RunConfig,
+    Schema,
+)
 from paperbench.rca.config import DataConfig, PhantomData, RcaEstimate
 
 Kind = Literal["unet", "forest", "multi-atlas"]
@@ -76,7 +83,7 @@ class TrainedSegmenters(Schema):
     unet: UnetModel = field(default_factory=UnetModel)
     forest: ForestModel = field(default_factory=ForestModel)
     multi_atlas: MultiAtlasModel = field(default_factory=MultiAtlasModel)
-    folder: str | None = None
+    folder: Annotated[FolderPath, CIRCUMSTANTIAL] | None = None
     """Where their masks are kept, for all runs; null is `<output.root>/segmenters`."""
 
 
