@@ -18,7 +18,7 @@ from paperbench import catalog
 from paperbench.engine.rundir import RunDirectory
 from paperbench.engine.signals import StopFlag
 from paperbench.sweep import record
-from paperbench.sweep.run import carry_out, run
+from paperbench.sweep.run import run, run_sweep
 from paperbench.sweep.watch import SilentWatcher
 from tests.engine import processes
 from tests.sweep import disturbed, toys
@@ -45,7 +45,7 @@ def _sweep_here(root: Path, count: int, changes: dict[str, Any], environment: di
 
     def work() -> int:
         sweep = toys.sweep(root, count, counter, **changes)
-        return carry_out(sweep, jobs=2, watcher=SilentWatcher()).exit_code
+        return run_sweep(sweep, jobs=2, watcher=SilentWatcher()).exit_code
 
     processes._exit_with(work)
 

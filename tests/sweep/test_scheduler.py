@@ -14,27 +14,27 @@ from paperbench.engine.rundir import RunDirectory
 from paperbench.engine.signals import StopFlag
 from paperbench.errors import ConfigError, EnvironmentError_, RunLockedError
 from paperbench.sweep import record, scheduler
-from paperbench.sweep.launchers.base import Ending, Handle, Job
+from paperbench.sweep.launchers.base import ExitStatus, Handle, Job
 from paperbench.sweep.plan import Sweep
 from paperbench.sweep.run import SweepOutcome, run, threads_of
-from paperbench.sweep.scheduler import MOST_LOSSES
+from paperbench.sweep.scheduler import MAX_LOSSES
 from tests.engine import toy
 from tests.sweep import toys
 
-DONE = Ending(exit_code=0, signal=None)
-LOST = Ending(exit_code=None, signal=None, reason="the node was lost", lost=True)
+DONE = ExitStatus(exit_code=0, signal=None)
+LOST = ExitStatus(exit_code=None, signal=None, reason="the node was lost", lost=True)
 
 
 @pytest.fixture(autouse=True)
 def _toy(monkeypatch: pytest.MonkeyPatch) -> None:
     toy.register(monkeypatch)
-    monkeypatch.setattr(scheduler, "SECONDS_BETWEEN_LOOKS", 0.005)
+    monkeypatch.setattr(scheduler, "SECONDS_BETWEEN_POLLS", 0.005)
 
 
 # --- pretended runs ---------------------------------------------------------------------------------------------------
 
 
-def done(path: Path) -> Ending:
+def done(path: Path) -> ExitStatus:
     directory = RunDirectory.open(path)
     directory.write_results(
         config=directory.config(), metrics={"test/error": 0.5}, data="none", device="cpu", precision="float32"
@@ -43,18 +43,18 @@ def done(path: Path) -> Ending:
     return DONE
 
 
-def fails(error: str, exit_code: int, message: str = "it broke") -> Callable[[Path], Ending]:
-    def act(path: Path) -> Ending:
+def fails(error: str, exit_code: int, message: str = "it broke") -> Callable[[Path], ExitStatus]:
+    def act(path: Path) -> ExitStatus:
         directory = RunDirectory.open(path)
         directory.write_log(f"Traceback\n{message}")
         directory.update_status(state="failed", message=message, error=error, exit_code=exit_code)
-        return Ending(exit_code=exit_code, signal=None)
+        return ExitStatus(exit_code=exit_code, signal=None)
 
     return act
 
 
-def ends(state: str, ending: Ending, step: int = 3) -> Callable[[Path], Ending]:
-    def act(path: Path) -> Ending:
+def ends(state: str, ending: ExitStatus, step: int = 3) -> Callable[[Path], ExitStatus]:
+    def act(path: Path) -> ExitStatus:
         RunDirectory.open(path).update_status(state=state, step=step, steps=9)
         return ending
 
@@ -62,14 +62,14 @@ def ends(state: str, ending: Ending, step: int = 3) -> Callable[[Path], Ending]:
 
 
 failed = fails("TrainingError", 1)
-killed = ends("running", Ending(exit_code=None, signal=9, reason="killed by SIGKILL"))
+killed = ends("running", ExitStatus(exit_code=None, signal=9, reason="killed by SIGKILL"))
 
 
 @dataclass
 class Pretender:
     """A launcher whose runs act by a script: for each seed what becomes of it in each session, at its second poll."""
 
-    script: dict[int, list[Callable[[Path], Ending]]] = field(default_factory=dict)
+    script: dict[int, list[Callable[[Path], ExitStatus]]] = field(default_factory=dict)
     waits: Callable[[Pretender], None] = lambda launcher: None
     jobs: list[Job] = field(default_factory=list)
     running: list[PretendedRun] = field(default_factory=list)
@@ -85,7 +85,7 @@ class Pretender:
         self.most = max(self.most, len(self.running))
         return handle
 
-    def act(self, path: Path) -> Ending:
+    def act(self, path: Path) -> ExitStatus:
         seed = int(RunDirectory.open(path).config()["seed"])
         self.seeds.append(seed)
         left = self.script.get(seed)
@@ -104,9 +104,9 @@ class PretendedRun:
         self.job = job
         self.stops = 0
         self.polls = 0
-        self.ending: Ending | None = None
+        self.ending: ExitStatus | None = None
 
-    def poll(self) -> Ending | None:
+    def poll(self) -> ExitStatus | None:
         self.polls += 1
         if self.ending is None and (self.polls > 1 or self.stops):
             self.launcher.running.remove(self)
@@ -114,9 +114,9 @@ class PretendedRun:
             self.ending = next((ending for ending in endings if ending.exit_code != 0), endings[0])
         return self.ending
 
-    def _end(self, path: Path) -> Ending:
+    def _end(self, path: Path) -> ExitStatus:
         if self.stops:
-            return ends("stopped", Ending(exit_code=3, signal=None))(path)
+            return ends("stopped", ExitStatus(exit_code=3, signal=None))(path)
         return self.launcher.act(path)
 
     def stop(self) -> None:
@@ -126,7 +126,7 @@ class PretendedRun:
         raise AssertionError("nothing has to be killed here")
 
 
-def carry_out(
+def run_sweep(
     sweep: Sweep, launcher: Any, *, jobs: int = 2, stop: StopFlag | None = None, **options: Any
 ) -> SweepOutcome:
     heard = toys.Heard()
@@ -146,7 +146,7 @@ def states(outcome: SweepOutcome) -> list[str]:
 
 def test_every_run_is_done_and_not_more_at_once_than_asked_for(tmp_path: Path) -> None:
     sweep, launcher = toys.sweep(tmp_path, 5), Pretender()
-    outcome = carry_out(sweep, launcher)
+    outcome = run_sweep(sweep, launcher)
     assert (states(outcome), outcome.exit_code) == (["done"] * 5, 0)
     assert sorted(launcher.seeds) == [0, 1, 2, 3, 4]
     assert launcher.most == 2
@@ -160,9 +160,9 @@ def test_every_run_is_done_and_not_more_at_once_than_asked_for(tmp_path: Path) -
 
 
 def test_what_is_done_is_not_done_again(tmp_path: Path) -> None:
-    carry_out(toys.sweep(tmp_path, 3), Pretender())
+    run_sweep(toys.sweep(tmp_path, 3), Pretender())
     launcher = Pretender()
-    outcome = carry_out(toys.sweep(tmp_path, 4), launcher)
+    outcome = run_sweep(toys.sweep(tmp_path, 4), launcher)
     assert launcher.seeds == [3]
     assert [result.reused for result in outcome.members] == [True, True, True, False]
     assert outcome.exit_code == 0
@@ -170,59 +170,59 @@ def test_what_is_done_is_not_done_again(tmp_path: Path) -> None:
 
 def test_one_that_was_killed_between_its_results_and_its_status_is_done(tmp_path: Path) -> None:
     sweep = toys.sweep(tmp_path, 1)
-    carry_out(sweep, Pretender())
+    run_sweep(sweep, Pretender())
     directory = RunDirectory.open(sweep.members[0].directory)
     directory.update_status(state="running")
     launcher = Pretender()
-    assert states(carry_out(sweep, launcher)) == ["done"]
+    assert states(run_sweep(sweep, launcher)) == ["done"]
     assert launcher.seeds == []
     assert directory.status()["state"] == "done"
 
 
 def test_a_failure_takes_no_sibling_along_and_is_retried_when_told(tmp_path: Path) -> None:
     sweep = toys.sweep(tmp_path, 3)
-    outcome = carry_out(sweep, Pretender({1: [failed]}))
+    outcome = run_sweep(sweep, Pretender({1: [failed]}))
     assert (states(outcome), outcome.exit_code) == (["done", "failed", "done"], 1)
     assert outcome.members[1].message == "it broke"
     assert outcome.members[1].log_tail[-1] == "it broke"
 
     launcher = Pretender()
-    outcome = carry_out(sweep, launcher)
+    outcome = run_sweep(sweep, launcher)
     assert (states(outcome), outcome.exit_code, launcher.seeds) == (["done", "failed", "done"], 1, [])
     assert (outcome.members[1].reused, outcome.members[1].message) == (True, "it broke")
 
     launcher = Pretender()
-    outcome = carry_out(sweep, launcher, retry_failed=True)
+    outcome = run_sweep(sweep, launcher, retry_failed=True)
     assert (states(outcome), outcome.exit_code, launcher.seeds) == (["done"] * 3, 0, [1])
 
 
 def test_a_retried_failure_is_tried_once(tmp_path: Path) -> None:
     sweep = toys.sweep(tmp_path, 1)
-    carry_out(sweep, Pretender({0: [failed]}))
+    run_sweep(sweep, Pretender({0: [failed]}))
     launcher = Pretender({0: [failed, done]})
-    assert states(carry_out(sweep, launcher, retry_failed=True)) == ["failed"]
+    assert states(run_sweep(sweep, launcher, retry_failed=True)) == ["failed"]
     assert launcher.seeds == [0]
 
 
 def test_a_failure_for_want_of_data_is_tried_again_by_the_same_command(tmp_path: Path) -> None:
     sweep = toys.sweep(tmp_path, 1)
-    assert carry_out(sweep, Pretender({0: [fails("DataError", 4, "no images")]})).exit_code == 1
-    assert states(carry_out(sweep, Pretender())) == ["done"]
+    assert run_sweep(sweep, Pretender({0: [fails("DataError", 4, "no images")]})).exit_code == 1
+    assert states(run_sweep(sweep, Pretender())) == ["done"]
 
 
 def test_a_killed_run_is_a_failure_that_the_same_command_continues(tmp_path: Path) -> None:
     sweep = toys.sweep(tmp_path, 2)
-    outcome = carry_out(sweep, Pretender({0: [killed]}))
+    outcome = run_sweep(sweep, Pretender({0: [killed]}))
     assert (states(outcome), outcome.exit_code) == (["failed", "done"], 1)
     assert outcome.members[0].message == "killed by SIGKILL, as when memory runs out"
     launcher = Pretender()
-    assert states(carry_out(sweep, launcher)) == ["done", "done"]
+    assert states(run_sweep(sweep, launcher)) == ["done", "done"]
     assert launcher.seeds == [0]
 
 
 def test_fail_fast_stops_the_others(tmp_path: Path) -> None:
     sweep = toys.sweep(tmp_path, 4)
-    outcome = carry_out(sweep, Pretender({0: [failed]}), fail_fast=True)
+    outcome = run_sweep(sweep, Pretender({0: [failed]}), fail_fast=True)
     assert (states(outcome), outcome.exit_code) == (["failed", "stopped", "not started", "not started"], 1)
     assert not sweep.members[3].directory.exists()
 
@@ -232,22 +232,22 @@ def test_fail_fast_stops_the_others(tmp_path: Path) -> None:
 
 def test_a_lost_job_is_submitted_again(tmp_path: Path) -> None:
     launcher = Pretender({0: [ends("running", LOST), ends("waiting", LOST, 0)], 1: [ends("stopped", LOST)]})
-    outcome = carry_out(toys.sweep(tmp_path, 3), launcher)
+    outcome = run_sweep(toys.sweep(tmp_path, 3), launcher)
     assert (states(outcome), outcome.exit_code) == (["done"] * 3, 0)
     assert sorted(launcher.seeds) == [0, 0, 0, 1, 1, 2]
 
 
 def test_a_run_that_is_lost_again_and_again_without_getting_anywhere_fails(tmp_path: Path) -> None:
     launcher = Pretender({0: [ends("running", LOST)] * 50})
-    outcome = carry_out(toys.sweep(tmp_path, 1), launcher)
+    outcome = run_sweep(toys.sweep(tmp_path, 1), launcher)
     assert states(outcome) == ["failed"]
-    assert outcome.members[0].message == f"the node was lost, {MOST_LOSSES + 1} times without a step gained"
+    assert outcome.members[0].message == f"the node was lost, {MAX_LOSSES + 1} times without a step gained"
 
 
 def test_a_run_that_gets_a_step_further_each_time_is_given_out_as_often_as_it_takes(tmp_path: Path) -> None:
-    sessions = [ends("running", LOST, step) for step in range(1, 3 * MOST_LOSSES)]
+    sessions = [ends("running", LOST, step) for step in range(1, 3 * MAX_LOSSES)]
     launcher = Pretender({0: list(sessions)})
-    assert states(carry_out(toys.sweep(tmp_path, 1), launcher)) == ["done"]
+    assert states(run_sweep(toys.sweep(tmp_path, 1), launcher)) == ["done"]
     assert len(launcher.seeds) == len(sessions) + 1
 
 
@@ -261,27 +261,27 @@ def test_a_stop_asks_every_run_to_save_and_starts_no_more(tmp_path: Path) -> Non
 
     sweep = toys.sweep(tmp_path, 3)
     launcher = Pretender(waits=press)
-    outcome = carry_out(sweep, launcher, stop=stop)
+    outcome = run_sweep(sweep, launcher, stop=stop)
     assert (states(outcome), outcome.exit_code) == (["stopped", "stopped", "not started"], 3)
     assert [handle.stops for handle in submitted[:2]] == [1, 1]
-    assert states(carry_out(sweep, Pretender())) == ["done"] * 3
+    assert states(run_sweep(sweep, Pretender())) == ["done"] * 3
 
 
 def test_a_run_that_somebody_stopped_is_left_to_the_next_command(tmp_path: Path) -> None:
     sweep = toys.sweep(tmp_path, 2)
-    outcome = carry_out(sweep, Pretender({0: [ends("stopped", Ending(exit_code=3, signal=None))]}))
+    outcome = run_sweep(sweep, Pretender({0: [ends("stopped", ExitStatus(exit_code=3, signal=None))]}))
     assert (states(outcome), outcome.exit_code) == (["stopped", "done"], 3)
 
 
 def test_a_full_disk_ends_the_sweep(tmp_path: Path) -> None:
     sweep = toys.sweep(tmp_path, 4)
-    outcome = carry_out(sweep, Pretender({0: [fails("DiskFullError", 4, "cannot write x (No space left)")]}))
+    outcome = run_sweep(sweep, Pretender({0: [fails("DiskFullError", 4, "cannot write x (No space left)")]}))
     assert (states(outcome), outcome.exit_code) == (["failed", "stopped", "not started", "not started"], 4)
 
 
 def test_a_run_that_could_not_even_write_its_failure_ends_the_sweep(tmp_path: Path) -> None:
-    outcome = carry_out(
-        toys.sweep(tmp_path, 3), Pretender({0: [ends("running", Ending(exit_code=4, signal=None))]}), jobs=1
+    outcome = run_sweep(
+        toys.sweep(tmp_path, 3), Pretender({0: [ends("running", ExitStatus(exit_code=4, signal=None))]}), jobs=1
     )
     assert (states(outcome), outcome.exit_code) == (["failed", "not started", "not started"], 4)
     assert "cannot be written" in outcome.members[0].message
@@ -299,7 +299,7 @@ def test_a_launcher_that_breaks_leaves_the_runs_time_to_save(tmp_path: Path) -> 
     launcher.submit = submit  # type: ignore[method-assign]
     sweep = toys.sweep(tmp_path, 2)
     with pytest.raises(EnvironmentError_, match="the cluster is gone"):
-        carry_out(sweep, launcher)
+        run_sweep(sweep, launcher)
     assert RunDirectory.open(sweep.members[0].directory).current_state() == "stopped"
 
 
@@ -307,7 +307,7 @@ def test_files_that_are_no_run_fail_that_run_alone(tmp_path: Path) -> None:
     sweep = toys.sweep(tmp_path, 2)
     sweep.members[0].directory.mkdir(parents=True)
     (sweep.members[0].directory / "thesis.tex").touch()
-    outcome = carry_out(sweep, Pretender())
+    outcome = run_sweep(sweep, Pretender())
     assert (states(outcome), outcome.exit_code) == (["failed", "done"], 1)
     assert "holds thesis.tex without a config.yaml; move it away" in outcome.members[0].message
 
@@ -321,10 +321,10 @@ def test_the_same_sweep_twice_at_once_is_refused(tmp_path: Path) -> None:
     lock = FileLock(sweep.directory / "lock")
     assert lock.acquire()
     with pytest.raises(RunLockedError, match="is in use by pid") as caught:
-        carry_out(sweep, Pretender())
+        run_sweep(sweep, Pretender())
     assert caught.value.exit_code == 4
     lock.release()
-    assert carry_out(sweep, Pretender()).exit_code == 0
+    assert run_sweep(sweep, Pretender()).exit_code == 0
 
 
 @pytest.mark.parametrize("becomes", ["done", "killed"])
@@ -341,7 +341,7 @@ def test_a_run_that_another_sweep_works_on_is_waited_for(tmp_path: Path, becomes
             other.release()
 
     launcher = Pretender(waits=release)
-    outcome = carry_out(sweep, launcher, jobs=1)
+    outcome = run_sweep(sweep, launcher, jobs=1)
     assert (states(outcome), outcome.exit_code) == (["done", "done"], 0)
     assert launcher.seeds == ([1] if becomes == "done" else [1, 0]), "the other run was not kept waiting"
     assert outcome.members[0].reused == (becomes == "done")
@@ -356,10 +356,10 @@ def test_a_job_of_an_earlier_sweep_is_watched_and_can_be_stopped(tmp_path: Path)
     class Outliving(Pretender):
         """Still has the job of the first run, and of no other."""
 
-        def rejoin(self, job: Job) -> Handle | None:
+        def reattach(self, job: Job) -> Handle | None:
             return self.submit(job) if job.directories == (at_work.path.absolute(),) else None
 
-        def act(self, path: Path) -> Ending:
+        def act(self, path: Path) -> ExitStatus:
             raise AssertionError("stopped before")
 
     def ask(launcher: Pretender) -> None:
@@ -367,7 +367,7 @@ def test_a_job_of_an_earlier_sweep_is_watched_and_can_be_stopped(tmp_path: Path)
         at_work.release()
 
     launcher = Outliving(waits=ask)
-    outcome = carry_out(sweep, launcher, jobs=1, stop=stop)
+    outcome = run_sweep(sweep, launcher, jobs=1, stop=stop)
     assert (states(outcome), outcome.exit_code) == (["stopped", "not started"], 3)
     assert [len(launcher.jobs), RunDirectory(at_work.path).current_state()] == [1, "stopped"]
     assert '"event": "found at work"' in (sweep.directory / record.EVENTS).read_text()
@@ -395,7 +395,7 @@ def seeds_of(jobs: Sequence[Job]) -> list[list[int]]:
 def test_runs_of_one_key_share_a_job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     stacking(monkeypatch, lambda config: None if config.seed == 4 else config.seed % 2)
     launcher = Pretender()
-    outcome = carry_out(toys.sweep(tmp_path, 5), launcher, stacked=True)
+    outcome = run_sweep(toys.sweep(tmp_path, 5), launcher, stacked=True)
     assert outcome.exit_code == 0
     assert seeds_of(launcher.jobs) == [[0, 2], [1, 3], [4]]
 
@@ -403,9 +403,9 @@ def test_runs_of_one_key_share_a_job(tmp_path: Path, monkeypatch: pytest.MonkeyP
 @pytest.mark.usefixtures("_alone_again")
 def test_when_a_stack_fails_each_of_it_is_tried_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     stacking(monkeypatch, lambda config: "one")
-    together = ends("stopped", Ending(exit_code=1, signal=None))
+    together = ends("stopped", ExitStatus(exit_code=1, signal=None))
     launcher = Pretender({0: [together], 1: [together, failed], 2: [together]})
-    outcome = carry_out(toys.sweep(tmp_path, 3), launcher, stacked=True)
+    outcome = run_sweep(toys.sweep(tmp_path, 3), launcher, stacked=True)
     assert seeds_of(launcher.jobs) == [[0, 1, 2], [0], [1], [2]]
     assert (states(outcome), outcome.exit_code) == (["done", "failed", "done"], 1)
 
@@ -413,7 +413,7 @@ def test_when_a_stack_fails_each_of_it_is_tried_alone(tmp_path: Path, monkeypatc
 def test_a_task_that_cannot_be_stacked_is_refused(tmp_path: Path) -> None:
     sweep = toys.sweep(tmp_path, 2)
     with pytest.raises(ConfigError, match="--stacked: task toy cannot train several runs side by side"):
-        carry_out(sweep, Pretender(), stacked=True)
+        run_sweep(sweep, Pretender(), stacked=True)
     assert not sweep.directory.exists()
 
 

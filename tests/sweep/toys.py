@@ -14,7 +14,7 @@ import yaml
 from paperbench.config.compose import Composed
 from paperbench.config.validate import dump, validate
 from paperbench.sweep import worker
-from paperbench.sweep.launchers.base import Context, Ending, Handle, Job
+from paperbench.sweep.launchers.base import Context, ExitStatus, Handle, Job
 from paperbench.sweep.launchers.local import LocalSettings
 from paperbench.sweep.plan import Member, Request, Sweep, member_of, sweep_id
 from paperbench.sweep.watch import SilentWatcher, View
@@ -95,7 +95,7 @@ class InThisProcess:
 
     def submit(self, job: Job) -> Handle:
         self.jobs.append(job)
-        return Ended(Ending(exit_code=worker.main(job.arguments(), watch_parent=False), signal=None))
+        return Ended(ExitStatus(exit_code=worker.main(job.arguments(), watch_parent=False), signal=None))
 
     def wait(self, seconds: float) -> None:
         pass
@@ -108,9 +108,9 @@ class InThisProcess:
 class Ended:
     """The handle of a job that is over."""
 
-    ending: Ending
+    ending: ExitStatus
 
-    def poll(self) -> Ending:
+    def poll(self) -> ExitStatus:
         return self.ending
 
     def stop(self) -> None:

@@ -26,7 +26,7 @@ from paperbench.report.reproduction_document import display_table
 from paperbench.report.reproductions import AtScale, Listed, time_of
 from paperbench.runs.record import read_status
 from paperbench.sweep.launchers.settings import compose_settings, split
-from paperbench.sweep.run import carry_out
+from paperbench.sweep.run import run_sweep
 from paperbench.sweep.scheduler import MemberResult
 
 DEFAULT_SCALE = "short"
@@ -191,7 +191,7 @@ def _plan_document(prepared: Prepared, states: Mapping[str, str]) -> dict[str, A
 
 def _make(prepared: Prepared, settings: Any, options: Options) -> None:
     """Does what is missing, writes the table and prints it, whatever became of the runs."""
-    outcome = carry_out(
+    outcome = run_sweep(
         prepared.sweep,
         launcher=options.launcher,
         settings=settings,

@@ -20,10 +20,10 @@ from paperbench.errors import EXIT_STOPPED, ConfigError
 from paperbench.runs.metrics import metrics_of
 from paperbench.runs.record import RunStatus, read_status
 from paperbench.sweep import record
-from paperbench.sweep.launchers.base import Launcher, Warms, launcher_class
+from paperbench.sweep.launchers.base import Launcher, SupportsWarmUp, launcher_class
 from paperbench.sweep.launchers.settings import compose_settings, split
 from paperbench.sweep.plan import Member, Sweep, plan_overrides
-from paperbench.sweep.run import MemberResult, SweepOutcome, carry_out, launcher_for
+from paperbench.sweep.run import MemberResult, SweepOutcome, launcher_for, run_sweep
 from paperbench.sweep.stacks import grouped
 
 OUTPUT_ROOT = "output.root"
@@ -52,7 +52,7 @@ def sweep(experiment: str | None, overrides: list[str] | None, options: SweepOpt
     if start.launcher is None:
         _print_plan(planned, options)
         return
-    outcome = carry_out(
+    outcome = run_sweep(
         planned,
         launcher=start.launcher,
         jobs=options.jobs,
@@ -93,8 +93,8 @@ class _Start:
             planned, options.launcher, self._settings, jobs=options.jobs, stacked=options.stacked
         )
         missing = any(read_status(member.directory).state != "done" for member in planned.members)
-        if missing and isinstance(self.launcher, Warms):
-            self.launcher.warm()
+        if missing and isinstance(self.launcher, SupportsWarmUp):
+            self.launcher.warm_up()
 
     def give_up(self) -> None:
         """Nothing is going to be run."""

@@ -19,7 +19,7 @@ from paperbench.sweep.scheduler import MemberResult, Scheduler
 from paperbench.sweep.stacks import grouped
 from paperbench.sweep.watch import Watcher
 
-__all__ = ["MemberResult", "SweepOutcome", "carry_out", "cores", "launcher_for", "run", "threads_of"]
+__all__ = ["MemberResult", "SweepOutcome", "cores", "launcher_for", "run", "run_sweep", "threads_of"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,7 +78,7 @@ def run(
     return outcome
 
 
-def carry_out(
+def run_sweep(
     sweep: Sweep,
     *,
     launcher: str | Launcher = "local",
@@ -115,7 +115,7 @@ def carry_out(
 def launcher_for(
     sweep: Sweep, name: str, settings: Any = None, *, jobs: int | None = None, stacked: bool = False
 ) -> Launcher:
-    """The launcher `name`, told about the sweep; see `carry_out`. Raises `EnvironmentError_` where its library is missing."""
+    """The launcher `name`, told about the sweep; see `run_sweep`. Raises `EnvironmentError_` where its library is missing."""
     kind = launcher_class(name)
     jobs = jobs or kind.DEFAULT_JOBS
     context = Context(

@@ -1,7 +1,8 @@
-"""Keeps `jobs` jobs going until every member of a sweep has ended, and believes only the runs' own files.
+"""The loop that keeps `jobs` jobs running until every member of a sweep has ended.
 
-A member is looked at, in its directory, before it is started and after its job has ended. What is done is never started,
-what another process works on is waited for, and a job that was lost through no fault of its run is submitted again.
+It reads the state of a member from the run's own files, before its job is started and after that has ended, and trusts nothing
+else. A run that is done is not started; a run that another process works on is waited for; a job that was lost through no
+fault of its run is submitted again.
 """
 
 from __future__ import annotations
@@ -18,22 +19,22 @@ from paperbench.engine.signals import StopFlag
 from paperbench.errors import EXIT_ENVIRONMENT, DiskFullError, EnvironmentError_, PaperbenchError, RunLockedError
 from paperbench.runs.record import RunStatus, log_tail, read_status
 from paperbench.sweep import progress
-from paperbench.sweep.launchers.base import Ending, Handle, Job, Launcher, Rejoins
+from paperbench.sweep.launchers.base import ExitStatus, Handle, Job, Launcher, SupportsReattach
 from paperbench.sweep.plan import Member, Sweep
 from paperbench.sweep.record import Events
 from paperbench.sweep.watch import View, Watcher
 
 MemberState = Literal["done", "failed", "stopped", "not started"]
 
-SECONDS_BETWEEN_LOOKS = 0.25
-"""At progress files, and at runs that another process works on."""
-MOST_LOSSES = 5
-"""Times in a row that a run may be lost without a step gained, before it counts as failed."""
+SECONDS_BETWEEN_POLLS = 0.25
+"""Of progress files, and of runs that another process works on."""
+MAX_LOSSES = 5
+"""Losses of a run in a row, without a step gained, before it counts as failed."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class MemberResult:
-    """How a member stands at the end. `reused`: it was so before; `results`: the content of results.json if it is done.
+    """The state of a member at the end. `reused`: it was in that state before; `results`: results.json of one that is done.
 
     `seconds` is the run's own time over all its sessions.
     """
@@ -56,10 +57,10 @@ class _Entry:
         self.result: MemberResult | None = None
         self.started = False
         self.retry = False
-        """Whether a failure that was found may be tried again: once, and not one of this sweep."""
+        """An earlier failure may be tried again, once; a failure in this sweep may not."""
         self.losses = 0
         self.step = -1
-        self.waits_until = 0.0
+        self.not_before = 0.0
 
 
 @dataclass
@@ -69,7 +70,7 @@ class _Running:
 
 
 class Scheduler:
-    """One sweep being carried out; see `run.run` for the arguments."""
+    """The execution of one sweep; see `run.run` for the arguments."""
 
     def __init__(
         self,
@@ -98,116 +99,118 @@ class Scheduler:
         self._entries = list(entries.values())
         self._pending = deque([entries[member.hash] for member in group] for group in groups)
         self._running: list[_Running] = []
-        self._ending = False
-        """Whether the runs were asked to stop, and none is started any more."""
-        self._shown = 0.0
+        self._stopping = False
+        """True once the runs were asked to stop; none is started any more."""
+        self._progress_read_at = 0.0
         self.asked_to_stop = False
         self.environment: PaperbenchError | None = None
-        """What no other run would get past, such as a full disk."""
+        """An error that no other run would get past, such as a full disk."""
 
     def run(self) -> tuple[MemberResult, ...]:
-        """Returns when nothing is left to do, or everything that ran has ended after a stop was asked for."""
+        """Return when nothing is left to do or, after a stop was asked for, everything that ran has ended."""
         self._events.write("sweep began", jobs=self._jobs, runs=len(self._entries))
         self._watcher.begin(self._sweep, [entry.view for entry in self._entries], self._jobs)
         try:
-            self._sort_out()
-            while self._running or (self._pending and not self._ending):
+            self._skip_finished()
+            while self._running or (self._pending and not self._stopping):
                 if self._stop and not self.asked_to_stop:
                     self.asked_to_stop = True
-                    self._end(f"stopping on {self._stop.reason}: every run saves and ends; Ctrl-C once more kills them")
-                self._collect()
-                self._fill()
+                    self._stop_all(
+                        f"stopping on {self._stop.reason}: every run saves and ends; Ctrl-C once more kills them"
+                    )
+                self._collect_exits()
+                self._start_jobs()
                 self._prepare_next()
-                self._look()
+                self._read_progress()
                 if self._running or self._pending:
-                    self._launcher.wait(SECONDS_BETWEEN_LOOKS)
+                    self._launcher.wait(SECONDS_BETWEEN_POLLS)
         except BaseException:
-            self._abandon()
+            self._abort()
             raise
         for entry in self._entries:
             if entry.result is None:
-                self._conclude(entry, "stopped" if entry.started else "not started")
+                self._finish(entry, "stopped" if entry.started else "not started")
         return tuple(entry.result for entry in self._entries if entry.result is not None)
 
     def kill(self) -> None:
-        """Ends every run at once. Called from a signal handler."""
+        """End every run at once. Called from a signal handler."""
         for running in self._running:
             with suppress(Exception):
                 running.handle.kill()
 
     # --- before a run -------------------------------------------------------------------------------------------------
 
-    def _sort_out(self) -> None:
-        """What is done or failed already needs no job."""
+    def _skip_finished(self) -> None:
+        """Finish the members that are done or failed already, and so need no job."""
         for entry in self._entries:
             entry.retry = True
-            self._settled(entry, read_status(entry.member.directory))
+            self._is_finished(entry, read_status(entry.member.directory))
         self._pending = deque(left for group in self._pending if (left := [e for e in group if e.result is None]))
 
-    def _settled(self, entry: _Entry, now: RunStatus) -> bool:
-        """Whether the member needs no job, as it stands."""
+    def _is_finished(self, entry: _Entry, now: RunStatus) -> bool:
+        """Return True, and finish the member, if it needs no job in its present state."""
         if now.state == "done":
             confirm_done_if_free(entry.member.directory)
-            self._conclude(entry, "done", now)
+            self._finish(entry, "done", now)
             return True
-        # A failure for want of a disk or of data is tried again by the same command: somebody has seen to that.
+        # A failure for want of a disk or of data is tried again by the same command: somebody may have repaired that.
         again = entry.retry and (self._retry_failed or now.by_environment)
         if now.state == "failed" and not again:
-            self._conclude(entry, "failed", now)
+            self._finish(entry, "failed", now)
             return True
         return False
 
-    def _fill(self) -> None:
-        """Starts jobs while there is room. A group with a run that another process works on goes to the back."""
+    def _start_jobs(self) -> None:
+        """Start jobs up to `jobs`. A group with a run that another process works on goes to the end of the queue."""
         now = time.monotonic()
         for _ in range(len(self._pending)):
-            if self._ending or len(self._running) >= self._jobs:
+            if self._stopping or len(self._running) >= self._jobs:
                 return
             group = self._pending.popleft()
-            if any(entry.waits_until > now for entry in group):
+            if any(entry.not_before > now for entry in group):
                 self._pending.append(group)
                 continue
             found = [(entry, read_status(entry.member.directory)) for entry in group]
-            open_ = [(entry, stand) for entry, stand in found if not self._settled(entry, stand)]
+            open_ = [(entry, stand) for entry, stand in found if not self._is_finished(entry, stand)]
             elsewhere = [entry for entry, stand in open_ if stand.state == "running"]
             left = [entry for entry, _ in open_]
-            if elsewhere and self._rejoined(left):
+            if elsewhere and self._reattach(left):
                 continue
             for entry in elsewhere:
-                entry.waits_until = now + SECONDS_BETWEEN_LOOKS
-                self._show(entry, "elsewhere")
+                entry.not_before = now + SECONDS_BETWEEN_POLLS
+                self._set_state(entry, "elsewhere")
             if elsewhere:
                 self._pending.append(left)
             elif left:
                 self._submit(left)
 
-    def _rejoined(self, group: list[_Entry]) -> bool:
-        """Whether the runs are at work in a job of an earlier sweep that the launcher still has: it is watched from now on."""
-        handle = self._launcher.rejoin(self._job(group)) if isinstance(self._launcher, Rejoins) else None
+    def _reattach(self, group: list[_Entry]) -> bool:
+        """Return True, and track the job, if the launcher still has a job of an earlier sweep for these runs."""
+        handle = self._launcher.reattach(self._job(group)) if isinstance(self._launcher, SupportsReattach) else None
         if handle is not None:
-            self._watch(handle, group, "found at work")
+            self._track(handle, group, "found at work")
         return handle is not None
 
     def _submit(self, group: list[_Entry]) -> None:
-        ready = [entry for entry in group if self._prepared(entry)]
-        if not ready or self._ending:
+        ready = [entry for entry in group if self._prepare(entry)]
+        if not ready or self._stopping:
             return
-        self._watch(self._launcher.submit(self._job(ready)), ready, "started")
+        self._track(self._launcher.submit(self._job(ready)), ready, "started")
 
     def _job(self, group: list[_Entry]) -> Job:
         name = f"{group[0].member.request.experiment}-{group[0].member.hash}"
         directories = tuple(entry.member.directory.absolute() for entry in group)
         return Job(directories=directories, threads=self._threads, name=name)
 
-    def _watch(self, handle: Handle, group: list[_Entry], event: str) -> None:
+    def _track(self, handle: Handle, group: list[_Entry], event: str) -> None:
         self._running.append(_Running(handle, group))
         for entry in group:
             entry.started, entry.retry = True, False
             entry.view.began = time.monotonic()
             self._events.write(event, run=entry.member.hash, step=max(entry.step, 0), losses=entry.losses)
-            self._show(entry, "running")
+            self._set_state(entry, "running")
 
-    def _prepared(self, entry: _Entry) -> bool:
+    def _prepare(self, entry: _Entry) -> bool:
         try:
             prepare(entry.member.directory, entry.member.composed.resolved)
         except PaperbenchError as error:
@@ -216,80 +219,80 @@ class Scheduler:
         return True
 
     def _prepare_next(self) -> None:
-        """Makes the next run's directory while others compute, so that its job can start as soon as there is room."""
-        if self._pending and not self._ending and len(self._running) >= self._jobs:
+        """Create the directories of the next job while others compute, so that it can start at once when one of them ends."""
+        if self._pending and not self._stopping and len(self._running) >= self._jobs:
             for entry in self._pending[0]:
                 if not (entry.member.directory / "config.yaml").is_file():
-                    self._prepared(entry)
+                    self._prepare(entry)
             self._pending[0][:] = [entry for entry in self._pending[0] if entry.result is None]
             if not self._pending[0]:
                 self._pending.popleft()
 
     # --- after a run --------------------------------------------------------------------------------------------------
 
-    def _collect(self) -> None:
+    def _collect_exits(self) -> None:
         for running in list(self._running):
-            ending = running.handle.poll()
-            if ending is None:
+            status = running.handle.poll()
+            if status is None:
                 continue
             self._running.remove(running)
             for entry in running.entries:
-                self._after(entry, ending, alone=len(running.entries) == 1)
+                self._on_exit(entry, status, alone=len(running.entries) == 1)
 
-    def _after(self, entry: _Entry, ending: Ending, *, alone: bool) -> None:
+    def _on_exit(self, entry: _Entry, status: ExitStatus, *, alone: bool) -> None:
         now = read_status(entry.member.directory)
         self._events.write(
             "ended",
             run=entry.member.hash,
             state=now.state,
             step=now.step,
-            exit_code=ending.exit_code,
-            signal=ending.signal,
-            reason=ending.reason,
+            exit_code=status.exit_code,
+            signal=status.signal,
+            reason=status.reason,
         )
         if entry.view.began is not None:
             entry.view.seconds, entry.view.began = time.monotonic() - entry.view.began, None
         if now.state == "done":
-            self._conclude(entry, "done", now)
+            self._finish(entry, "done", now)
         elif now.state == "failed":
             self._fail(entry, now)
-        elif self._ending:
-            self._conclude(entry, "stopped" if now.state == "continues" else "not started", now)
+        elif self._stopping:
+            self._finish(entry, "stopped" if now.state == "continues" else "not started", now)
         elif now.state == "running":
-            self._again(entry, now, ending.reason or "another process works on it")
-        elif ending.lost:
-            self._again(entry, now, ending.reason or "its process was lost")
+            self._resubmit(entry, now, status.reason or "another process works on it")
+        elif status.lost:
+            self._resubmit(entry, now, status.reason or "its process was lost")
         elif not alone:
-            self._again(entry, now, "trained alone, since its job ended early")
+            self._resubmit(entry, now, "trained alone, since its job ended early")
         elif now.state == "continues" and not now.killed:
-            self._conclude(entry, "stopped", now)
+            self._finish(entry, "stopped", now)
         else:
-            unwritten = ending.exit_code == EXIT_ENVIRONMENT  # or it would have said why in its directory
+            unwritten = status.exit_code == EXIT_ENVIRONMENT  # or it would have said why in its directory
             error = EnvironmentError_(f"{entry.member.directory} cannot be written") if unwritten else None
-            self._fail(entry, now, error, how=str(error) if error else _in_words(ending))
+            self._fail(entry, now, error, how=str(error) if error else _describe(status))
 
-    def _again(self, entry: _Entry, now: RunStatus, why: str) -> None:
-        """Submits a run anew, from where it stands, unless that has led nowhere too often."""
+    def _resubmit(self, entry: _Entry, now: RunStatus, why: str) -> None:
+        """Submit a run again, to continue from its last step, unless that has gained no step too often."""
         entry.losses = entry.losses + 1 if now.step <= entry.step else 1
         entry.step = max(entry.step, now.step)
-        if entry.losses > MOST_LOSSES:
+        if entry.losses > MAX_LOSSES:
             self._fail(entry, now, how=f"{why}, {entry.losses} times without a step gained")
             return
-        entry.waits_until = time.monotonic() + SECONDS_BETWEEN_LOOKS * (entry.losses - 1)
+        entry.not_before = time.monotonic() + SECONDS_BETWEEN_POLLS * (entry.losses - 1)
         self._pending.append([entry])
         self._watcher.message(f"{entry.member.hash}: {why}; it continues")
-        self._show(entry, "to do")
+        self._set_state(entry, "to do")
 
     def _fail(self, entry: _Entry, now: RunStatus, error: PaperbenchError | None = None, *, how: str = "") -> None:
-        self._conclude(entry, "failed", now, how=how)
+        self._finish(entry, "failed", now, how=how)
         unwritable = isinstance(error, EnvironmentError_) and not isinstance(error, RunLockedError)
         if unwritable or now.error == DiskFullError.__name__:
             self.environment = error or DiskFullError(now.message)
-            self._end("no further run is started, and those that run save if they can: " + str(self.environment))
+            self._stop_all("no further run is started, and those that run save if they can: " + str(self.environment))
         elif self._fail_fast:
-            self._end("a run has failed: the others save and end (--fail-fast)")
+            self._stop_all("a run has failed: the others save and end (--fail-fast)")
 
-    def _conclude(self, entry: _Entry, state: MemberState, now: RunStatus | None = None, *, how: str = "") -> None:
+    def _finish(self, entry: _Entry, state: MemberState, now: RunStatus | None = None, *, how: str = "") -> None:
         now = now or read_status(entry.member.directory)
         failed = state == "failed"
         results = now.results if state == "done" else None
@@ -308,38 +311,38 @@ class Scheduler:
         view.reused, view.message, view.seconds = entry.result.reused, entry.result.message, seconds
         view.metrics = (results or {}).get("metrics") or {}
         view.done, view.total = (now.step, now.steps) if now.steps else (view.done, view.total)
-        self._show(entry, state)
+        self._set_state(entry, state)
 
     # --- all of them --------------------------------------------------------------------------------------------------
 
-    def _end(self, why: str) -> None:
-        """Asks everything that runs to save and end; nothing is started any more."""
-        if self._ending:
+    def _stop_all(self, why: str) -> None:
+        """Ask everything that runs to save and end; nothing is started any more."""
+        if self._stopping:
             return
-        self._ending = True
+        self._stopping = True
         for running in self._running:
             running.handle.stop()
         self._watcher.message(why)
         with suppress(EnvironmentError_):  # a full disk may be the reason
             self._events.write("stopping", reason=why)
 
-    def _abandon(self) -> None:
-        """The sweep cannot go on: what runs is asked to save, and given a moment for it."""
+    def _abort(self) -> None:
+        """Ask every run to save, since the sweep cannot go on, and kill those that have not ended after 30 seconds."""
         deadline = time.monotonic() + 30
         for running in self._running:
             with suppress(Exception):
                 running.handle.stop()
         with suppress(Exception):
             while time.monotonic() < deadline and any(running.handle.poll() is None for running in self._running):
-                self._launcher.wait(SECONDS_BETWEEN_LOOKS)
+                self._launcher.wait(SECONDS_BETWEEN_POLLS)
         self.kill()
 
-    def _look(self) -> None:
-        """Takes over the progress of the runs, not more often than anybody could read it."""
+    def _read_progress(self) -> None:
+        """Copy the progress of the runs into their views, not more often than anybody could read it."""
         now = time.monotonic()
-        if now - self._shown < SECONDS_BETWEEN_LOOKS:
+        if now - self._progress_read_at < SECONDS_BETWEEN_POLLS:
             return
-        self._shown = now
+        self._progress_read_at = now
         for running in self._running:
             for entry in running.entries:
                 found, view = progress.read(entry.member.directory), entry.view
@@ -348,18 +351,18 @@ class Scheduler:
                     view.best = found.values.get("best", view.best)
         self._watcher.looked()
 
-    def _show(self, entry: _Entry, state: Any) -> None:
+    def _set_state(self, entry: _Entry, state: Any) -> None:
         if entry.view.state != state:
             entry.view.state = state
             self._watcher.changed(entry.view)
 
 
-def _in_words(ending: Ending) -> str:
-    """How a process ended that left no word in its directory."""
-    if ending.signal == 9:
+def _describe(status: ExitStatus) -> str:
+    """Return a sentence on the exit of a process that reported no status in its directory."""
+    if status.signal == 9:
         return "killed by SIGKILL, as when memory runs out"
-    if ending.reason:
-        return ending.reason
-    return "its process ended without a word" + (
-        f" (exit code {ending.exit_code})" if ending.exit_code is not None else ""
+    if status.reason:
+        return status.reason
+    return "its process exited without reporting a status" + (
+        f" (exit code {status.exit_code})" if status.exit_code is not None else ""
     )

@@ -41,7 +41,7 @@ def main(arguments: Sequence[str], *, watch_parent: bool = True) -> int:
     """
     options = _parser().parse_args(arguments)
     with StopFlag(watch_parent=watch_parent) as stop:
-        return _work(options.directories, options.threads, stop)
+        return _claim_and_execute(options.directories, options.threads, stop)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -52,7 +52,7 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _work(paths: Sequence[Path], threads: int, stop: StopFlag) -> int:
+def _claim_and_execute(paths: Sequence[Path], threads: int, stop: StopFlag) -> int:
     claimed: list[RunDirectory] = []
     try:
         try:
@@ -65,14 +65,14 @@ def _work(paths: Sequence[Path], threads: int, stop: StopFlag) -> int:
         except Exception as error:
             sys.stderr.write(f"{error}\n" if isinstance(error, PaperbenchError) else traceback.format_exc())
             return error.exit_code if isinstance(error, PaperbenchError) else EXIT_FAILED
-        return _recorded(claimed, threads, stop) if claimed else EXIT_DONE
+        return _execute_safely(claimed, threads, stop) if claimed else EXIT_DONE
     finally:
         for directory in claimed:
             directory.release()
 
 
-def _recorded(claimed: Sequence[RunDirectory], threads: int, stop: StopFlag) -> int:
-    """`_execute`, whose failures are in the run's own status and log by the time they arrive here."""
+def _execute_safely(claimed: Sequence[RunDirectory], threads: int, stop: StopFlag) -> int:
+    """Return the exit code of `_execute`, whose failures stand in the run's own status and log when they arrive here."""
     try:
         return _execute(claimed, threads, stop)
     except PaperbenchError as error:
@@ -82,22 +82,22 @@ def _recorded(claimed: Sequence[RunDirectory], threads: int, stop: StopFlag) -> 
 
 
 def _execute(claimed: Sequence[RunDirectory], threads: int, stop: StopFlag) -> int:
-    threads = _threads_before(claimed[0]) or threads
-    _share_cores(threads)
+    threads = _earlier_threads(claimed[0]) or threads
+    _set_threads(threads)
     reporters: list[Reporter] = [ProgressFile(directory.path) for directory in claimed]
     if len(claimed) == 1:
         path = str(claimed[0].path)
-        of_ranks = "paperbench.sweep.progress:ProgressFile", {"directory": path}
-        return proceed(claimed[0], reporters[0], stop, worker_reporter=of_ranks, threads=threads).exit_code
+        rank_reporter = "paperbench.sweep.progress:ProgressFile", {"directory": path}
+        return proceed(claimed[0], reporters[0], stop, worker_reporter=rank_reporter, threads=threads).exit_code
     from paperbench.engine.stacked import execute_stacked
 
     return max((outcome.exit_code for outcome in execute_stacked(claimed, reporters, stop)), default=EXIT_DONE)
 
 
-def _threads_before(directory: RunDirectory) -> int:
-    """The threads of the session that began the run, if this machine has as many cores; 0 for a run that begins.
+def _earlier_threads(directory: RunDirectory) -> int:
+    """Return the threads of the session that began the run, if this machine has as many cores; 0 for a run that begins.
 
-    Sums shared out differently round differently: a run that continues with its own number ends with the same bits.
+    Sums over other threads round differently: a run that continues with its own number ends with the same bits.
     """
     try:
         facts = json.loads(directory.env_file.read_text(encoding="utf-8"))
@@ -107,8 +107,8 @@ def _threads_before(directory: RunDirectory) -> int:
     return threads if threads <= (os.cpu_count() or 1) else 0
 
 
-def _share_cores(threads: int) -> None:
-    """Before torch is there the environment decides, afterwards torch must be told; the run's own processes inherit it."""
+def _set_threads(threads: int) -> None:
+    """Set the CPU threads of torch and, through the environment, of libraries that are not loaded yet and of child processes."""
     if threads <= 0:
         return
     for name in THREAD_VARIABLES:

@@ -8,9 +8,9 @@ from paperbench import catalog
 from tests.sweep.launchers import counter, toys
 
 
-@pytest.fixture(autouse=True)
+@pytest.fixture
 def counter_everywhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Makes the counter known here and in every process that is started."""
+    """Make the counter known here and in every process that is started."""
     monkeypatch.setitem(catalog.TASKS, "counter", counter.SPEC)
     for name, value in toys.environment(tmp_path / "site").items():
         monkeypatch.setenv(name, value)

@@ -18,8 +18,11 @@ from pydantic import TypeAdapter, ValidationError
 from paperbench.engine.rundir import RunDirectory
 from paperbench.errors import EnvironmentError_
 from paperbench.sweep.launchers import base
+from paperbench.sweep.launchers import ray as ray_launcher
 from paperbench.sweep.launchers.ray import RayHandle, RayLauncher, RaySettings
 from tests.sweep.launchers import counter, toys
+
+pytestmark = pytest.mark.usefixtures("counter_everywhere")
 
 
 def test_without_ray(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -52,6 +55,37 @@ def test_a_cancellation_that_was_lost_is_given_again(monkeypatch: pytest.MonkeyP
     assert given == [False, False]
     handle.kill()
     assert given == [False, False, True]
+
+
+def test_the_run_is_asked_once_however_often_the_task_is_interrupted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = []
+
+    class Interrupted:
+        """A run that saves while the task is interrupted three times."""
+
+        def __init__(self, *_: Any, **__: Any) -> None:
+            self.waits = 0
+
+        def __enter__(self) -> Interrupted:
+            return self
+
+        def __exit__(self, *_: object) -> None:
+            pass
+
+        def wait(self) -> int:
+            self.waits += 1
+            if self.waits <= 3:
+                raise KeyboardInterrupt
+            return 3
+
+        def stop(self) -> None:
+            asked.append(self.waits)
+
+    monkeypatch.setattr(ray_launcher, "WorkerProcess", Interrupted)
+    assert ray_launcher.run_task(["DIR"], str(tmp_path), {}) == 3
+    assert asked == [1]
 
 
 # --- on a cluster -----------------------------------------------------------------------------------------------------

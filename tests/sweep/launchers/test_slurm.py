@@ -10,10 +10,12 @@ import pytest
 from pydantic import TypeAdapter, ValidationError
 
 from paperbench.errors import EnvironmentError_
-from paperbench.sweep.launchers import base, slurm_job, slurm_queue
-from paperbench.sweep.launchers.base import Ending
+from paperbench.sweep.launchers import base, slurm_jobs
+from paperbench.sweep.launchers.base import ExitStatus
 from paperbench.sweep.launchers.slurm import SlurmLauncher, SlurmSettings
 from tests.sweep.launchers import toys
+
+pytestmark = pytest.mark.usefixtures("counter_everywhere")
 
 
 class Cluster:
@@ -134,7 +136,7 @@ def test_what_the_queue_says_of_a_job_that_left_no_word(tmp_path: Path, cluster:
     assert "OUT_OF_MEMORY" in memory.reason
     assert "100_3_0_log.out" in memory.reason
     assert gone is not None
-    assert slurm_queue.GONE in gone.reason
+    assert slurm_jobs.GONE in gone.reason
     assert handles[2].poll() is lost
     asked = (cluster.folder / "asked").read_text()
     assert f"--user={getpass.getuser()}" in asked
@@ -157,27 +159,27 @@ def test_stopping_what_waits_what_works_and_what_was_never_submitted(tmp_path: P
     assert cluster.cancelled == ["100_0"]
     assert works.order.read_text() == "stop"
     cluster.queue(j100="CANCELLED", j100_1="RUNNING")  # of an array, what never began is listed under the array's id
-    withdrawn = Ending(exit_code=3, signal=None, reason="withdrawn from the queue")
+    withdrawn = ExitStatus(exit_code=3, signal=None, reason="withdrawn from the queue")
     assert [never.poll(), *toys.drive(launcher, [waits])] == [withdrawn, withdrawn]
     assert works.poll() is None
     works.kill()
     assert works.order.read_text() == "kill"
     toys.until(launcher, [], lambda: cluster.cancelled[-1] == "100_1")
-    toys.until(launcher, [], lambda: not launcher._queue._cancelling)  # type: ignore[union-attr]
+    toys.until(launcher, [], lambda: not launcher._queue._scancels)  # type: ignore[union-attr]
 
 
 @pytest.mark.parametrize(("said", "goes_on"), [("RUNNING", True), ("COMPLETING", False), ("", False), (None, False)])
 def test_a_job_is_put_back_only_while_slurm_wants_it_to_go_on(
     said: str | None, goes_on: bool, cluster: Cluster, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert slurm_job._counts_as_running()  # no Slurm at all: submitit's local executor
+    assert slurm_jobs._counts_as_running()  # no Slurm at all: submitit's local executor
     monkeypatch.setenv("SUBMITIT_EXECUTOR", "slurm")
     monkeypatch.setenv("SLURM_JOB_ID", "100")
     if said is None:
         cluster.be_away()
     else:
         (cluster.folder / "queue").write_text(f"{said}\n")
-    assert slurm_job._counts_as_running() is goes_on
+    assert slurm_jobs._counts_as_running() is goes_on
     if said is not None:
         assert "--jobs=100" in (cluster.folder / "asked").read_text()
 

@@ -15,6 +15,7 @@ from tests.engine import processes
 from tests.sweep.launchers import counter, toys
 
 pytestmark = [
+    pytest.mark.usefixtures("counter_everywhere"),
     pytest.mark.slow,
     pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="looks for processes in /proc"),
 ]

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from paperbench.engine.claims import prepare
-from paperbench.sweep.launchers.base import Context, Ending, Handle, Job, Launcher
+from paperbench.sweep.launchers.base import Context, ExitStatus, Handle, Job, Launcher
 from tests.engine import processes
 from tests.sweep.launchers import counter
 
@@ -36,7 +36,7 @@ def job(run_dir: Path, **changes: Any) -> Job:
     return Job(directories=(run_dir,), threads=1, name=run_dir.name)
 
 
-def drive(launcher: Launcher, handles: Sequence[Handle], *, seconds: float = 200) -> list[Ending]:
+def drive(launcher: Launcher, handles: Sequence[Handle], *, seconds: float = 200) -> list[ExitStatus]:
     """Waits for all of them; their endings."""
     until(launcher, handles, lambda: all(handle.poll() is not None for handle in handles), seconds=seconds)
     endings = [handle.poll() for handle in handles]

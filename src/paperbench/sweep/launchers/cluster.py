@@ -1,7 +1,7 @@
-"""Launchers of clusters: what a job asks for, and its run as a child of the process that the cluster started.
+"""Parts shared by the launchers of clusters: the resources of a job, and its run as a child of the process on the node.
 
-That process only watches: a run that crashes, or is killed for its memory, takes nothing of the cluster's along, and a run can
-save when the cluster ends the job.
+The process that the cluster started only watches its child. A run that crashes, or is killed for its memory, takes nothing of
+the cluster along, and a run can save when the cluster ends the job.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ from paperbench.engine.rundir import RunDirectory
 from paperbench.errors import EnvironmentError_
 from paperbench.sweep.launchers.base import Job
 
-_SECONDS_BETWEEN_LOOKS = 0.1
+_SECONDS_BETWEEN_POLLS = 0.1
 _SECONDS_TO_SAVE = 60.0
-"""What a run is given to save and end when the job is over before the run is."""
+"""For a run to save and end when the job is over before the run is."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Needs:
-    """Of one job: `processes` work side by side, each with `threads` on the CPU."""
+class Resources:
+    """Processes of one job, and CPU threads of each."""
 
     processes: int
     threads: int
@@ -38,26 +38,25 @@ class Needs:
         return self.processes * self.threads
 
 
-def needs_of(job: Job, threads: int) -> Needs:
-    """`nproc` of the job's runs, and their `threads`, or the launcher's own number where they name none.
+def resources_of(job: Job, threads: int) -> Resources:
+    """Return `nproc` of the job's runs, and their `threads`, or the launcher's own number where they name none.
 
-    The launcher's, not this machine's: a run is to compute the same on every node. Runs that are trained together share one
-    process.
+    The launcher's number, not this machine's: a run shall compute the same on every node. Stacked runs share one process.
     """
     configs = [RunDirectory(directory).config() for directory in job.directories]
-    return Needs(
+    return Resources(
         processes=max(int(config.get("nproc", 1)) for config in configs),
         threads=max(int(config.get("threads", 0)) for config in configs) or threads,
     )
 
 
-def arguments_of(job: Job, needs: Needs) -> tuple[str, ...]:
-    """What `paperbench.sweep.worker` takes on a machine of which the job gets what it needs."""
-    return tuple(replace(job, threads=needs.cpus).arguments())
+def worker_arguments(job: Job, resources: Resources) -> tuple[str, ...]:
+    """Return the arguments of `paperbench.sweep.worker` on a machine that gives the job its `resources`."""
+    return tuple(replace(job, threads=resources.cpus).arguments())
 
 
-def library(launcher: str, load: Callable[[], ModuleType]) -> ModuleType:
-    """What `load` imports. Raises `EnvironmentError_` saying what to install if that is not there."""
+def import_library(launcher: str, load: Callable[[], ModuleType]) -> ModuleType:
+    """Return the module that `load` imports. Raises `EnvironmentError_` with the command that installs it."""
     try:
         return load()
     except ImportError as error:
@@ -66,28 +65,26 @@ def library(launcher: str, load: Callable[[], ModuleType]) -> ModuleType:
         ) from None
 
 
-class Child:
+class WorkerProcess:
     """`python -m paperbench.sweep.worker ARGUMENTS…`, started on entering the context and ended on leaving it.
 
     SIGUSR2, with which submitit and Slurm announce the end of a job to all of its processes, is blocked in the child: this
-    process answers it, and passes on what follows from it as SIGTERM. The worker itself sees to it that it does not outlive
-    this process.
+    process answers it, and sends SIGTERM to the child. The worker ends by itself when this process dies.
     """
 
     def __init__(self, arguments: Sequence[str], *, folder: str, environment: Mapping[str, str] | None = None) -> None:
-        self._command = [sys.executable, "-m", "paperbench.sweep.worker", *arguments]
+        self._arguments = arguments
         self._folder = folder
         self._environment = {**os.environ, **(environment or {})}
         self._process: subprocess.Popen[bytes] | None = None
 
     def __enter__(self) -> Self:
-        blocked = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGUSR2})
+        command = [sys.executable, "-m", "paperbench.sweep.worker", "--parent", str(os.getpid()), *self._arguments]
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGUSR2})
         try:
-            self._process = subprocess.Popen(
-                self._command, cwd=self._folder, env=self._environment, stdin=subprocess.DEVNULL
-            )
+            self._process = subprocess.Popen(command, cwd=self._folder, env=self._environment, stdin=subprocess.DEVNULL)
         finally:
-            signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
         # A thread waits, and everybody else reads `returncode`: a signal handler may then look as well, where a second
         # `Popen.wait` in the same thread could find the lock of the first one taken.
         threading.Thread(target=self._process.wait, daemon=True).start()
@@ -100,26 +97,26 @@ class Child:
             self.wait()
 
     @property
-    def ended(self) -> int | None:
-        """Exit code, or minus the signal that killed it; None while it works."""
+    def exit_code(self) -> int | None:
+        """The exit code, or minus the signal that killed it; None while it runs."""
         return self._started.returncode
 
     def wait(self, *, seconds: float | None = None, meanwhile: Callable[[], None] = lambda: None) -> int | None:
-        """Waits for the end and returns `ended`, or None after `seconds`. Calls `meanwhile` several times a second."""
+        """Wait for the end and return `exit_code`, or None after `seconds`. Calls `meanwhile` several times a second."""
         deadline = None if seconds is None else time.monotonic() + seconds
-        while self.ended is None:
+        while self.exit_code is None:
             if deadline is not None and time.monotonic() > deadline:
                 return None
             meanwhile()
-            time.sleep(_SECONDS_BETWEEN_LOOKS)
-        return self.ended
+            time.sleep(_SECONDS_BETWEEN_POLLS)
+        return self.exit_code
 
     def stop(self) -> None:
-        """Asks the run to save and end, if it has not ended."""
+        """Ask the run to save and end, if it has not ended."""
         self._started.terminate()
 
     def kill(self) -> None:
-        """Ends the run at once."""
+        """End the run at once."""
         self._started.kill()
 
     @property

@@ -1,4 +1,4 @@
-"""Launcher `local`: one process a run on this machine, forked from a process that has imported torch, or started anew."""
+"""`--launcher local`: one process a run on this machine, forked from a process that has imported torch, or started anew."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ from typing import TYPE_CHECKING, Literal
 from paperbench.config.schema import NonNegativeInt, Schema
 from paperbench.errors import EnvironmentError_
 from paperbench.sweep import worker
-from paperbench.sweep.launchers.base import Context, Ending, Job, ending_of
+from paperbench.sweep.launchers.base import Context, ExitStatus, Job
 
 if TYPE_CHECKING:
     from paperbench.sweep.launchers.server import ForkedProcess, ForkServer
 
 _MOST_SERVER_EXITS = 3
 """In a row, none of which started a run: then the server is not being killed, it does not work."""
-_SECONDS_BETWEEN_LOOKS = 0.02
-"""At processes that nothing tells the end of."""
+_SECONDS_BETWEEN_POLLS = 0.02
+"""At new interpreters, whose end comes with no event."""
 
 
 @dataclass(kw_only=True)
@@ -41,7 +41,7 @@ class LocalSettings(Schema):
 
 
 class LocalHandle:
-    """One process. `process` is None for a job that could not be started, which has ended as `ending` says."""
+    """One process. `process` is None for a job that could not be started, which has ended as `exit_status` says."""
 
     def __init__(
         self,
@@ -49,29 +49,29 @@ class LocalHandle:
         process: ForkedProcess | subprocess.Popen[bytes] | None,
         *,
         gpu: int | None,
-        ending: Ending | None = None,
+        exit_status: ExitStatus | None = None,
     ) -> None:
         self._launcher = launcher
         self._server = launcher.server
         self.process = process
         self.gpu = gpu
-        self.ending = ending
+        self.exit_status = exit_status
 
     @property
     def pid(self) -> int | None:
         return self.process.pid if self.process is not None else None
 
-    def poll(self) -> Ending | None:
-        if self.ending is None and self.process is not None:
+    def poll(self) -> ExitStatus | None:
+        if self.exit_status is None and self.process is not None:
             try:
                 code = self.process.poll()
             except EOFError:
                 reason = "the process that starts the runs was killed"
-                self.ending = Ending(exit_code=None, signal=None, reason=reason, lost=True)
+                self.exit_status = ExitStatus(exit_code=None, signal=None, reason=reason, lost=True)
                 self._launcher.on_server_exit(self._server)
             else:
-                self.ending = ending_of(code) if code is not None else None
-        return self.ending
+                self.exit_status = ExitStatus.from_code(code) if code is not None else None
+        return self.exit_status
 
     def stop(self) -> None:
         if self.poll() is None and self.pid is not None:
@@ -80,7 +80,7 @@ class LocalHandle:
 
     def kill(self) -> None:
         """End the process and, since it leads a session, what it started in it."""
-        if self.ending is not None or self.pid is None:
+        if self.exit_status is not None or self.pid is None:
             return
         try:
             os.killpg(self.pid, signal.SIGKILL)
@@ -104,7 +104,7 @@ class LocalLauncher:
         self.server: ForkServer | None = None
         self._server_exits = 0
 
-    def warm(self) -> None:
+    def warm_up(self) -> None:
         """Start the server, which imports what the runs need."""
         if not self._fork or self.server is not None:
             return
@@ -119,7 +119,7 @@ class LocalLauncher:
 
     def submit(self, job: Job) -> LocalHandle:
         self._handles = [handle for handle in self._handles if handle.poll() is None]
-        self.warm()
+        self.warm_up()
         taken = Counter(handle.gpu for handle in self._handles)
         gpu = min(self._gpus, key=lambda number: taken[number], default=None)
         environment = {} if gpu is None else {"CUDA_VISIBLE_DEVICES": str(gpu)}
@@ -129,7 +129,7 @@ class LocalLauncher:
             message = self.on_server_exit(self.server) or error
             reason = f"no process could be started for it ({message})"
             return LocalHandle(
-                self, None, gpu=None, ending=Ending(exit_code=None, signal=None, reason=reason, lost=True)
+                self, None, gpu=None, exit_status=ExitStatus(exit_code=None, signal=None, reason=reason, lost=True)
             )
         self._handles.append(handle)
         return handle
@@ -142,14 +142,14 @@ class LocalLauncher:
         return process
 
     def wait(self, seconds: float) -> None:
-        processes = [handle.process for handle in self._handles if handle.ending is None]
+        processes = [handle.process for handle in self._handles if handle.exit_status is None]
         pipes = [status for process in processes if (status := getattr(process, "status", None)) is not None]
         if pipes:
             connection.wait(pipes, seconds)
             return
         deadline = time.monotonic() + seconds
         while time.monotonic() < deadline and not any(process and process.poll() is not None for process in processes):
-            time.sleep(_SECONDS_BETWEEN_LOOKS)
+            time.sleep(_SECONDS_BETWEEN_POLLS)
 
     def close(self) -> None:
         """End the server. Runs that are still at work are asked to save."""

@@ -1,4 +1,4 @@
-"""What a launcher is told: `conf/launcher/<name>.yaml`, then `launcher.KEY=VALUE`, held against the launcher's schema."""
+"""Settings of a launcher: `conf/launcher/<name>.yaml`, then `launcher.KEY=VALUE`, checked against the launcher's schema."""
 
 from __future__ import annotations
 
@@ -25,15 +25,15 @@ SECTION = "launcher"
 
 
 def split(overrides: Sequence[str]) -> tuple[list[str], list[str]]:
-    """Overrides of the launcher, and the others."""
+    """Return the overrides of the launcher, and the others."""
     own = [text for text in overrides if text.lstrip("+~").startswith((f"{SECTION}.", f"{SECTION}="))]
     return own, [text for text in overrides if text not in own]
 
 
 def compose_settings(name: str, overrides: Sequence[str], folders: Sequence[Path]) -> Any:
-    """The settings of the launcher `name`, an instance of its class's `Settings`.
+    """Return the settings of the launcher `name`, an instance of its class's `Settings`.
 
-    `folders` are those that configurations are looked for in (`config.paths.search_path`). Raises `ConfigError` with every
+    `folders` is the search path of configurations (`config.paths.search_path`). Raises `ConfigError` with every
     mistake in the file and in `overrides`.
     """
     schema = launcher_class(name).Settings
@@ -83,7 +83,7 @@ def _line(file: Path | None, key: str) -> str | None:
 
 
 def _read(text: str) -> tuple[str, Any]:
-    """Key below `launcher`, and value."""
+    """Return the key below `launcher`, and the value."""
     override = _hydra.parse(text)
     if override.key == SECTION:
         raise ConfigError(f"{text}: the launcher is chosen with --launcher; its settings are {SECTION}.KEY=VALUE")
@@ -95,7 +95,7 @@ def _read(text: str) -> tuple[str, Any]:
 
 
 def _put(values: dict[str, Any], names: Sequence[str], value: Any) -> None:
-    """Sets a dotted key; what stands in its way is replaced, for validation to judge."""
+    """Set a dotted key; a value in its way is replaced, for validation to judge."""
     for name in names[:-1]:
         inner = values.get(name)
         values[name] = inner = inner if isinstance(inner, dict) else {}

@@ -1,7 +1,7 @@
 """`--launcher slurm`: runs as jobs of a Slurm cluster, through submitit.
 
-Jobs that want the same resources are submitted together, as one array. They outlive the sweep that submitted them: what was
-submitted is recorded below the sweep's folder, and the same command given again takes up the jobs that still wait or work.
+Jobs with the same resources are submitted together, as one array. They outlive the sweep that submitted them: their ids are
+recorded below the sweep's folder, and the same command given again takes up the jobs that still wait or run.
 """
 
 from __future__ import annotations
@@ -22,17 +22,16 @@ from pydantic import Field, ValidationInfo, field_validator
 from paperbench.config.schema import NonNegativeInt, PositiveFloat, PositiveInt, Schema
 from paperbench.engine.files import explain_os_errors, write_atomic
 from paperbench.errors import EXIT_STOPPED
-from paperbench.sweep.launchers.base import EVERYTHING, Context, Ending, Job, ending_of
-from paperbench.sweep.launchers.cluster import Needs, arguments_of, library, needs_of
-from paperbench.sweep.launchers.slurm_job import KILL, STOP, RunJob
-from paperbench.sweep.launchers.slurm_queue import GONE, LOST, LocalQueue, Queue, SlurmQueue
+from paperbench.sweep.launchers.base import UNLIMITED, Context, ExitStatus, Job
+from paperbench.sweep.launchers.cluster import Resources, import_library, resources_of, worker_arguments
+from paperbench.sweep.launchers.slurm_jobs import GONE, KILL, LOST, STOP, LocalQueue, Queue, RunJob, SlurmQueue
 
 Text = Annotated[str, Field(min_length=1)]
 
 
 @dataclass(kw_only=True)
 class SlurmSettings(Schema):
-    """What sbatch is asked for; null leaves the cluster's own default."""
+    """Options of sbatch; null leaves the cluster's own default."""
 
     executor: Literal["slurm", "local"] = "slurm"
     """`local` does the same on this machine, without Slurm."""
@@ -42,7 +41,7 @@ class SlurmSettings(Schema):
     constraint: Text | None = None
     minutes: PositiveInt = 240
     save_seconds: PositiveInt = 120
-    """How long before the end of a job its run is asked to save."""
+    """Before the end of a job: its run is asked to save so much earlier."""
     max_timeouts: NonNegativeInt = 100
     memory_gb: PositiveFloat | None = None
     threads: PositiveInt = 4
@@ -66,8 +65,8 @@ class SlurmSettings(Schema):
         return value
 
     def parameters(self, name: str) -> dict[str, Any]:
-        """Keyword arguments of submitit's `SlurmExecutor.update_parameters`, but for CPUs and GPUs."""
-        chosen = {
+        """Return keyword arguments of submitit's `SlurmExecutor.update_parameters`, without CPUs and GPUs."""
+        optional = {
             "partition": self.partition,
             "account": self.account,
             "qos": self.qos,
@@ -76,7 +75,7 @@ class SlurmSettings(Schema):
             "setup": list(self.setup) or None,
         }
         return {
-            **{key: value for key, value in chosen.items() if value is not None},
+            **{key: value for key, value in optional.items() if value is not None},
             "job_name": name,
             "time": self.minutes,
             "signal_delay_s": self.save_seconds,
@@ -88,10 +87,10 @@ class SlurmSettings(Schema):
 
 
 class SlurmLauncher:
-    """Submits jobs in arrays; see `base.Launcher`."""
+    """Arrays of Slurm jobs; see `base.Launcher`."""
 
     Settings: ClassVar[type] = SlurmSettings
-    DEFAULT_JOBS: ClassVar[int] = EVERYTHING
+    DEFAULT_JOBS: ClassVar[int] = UNLIMITED
 
     def __init__(self, settings: SlurmSettings, context: Context) -> None:
         def load() -> Any:
@@ -99,9 +98,9 @@ class SlurmLauncher:
 
             return submitit
 
-        library("slurm", load)
+        import_library("slurm", load)
         if settings.executor == "slurm":
-            SlurmQueue.refuse_if_absent()
+            SlurmQueue.check_commands()
         logging.getLogger("submitit").handlers.clear()  # it would print to stdout; warnings still reach stderr
         self._settings = settings
         self._name = context.name
@@ -110,50 +109,50 @@ class SlurmLauncher:
         self._waiting: list[SlurmHandle] = []
 
     def submit(self, job: Job) -> SlurmHandle:
-        """Takes up the job of an earlier sweep if it is still in the queue; else puts this one into the next array."""
-        handle = self.rejoin(job)
+        """Take up the job of an earlier sweep if it is still in the queue; else put this one into the next array."""
+        handle = self.reattach(job)
         if handle is None:
             handle = self._handle(job)
             self._waiting.append(handle)
         return handle
 
-    def rejoin(self, job: Job) -> SlurmHandle | None:
-        """The job that an earlier sweep submitted for the same runs, if it still waits or works."""
+    def reattach(self, job: Job) -> SlurmHandle | None:
+        """Return the job that an earlier sweep submitted for the same runs, if it still waits or runs."""
         handle = self._handle(job)
-        known = self._known.get(handle.order.stem)
-        if known is None or self._queue.outcome(known) is not None or self._queue.state(known) is not None:
+        job_id = self._recorded_ids.get(handle.order.stem)
+        if job_id is None or self._queue.result(job_id) is not None or self._queue.state(job_id) is not None:
             return None
-        handle.job_id = known
+        handle.job_id = job_id
         return handle
 
     def wait(self, seconds: float) -> None:
-        """Submits what is waiting, then sleeps. Raises `EnvironmentError_` if Slurm refuses it."""
-        self.flush()
+        """Submit what is waiting, then sleep. Raises `EnvironmentError_` if Slurm refuses it."""
+        self.submit_waiting()
         self._queue.flush()
         time.sleep(seconds)
 
     def close(self) -> None:
-        """Jobs that were submitted are Slurm's; those that were not are forgotten."""
+        """Forget the jobs that were not submitted; the others are Slurm's."""
         self._waiting.clear()
 
-    def flush(self) -> None:
-        """Submits everything that is waiting: one array for each kind of resources, or several if they get too large."""
-        groups: dict[Needs, list[SlurmHandle]] = defaultdict(list)
+    def submit_waiting(self) -> None:
+        """Submit everything that is waiting: one array for each kind of resources, or several if it would be too large."""
+        groups: dict[Resources, list[SlurmHandle]] = defaultdict(list)
         for handle in self._waiting:
-            groups[needs_of(handle.job, self._settings.threads)].append(handle)
+            groups[resources_of(handle.job, self._settings.threads)].append(handle)
         self._waiting = []
-        for needs, handles in groups.items():
+        for resources, handles in groups.items():
             size = self._settings.array_size
             for begin in range(0, len(handles), size):
-                self._submit_array(handles[begin : begin + size], needs)
+                self._submit_array(handles[begin : begin + size], resources)
 
-    def forget(self, handle: SlurmHandle) -> None:
-        """Does not submit what is still waiting."""
+    def drop(self, handle: SlurmHandle) -> None:
+        """Do not submit a job that is still waiting."""
         self._waiting = [other for other in self._waiting if other is not handle]
 
     @property
     def _interval(self) -> float:
-        # There is nothing to spare on one machine, and a look costs next to nothing.
+        # On one machine a look costs next to nothing.
         local = self._settings.executor == "local"
         return min(0.2, self._settings.poll_seconds) if local else self._settings.poll_seconds
 
@@ -170,32 +169,32 @@ class SlurmLauncher:
         )
 
     @cached_property
-    def _known(self) -> dict[str, str]:
+    def _recorded_ids(self) -> dict[str, str]:
         return _read_records(self._records, self._settings.executor)
 
     def _handle(self, job: Job) -> SlurmHandle:
         name = hashlib.sha256("\0".join(map(str, job.directories)).encode()).hexdigest()[:16]
         order = self._folder / f"{name}.order"
-        order.unlink(missing_ok=True)  # what an earlier sweep ordered was meant for the jobs of then
+        order.unlink(missing_ok=True)  # an order of an earlier sweep was for its own jobs
         return SlurmHandle(self, self._queue, job, order, self._interval)
 
-    def _submit_array(self, handles: Sequence[SlurmHandle], needs: Needs) -> None:
+    def _submit_array(self, handles: Sequence[SlurmHandle], resources: Resources) -> None:
         work = [
             RunJob(
-                arguments=arguments_of(handle.job, needs),
+                arguments=worker_arguments(handle.job, resources),
                 folder=str(Path.cwd()),
                 order=handle.order,
                 seconds_to_save=self._settings.save_seconds,
             )
             for handle in handles
         ]
-        job_ids = self._queue.submit(work, cpus=needs.cpus, gpus=self._settings.gpus * needs.processes)
+        job_ids = self._queue.submit(work, cpus=resources.cpus, gpus=self._settings.gpus * resources.processes)
         for handle, job_id in zip(handles, job_ids, strict=True):
             handle.job_id = job_id
             self._record(handle.order.stem, job_id)
 
     def _record(self, name: str, job_id: str) -> None:
-        self._known[name] = job_id
+        self._recorded_ids[name] = job_id
         line = json.dumps({"order": name, "job": job_id, "executor": self._settings.executor})
         with explain_os_errors(self._records), self._records.open("a", encoding="utf-8") as file:
             file.write(f"{line}\n")
@@ -211,88 +210,88 @@ class SlurmHandle:
         self._launcher = launcher
         self._queue = queue
         self._interval = interval
-        self._next_look = 0.0
-        self._missed = 0
+        self._next_poll = 0.0
+        self._times_final = 0
         self._stopping = False
-        self._ending: Ending | None = None
+        self._exit_status: ExitStatus | None = None
 
-    def poll(self) -> Ending | None:
-        if self._ending is not None or self.job_id is None or time.monotonic() < self._next_look:
-            return self._ending
-        self._next_look = time.monotonic() + self._interval
-        outcome = self._queue.outcome(self.job_id)
-        if outcome is not None:
-            self._ending = self._of_outcome(outcome)
-            return self._ending
+    def poll(self) -> ExitStatus | None:
+        if self._exit_status is not None or self.job_id is None or time.monotonic() < self._next_poll:
+            return self._exit_status
+        self._next_poll = time.monotonic() + self._interval
+        result = self._queue.result(self.job_id)
+        if result is not None:
+            self._exit_status = self._from_result(result)
+            return self._exit_status
         state = self._queue.state(self.job_id)
-        # One look more: on a shared file system a file may show up later than the end of its writer.
-        self._missed = self._missed + 1 if state is not None else 0
-        if state is not None and self._missed > 1:
-            self._ending = self._of_state(state)
-        return self._ending
+        # One poll more: on a shared file system a file may show up later than the end of its writer.
+        self._times_final = self._times_final + 1 if state is not None else 0
+        if state is not None and self._times_final > 1:
+            self._exit_status = self._from_state(state)
+        return self._exit_status
 
     def stop(self) -> None:
-        self._stopping = True
-        if self.job_id is None:
-            self._launcher.forget(self)
-            self._ending = self._ending or _WITHDRAWN
-            return
-        write_atomic(self.order, STOP)
-        self._queue.withdraw(self.job_id)
+        if (job_id := self._give_order(STOP)) is not None:
+            self._queue.cancel_if_waiting(job_id)
 
     def kill(self) -> None:
+        if (job_id := self._give_order(KILL)) is not None:
+            self._queue.cancel(job_id)
+
+    def _give_order(self, order: str) -> str | None:
+        """Write the order and return the job's id; withdraw a job that was not submitted yet, and return None."""
         self._stopping = True
         if self.job_id is None:
-            self._launcher.forget(self)
-            self._ending = self._ending or _WITHDRAWN
-            return
-        write_atomic(self.order, KILL)
-        self._queue.cancel(self.job_id)
+            self._launcher.drop(self)
+            self._exit_status = self._exit_status or _WITHDRAWN
+            return None
+        write_atomic(self.order, order)
+        return self.job_id
 
-    def _of_outcome(self, outcome: Any) -> Ending:
-        if isinstance(outcome, str):
-            last = outcome.strip().splitlines()[-1]
-            return Ending(exit_code=None, signal=None, reason=f"{self._what} failed outside the run: {last}")
-        code, refused = outcome["exit_code"], outcome["refused"]
+    def _from_result(self, result: Any) -> ExitStatus:
+        if isinstance(result, str):
+            last = result.strip().splitlines()[-1]
+            return ExitStatus(exit_code=None, signal=None, reason=f"{self._title} failed outside the run: {last}")
+        code, refused = result["exit_code"], result["refused"]
         if code == EXIT_STOPPED and refused:
-            return Ending(exit_code=code, signal=None, reason=f"{self._what}: {refused} (launcher.max_timeouts)")
-        if (
-            code == EXIT_STOPPED and not self._stopping
-        ):  # on the order of an earlier sweep, which this one took back too late
-            return Ending(exit_code=code, signal=None, reason=f"{self._what} was told to stop before", lost=True)
-        return ending_of(code, f"in {self._what}")
+            return ExitStatus(exit_code=code, signal=None, reason=f"{self._title}: {refused} (launcher.max_timeouts)")
+        if code == EXIT_STOPPED and not self._stopping:  # by the order of an earlier sweep, withdrawn too late
+            return ExitStatus(
+                exit_code=code, signal=None, reason=f"{self._title} was asked to stop by an earlier sweep", lost=True
+            )
+        return ExitStatus.from_code(code, f"in {self._title}")
 
-    def _of_state(self, state: str) -> Ending:
+    def _from_state(self, state: str) -> ExitStatus:
         if self._stopping:
             return _WITHDRAWN
         reason = state if state == GONE else f"ended as {state}"
-        return Ending(
+        return ExitStatus(
             exit_code=None,
             signal=None,
-            reason=f"{self._what} {reason}, without a word; its log is {self._queue.log(str(self.job_id))}",
+            reason=f"{self._title} {reason}, without a result; its log is {self._queue.log(str(self.job_id))}",
             lost=state in LOST,
         )
 
     @property
-    def _what(self) -> str:
+    def _title(self) -> str:
         return f"Slurm job {self.job_id}"
 
 
-_WITHDRAWN = Ending(exit_code=EXIT_STOPPED, signal=None, reason="withdrawn from the queue")
+_WITHDRAWN = ExitStatus(exit_code=EXIT_STOPPED, signal=None, reason="withdrawn from the queue")
 
 
 def _read_records(path: Path, executor: str) -> dict[str, str]:
-    """Job ids of earlier sweeps by the name of their order; the latest counts. A torn last line is none."""
-    known: dict[str, str] = {}
+    """Return the job ids of earlier sweeps by the name of their order, the latest of each; skips a torn last line."""
+    ids: dict[str, str] = {}
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
     except OSError:
-        return known
+        return ids
     for line in lines:
         try:
             record = json.loads(line)
             if record["executor"] == executor:
-                known[str(record["order"])] = str(record["job"])
+                ids[str(record["order"])] = str(record["job"])
         except (ValueError, KeyError, TypeError):
             continue
-    return known
+    return ids

@@ -18,7 +18,7 @@ from paperbench import catalog
 from paperbench.engine.claims import prepare
 from paperbench.engine.rundir import RunDirectory
 from paperbench.errors import EnvironmentError_
-from paperbench.sweep.launchers.base import Context, Ending, Job
+from paperbench.sweep.launchers.base import Context, ExitStatus, Job
 from paperbench.sweep.launchers.local import LocalHandle, LocalLauncher, LocalSettings
 from tests.sweep import disturbed, reckless, toys
 
@@ -66,7 +66,7 @@ def until(launcher: LocalLauncher, condition: Callable[[], Any], seconds: float 
         launcher.wait(0.05)
 
 
-def ending(launcher: LocalLauncher, handle: LocalHandle) -> Ending:
+def ending(launcher: LocalLauncher, handle: LocalHandle) -> ExitStatus:
     until(launcher, lambda: handle.poll() is not None)
     found = handle.poll()
     assert found is not None
@@ -80,7 +80,7 @@ def facts(path: Path) -> dict[str, Any]:
 
 def test_a_run_is_a_process_of_its_own(launcher: LocalLauncher, tmp_path: Path) -> None:
     handles = [submit(launcher, tmp_path / str(i), threads=2, seed=i) for i in range(2)]
-    assert [ending(launcher, handle) for handle in handles] == [Ending(exit_code=0, signal=None)] * 2
+    assert [ending(launcher, handle) for handle in handles] == [ExitStatus(exit_code=0, signal=None)] * 2
     first, second = facts(tmp_path / "0"), facts(tmp_path / "1")
     assert first["pid"] == first["session"] == handles[0].pid != second["pid"]
     assert (first["threads"], first["omp"]) == (2, "2")
@@ -99,20 +99,20 @@ def test_a_run_is_a_process_of_its_own(launcher: LocalLauncher, tmp_path: Path) 
 @pytest.mark.parametrize(
     ("act", "expected", "state", "said"),
     [
-        ("raise", Ending(exit_code=1, signal=None), "failed", "RuntimeError: a defect"),
-        ("exit", Ending(exit_code=1, signal=None), "failed", "SystemExit: 7"),
-        ("full", Ending(exit_code=4, signal=None), "failed", "No space left on device"),
-        ("kill", Ending(exit_code=None, signal=9, reason="killed by SIGKILL"), "killed", ""),
+        ("raise", ExitStatus(exit_code=1, signal=None), "failed", "RuntimeError: a defect"),
+        ("exit", ExitStatus(exit_code=1, signal=None), "failed", "SystemExit: 7"),
+        ("full", ExitStatus(exit_code=4, signal=None), "failed", "No space left on device"),
+        ("kill", ExitStatus(exit_code=None, signal=9, reason="killed by SIGKILL"), "killed", ""),
         (
             "segfault",
-            Ending(exit_code=None, signal=11, reason="killed by SIGSEGV"),
+            ExitStatus(exit_code=None, signal=11, reason="killed by SIGSEGV"),
             "killed",
             "Fatal Python error: Segm",
         ),
     ],
 )
 def test_however_one_ends_its_sibling_does_not_notice(
-    launcher: LocalLauncher, tmp_path: Path, act: str, expected: Ending, state: str, said: str
+    launcher: LocalLauncher, tmp_path: Path, act: str, expected: ExitStatus, state: str, said: str
 ) -> None:
     sibling = submit(launcher, tmp_path / "sibling", "wait")
     until(launcher, lambda: (tmp_path / "sibling" / "facts.json").exists())
@@ -121,7 +121,7 @@ def test_however_one_ends_its_sibling_does_not_notice(
     assert said in (tmp_path / "run" / "log.txt").read_text()
     assert sibling.poll() is None
     sibling.stop()
-    assert ending(launcher, sibling) == Ending(exit_code=3, signal=None)
+    assert ending(launcher, sibling) == ExitStatus(exit_code=3, signal=None)
     status = RunDirectory.open(tmp_path / "sibling").status()
     assert (status["state"], "stopped on SIGTERM" in status["message"]) == ("stopped", True)
 
@@ -214,8 +214,8 @@ def test_a_launcher_that_was_warmed_for_nothing_leaves_nothing(tmp_path: Path) -
     launcher = made(tmp_path / "sweep")
     launcher.close()
     before = set(disturbed.servers(os.getpid()))
-    launcher.warm()
-    launcher.warm()
+    launcher.warm_up()
+    launcher.warm_up()
     (server,) = set(disturbed.servers(os.getpid())) - before
     assert not (tmp_path / "sweep").exists()
     launcher.close()
@@ -226,7 +226,7 @@ def test_a_fresh_interpreter_for_each_run(tmp_path: Path) -> None:
     launcher = made(tmp_path / "sweep", "fresh")
     try:
         handle = submit(launcher, tmp_path / "run", threads=2)
-        assert ending(launcher, handle) == Ending(exit_code=0, signal=None)
+        assert ending(launcher, handle) == ExitStatus(exit_code=0, signal=None)
         found = facts(tmp_path / "run")
         assert (found["session"], found["threads"]) == (handle.pid, 2)
         assert "on stderr: fine" in (tmp_path / "run" / "log.txt").read_text()
