@@ -32,7 +32,9 @@ class Engine:
     run_dir: Path | None = None
     resumed: Path | None = None
 
-    def start(self, resolved: dict[str, Any], *, run_dir: Path | None, reporter: Any, worker_reporter: Any) -> Outcome:
+    def start(
+        self, resolved: dict[str, Any], *, run_dir: Path | None, reporter: Any, worker_reporter: Any, config: Any
+    ) -> Outcome:
         self.resolved, self.run_dir = resolved, run_dir
         reporter.message("at work")
         return self._answer()

@@ -10,7 +10,7 @@ from paperbench.config.compose import compose
 from paperbench.config.validate import config_hash
 from paperbench.engine.claims import prepare
 from paperbench.errors import ConfigError, DataError
-from paperbench.sweep.plan import Request, expand, plan, plan_overrides
+from paperbench.sweep.plan import Request, compose_members, expand, plan, plan_overrides
 from tests.engine import toy
 from tests.sweep import toys
 
@@ -137,8 +137,9 @@ def test_neither_jobs_nor_output_change_a_runs_name(conf: Path) -> None:
 
 def test_requests_of_one_configuration_are_one_run(conf: Path) -> None:
     requests = [Request(experiment="toy", overrides=("seed=3",), labels={"row": row}) for row in ("a", "b")]
-    sweep = plan([*requests, Request(experiment="toy", overrides=("seed=4",))], conf_dir=conf, directory=Path("table"))
-    assert len(sweep.members) == 2
+    requests.append(Request(experiment="toy", overrides=("seed=4",)))
+    sweep = plan(compose_members(requests, conf), directory=Path("table"))
+    assert [dict(member.request.labels) for member in sweep.members] == [{"row": "a"}, {}]
     assert sweep.directory == Path("table")
 
 

@@ -155,6 +155,7 @@ def start(verb: str, experiment: str, overrides: list[str] | None, options: RunO
             run_dir=options.run_dir,
             reporter=reporter,
             worker_reporter=_worker_reporter(options.json_output),
+            config=composed.config,
         )
     finally:
         reporter.close()

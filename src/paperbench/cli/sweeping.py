@@ -128,7 +128,7 @@ def _composed(experiment: str | None, overrides: list[str], options: SweepOption
     if experiment is None:
         raise ConfigError("name an experiment (see `paperbench ls`), or a sweep to continue with --resume ID")
     given = options.run.overrides(overrides)
-    return plan_overrides(experiment, given, conf_dir=options.run.conf_dir, composed=start.begin)
+    return plan_overrides(experiment, given, conf_dir=options.run.conf_dir, on_composed=start.begin)
 
 
 def _recorded(name: str, others: Sequence[str], options: SweepOptions) -> Sweep:

@@ -48,19 +48,33 @@ def prepare(path: Path, resolved: Mapping[str, Any]) -> None:
         _clear(path)
         # The status first: with its config.yaml a run is made, and must not look like one that was killed.
         directory.update_status(state=WAITING, step=0, steps=0, best=None, message="")
-        write_atomic(directory.config_file, yaml.safe_dump(dict(resolved), sort_keys=False, allow_unicode=True))
+        write_atomic(directory.config_file, _as_yaml(resolved))
     finally:
         directory.release()
 
 
 def refuse_other(path: Path, resolved: Mapping[str, Any]) -> None:
     """Raise `ConfigError` if the run in `path` is of a configuration that gives other results than `resolved`."""
+    if _is_written(path / "config.yaml", resolved):
+        return
     _, _, found = load_file(path / "config.yaml")
     complete = dump(validate(task_named(resolved.get("task")), resolved))
     if config_hash(found) != config_hash(complete):
         raise ConfigError(
             f"{path} holds a run of another configuration than its name says; move the folder away, and it is made anew"
         )
+
+
+def _is_written(file: Path, resolved: Mapping[str, Any]) -> bool:
+    """Whether the file holds exactly this configuration, which then need not be validated again."""
+    try:
+        return file.read_text(encoding="utf-8") == _as_yaml(resolved)
+    except (OSError, UnicodeDecodeError):
+        return False
+
+
+def _as_yaml(resolved: Mapping[str, Any]) -> str:
+    return yaml.safe_dump(dict(resolved), sort_keys=False, allow_unicode=True)
 
 
 def _clear(path: Path) -> None:

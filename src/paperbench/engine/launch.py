@@ -44,20 +44,24 @@ def start(
     run_dir: Path | None,
     reporter: Reporter,
     worker_reporter: WorkerReporter | None = None,
+    config: Any = None,
 ) -> Outcome:
     """Make a run directory for the resolved configuration and do the run.
+
+    `config` is the validated instance that `resolved` is the plain form of, where the caller has it; else it is validated here.
 
     With `nproc` > 1 the display is in rank 0, which inherits this process's streams and makes it from `worker_reporter`;
     without that, only the end is reported here. A failed run raises its error after recording it in the directory. In a process
     that torchrun started this is the process's own part of the run, or continues it: `nproc` must be the number of processes.
     """
-    config = validate(task_named(resolved.get("task")), resolved)  # a mistake must not leave a directory behind
+    if config is None:
+        config = validate(task_named(resolved.get("task")), resolved)  # a mistake must not leave a directory behind
     if torchrun.under_torchrun():
         return _start_rank(dump(config), run_dir=run_dir, reporter=reporter)
     root = str(resolved.get("output", {}).get("root", "outputs"))
     with StopFlag(on_abort=reporter.close) as stop:
         directory = RunDirectory.create(root, str(resolved.get("experiment", "")), resolved, run_dir)
-        return proceed(directory, reporter, stop, worker_reporter=worker_reporter)
+        return proceed(directory, reporter, stop, worker_reporter=worker_reporter, config=config)
 
 
 def resume(run_dir: Path, reporter: Reporter, *, worker_reporter: WorkerReporter | None = None) -> Outcome:
@@ -95,17 +99,20 @@ def proceed(
     *,
     worker_reporter: WorkerReporter | None = None,
     threads: int = 0,
+    config: Any = None,
 ) -> Outcome:
     """Do or continue the run, whose lock is taken if this process does not hold it yet.
+
+    `config` is the directory's validated configuration, where the caller has it; else it is read from its `config.yaml`.
 
     `threads` is this machine's share for a run whose configuration names no number; 0 is all of it. In this process it is the
     caller's to set. A failed run raises its error after recording it in the directory.
     """
-    nproc = int(directory.config().get("nproc", 1))
+    nproc = int(directory.config().get("nproc", 1)) if config is None else config.nproc
     if nproc == 1:
         from paperbench.engine.session import execute
 
-        return execute(directory, reporter, stop)
+        return execute(directory, reporter, stop, config=config)
     directory.update_status(state=RUNNING, message="", error="", exit_code=None)
     directory.clear_rank_failure()
     directory.release()  # rank 0 takes it

@@ -12,7 +12,7 @@ import torch
 
 from paperbench.catalog import TaskSpec
 from paperbench.config import digests
-from paperbench.config.validate import config_hash, load_file
+from paperbench.config.validate import config_hash, dump, load_file, task_named
 from paperbench.engine import device as devices
 from paperbench.engine import torchrun
 from paperbench.engine.checkpoints import CheckpointStore
@@ -28,9 +28,10 @@ from paperbench.engine.task import Task
 from paperbench.errors import EXIT_DONE, EXIT_FAILED, EXIT_STOPPED, PaperbenchError, Stopped
 
 
-def execute(directory: RunDirectory, reporter: Reporter, stop: StopFlag) -> Outcome:
+def execute(directory: RunDirectory, reporter: Reporter, stop: StopFlag, *, config: Any = None) -> Outcome:
     """Do the run that `directory` describes and return how it ended; a failure is recorded there and raised again.
 
+    `config` is the directory's validated configuration, where the caller has it; else it is read from its `config.yaml`.
     Under torchrun every rank calls it; rank 0 alone holds the lock, writes and reports. The reporter is closed at the end.
     """
     main = torchrun.rank() == 0
@@ -42,7 +43,7 @@ def execute(directory: RunDirectory, reporter: Reporter, stop: StopFlag) -> Outc
         try:
             if main:
                 directory.update_status(state=RUNNING, message="", error="", exit_code=None)
-            results = _work(directory, reporter, stop, group)
+            results = _work(directory, reporter, stop, group, config)
         except Stopped as stopped:
             if main:
                 directory.update_status(state=STOPPED, message=str(stopped), exit_code=EXIT_STOPPED)
@@ -58,8 +59,11 @@ def execute(directory: RunDirectory, reporter: Reporter, stop: StopFlag) -> Outc
     return Outcome(directory.path, results, DONE, EXIT_DONE)
 
 
-def _work(directory: RunDirectory, reporter: Reporter, stop: StopFlag, group: ExitStack) -> dict[str, Any]:
-    spec, config, resolved = load_file(directory.config_file)
+def _work(directory: RunDirectory, reporter: Reporter, stop: StopFlag, group: ExitStack, config: Any) -> dict[str, Any]:
+    if config is None:
+        spec, config, resolved = load_file(directory.config_file)
+    else:
+        spec, resolved = task_named(config.task), dump(config)
     digests.check(type(config), resolved, directory.config_file)
     device = devices.resolve(config.device, local_rank=torchrun.local_rank(), nproc=torchrun.world_size())
     precision = spec.precision or devices.resolve_precision(config.precision, device)

@@ -14,13 +14,13 @@ from paperbench.config import _hydra
 from paperbench.config.compose import Composed, compose
 from paperbench.config.paths import short
 from paperbench.config.suggest import nearest
-from paperbench.config.validate import config_hash, incidental
+from paperbench.config.validate import incidental
 from paperbench.errors import ConfigError
 from paperbench.report.conditions import departures
 from paperbench.report.layout import Cell, Layout, merged, override_key
 from paperbench.report.layoutfile import SCALES
 from paperbench.report.verdict import Departures
-from paperbench.sweep.plan import HASH_DIGITS, Member, Request, Sweep, plan
+from paperbench.sweep.plan import Member, Request, Sweep, compose_members, plan
 
 KIND = "reproduction"
 
@@ -74,27 +74,22 @@ def prepare(
 def _prepare(layout: Layout, scale: str, count: int, overrides: Sequence[str], conf_dir: Path | None) -> Prepared:
     cells = layout.cells(scale)
     keys = [(cell.experiment, merged(cell.overrides, overrides)) for cell in cells]
-    composed = _compose_all(dict.fromkeys(keys), layout, conf_dir)
-    hashes = {key: [_hash(composed[key], seed) for seed in range(count)] for key in composed}
-    requests: dict[str, Request] = {}
-    for key in composed:
-        for seed, digits in enumerate(hashes[key]):
-            labels = {**_labels(key, keys, cells, layout), "seed": str(seed)}
-            requests.setdefault(digits, Request(experiment=key[0], overrides=(*key[1], f"seed={seed}"), labels=labels))
-    root = Path(next(iter(composed.values())).resolved["output"]["root"])
+    places = [(key, seed) for key in dict.fromkeys(keys) for seed in range(count)]
+    composed = dict(zip(places, _compose(places, keys, cells, layout, conf_dir), strict=True))
+    root = Path(composed[places[0]].composed.resolved["output"]["root"])
     sweep = plan(
-        list(requests.values()), conf_dir=conf_dir, directory=root / _folder(layout, scale, overrides),
+        list(composed.values()), directory=root / _folder(layout, scale, overrides),
         name=layout.name, kind=KIND, overrides=overrides,
     )  # fmt: skip
-    runs = _Runs(sweep)
+    members = {member.hash: member for member in sweep.members}
     asked = _asked(cells, overrides, conf_dir)
     placed = [
         Placed(
             cell=cell,
-            runs={seed: runs.of(key, seed, digits) for seed, digits in enumerate(hashes[key])},
+            runs={seed: members[composed[key, seed].hash] for seed in range(count)},
             departures=departures(
                 cell.published,
-                composed[key].resolved,
+                composed[key, 0].composed.resolved,
                 when=layout.when,
                 declared=cell.deviations,
                 asked=asked[index].resolved if asked else None,
@@ -114,6 +109,28 @@ def _prepare(layout: Layout, scale: str, count: int, overrides: Sequence[str], c
     )
 
 
+def _compose(
+    places: Sequence[tuple[_Key, int]],
+    keys: Sequence[_Key],
+    cells: Sequence[Cell],
+    layout: Layout,
+    conf_dir: Path | None,
+) -> list[Member]:
+    """Compose the run of every configuration and seed, each once."""
+    requests = [
+        Request(
+            experiment=key[0],
+            overrides=(*key[1], f"seed={seed}"),
+            labels={**_labels(key, keys, cells, layout), "seed": str(seed)},
+        )
+        for key, seed in places
+    ]
+    try:
+        return compose_members(requests, conf_dir)
+    except ConfigError as error:
+        raise ConfigError(*error.mistakes, f"(in the runs of {layout.name}, {short(layout.file)})") from None
+
+
 def _refuse(layout: Layout, scale: str, overrides: Sequence[str]) -> None:
     if scale not in SCALES:
         near = nearest(scale, SCALES)
@@ -127,35 +144,6 @@ def _refuse(layout: Layout, scale: str, overrides: Sequence[str]) -> None:
     ]
     if mistakes:
         raise ConfigError(*mistakes)
-
-
-def _compose_all(keys: Mapping[_Key, None], layout: Layout, conf_dir: Path | None) -> dict[_Key, Composed]:
-    composed: dict[_Key, Composed] = {}
-    mistakes: dict[str, None] = {}
-    for experiment, texts in keys:
-        try:
-            composed[experiment, texts] = compose(experiment, texts, conf_dir=conf_dir)
-        except ConfigError as error:
-            mistakes.update(dict.fromkeys(error.mistakes))
-    if mistakes:
-        raise ConfigError(*mistakes, f"(in the runs of {layout.name}, {short(layout.file)})")
-    return composed
-
-
-def _hash(composed: Composed, seed: int) -> str:
-    return config_hash({**composed.resolved, "seed": seed})[:HASH_DIGITS]
-
-
-class _Runs:
-    """The members of a sweep, found again by what was asked for."""
-
-    def __init__(self, sweep: Sweep) -> None:
-        self._by_hash = {member.hash: member for member in sweep.members}
-        self._by_request = {(member.request.experiment, member.request.overrides): member for member in sweep.members}
-
-    def of(self, key: _Key, seed: int, digits: str) -> Member:
-        """By its hash, unless an experiment's own values follow from its seed and the hash is another than it seemed."""
-        return self._by_hash.get(digits) or self._by_request[key[0], (*key[1], f"seed={seed}")]
 
 
 def _labels(key: _Key, keys: Sequence[_Key], cells: Sequence[Cell], layout: Layout) -> dict[str, str]:

@@ -114,10 +114,10 @@ def all_metrics() -> MetricRegistry:
 
 
 def metrics_of(task: str) -> MetricRegistry:
-    """The metrics that runs of a task write: its package's, then the engine's, then all others'."""
+    """The metrics that runs of a task write: its package's, then the other packages', then the engine's."""
     return _of_package(_package(TASKS[task].module)) if task in TASKS else all_metrics()
 
 
 @cache
 def _of_package(package: str) -> MetricRegistry:
-    return MetricRegistry((*declared_by(package), *ENGINE_METRICS, *all_metrics().specs))
+    return MetricRegistry((*declared_by(package), *all_metrics().specs))

@@ -1,4 +1,4 @@
-"""From requests to a sweep: every run composed, checked and given its directory, before anything is written.
+"""From requests to members to a sweep: every run composed, checked and given its directory, before anything is written.
 
 Imports no torch by itself; the tasks' own checks may.
 """
@@ -62,11 +62,11 @@ class Sweep:
     """What was typed, unexpanded."""
 
 
-# --- what is wanted ---------------------------------------------------------------------------------------------------
+# --- requests ---------------------------------------------------------------------------------------------------------
 
 
 def expand(experiment: str, overrides: Sequence[str], *, conf_dir: Path | None = None) -> list[Request]:
-    """The requests that overrides in Hydra's choice and range syntax stand for, the last key running fastest.
+    """Expand overrides in Hydra's choice and range syntax into requests, the last key running fastest.
 
     `key=a,b`, `key=choice(a,b)`, `key=range(0,3)` and `group=glob(*)` are expanded; everything else goes to every request as
     it is. Raises `ConfigError` with every override that cannot be expanded.
@@ -118,13 +118,15 @@ def plan_overrides(
     overrides: Sequence[str],
     *,
     conf_dir: Path | None = None,
-    composed: Callable[[Sweep], None] | None = None,
+    on_composed: Callable[[Sweep], None] | None = None,
 ) -> Sweep:
-    """`expand` and `plan` in one, so that one error names the mistakes that either finds."""
+    """Expand, compose and plan in one, so that one error names the mistakes that any of them finds."""
     requests, mistakes = _expanded(experiment, overrides, conf_dir)
-    composed = None if mistakes else composed
+    on_composed = None if mistakes else on_composed
+    planned = None
     try:
-        planned = plan(requests, conf_dir=conf_dir, overrides=overrides, composed=composed) if requests else None
+        if requests:
+            planned = plan(compose_members(requests, conf_dir), overrides=overrides, on_composed=on_composed)
     except ConfigError as error:
         raise ConfigError(*mistakes, *error.mistakes) from None
     if planned is None or mistakes:
@@ -132,54 +134,62 @@ def plan_overrides(
     return planned
 
 
-# --- what will be run -------------------------------------------------------------------------------------------------
+# --- members and sweeps ------------------------------------------------------------------------------------------------
 
 
-def plan(
-    requests: Sequence[Request],
-    *,
-    conf_dir: Path | None = None,
-    directory: Path | None = None,
-    name: str | None = None,
-    kind: str = "sweep",
-    overrides: Sequence[str] = (),
-    composed: Callable[[Sweep], None] | None = None,
-) -> Sweep:
-    """Composes and checks every request; requests of one configuration become one member.
+def compose_members(requests: Sequence[Request], conf_dir: Path | None = None) -> list[Member]:
+    """Compose every request, once, in order.
 
-    `directory` is the sweep's folder, by default `<output.root>/<experiment>/sweeps/<id>`; `name` is the first request's
-    experiment unless given, and `overrides` what a person typed. Nothing is made. `composed` is called when all configurations
-    are right, before the tasks are asked what they think of them: that imports them, which takes seconds. Raises one
-    `ConfigError` with the mistakes of all runs, each said once.
+    Raises one `ConfigError` with the mistakes of all of them, each said once.
     """
     faults: list[PaperbenchError] = []
-    members: dict[str, Member] = {}
+    members: list[Member] = []
     with _hydra.remembered():
         for request in requests:
             try:
-                member = _member(request, conf_dir)
-                members.setdefault(member.hash, member)
+                members.append(_member(request, conf_dir))
             except PaperbenchError as error:
                 faults.append(error)
     if faults:
         raise _joined(faults)
+    return members
+
+
+def plan(
+    members: Sequence[Member],
+    *,
+    directory: Path | None = None,
+    name: str | None = None,
+    kind: str = "sweep",
+    overrides: Sequence[str] = (),
+    on_composed: Callable[[Sweep], None] | None = None,
+) -> Sweep:
+    """Check composed members and put them together; members of one configuration become the first of them.
+
+    `directory` is the sweep's folder, by default `<output.root>/<experiment>/sweeps/<id>`; `name` is the first member's
+    experiment unless given, and `overrides` were typed by a person. Nothing is written. `on_composed` is called before the tasks
+    are asked what they refuse: that imports them, which takes seconds. Raises one `ConfigError` with the refusals of all runs,
+    each said once, or another error if all of them are of its kind.
+    """
     if not members:
         raise ConfigError("a sweep of no runs")
-    first, found = next(iter(members.values())), tuple(members.values())
-    made = sweep_id(found)
+    by_hash: dict[str, Member] = {}
+    for member in members:
+        by_hash.setdefault(member.hash, member)
+    distinct = tuple(by_hash.values())
+    first, identity = distinct[0], sweep_id(distinct)
     root = Path(first.composed.resolved["output"]["root"])
     sweep = Sweep(
         name=name or first.request.experiment,
-        id=made,
-        directory=directory or root / first.request.experiment / "sweeps" / made,
-        members=found,
+        id=identity,
+        directory=directory or root / first.request.experiment / "sweeps" / identity,
+        members=distinct,
         kind=kind,
         overrides=tuple(overrides),
     )
-    if composed is not None:
-        composed(sweep)
-    faults = _refusals(found)
-    if faults:
+    if on_composed is not None:
+        on_composed(sweep)
+    if faults := _refusals(distinct):
         raise _joined(faults)
     return sweep
 
@@ -216,7 +226,7 @@ def _without_checkpoint(request: Request) -> tuple[str, ...]:
 
 
 def _refusals(members: Sequence[Member]) -> list[PaperbenchError]:
-    """What is wrong beyond the configuration: what the tasks refuse at a glance, and directories that hold another run.
+    """Find what is wrong beyond the configuration: what the tasks refuse, and directories that hold another run.
 
     A task is asked once for what differs in the seed or the optimizer alone.
     """
@@ -240,7 +250,7 @@ def _refusals(members: Sequence[Member]) -> list[PaperbenchError]:
 
 
 def _joined(faults: Sequence[PaperbenchError]) -> PaperbenchError:
-    """One error with all that is wrong, each said once; of faults of one kind, an error of that kind."""
+    """Join faults into one error with each mistake once; of faults of one kind, an error of that kind."""
     said: dict[str, str] = {}
     """By the text without the override that it quotes: the same mistake in several runs is one."""
     for fault in faults:
@@ -253,6 +263,6 @@ def _joined(faults: Sequence[PaperbenchError]) -> PaperbenchError:
 
 
 def sweep_id(members: Sequence[Member]) -> str:
-    """The same for the same runs in any order."""
+    """Return the identity of a set of runs: the same for the same runs in any order."""
     text = "\n".join(sorted(member.hash for member in members))
     return hashlib.sha256(text.encode()).hexdigest()[:HASH_DIGITS]
