@@ -14,12 +14,17 @@ from PIL import Image
 from paperbench.config.compose import compose
 from paperbench.engine import launch, metriclog
 from paperbench.engine.checkpoints import CheckpointStore
+from paperbench.engine.metrics import METRICS as ENGINE_METRICS
 from paperbench.engine.reporter import SilentReporter
 from paperbench.errors import EXIT_STOPPED, ConfigError, DataError
+from paperbench.runs.metrics import MetricRegistry
 from paperbench.stn import task
+from paperbench.stn.metrics import METRICS
 from paperbench.stn.predict import read_digit
 from tests.data.test_mnist import write_mnist
 
+DECLARED = MetricRegistry((*METRICS, *ENGINE_METRICS))
+"""Every metric that a run of the package may write."""
 PLAIN = ("scale=smoke", "device=cpu", "threads=1", "precision=float32")
 
 
@@ -131,6 +136,7 @@ def test_a_run_measures_and_draws(finished: Path) -> None:
     metrics = results["metrics"]
     assert metrics["test/error"] == pytest.approx(100 * metrics["test/errors"] / 20)
     assert metrics["model/parameters"] > 10_000
+    assert all(name in DECLARED for name in metrics)
     assert {path.name for path in (finished / "figures").iterdir()} == {"losses.png", "samples.png", "mean_warped.png"}
     logged = [record for record in metriclog.read(finished / "metrics.jsonl") if "test/error" in record]
     assert [record["step"] for record in logged] == [2, 4, 6]
@@ -203,6 +209,7 @@ def test_co_localisation_resumes_in_the_middle_of_its_phases(mnist: str, tmp_pat
     whole = start(tmp_path / "whole", "stn-colocalise", *overrides)
     assert whole.results is not None
     assert {"encoder/error", "colocalise/0", "colocalise/iou/3", "colocalise/mean"} <= whole.results["metrics"].keys()
+    assert all(name in DECLARED for name in whole.results["metrics"])
     assert {path.name for path in (tmp_path / "whole" / "figures").iterdir()} == {"digit-0.png", "digit-3.png"}
     stores = {path.name for path in (tmp_path / "whole" / "checkpoints").iterdir()}
     assert stores == {"encoder", "digit-0", "digit-3"}

@@ -13,12 +13,18 @@ from paperbench.config.validate import config_hash
 from paperbench.engine import metriclog
 from paperbench.engine.checkpoints import CheckpointStore
 from paperbench.engine.metriclog import JsonLines, MetricLog
+from paperbench.engine.metrics import METRICS as ENGINE_METRICS
 from paperbench.engine.ranks import Ranks
 from paperbench.engine.reporter import SilentReporter
 from paperbench.engine.run import Run
 from paperbench.engine.rundir import RunDirectory
 from paperbench.engine.signals import StopFlag
+from paperbench.runs.metrics import MetricRegistry
 from paperbench.vae.config import VaeTrain
+from paperbench.vae.metrics import METRICS
+
+DECLARED = MetricRegistry((*METRICS, *ENGINE_METRICS))
+"""Every metric that a run of the package may write."""
 
 QUICK = (
     "scale=smoke", "device=cpu", "precision=float32", "threads=1", "train.log_every=1", "evaluation.importance_samples=0",

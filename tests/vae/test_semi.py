@@ -14,7 +14,7 @@ from paperbench.errors import ConfigError, DataError, Stopped
 from paperbench.vae.config import M2Model, SemiTrain, VaeTrain
 from paperbench.vae.semi import M2, JointFeatures, SemiBatch
 from paperbench.vae.semi_task import choose_labelled, plan, run
-from tests.vae.runs import StopAfter, losses, make_run
+from tests.vae.runs import DECLARED, StopAfter, losses, make_run
 
 
 def m2(alpha: float = 0.1) -> M2:
@@ -80,6 +80,7 @@ def test_m2_resumes_bit_for_bit(tmp_path: Path) -> None:
     of = cast(VaeTrain, config)  # the runs of these tests ask for its seed alone
     whole = make_run(tmp_path / "whole", of, resolved)
     expected = run(config, whole)
+    assert all(name in DECLARED for name in expected)
     with pytest.raises(Stopped):
         run(config, make_run(tmp_path / "part", of, resolved, stop=StopAfter(5)))
     again = make_run(tmp_path / "part", of, resolved, again=True)
@@ -99,3 +100,4 @@ def test_m1_classifies_better_than_chance(classifier: str, tmp_path: Path) -> No
     assert metrics["test/error"] < 80
     assert metrics["test/errors"] == round(metrics["test/error"] * 40 / 100)
     assert metrics["test/bound"] < 0
+    assert all(name in DECLARED for name in metrics)

@@ -15,7 +15,7 @@ from paperbench.cli.app import app
 from paperbench.engine import metriclog
 from paperbench.errors import ConfigError, DataError, Stopped
 from paperbench.vae.task import plan, run
-from tests.vae.runs import StopAfter, configured, losses, make_run, state
+from tests.vae.runs import DECLARED, StopAfter, configured, losses, make_run, state
 
 MCEM = ("estimator=mcem", "model.latent=2", "evaluation.marginal.images=6")
 
@@ -34,6 +34,7 @@ def test_a_run_that_is_stopped_continues_bit_for_bit(overrides: tuple[str, ...],
     pair = configured("train.samples=240", "train.checkpoint_every=5", *overrides)
     whole = make_run(tmp_path / "whole", *pair)
     expected = run(pair[0], whole)
+    assert all(name in DECLARED for name in expected)
     part = make_run(tmp_path / "part", *pair, stop=StopAfter(8))
     with pytest.raises(Stopped):
         run(pair[0], part)
@@ -91,6 +92,7 @@ def test_a_plain_autoencoder_has_no_likelihood(tmp_path: Path) -> None:
     metrics = run(pair[0], make_run(tmp_path / "run", *pair))
     assert 0 < metrics["test/squared_error"] < 784
     assert not any("bound" in name or "nll" in name for name in metrics)
+    assert all(name in DECLARED for name in metrics)
 
 
 def test_missing_data_are_named_before_anything_is_written(tmp_path: Path) -> None:
@@ -110,6 +112,7 @@ def test_train_eval_and_predict_from_the_command_line(tmp_path: Path) -> None:
     first = json.loads(text)
     assert "pixels binarised once (static)" in first["data"]
     assert first["metrics"]["test/nll"] < -first["metrics"]["test/bound"]
+    assert all(name in DECLARED for name in first["metrics"])
     drawn = {path.name for path in (tmp_path / "trained" / "figures").iterdir()}
     assert {"samples.png", "manifold.png", "reconstructions.png", "interpolations.png", "losses.png"} <= drawn
 
