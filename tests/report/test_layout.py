@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import re
 from pathlib import Path
 from typing import Any
 
@@ -199,17 +200,23 @@ def test_ones_own_folder_adds_and_shadows(tmp_path: Path, monkeypatch: pytest.Mo
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"colums": {}}, "mine.yaml: colums: no such key. Nearest: columns"),
-        ({"rows": rows_with(overides=[])}, r"mine.yaml: rows.0 \(lambda 1\).overides: no such key. Nearest: overrides"),
-        ({"columns": {"mAP": {"metrik": "x"}}}, "mine.yaml: columns.mAP.metrik: no such key. Nearest: metric"),
-        ({"rows": []}, "rows: list should have at least 1 item"),
-        ({"scales": {}}, "scales: dictionary should have at least 1 item"),
-        ({"scales": {"tiny": {}}}, "scales.tiny: tiny is no scale; scales are smoke, short, paper"),
-        ({"scales": {"short": {"seeds": 0}}}, "scales.short.seeds: input should be greater than 0, not 0"),
+        ({"colums": {}}, "mine.yaml:\\d+: colums: no such key. Nearest: columns"),
+        (
+            {"rows": rows_with(overides=[])},
+            r"mine.yaml:\d+: rows.0 \(lambda 1\).overides: no such key. Nearest: overrides",
+        ),
+        ({"columns": {"mAP": {"metrik": "x"}}}, r"mine.yaml:\d+: columns.mAP.metrik: no such key. Nearest: metric"),
+        ({"rows": []}, "rows: is empty"),
+        ({"scales": {}}, "scales: is empty"),
+        ({"scales": {"tiny": {}}}, "scales.tiny: expected one of smoke, short, paper, given tiny"),
+        ({"scales": {"short": {"seeds": 0}}}, "scales.short.seeds: expected a whole number above 0, given 0"),
         ({"scales": {"short": {"cost": "an hour"}}}, "scales.short.cost: .*not measured"),
         ({"scales": {"short": {"cost": {"seconds": 3}}}}, "scales.short.cost.machine: is missing"),
-        ({"overrides": {"papre": []}}, "overrides.papre: papre is no scale"),
-        ({"overrides": "a=1"}, "overrides: .*dictionary"),
+        (
+            {"overrides": {"papre": []}},
+            "overrides.papre: expected one of all, smoke, short, paper, given papre. Nearest: paper",
+        ),
+        ({"overrides": "a=1"}, "overrides: expected keys and values, given a=1"),
         ({"deviations": [{"txt": "x"}]}, "deviations.0.txt: no such key. Nearest: text"),
         ({"paper": "fastr-rcnn"}, "paper: no paper fastr-rcnn. Nearest: fast.*-rcnn"),
         ({"table": "Table 99"}, "table: conf/paper/faster-rcnn.yaml has no table 'Table 99'; nearest: 'Table 9'"),
@@ -230,7 +237,7 @@ def test_faults_are_named_with_file_key_and_nearest_names(
 ) -> None:
     with pytest.raises(ConfigError, match=message) as caught:
         layout_of(tmp_path, **changes)
-    assert all("mine.yaml: " in mistake for mistake in caught.value.mistakes)
+    assert all(re.search(r"mine\.yaml(:\d+)?: ", mistake) for mistake in caught.value.mistakes)
 
 
 def test_every_fault_is_named_at_once(tmp_path: Path) -> None:
@@ -239,7 +246,9 @@ def test_every_fault_is_named_at_once(tmp_path: Path) -> None:
     assert len(caught.value.mistakes) == 2
 
 
-@pytest.mark.parametrize(("text", "message"), [("a: [", "not YAML"), ("- 1", "expected keys and values"), ("", "mine")])
+@pytest.mark.parametrize(
+    ("text", "message"), [("a: [", "not valid YAML"), ("- 1", "expected a section with the keys"), ("", "mine")]
+)
 def test_a_file_that_holds_no_layout_is_refused(tmp_path: Path, text: str, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         read("faster-rcnn/mine", write(tmp_path, text))

@@ -117,10 +117,8 @@ class Explainer:
         override = self.origin.override(key)
         source = f' (as "{override[1]}")' if override else self.origin.of(key)
         current = look_up(self.now, key)
-        text = f"{key}: expected {said or describe(annotation)}, given {show(value)}{_kind(value, annotation)}{source}."
-        choices = [str(c) for m in members(annotation) for c in _choices(m)]
-        near = nearest(str(value), choices)
-        if near:
+        text = f"{key}: {mismatch(value, annotation, said)}{source}."
+        if near := nearest_choices(value, annotation):
             text += f" Nearest: {', '.join(near)}."
         if current != value and key in self.keys:
             text += f" Now {show(current)}."
@@ -142,6 +140,16 @@ class Explainer:
         guess = f". Nearest: {', '.join(near)}" if near else ""
         verb = "takes" if tag in DATASETS else "knows"
         return f"{named}: task {self.task.name} {verb} {', '.join(supported)}, not {tag}{source}{guess}"
+
+
+def mismatch(value: Any, annotation: Any, expected: str | None = None) -> str:
+    """Return `expected a number above 0, given abc`: what the annotation takes and what was found in its place."""
+    return f"expected {expected or describe(annotation)}, given {show(value)}{_kind(value, annotation)}"
+
+
+def nearest_choices(value: Any, annotation: Any) -> list[str]:
+    """Return the nearest of the values that the annotation lists; empty where it lists none."""
+    return nearest(str(value), [str(choice) for member in members(annotation) for choice in _choices(member)])
 
 
 def _choices(annotation: Any) -> tuple[Any, ...]:

@@ -157,6 +157,8 @@ def describe(annotation: Any) -> str:
         return f"a list of {len(items)}, each {describe(items[0])}"
     if isinstance(bare, type) and is_dataclass(bare):
         return f"a section with the keys {', '.join(hints(bare))}"
+    if origin is dict:
+        return "keys and values"
     words = {bool: "true or false", int: "a whole number", float: "a number", str: "text"}.get(bare, str(bare))
     return words + _range(constraints)
 

@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 from paperbench.catalog import PAPERS
 from paperbench.config.paths import options, search_path, short
 from paperbench.config.suggest import nearest
+from paperbench.config.yamlfile import read_yaml
 from paperbench.errors import ConfigError, DataError
 from paperbench.report import published
 from paperbench.report.layoutfile import (
@@ -27,7 +28,6 @@ from paperbench.report.layoutfile import (
     RowEntry,
     ScaleEntry,
     ScaleName,
-    read_file,
 )
 from paperbench.report.published import Published
 
@@ -137,7 +137,7 @@ def place_of(entry: Published) -> tuple[str, str, str, str]:
 
 def read(name: str, file: Path) -> Layout:
     """One file. Raises `ConfigError` with every mistake in it."""
-    entry = read_file(file)
+    entry = read_yaml(file, LayoutFile)
     mistakes: list[str] = []
     printed = _printed(entry, mistakes)
     mistakes += [] if mistakes else _mistakes(entry)

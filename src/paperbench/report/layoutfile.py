@@ -5,20 +5,12 @@ Reading needs neither Hydra nor torch: a list of all reproductions is quick.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields
-from functools import lru_cache
-from pathlib import Path
+from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
 
-import yaml
-from pydantic import BeforeValidator, Field, TypeAdapter, ValidationError
+from pydantic import BeforeValidator, Field
 
-from paperbench.config.paths import short
 from paperbench.config.schema import NonNegativeFloat, PositiveInt, Schema
-from paperbench.config.suggest import nearest
-from paperbench.config.validate import one_line
-from paperbench.errors import ConfigError
 
 ScaleName = Literal["smoke", "short", "paper"]
 SCALES: tuple[ScaleName, ...] = ("smoke", "short", "paper")
@@ -129,81 +121,3 @@ class LayoutFile(Schema):
     """What it means where a run that is done lacks a cell's metric, for tables in which that is no mistake."""
     left_to_user: list[str] = field(default_factory=list)
     """Keys whose values only the user can know, such as the place of weights: giving one is no deviation."""
-
-
-@lru_cache
-def _adapter() -> TypeAdapter[LayoutFile]:
-    return TypeAdapter(LayoutFile)
-
-
-def read_file(file: Path) -> LayoutFile:
-    """The content of a file. Raises `ConfigError` naming the file and every key that is wrong, with the nearest names."""
-    try:
-        content = yaml.safe_load(file.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{short(file)}: cannot be read: {error}") from None
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{short(file)}: not YAML: {one_line(error)}") from None
-    try:
-        return _adapter().validate_python(content)
-    except ValidationError as error:
-        raise ConfigError(
-            *dict.fromkeys(f"{short(file)}: {_say(fault, content)}" for fault in error.errors())
-        ) from None
-
-
-# --- wording ----------------------------------------------------------------------------------------------------------
-
-_ENTRIES: Mapping[str, type] = {
-    "columns": ColumnEntry,
-    "rows": RowEntry,
-    "comparisons": ComparisonEntry,
-    "scales": ScaleEntry,
-    "cost": CostEntry,
-    "deviations": DeviationEntry,
-}
-
-
-def _say(fault: Any, content: Any) -> str:
-    loc: Sequence[str | int] = fault["loc"]
-    where = _place(loc, content)
-    kind = fault["type"]
-    if kind == "unexpected_keyword_argument":
-        near = nearest(str(loc[-1]), known := [item.name for item in fields(_entry(loc[:-1]))])
-        return f"{where}: no such key. {'Nearest' if near else 'Keys'}: {', '.join(near or known)}"
-    if kind == "missing":
-        return f"{where}: is missing"
-    if kind == "dataclass_type":
-        return f"{where}: expected keys and values, found {type(fault['input']).__name__}"
-    if kind == "literal_error" and loc[-1] == "[key]":
-        return f"{where}: {fault['input']} is no scale; scales are {', '.join(SCALES)}"
-    message = fault["msg"][:1].lower() + fault["msg"][1:]
-    return f"{where}: {message}" + ("" if isinstance(fault["input"], dict | list) else f", not {fault['input']!r}")
-
-
-def _entry(loc: Sequence[str | int]) -> type:
-    """The dataclass that the place belongs to."""
-    return next((_ENTRIES[name] for name in reversed(loc) if isinstance(name, str) and name in _ENTRIES), LayoutFile)
-
-
-def _place(loc: Sequence[str | int], content: Any) -> str:
-    """`rows.2 (128^2, 1:1).overrides.paper.0`, without the names that pydantic gives to members of a union."""
-    parts: list[str] = []
-    value = content
-    for step in loc:
-        if step == "[key]" or (
-            isinstance(step, str) and step in ("CostEntry", "literal['not measured']", "DeviationEntry")
-        ):
-            continue
-        if step == "all" and isinstance(value, list):
-            continue  # the file has a plain list here
-        value = _inside(value, step)
-        name = value.get("row") if isinstance(value, Mapping) and isinstance(step, int) else None
-        parts.append(f"{step} ({name})" if name else str(step))
-    return ".".join(parts) or "the file"
-
-
-def _inside(value: Any, step: str | int) -> Any:
-    if isinstance(value, Mapping):
-        return value.get(step)
-    return value[step] if isinstance(value, list) and isinstance(step, int) and step < len(value) else None

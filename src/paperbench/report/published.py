@@ -12,12 +12,10 @@ from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import yaml
-from pydantic import TypeAdapter, ValidationError
-
 from paperbench.config.paths import shipped_conf
 from paperbench.config.suggest import nearest
-from paperbench.errors import DataError
+from paperbench.config.yamlfile import read_yaml
+from paperbench.errors import ConfigError, DataError
 from paperbench.report.published_form import (
     Axis,
     Direction,
@@ -27,7 +25,6 @@ from paperbench.report.published_form import (
     Unit,
     faults_of,
     metrics_of,
-    mistakes,
     tolerance_of,
     unreproduced_of,
 )
@@ -195,35 +192,21 @@ def _number(column: str | float) -> float | None:
 
 # --- reading ----------------------------------------------------------------------------------------------------------
 
-# The C one, where PyYAML was built with it, is ten times as fast.
-_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-
 
 def read(path: Path) -> list[Published]:
     """The numbers of one file. Raises `DataError` naming the file and every fault: an unknown key, a value of the wrong
     type, the same table, row and column twice, a metric for a column that is not there or without conditions, a curve
     whose points are no numbers or not in order."""
     try:
-        content = yaml.load(path.read_text(encoding="utf-8"), Loader=_LOADER)
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"{path}: cannot be read: {error}") from error
-    except yaml.YAMLError as error:
-        raise DataError(f"{path}: not valid YAML: {error}") from error
-    try:
-        paper = _form().validate_python(content)
-    except ValidationError as error:
-        raise DataError("\n".join(f"{path}: {mistake}" for mistake in mistakes(error, content))) from error
+        paper = read_yaml(path, PaperForm)
+    except ConfigError as error:
+        raise DataError("\n".join(error.mistakes)) from error
     faults = [fault for part in paper.tables for fault in faults_of(part)]
     entries = [] if faults else [e for part in paper.tables for row in part.rows for e in _expand(paper, part, row)]
     faults += _repeated(entries)
     if faults:
         raise DataError("\n".join(f"{path}: {fault}" for fault in faults))
     return entries
-
-
-@cache
-def _form() -> TypeAdapter[PaperForm]:
-    return TypeAdapter(PaperForm)
 
 
 def _repeated(entries: Sequence[Published]) -> list[str]:

@@ -6,16 +6,13 @@ What a row states for itself replaces what its table states.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, ValidationError
-from pydantic_core import ErrorDetails
+from pydantic import Field
 
 from paperbench.config.schema import NonNegativeFloat, PositiveFloat, PositiveInt, Schema
-from paperbench.config.suggest import nearest
 
 Direction = Literal["higher", "lower", "same"]
 """Which way is better; `same`: neither, the number describes and does not rank."""
@@ -95,43 +92,6 @@ class PaperForm(Schema):
     tables: Annotated[list[TableForm], Field(min_length=1)]
     conditions: dict[str, dict[str, Any]] = field(default_factory=dict)
     """Mappings that the file itself refers to by YAML anchors; not read from here."""
-
-
-def mistakes(error: ValidationError, content: Any) -> list[str]:
-    """What pydantic found in `content`, one sentence a place, with names beside numbers and the nearest key for a misspelt
-    one: `tables.0 (Table 1).rows.2 (CNN).values.R: Input should be a valid number`."""
-    found: dict[str, list[str]] = {}
-    for fault in error.errors():
-        found.setdefault(_place(fault["loc"], content), []).append(_said(fault))
-    return [f"{place}: {' or '.join(dict.fromkeys(said))}" for place, said in found.items()]
-
-
-def _said(fault: ErrorDetails) -> str:
-    kind, value = fault["type"], fault["input"]
-    if kind == "unexpected_keyword_argument":
-        known = sorted({item.name for form in (PaperForm, TableForm, RowForm, Axis) for item in fields(form)})
-        near = nearest(str(fault["loc"][-1]), known)
-        return "no such key" + (f"; nearest: {', '.join(near)}" if near else "")
-    if kind == "dataclass_type":
-        return f"expected keys and values, not {type(value).__name__}"
-    if fault["loc"][-1:] == ("[key]",) and kind == "string_type":
-        return f'names are text: write "{value}" in quotes'
-    return fault["msg"] if kind == "missing" or isinstance(value, dict | list) else f"{fault['msg']}, not {value!r}"
-
-
-def _place(loc: Sequence[str | int], content: Any) -> str:
-    """The place in the file, without the names that pydantic gives to members of a union."""
-    parts: list[str] = []
-    value = content
-    for index, step in enumerate(loc):
-        if isinstance(value, list) and isinstance(step, int):
-            value = value[step]
-            name = (value.get("row") or value.get("table")) if isinstance(value, dict) else None
-            parts.append(f"{step} ({name})" if name else str(step))
-        elif isinstance(value, dict) and (step in value or index == len(loc) - 1):
-            value = value.get(step)
-            parts.append(str(step))
-    return ".".join(parts) or "the file"
 
 
 def metrics_of(row: RowForm, table: TableForm) -> dict[str, str]:
