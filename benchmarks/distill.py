@@ -37,7 +37,7 @@ from benchmarks.common import machine, spread, write
 from paperbench.config.compose import compose
 from paperbench.config.validate import config_hash
 from paperbench.data import mnist
-from paperbench.data.classification import ImageSet
+from paperbench.data.image_sets import ImageSet
 from paperbench.distill.config import Distill
 from paperbench.distill.stacked import Students
 from paperbench.distill.training import Data, Part, load

@@ -26,7 +26,7 @@ from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms import InterpolationMode, functional, v2
 
 from paperbench.data import digits, mnist
-from paperbench.data.classification import ImageSet
+from paperbench.data.image_sets import ImageSet
 
 BATCH = 256
 TF: Any = functional

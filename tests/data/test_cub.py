@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from paperbench.data import cub, parts
-from paperbench.data.fine_grained import CubData, PartsData
+from paperbench.data.image_sets import CubData, PartsData
 from paperbench.errors import DataError
 from paperbench.stn import data as stn_data
 from tests.data.files import write_image

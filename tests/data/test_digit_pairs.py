@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from paperbench.data import digit_pairs, digits
-from paperbench.data.classification import ImageSet
+from paperbench.data.image_sets import ImageSet
 
 
 def _load(split: str = "train", count: int = 300, seed: int = 0) -> ImageSet:

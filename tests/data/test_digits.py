@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from paperbench.data import digits, labelled
-from paperbench.data.classification import DigitsData
+from paperbench.data.image_sets import DigitsData
 
 
 def test_splits_are_complete_apart_and_hold_every_digit() -> None:

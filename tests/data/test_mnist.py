@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from paperbench.data import labelled, mnist
-from paperbench.data.classification import MnistData
+from paperbench.data.image_sets import MnistData
 from paperbench.errors import DataError
 
 

@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 
 from paperbench.data import svhn
-from paperbench.data.sequences import NONE, SvhnData
+from paperbench.data.image_sets import NONE, SvhnData
 from paperbench.errors import DataError
 from paperbench.stn import data as stn_data
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from paperbench.data.images import ImageStore
+from paperbench.data.image_store import ImageStore
 from paperbench.detection.batches import Batch, BatchMaker, RegionBatchMaker, coin, side_multiple
 from tests.data.sets import in_memory, record
 

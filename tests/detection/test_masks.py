@@ -14,7 +14,7 @@ from pycocotools import mask as runs
 
 from paperbench.config.compose import compose
 from paperbench.data import shapes
-from paperbench.data.images import ImageStore
+from paperbench.data.image_store import ImageStore
 from paperbench.detection.batches import MaskBatchMaker, MaskStore
 from paperbench.detection.drawing import colour, draw
 from paperbench.detection.evaluation.coco import evaluate_masks

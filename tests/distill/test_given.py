@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from paperbench.data.classification import ImageSet
+from paperbench.data.image_sets import ImageSet
 from paperbench.distill.given import StoredLogits, find, load
 from paperbench.distill.inputs import Images
 from paperbench.distill.nets import Net

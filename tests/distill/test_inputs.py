@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from paperbench.data.classification import ImageSet
+from paperbench.data.image_sets import ImageSet
 from paperbench.distill.inputs import Images, Jittered
 from paperbench.engine.order import BatchKey
 

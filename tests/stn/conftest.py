@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from paperbench.data.classification import ImageSet
+from paperbench.data.image_sets import ImageSet
 
 
 @pytest.fixture

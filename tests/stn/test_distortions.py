@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from paperbench.data.classification import ImageSet
+from paperbench.data.image_sets import ImageSet
 from paperbench.engine.counter_rng import uniform
 from paperbench.engine.order import EpochOrder
 from paperbench.stn import distortions

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from paperbench.data.sequences import NONE
+from paperbench.data.image_sets import NONE
 from paperbench.engine.order import EpochOrder
 from paperbench.errors import ConfigError, DataError
 from paperbench.stn.birds import PartsNet, check_weights, make_trunk, tiles

@@ -12,7 +12,7 @@ from PIL import Image
 from torch import nn
 
 from paperbench.catalog import TASKS
-from paperbench.data.classification import ImageSet
+from paperbench.data.image_sets import ImageSet
 from paperbench.engine.order import BatchKey, EpochOrder
 from paperbench.vae import drawing
 from paperbench.vae.config import BoundConfig

@@ -14,7 +14,7 @@ from typing import Any, Final, Literal
 import numpy as np
 import torch
 
-from paperbench.data.classification import ImageSet
+from paperbench.data.image_sets import ImageSet
 from paperbench.data.layout import data_root, missing
 from paperbench.errors import DataError
 

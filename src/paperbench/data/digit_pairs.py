@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from paperbench.data import digits, mnist
-from paperbench.data.classification import ImageSet
+from paperbench.data.image_sets import ImageSet
 from paperbench.engine.seeding import hashed
 
 CLASSES: Final = tuple(f"{low}{high}" for low, high in itertools.combinations(range(10), 2))

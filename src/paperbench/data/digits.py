@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from paperbench.data.classification import ImageSet
+from paperbench.data.image_sets import ImageSet
 
 CLASSES: Final = tuple("0123456789")
 SIDE: Final = 28

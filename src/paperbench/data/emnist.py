@@ -12,7 +12,7 @@ from typing import Final, Literal
 import numpy as np
 import torch
 
-from paperbench.data.classification import ImageSet
+from paperbench.data.image_sets import ImageSet
 from paperbench.data.layout import data_root, missing
 from paperbench.data.mnist import SIDE, read_idx
 from paperbench.errors import DataError

@@ -1,4 +1,4 @@
-"""Faults of annotations and images: all of them are found before training, each named by file and object.
+"""Faults of annotations and images: all are found before training, each named by file and object.
 
 With `on_bad_box="error"` they end in one `DataError`; with `"drop"` the faulty box, or the image that cannot be used, is
 left out and counted by reason. A box that reaches at most `SLACK` pixels beyond its image is a difference of convention
@@ -8,11 +8,14 @@ left out and counted by reason. A box that reaches at most `SLACK` pixels beyond
 from __future__ import annotations
 
 from collections import Counter
-from typing import Final, Literal
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, Final, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
+from paperbench.data.detection import DetectionSet
+from paperbench.data.image_files import READERS, BadImageError
 from paperbench.errors import DataError
 
 OnBadBox = Literal["error", "drop"]
@@ -108,3 +111,56 @@ def examine_boxes(
 def show_box(corners: NDArray[np.float64]) -> str:
     """The four numbers of a box, short."""
     return "(" + ", ".join(f"{value:g}" for value in corners) + ")"
+
+
+# --- a whole data set -------------------------------------------------------------------------------------------------
+
+
+def check_dataset(dataset: DetectionSet) -> dict[str, Any]:
+    """Decode every image and count what there is.
+
+    Returns images, objects, objects by class, images without objects, difficult and crowd objects, smallest and largest
+    image, what was dropped and repaired. Raises DataError with every image that does not decode to its announced size.
+    """
+
+    def fault(index: int) -> tuple[str, str, str] | None:
+        record = dataset.records[index]
+        try:
+            height, width = dataset.decode(index).shape[:2]
+        except BadImageError as error:
+            return error.reason, str(error.path), error.detail
+        except DataError as error:
+            return "unreadable image", record.source, str(error)
+        if (height, width) != (record.height, record.width):
+            announced = f"{width} x {height} decoded, {record.width} x {record.height} announced"
+            return "size contradicts the image", record.source, announced
+        return None
+
+    with ThreadPoolExecutor(READERS) as pool:
+        found = list(pool.map(fault, range(len(dataset))))
+    remedy = "Replace these files, or take them out of the split"
+    faults = Faults(f"{dataset.name} ({dataset.split})", "error", remedy=remedy)
+    for entry in filter(None, found):
+        faults.add(*entry)
+    faults.finish(len(dataset))
+
+    records = dataset.records
+    labels = np.concatenate([np.zeros(0, np.int64), *(record.labels for record in records)])
+    by_class = np.bincount(labels, minlength=len(dataset.classes) + 1)[1:]
+    counts: dict[str, Any] = {
+        "images": len(records),
+        "objects": len(labels),
+        "images without objects": sum(len(record.labels) == 0 for record in records),
+        "difficult objects": sum(int(record.difficult.sum()) for record in records),
+        "crowd regions": sum(int(record.crowd.sum()) for record in records),
+    }
+    if records:
+        small = min(records, key=lambda record: (record.width * record.height, record.width))
+        large = max(records, key=lambda record: (record.width * record.height, record.width))
+        counts |= {
+            "smallest image": f"{small.width} x {small.height}",
+            "largest image": f"{large.width} x {large.height}",
+        }
+    counts |= {f"left out: {reason}": count for reason, count in dataset.dropped.items()}
+    counts |= {f"clipped: {reason}": count for reason, count in dataset.repaired.items()}
+    return counts | {"objects by class": dict(zip(dataset.classes, by_class.tolist(), strict=True))}

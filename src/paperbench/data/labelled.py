@@ -7,7 +7,7 @@ from typing import Any, Literal
 import torch
 
 from paperbench.data import digits, mnist
-from paperbench.data.classification import DigitsData, ImageSet, MnistData
+from paperbench.data.image_sets import DigitsData, ImageSet, MnistData
 from paperbench.errors import DataError
 
 Split = Literal["train", "test"]

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from paperbench.data import digits
-from paperbench.data.sequences import LONGEST, NONE, NumberSet, usual_context
+from paperbench.data.image_sets import LONGEST, NONE, NumberSet, usual_context
 
 _LENGTHS = (0.15, 0.5, 0.25, 0.08, 0.02)
 """Shares of numbers of one to five digits, about those of SVHN."""

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from paperbench.data import digits
-from paperbench.data.classification import ImageSet
+from paperbench.data.image_sets import ImageSet
 
 CLASSES = tuple(f"{warm}{cool}" for warm in range(5) for cool in range(5, 10))
 _PART = 0.2

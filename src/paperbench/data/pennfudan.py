@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 
 from paperbench.data.detection import DetectionSet, Record, box_areas
 from paperbench.data.faults import REPAIRED, Faults, OnBadBox, examine_boxes, show_box
+from paperbench.data.image_files import BadImageError, decode_rgb, decode_values, inspect_all
 from paperbench.data.layout import data_root, missing, read_text
-from paperbench.data.pictures import BadImageError, decode_rgb, decode_values, inspect_all
 from paperbench.errors import ConfigError, DataError
 
 CLASSES: Final = ("pedestrian",)

@@ -19,9 +19,9 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
+from paperbench.data.image_files import READERS
+from paperbench.data.image_sets import LONGEST, NONE, NumberSet
 from paperbench.data.layout import data_root, missing
-from paperbench.data.pictures import READERS
-from paperbench.data.sequences import LONGEST, NONE, NumberSet
 from paperbench.errors import DataError
 
 Split = Literal["train", "extra", "test"]

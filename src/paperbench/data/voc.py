@@ -18,8 +18,8 @@ from defusedxml.ElementTree import fromstring
 
 from paperbench.data.detection import DetectionSet, Record, box_areas
 from paperbench.data.faults import REPAIRED, UNKNOWN_CLASS, Faults, OnBadBox, examine_boxes, show_box
+from paperbench.data.image_files import BadImageError, decode_rgb, inspect_all
 from paperbench.data.layout import data_root, missing, read_text
-from paperbench.data.pictures import BadImageError, decode_rgb, inspect_all
 from paperbench.errors import DataError
 
 CLASSES: Final = (

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from paperbench.data.detection import DetectionSet
-from paperbench.data.images import ImageStore
+from paperbench.data.image_store import ImageStore
 from paperbench.detection.masks import FRAME, in_frames
 from paperbench.detection.rpn import Proposals
 from paperbench.engine.seeding import hashed

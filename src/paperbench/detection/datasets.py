@@ -6,9 +6,9 @@ from typing import Any, Literal
 
 import torch
 
-from paperbench.data import checks, coco, pennfudan, shapes, voc
+from paperbench.data import coco, faults, pennfudan, shapes, voc
 from paperbench.data.detection import DetectionSet
-from paperbench.data.images import ImageStore
+from paperbench.data.image_store import ImageStore
 from paperbench.detection.config import CocoData, DataConfig, ImageConfig, PennFudanData, ShapesData, VocData
 from paperbench.errors import DataError
 
@@ -104,7 +104,7 @@ def describe(dataset: DetectionSet) -> str:
 
 
 def check(config: DataConfig) -> dict[str, Any]:
-    """Reads and decodes both splits in whole and counts what is in them; see `data.checks.examine`.
+    """Reads and decodes both splits in whole and counts what is in them; see `data.faults.examine`.
 
     Raises DataError with the faults of both splits, and for splits whose classes differ.
     """
@@ -114,7 +114,7 @@ def check(config: DataConfig) -> dict[str, Any]:
     for split in ("train", "test"):
         try:
             dataset = load(config, split)
-            found = checks.examine(dataset)
+            found = faults.check_dataset(dataset)
             by_class = found.pop("objects by class")
             counts |= {split: found, f"{split}: objects by class": by_class}
             label_sets.append(dataset.classes)

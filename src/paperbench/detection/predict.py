@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from paperbench.data.detection import DetectionSet, Record
-from paperbench.data.pictures import decode_rgb, inspect
+from paperbench.data.image_files import decode_rgb, inspect
 from paperbench.detection import datasets
 from paperbench.detection.batches import BatchMaker
 from paperbench.detection.build import load_detector

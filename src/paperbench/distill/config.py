@@ -24,7 +24,7 @@ from paperbench.config.schema import (
     Schema,
     TrainConfig,
 )
-from paperbench.data.classification import DigitsData, ImageSetConfig, MnistData
+from paperbench.data.image_sets import DigitsData, ImageSetConfig, MnistData
 
 ClassName = Annotated[str, Field(coerce_numbers_to_str=True, min_length=1)]
 Dropout = Annotated[float, Field(ge=0, lt=1)]

@@ -7,7 +7,7 @@ from typing import Any, Literal
 import torch
 
 from paperbench.data import cifar, digit_pairs, emnist, labelled, mnist
-from paperbench.data.classification import ImageSet
+from paperbench.data.image_sets import ImageSet
 from paperbench.distill.config import Cifar100Data, DataConfig, DigitPairsData, EmnistData
 from paperbench.errors import DataError
 

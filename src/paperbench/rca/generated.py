@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from paperbench.data import phantoms, segmented
+from paperbench.data import phantoms, segmentation
 from paperbench.data.volumes import on_grid_of, read_image, read_labels
 from paperbench.engine.seeding import hashed
 from paperbench.errors import ConfigError
@@ -39,12 +39,12 @@ def open_set(config: DataConfig) -> LabelledSet:
 
 def _real(config: JsrtData | HippocampusData) -> LabelledSet:
     """A set on disk. Raises ConfigError when it is smaller than what is asked of it."""
-    pairs = segmented.find(config.name, config.root)
+    pairs = segmentation.find(config.name, config.root)
     if (wanted := asked_for(config)) > len(pairs):
         raise ConfigError(
             f"data: {', '.join(SHARES)} are {wanted} images together, {config.name} has {len(pairs)}; take fewer of one"
         )
-    known = segmented.JSRT_ORGANS if isinstance(config, JsrtData) else segmented.HIPPOCAMPUS_PARTS
+    known = segmentation.JSRT_ORGANS if isinstance(config, JsrtData) else segmentation.HIPPOCAMPUS_PARTS
 
     def read(number: int) -> Picture:
         pair = pairs[number]

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from paperbench.config.schema import LoopConfig, OptimConfig
 from paperbench.data import labelled
-from paperbench.data.classification import ImageSet
+from paperbench.data.image_sets import ImageSet
 from paperbench.engine.counter_rng import uniform
 from paperbench.engine.order import BatchKey, EpochOrder
 from paperbench.engine.run import Run

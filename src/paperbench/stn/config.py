@@ -20,9 +20,7 @@ from paperbench.config.schema import (
     Schema,
     TrainConfig,
 )
-from paperbench.data.classification import DigitsData, MnistData
-from paperbench.data.fine_grained import BirdData, PartsData
-from paperbench.data.sequences import GeneratedNumbers, NumbersData
+from paperbench.data.image_sets import BirdData, DigitsData, GeneratedNumbers, MnistData, NumbersData, PartsData
 
 DigitData = Annotated[DigitsData | MnistData, Field(discriminator="name")]
 Distortion = Literal["none", "r", "rts", "p", "e", "tc"]

@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from paperbench.data.sequences import LONGEST, NONE
+from paperbench.data.image_sets import LONGEST, NONE
 from paperbench.stn.config import HouseNumberModel
 from paperbench.stn.grids import Affine
 from paperbench.stn.layers import channels_last

@@ -22,7 +22,7 @@ from paperbench.config.schema import (
     Schema,
     TrainConfig,
 )
-from paperbench.data.classification import DigitsData, ImageSetConfig, MnistData
+from paperbench.data.image_sets import DigitsData, ImageSetConfig, MnistData
 
 Binarisation = Literal["grey", "dynamic", "static"]
 """How pixels become what a Bernoulli likelihood is asked about: their grey values as they are, a black or white one drawn anew

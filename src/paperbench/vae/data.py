@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from paperbench.data import frey, labelled
-from paperbench.data.classification import DigitsData, ImageSet, MnistData
+from paperbench.data.image_sets import DigitsData, ImageSet, MnistData
 from paperbench.engine.counter_rng import uniform
 from paperbench.engine.order import BatchKey
 from paperbench.engine.seeding import generator, hashed

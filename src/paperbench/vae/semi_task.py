@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from paperbench.data import labelled
-from paperbench.data.classification import ImageSet
+from paperbench.data.image_sets import ImageSet
 from paperbench.engine.figures import loss_curves
 from paperbench.engine.order import BatchKey, EpochOrder
 from paperbench.engine.run import Run

@@ -19,7 +19,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from paperbench.data.images import ImageStore
+from paperbench.data.image_store import ImageStore
 from paperbench.detection import datasets
 from paperbench.detection.batches import Batch, BatchMaker, RegionBatchMaker
 from paperbench.detection.config import RegionTrain

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from paperbench.data import segmented
+from paperbench.data import segmentation
 from paperbench.errors import ConfigError
 from paperbench.rca.cases import Picture
 from paperbench.rca.config import DataConfig, PhantomData
@@ -21,7 +21,7 @@ class Shares:
     references: tuple[int, ...]
     cases: tuple[int, ...]
     calibration: tuple[int, ...]
-    files: tuple[segmented.Pair, ...]
+    files: tuple[segmentation.Pair, ...]
     """Image and true mask of every number, on disk; empty for what is generated."""
 
     @property
@@ -57,7 +57,7 @@ def shares(config: DataConfig) -> Shares:
     generated = isinstance(config, PhantomData)
     return Shares(
         source=source,
-        files=() if generated else tuple(segmented.find(config.name, config.root)),
+        files=() if generated else tuple(segmentation.find(config.name, config.root)),
         **{part: tuple(numbers) for part, numbers in split.items()},
     )
 

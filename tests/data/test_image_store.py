@@ -8,7 +8,7 @@ import pytest
 import torch
 from PIL import Image
 
-from paperbench.data.images import ImageStore, resize, resized
+from paperbench.data.image_store import ImageStore, resize, resized
 from paperbench.errors import DataError
 from tests.data.sets import in_memory, record
 

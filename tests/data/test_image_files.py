@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from paperbench.data.pictures import MISSING, TRUNCATED, UNREADABLE, BadImageError, decode_rgb, inspect, inspect_all
+from paperbench.data.image_files import MISSING, TRUNCATED, UNREADABLE, BadImageError, decode_rgb, inspect, inspect_all
 from tests.data.files import write_image
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from paperbench.data.segmented import find
+from paperbench.data.segmentation import find
 from paperbench.errors import DataError
 
 

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from paperbench.data.detection import DetectionSet
-from paperbench.data.pictures import READERS
+from paperbench.data.image_files import READERS
 from paperbench.errors import DataError
 
 
