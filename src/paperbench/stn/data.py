@@ -11,9 +11,16 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from paperbench.data import cub, numbers, parts, svhn
-from paperbench.data.image_sets import ImageSet
-from paperbench.data.image_sets import CubData, PartsData
-from paperbench.data.image_sets import LONGEST, NONE, GeneratedNumbers, NumberSet, SvhnData
+from paperbench.data.image_sets import (
+    LONGEST,
+    NONE,
+    CubData,
+    GeneratedNumbers,
+    ImageSet,
+    NumberSet,
+    PartsData,
+    SvhnData,
+)
 from paperbench.engine.counter_rng import uniform
 from paperbench.engine.order import BatchKey
 from paperbench.engine.seeding import hashed
