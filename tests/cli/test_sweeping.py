@@ -145,7 +145,7 @@ def test_mistakes_leave_nothing_behind(tmp_path: Path, arguments: tuple[str, ...
 
 def test_a_launcher_that_was_begun_is_closed_when_a_task_refuses(monkeypatch: pytest.MonkeyPatch) -> None:
     done: list[str] = []
-    monkeypatch.setattr(toys.InThisProcess, "warm", lambda self: done.append("warm"), raising=False)
+    monkeypatch.setattr(toys.InThisProcess, "warm_up", lambda self: done.append("warm_up"), raising=False)
     monkeypatch.setattr(toys.InThisProcess, "close", lambda self: done.append("close"))
 
     def refusing(config: toy.ToyConfig) -> dict[str, str]:
@@ -156,10 +156,10 @@ def test_a_launcher_that_was_begun_is_closed_when_a_task_refuses(monkeypatch: py
         patch.setattr(toy, "plan", refusing)
         result = call("toy", "seed=1,2")
     assert (result.exit_code, result.stderr) == (4, "error: points.txt: no such file\n")
-    assert done == ["warm", "asked", "close"]
+    assert done == ["warm_up", "asked", "close"]
     assert call("toy", "sed=1,2").exit_code == 2
     assert call("toy", "seed=1,2", "--dry-run").exit_code == 0
-    assert done == ["warm", "asked", "close"], "nothing is begun for a mistake or a dry run"
+    assert done == ["warm_up", "asked", "close"], "nothing is begun for a mistake or a dry run"
     assert call("toy", "seed=1,2").exit_code == 0
     assert call("toy", "seed=1,2").exit_code == 0
     assert done[3:] == ["warm", "close", "close"], "nothing is warmed for what is done"

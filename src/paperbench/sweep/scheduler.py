@@ -144,11 +144,11 @@ class Scheduler:
         """Finish the members that are done or failed already, and so need no job."""
         for entry in self._entries:
             entry.retry = True
-            self._is_finished(entry, read_status(entry.member.directory))
+            self._finish_if_ended(entry, read_status(entry.member.directory))
         self._pending = deque(left for group in self._pending if (left := [e for e in group if e.result is None]))
 
-    def _is_finished(self, entry: _Entry, now: RunStatus) -> bool:
-        """Return True, and finish the member, if it needs no job in its present state."""
+    def _finish_if_ended(self, entry: _Entry, now: RunStatus) -> bool:
+        """Finish the member and return True if it needs no job in its present state."""
         if now.state == "done":
             confirm_done_if_free(entry.member.directory)
             self._finish(entry, "done", now)
@@ -171,7 +171,7 @@ class Scheduler:
                 self._pending.append(group)
                 continue
             found = [(entry, read_status(entry.member.directory)) for entry in group]
-            open_ = [(entry, stand) for entry, stand in found if not self._is_finished(entry, stand)]
+            open_ = [(entry, stand) for entry, stand in found if not self._finish_if_ended(entry, stand)]
             elsewhere = [entry for entry, stand in open_ if stand.state == "running"]
             left = [entry for entry, _ in open_]
             if elsewhere and self._reattach(left):

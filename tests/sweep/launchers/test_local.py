@@ -18,9 +18,12 @@ from paperbench import catalog
 from paperbench.engine.claims import prepare
 from paperbench.engine.rundir import RunDirectory
 from paperbench.errors import EnvironmentError_
+from paperbench.sweep.launchers import server
 from paperbench.sweep.launchers.base import Context, ExitStatus, Job
 from paperbench.sweep.launchers.local import LocalHandle, LocalLauncher, LocalSettings
+from tests.engine import processes
 from tests.sweep import disturbed, reckless, toys
+from tests.sweep.launchers import toys as launcher_toys
 
 linux = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="processes are found in /proc")
 
@@ -142,7 +145,8 @@ def test_gpus_are_handed_out_to_those_that_have_none(
         ending(launcher, handle)
 
 
-def test_where_there_is_no_room_for_one_more_process(tmp_path: Path) -> None:
+def test_where_there_is_no_room_for_one_more_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(server, "ALWAYS_IMPORTED", ())
     launcher = made(tmp_path, modules=("tests.sweep.no_fork",))
     found = submit(launcher, tmp_path / "run").poll()
     launcher.close()
@@ -183,15 +187,15 @@ def test_when_the_server_is_killed_its_runs_save_and_another_takes_over(tmp_path
     try:
         handle = submit(launcher, tmp_path / "run", "wait")
         until(launcher, lambda: (tmp_path / "run" / "facts.json").exists())
-        server = facts(tmp_path / "run")["parent"]
-        assert server in disturbed.servers(os.getpid())
-        os.kill(server, signal.SIGKILL)
+        pid = facts(tmp_path / "run")["parent"]
+        assert pid in disturbed.servers(os.getpid())
+        os.kill(pid, signal.SIGKILL)
         found = ending(launcher, handle)
         assert (found.lost, found.reason) == (True, "the process that starts the runs was killed")
         directory = RunDirectory.open(tmp_path / "run")
         until(launcher, lambda: directory.current_state() == "stopped")
         handle = again(launcher, tmp_path / "run")
-        until(launcher, lambda: facts(tmp_path / "run")["parent"] != server)
+        until(launcher, lambda: facts(tmp_path / "run")["parent"] != pid)
         handle.stop()
         assert ending(launcher, handle).exit_code == 3
     finally:
@@ -209,6 +213,44 @@ def test_the_end_of_the_sweep_asks_its_runs_to_save(tmp_path: Path) -> None:
     until(launcher, lambda: directory.current_state() == "stopped")
 
 
+SWEEP = """
+import sys
+from pathlib import Path
+from tests.sweep.launchers import toys
+from paperbench.sweep.launchers import server
+from paperbench.sweep.launchers.base import Context
+from paperbench.sweep.launchers.local import LocalLauncher, LocalSettings
+
+folder, start = Path(sys.argv[1]), sys.argv[2]
+context = Context(name="test", directory=folder, jobs=1, modules=("tests.sweep.launchers.counter",))
+launcher = LocalLauncher(LocalSettings(start=start), context)
+launcher.submit(toys.job(folder / "run", pace=0.05, steps=4000))
+while True:
+    launcher.wait(1)
+"""
+"""A script without `if __name__ == "__main__"`: its runs must not execute it."""
+
+
+@linux
+@pytest.mark.usefixtures("counter_everywhere")
+@pytest.mark.parametrize("start", ["fork", pytest.param("fresh", marks=pytest.mark.slow)])
+def test_when_the_sweep_is_killed_its_run_saves_and_no_process_stays(tmp_path: Path, start: str) -> None:
+    script = tmp_path / "sweep.py"
+    script.write_text(SWEEP)
+    sweep = subprocess.Popen([sys.executable, script, tmp_path, start])
+    try:
+        processes.wait_for(lambda: launcher_toys.at_work(tmp_path / "run"))
+        servers = disturbed.servers(sweep.pid)
+        started = [*servers, *(child for pid in (sweep.pid, *servers) for child in disturbed.children(pid))]
+    finally:
+        sweep.kill()
+        sweep.wait()
+    directory = RunDirectory.open(tmp_path / "run")
+    processes.wait_for(lambda: directory.current_state() == "stopped")
+    processes.wait_for(lambda: not any(disturbed.command_line(pid) for pid in started))
+    assert (len(servers), len(started) > 1) == ((1, True) if start == "fork" else (0, False))
+
+
 @linux
 def test_a_launcher_that_was_warmed_for_nothing_leaves_nothing(tmp_path: Path) -> None:
     launcher = made(tmp_path / "sweep")
@@ -216,10 +258,10 @@ def test_a_launcher_that_was_warmed_for_nothing_leaves_nothing(tmp_path: Path) -
     before = set(disturbed.servers(os.getpid()))
     launcher.warm_up()
     launcher.warm_up()
-    (server,) = set(disturbed.servers(os.getpid())) - before
+    (pid,) = set(disturbed.servers(os.getpid())) - before
     assert not (tmp_path / "sweep").exists()
     launcher.close()
-    assert server not in disturbed.children(os.getpid())
+    assert pid not in disturbed.children(os.getpid())
 
 
 def test_a_fresh_interpreter_for_each_run(tmp_path: Path) -> None:
