@@ -162,7 +162,7 @@ def test_a_launcher_that_was_begun_is_closed_when_a_task_refuses(monkeypatch: py
     assert done == ["warm_up", "asked", "close"], "nothing is begun for a mistake or a dry run"
     assert call("toy", "seed=1,2").exit_code == 0
     assert call("toy", "seed=1,2").exit_code == 0
-    assert done[3:] == ["warm", "close", "close"], "nothing is warmed for what is done"
+    assert done[3:] == ["warm_up", "close", "close"], "nothing is warmed for what is done"
 
 
 def test_the_options_stand_for_overrides() -> None:
