@@ -10,6 +10,7 @@ from pydantic import ValidationError
 
 from paperbench.catalog import DATASETS, TaskSpec
 from paperbench.config.fields import complete, describe, hints, members, section_of, strip, union_of, walk
+from paperbench.config.former import todays_key
 from paperbench.config.suggest import nearest, nearest_keys
 
 
@@ -83,6 +84,8 @@ class Explainer:
         override = self.origin.override(key)
         full = override[0] if override and override[0].startswith(key) else key
         head = f"{full}: no such key{self.origin.of(key)}."
+        if renamed := todays_key(self.schema, self.now, full):
+            return f"{head} It was renamed: {self.with_now([renamed])}"
         parts = full.split(".")
         for end in range(1, len(parts)):
             parent = ".".join(parts[:end])

@@ -17,10 +17,14 @@ from pydantic import TypeAdapter, ValidationError
 from paperbench.catalog import DATASETS, TASKS, TaskSpec
 from paperbench.config.explain import Explainer, Origin, explain, look_up
 from paperbench.config.fields import every_key, hints, members, plain, strip, walk
-from paperbench.config.marks import Incidental, mark
+from paperbench.config.former import modernised
+from paperbench.config.marks import Formerly, Incidental, mark, marks
 from paperbench.config.schema import TrainConfig
 from paperbench.config.suggest import nearest
 from paperbench.errors import ConfigError, DataError
+
+SafeLoader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+"""Reads YAML ten times as fast where PyYAML was built with libyaml."""
 
 
 @lru_cache(maxsize=32)
@@ -111,12 +115,29 @@ def dump(config: Any) -> dict[str, Any]:
 
 
 def load_file(path: Path) -> tuple[TaskSpec, Any, dict[str, Any]]:
-    """Task, configuration and its plain form, from the `config.yaml` of a run.
+    """Task, configuration and its plain form, from the `config.yaml` of a run, also of one that an earlier version made.
 
     Raises `DataError` if the file is absent or not YAML, `ConfigError` if this version of the program cannot run what it says.
     """
+    mapping = _read(path)
+    origin = Origin(file=lambda key: str(path))
     try:
-        mapping = yaml.safe_load(path.read_text(encoding="utf-8"))
+        task = task_named(mapping.get("task"))
+    except ConfigError as error:
+        raise ConfigError(*(f"{path}: {text}" for text in error.mistakes)) from None
+    config = validate(task, modernised(schema_of(task), mapping), origin=origin)
+    return task, config, dump(config)
+
+
+def identity(path: Path) -> str:
+    """`config_hash` of a run, of its `config.yaml` as it stands: the one that its checkpoints and folder were made with, also by a
+    version of the program that had other keys. Raises as `load_file`."""
+    return config_hash(_read(path))
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        mapping = yaml.load(path.read_text(encoding="utf-8"), Loader=SafeLoader)
     except FileNotFoundError:
         raise DataError(f"{path}: no such file. A run directory holds its configuration there") from None
     except (OSError, UnicodeDecodeError) as error:
@@ -125,13 +146,7 @@ def load_file(path: Path) -> tuple[TaskSpec, Any, dict[str, Any]]:
         raise DataError(f"{path}: damaged, not YAML: {one_line(error)}") from None
     if not isinstance(mapping, dict):
         raise DataError(f"{path}: damaged, expected keys and values but found {type(mapping).__name__}")
-    origin = Origin(file=lambda key: str(path))
-    try:
-        task = task_named(mapping.get("task"))
-    except ConfigError as error:
-        raise ConfigError(*(f"{path}: {text}" for text in error.mistakes)) from None
-    config = validate(task, mapping, origin=origin)
-    return task, config, dump(config)
+    return mapping
 
 
 def one_line(error: Exception) -> str:
@@ -161,8 +176,14 @@ def _remove(section: Any, names: Sequence[str]) -> None:
 
 @lru_cache(maxsize=64)
 def _unhashed(schema: type) -> tuple[str, ...]:
-    marked = ((key, mark(annotation, Incidental)) for key, annotation in every_key(schema))
-    return tuple(dict.fromkeys(key for key, known in marked if known is not None and not known.hashed))
+    found: dict[str, None] = {}
+    for key, annotation in every_key(schema):
+        known = mark(annotation, Incidental)
+        if known is not None and not known.hashed:
+            section = key.rpartition(".")[0]
+            former = [name for item in marks(annotation, Formerly) for name in item.names]
+            found |= dict.fromkeys([key, *(f"{section}.{name}".lstrip(".") for name in former)])
+    return tuple(found)
 
 
 def incidental(key: str, *, hashed: bool = True) -> bool:

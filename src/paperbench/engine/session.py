@@ -12,7 +12,7 @@ import torch
 
 from paperbench.catalog import TaskSpec
 from paperbench.config import digests
-from paperbench.config.validate import config_hash, dump, load_file, task_named
+from paperbench.config.validate import dump, identity, load_file, task_named
 from paperbench.engine import device as devices
 from paperbench.engine import torchrun
 from paperbench.engine.checkpoints import CheckpointStore
@@ -142,7 +142,7 @@ def open_run(
             log=log,
             checkpoints=CheckpointStore(directory.checkpoints, reporter, sweep=ranks.is_main),
             seed=config.seed,
-            config_hash=config_hash(resolved),
+            config_hash=identity(directory.config_file),
         )
     finally:
         log.close()
