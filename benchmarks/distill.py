@@ -40,7 +40,7 @@ from paperbench.data import mnist
 from paperbench.data.image_sets import ImageSet
 from paperbench.distill.config import Distill
 from paperbench.distill.stacked import Students
-from paperbench.distill.training import Data, Part, load
+from paperbench.distill.training import Data, Distillation, load
 from paperbench.engine import device as devices
 from paperbench.engine.checkpoints import CheckpointStore
 from paperbench.engine.metriclog import JsonLines, MetricLog
@@ -107,7 +107,7 @@ class Bench:
             seed=0,
             config_hash=config_hash(resolved),
         )
-        part = Part.of(config, run, self.data)
+        part = Distillation.of(config, run, self.data)
         part.teacher_logits = self._opinion
         trainer = part.trainer()
         trainer.evaluate = None

@@ -39,18 +39,17 @@ from typing import Any
 import nibabel
 import numpy as np
 import torch
-from PIL import Image
+from PIL import Image as PilImage
 
 from benchmarks.common import machine, write, written_earlier
 from paperbench.config.compose import compose
-from paperbench.rca import folders, generated
-from paperbench.rca.aggregation import Rule, predict
+from paperbench.rca import datasets, folders
 from paperbench.rca.atlas import Atlas, schedule
-from paperbench.rca.cases import Material, Picture, normalised
-from paperbench.rca.classifier import Drawn, ReverseClassifier
-from paperbench.rca.judging import Judged, judge
+from paperbench.rca.cases import CaseSet, Image, normalised
+from paperbench.rca.evaluation import agreement
+from paperbench.rca.prediction import Rule, predict
+from paperbench.rca.scoring import MaskScores, ReferenceLabels, ReverseClassifier, score_masks
 from paperbench.rca.sitk import SitkAtlas
-from paperbench.rca.statistics import agreement
 
 CALIBRATING = 24
 SEGMENTERS = 5
@@ -83,31 +82,31 @@ class Elastix:
         for stage in (affine, elastic):
             self.parameters.AddParameterMap(stage)
 
-    def draw(self, picture: Picture, references: Sequence[Picture]) -> Iterator[Drawn]:
+    def segment(self, image: Image, references: Sequence[Image]) -> Iterator[ReferenceLabels]:
         """See `ReverseClassifier`."""
-        moving = self._image(normalised(picture.image), picture)
+        moving = self._image(normalised(image.intensities), image)
         for reference in references:
             try:
-                yield Drawn(reference=reference.name, maps=self._maps(moving, picture, reference))
+                yield ReferenceLabels(reference=reference.name, maps=self._maps(moving, image, reference))
             except RuntimeError as error:
-                yield Drawn(reference=reference.name, maps={}, failure=str(error))
+                yield ReferenceLabels(reference=reference.name, maps={}, failure=str(error))
 
-    def _maps(self, moving: Any, picture: Picture, reference: Picture) -> dict[str, torch.Tensor]:
-        fixed = self._image(normalised(reference.image), reference)
+    def _maps(self, moving: Any, image: Image, reference: Image) -> dict[str, torch.Tensor]:
+        fixed = self._image(normalised(reference.intensities), reference)
         _, found = self.itk.elastix_registration_method(
             fixed, moving, parameter_object=self.parameters, log_to_console=False
         )
         for stage in range(found.GetNumberOfParameterMaps()):
             found.SetParameter(stage, "FinalBSplineInterpolationOrder", "0")
         maps = {}
-        for name, mask in picture.masks.items():
-            drawn = self.itk.transformix_filter(self._image(mask, picture), found, log_to_console=False)
+        for name, mask in image.masks.items():
+            drawn = self.itk.transformix_filter(self._image(mask, image), found, log_to_console=False)
             maps[name] = torch.from_numpy(np.rint(self.itk.array_from_image(drawn)).astype(np.int64))
         return maps
 
-    def _image(self, array: np.ndarray, picture: Picture) -> Any:
+    def _image(self, array: np.ndarray, image: Image) -> Any:
         image = self.itk.image_from_array(np.ascontiguousarray(array, np.float32))
-        image.SetSpacing([float(value) for value in reversed(picture.spacing)])
+        image.SetSpacing([float(value) for value in reversed(image.spacing)])
         return image
 
 
@@ -120,17 +119,17 @@ class Method:
     images: int
     references: int
     seconds: list[float] = field(default_factory=list)
-    judged: list[tuple[Judged, ...]] = field(default_factory=list)
+    judged: list[tuple[MaskScores, ...]] = field(default_factory=list)
     failures: int = 0
 
-    def judge(self, picture: Picture, material: Material) -> None:
+    def score_masks(self, image: Image, case_set: CaseSet) -> None:
         began = time.perf_counter()
-        chosen = material.references[: self.references]
-        verdicts = judge(picture, chosen, self.classifier, material.labels, ["dsc"])
+        chosen = case_set.references[: self.references]
+        result = score_masks(image, chosen, self.classifier, case_set.labels, ["dsc"])
         self.seconds.append(time.perf_counter() - began)
-        self.judged.append(verdicts.judged)
-        self.failures += len(verdicts.failures)
-        print(f"{picture.name} {self.name}: {self.seconds[-1]:.2f} s for {len(chosen)} references", flush=True)
+        self.judged.append(result.masks)
+        self.failures += len(result.failures)
+        print(f"{image.name} {self.name}: {self.seconds[-1]:.2f} s for {len(chosen)} references", flush=True)
 
     def agreement(self, images: int, references: Sequence[str]) -> dict[str, float]:
         """How the best of these references agrees with the truth, on the first so many images."""
@@ -147,19 +146,19 @@ class Method:
         return sum(self.seconds) / len(self.seconds) / self.references
 
 
-def material_of(options: argparse.Namespace, *, masks: int) -> tuple[Material, Atlas]:
+def case_set_of(options: argparse.Namespace, *, masks: int) -> tuple[CaseSet, Atlas]:
     """References and cases of the set, and the default registration without any store of transforms."""
     words = [f"data={options.data}", f"segmenters.masks={masks}", "data.cases=100", "calibration.kind=none"]
     config = compose("rca", [*words, *([f"data.root={options.root}"] if options.root else [])]).config
-    material = generated.load(config)
-    levels = schedule(config.registration, material.references[0].image.ndim)
-    return material, Atlas(levels, labels=material.labels, samples=config.registration.samples)
+    case_set = datasets.find(config).read()
+    levels = schedule(config.registration, case_set.references[0].intensities.ndim)
+    return case_set, Atlas(levels, labels=case_set.labels, samples=config.registration.samples)
 
 
 def speed(options: argparse.Namespace) -> Rows:
     """A line a method: seconds, r and mean absolute error over all labels."""
-    material, atlas = material_of(options, masks=2)
-    count = len(material.references)
+    case_set, atlas = case_set_of(options, masks=2)
+    count = len(case_set.references)
     ours = Method(name="batched torch", classifier=atlas, images=options.images, references=count)
     few = min(count, options.other_references or count)
     methods = [ours]
@@ -169,21 +168,23 @@ def speed(options: argparse.Namespace) -> Rows:
     if options.elastix_images:
         elastix = Elastix(options.iterations)
         methods.append(Method(name="elastix", classifier=elastix, images=options.elastix_images, references=few))
-    judge(material.cases[0].load(), material.references[:1], atlas, material.labels, ["dsc"])  # the first use is slower
+    score_masks(
+        case_set.cases[0].load(), case_set.references[:1], atlas, case_set.labels, ["dsc"]
+    )  # the first use is slower
     began = time.perf_counter()
-    for number, case in enumerate(material.cases[: options.images]):
-        picture = case.load()
+    for number, case in enumerate(case_set.cases[: options.images]):
+        image = case.load()
         for method in methods:
             late = method is not ours and method.seconds and time.perf_counter() - began > options.budget
             if number < method.images and not late:
-                method.judge(picture, material)
-    return [compared(method, ours, options.data, material) for method in methods if method.seconds]
+                method.score_masks(image, case_set)
+    return [compared(method, ours, options.data, case_set) for method in methods if method.seconds]
 
 
-def compared(method: Method, ours: Method, data: str, material: Material) -> dict[str, Any]:
+def compared(method: Method, ours: Method, data: str, case_set: CaseSet) -> dict[str, Any]:
     """One method beside ours, on the images and references that both had."""
     images = len(method.seconds)
-    names = [reference.name for reference in material.references[: method.references]]
+    names = [reference.name for reference in case_set.references[: method.references]]
     own, same = method.agreement(images, names), ours.agreement(images, names)
     return {
         "data": data,
@@ -208,15 +209,15 @@ def compared(method: Method, ours: Method, data: str, material: Material) -> dic
 
 def masks(options: argparse.Namespace) -> Rows:
     """A line for one segmenter, and one for several: seconds an image, files read included."""
-    material, atlas = material_of(options, masks=SEGMENTERS)
+    case_set, atlas = case_set_of(options, masks=SEGMENTERS)
     seconds: dict[int, list[float]] = {1: [], SEGMENTERS: []}
     with tempfile.TemporaryDirectory() as scratch:
-        for case in material.cases[: options.images]:
+        for case in case_set.cases[: options.images]:
             entry = exported(case.load(), Path(scratch))
             for count in (1, SEGMENTERS, SEGMENTERS, 1):
                 some = folders.Entry(name=entry.name, image=entry.image, masks=dict(list(entry.masks.items())[:count]))
                 began = time.perf_counter()
-                judge(folders.read(some, resample=False), material.references, atlas, material.labels, ["dsc"])
+                score_masks(folders.read(some, resample=False), case_set.references, atlas, case_set.labels, ["dsc"])
                 seconds[count].append(time.perf_counter() - began)
     one, several = (median(seconds[count]) for count in (1, SEGMENTERS))
     paired = [b - a for a, b in zip(seconds[1], seconds[SEGMENTERS], strict=True)]
@@ -227,8 +228,8 @@ def masks(options: argparse.Namespace) -> Rows:
             {
                 "data": options.data,
                 "segmenters": count,
-                "labels": len(material.labels),
-                "references": len(material.references),
+                "labels": len(case_set.labels),
+                "references": len(case_set.references),
                 "images": options.images,
                 "median_seconds_per_image": f"{value:.4f}",
                 "seconds_per_further_segmenter": f"{more:.4f}",
@@ -240,21 +241,21 @@ def masks(options: argparse.Namespace) -> Rows:
     return rows
 
 
-def exported(picture: Picture, folder: Path) -> folders.Entry:
+def exported(image: Image, folder: Path) -> folders.Entry:
     """The image and its masks as files: PNG in two dimensions, NIfTI in three."""
 
     def save(name: str, array: np.ndarray) -> Path:
         if array.ndim == 2:
-            path = folder / f"{picture.name}-{name}.png"
+            path = folder / f"{image.name}-{name}.png"
             grey = 255 * normalised(array) if name == "image" else array
-            Image.fromarray(grey.astype(np.uint8)).save(path)
+            PilImage.fromarray(grey.astype(np.uint8)).save(path)
             return path
-        path = folder / f"{picture.name}-{name}.nii.gz"
+        path = folder / f"{image.name}-{name}.nii.gz"
         nibabel.save(nibabel.Nifti1Image(array.astype(np.float32 if name == "image" else np.uint8), np.eye(4)), path)
         return path
 
-    drawn = {name: save(name, mask) for name, mask in picture.masks.items()}
-    return folders.Entry(name=picture.name, image=save("image", picture.image), masks=drawn)
+    drawn = {name: save(name, mask) for name, mask in image.masks.items()}
+    return folders.Entry(name=image.name, image=save("image", image.intensities), masks=drawn)
 
 
 # --- agreement with the truth -----------------------------------------------------------------------------------------

@@ -567,7 +567,7 @@ DATASETS: dict[str, DatasetSpec] = {
             summary="generated bodies with five organs, in two or three dimensions",
             layout="",
             homepage="",
-            checker="paperbench.rca.generated:check",
+            checker="paperbench.rca.datasets:check",
         ),
         DatasetSpec(
             name="jsrt",
@@ -575,7 +575,7 @@ DATASETS: dict[str, DatasetSpec] = {
             summary="JSRT's 247 chest radiographs with five organs, as pictures with bit-field masks",
             layout="JSRT/{images,masks}",
             homepage="http://db.jsrt.or.jp/eng.php",
-            checker="paperbench.rca.generated:check",
+            checker="paperbench.rca.datasets:check",
         ),
         DatasetSpec(
             name="hippocampus",
@@ -583,7 +583,7 @@ DATASETS: dict[str, DatasetSpec] = {
             summary="Medical Segmentation Decathlon, task 4: MRI volumes with two parts of the hippocampus",
             layout="Task04_Hippocampus/{imagesTr,labelsTr}",
             homepage="http://medicaldecathlon.com/",
-            checker="paperbench.rca.generated:check",
+            checker="paperbench.rca.datasets:check",
         ),
         DatasetSpec(
             name="emnist",

@@ -11,9 +11,9 @@ from typer.testing import CliRunner
 
 from paperbench.cli.app import app
 from paperbench.config.validate import load_file
+from paperbench.distill.batches import Images
+from paperbench.distill.evaluation import logits_of
 from paperbench.distill.export import export_model, load_student
-from paperbench.distill.inputs import Images
-from paperbench.distill.scoring import logits_of
 from paperbench.engine.export import FORMATS
 from paperbench.errors import CheckpointError
 from tests.distill.runs import CrashError, CrashingReporter, resolved, train

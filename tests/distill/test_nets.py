@@ -8,9 +8,8 @@ import pytest
 import torch
 from torch import nn
 
-from paperbench.distill.build import absorb_normalisation, build, from_weights
 from paperbench.distill.config import NetConfig
-from paperbench.distill.nets import Net, mlp, parameters_in
+from paperbench.distill.nets import Net, absorb_normalisation, build, from_weights, mlp, parameters_in
 
 SIZE = (1, 8, 8)
 
@@ -99,7 +98,7 @@ def test_normalisation_is_absorbed_by_the_first_layer() -> None:
         ({}, "holds no tensors"),
         ({"a.weight": torch.zeros(4, 10)}, "takes 10 values where 64 come in"),
         ({"a.weight": torch.zeros(3, 64), "b.weight": torch.zeros(3, 4)}, "b takes 4 values where 3 come in"),
-        ({"a.weight": torch.zeros(5, 64)}, "tells 5 classes apart, the data have 3"),
+        ({"a.weight": torch.zeros(5, 64)}, "it has 5 classes, the data have 3"),
         ({"a.weight": torch.zeros(3, 64), "a.bias": torch.zeros(4)}, "a has 3 units and 4 biases"),
         ({"a.weight": torch.zeros(3, 64), "norm.bias": torch.zeros(3)}, "no chain of fully connected layers"),
         ({"a.weight": torch.full((3, 64), torch.nan)}, "a.weight is not finite"),

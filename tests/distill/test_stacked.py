@@ -12,7 +12,7 @@ import torch
 
 from paperbench.config.compose import compose
 from paperbench.distill.task import stack_key
-from paperbench.distill.training import Part
+from paperbench.distill.training import Distillation
 from paperbench.engine import metriclog
 from paperbench.engine.rundir import RunDirectory
 from paperbench.engine.signals import StopFlag
@@ -41,7 +41,7 @@ KINDS = (
 
 @pytest.fixture(autouse=True)
 def _undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Part, "_draw", lambda *_: None)
+    monkeypatch.setattr(Distillation, "_draw", lambda *_: None)
 
 
 def _side_by_side(
@@ -69,7 +69,7 @@ def both(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path, list[dic
     root = tmp_path_factory.mktemp("stacked")
     alone_root, joint_root = root / "alone", root / "joint"
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Part, "_draw", lambda *_: None)
+        patch.setattr(Distillation, "_draw", lambda *_: None)
         alone = [
             train(resolved(alone_root / "out", *LONG, *kind), alone_root / str(number))
             for number, kind in enumerate(KINDS)

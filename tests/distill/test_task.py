@@ -11,9 +11,9 @@ import torch
 
 from paperbench.config.compose import compose
 from paperbench.data import digits
-from paperbench.distill import hard
+from paperbench.distill import supervised
 from paperbench.distill.task import plan
-from paperbench.distill.training import Part
+from paperbench.distill.training import Distillation
 from paperbench.engine import store
 from paperbench.engine.checkpoints import CheckpointStore
 from paperbench.engine.lock import FileLock
@@ -38,7 +38,7 @@ STAGES = ("teacher", "baseline", "distilled")
 def _undrawn(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """Pictures take longer than these runs; the tests named after what they look at keep them."""
     if "report" not in request.node.name:
-        monkeypatch.setattr(Part, "_draw", lambda *_: None)
+        monkeypatch.setattr(Distillation, "_draw", lambda *_: None)
 
 
 def test_a_run_reports_the_three_nets_side_by_side(tmp_path: Path) -> None:
@@ -81,7 +81,7 @@ def test_another_temperature_trains_neither_teacher_nor_baseline_again(tmp_path:
 def test_a_teacher_of_another_recipe_is_another_teacher(tmp_path: Path, change: str) -> None:
     train(resolved(tmp_path, "baseline.train=false"), tmp_path / "a")
     train(resolved(tmp_path, "baseline.train=false", change), tmp_path / "b")
-    nets = [path for path in (tmp_path / hard.SHARED).iterdir() if (path / "recipe.json").is_file()]
+    nets = [path for path in (tmp_path / supervised.SHARED).iterdir() if (path / "recipe.json").is_file()]
     assert len(nets) == 2
 
 
@@ -95,7 +95,7 @@ def test_a_finished_run_does_not_need_the_shared_folder(tmp_path: Path) -> None:
     config = resolved(tmp_path)
     with pytest.raises(CrashError):
         train(config, tmp_path / "run", CrashingReporter("distilled", 2))
-    for path in (tmp_path / hard.SHARED).iterdir():
+    for path in (tmp_path / supervised.SHARED).iterdir():
         for file in path.iterdir():
             file.unlink()
         path.rmdir()
@@ -109,7 +109,7 @@ def test_waits_for_the_process_that_trains_the_same_net_and_can_be_stopped(
 ) -> None:
     monkeypatch.setattr(store, "_SECONDS_BETWEEN_TRIES", 0.01)
     train(resolved(tmp_path, "baseline.train=false"), tmp_path / "a")
-    (net,) = [path for path in (tmp_path / hard.SHARED).iterdir() if (path / "recipe.json").is_file()]
+    (net,) = [path for path in (tmp_path / supervised.SHARED).iterdir() if (path / "recipe.json").is_file()]
     other = FileLock(net / "lock")
     assert other.acquire()
 
@@ -180,7 +180,7 @@ def test_a_run_as_teacher_gives_what_training_it_would(tmp_path: Path) -> None:
 
 def test_stored_logits_are_computed_once_and_teach_like_their_net(tmp_path: Path) -> None:
     trained = train(resolved(tmp_path), tmp_path / "a")
-    (stored,) = (tmp_path / hard.SHARED).glob("logits-*")
+    (stored,) = (tmp_path / supervised.SHARED).glob("logits-*")
     told = train(resolved(tmp_path / "elsewhere", f"teacher={stored}"), tmp_path / "b")
     assert told["distilled/test/nll"] == trained["distilled/test/nll"]
     assert told["teacher/test/errors"] == trained["teacher/test/errors"]
@@ -188,7 +188,7 @@ def test_stored_logits_are_computed_once_and_teach_like_their_net(tmp_path: Path
 
 def test_damaged_logits_are_computed_again(tmp_path: Path) -> None:
     trained = train(resolved(tmp_path), tmp_path / "a")
-    (stored,) = (tmp_path / hard.SHARED).glob("logits-*")
+    (stored,) = (tmp_path / supervised.SHARED).glob("logits-*")
     content = bytearray((stored / "last.pt").read_bytes())
     content[len(content) // 2] ^= 255
     (stored / "last.pt").write_bytes(content)
@@ -211,7 +211,7 @@ def test_a_teacher_that_knows_nothing_is_remarked_upon(tmp_path: Path) -> None:
     torch.save(torch.nn.Linear(784, 10).state_dict(), tmp_path / "net.pth")
     watching = CrashingReporter()
     train(resolved(tmp_path, f"teacher={tmp_path / 'net.pth'}"), tmp_path / "run", watching)
-    assert any("say so with teacher_mean and teacher_std" in text for text in watching.messages)
+    assert any("set teacher_mean and teacher_std" in text for text in watching.messages)
 
 
 def test_an_ensemble_is_trained_kept_and_given_on(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ What stands for something in a document, and what is put in its place:
 `OTHER`        another one of the same experiment, with another seed
 `SWEEP`        the folder of a sweep over both
 `DIR`          a folder that holds every data set the program reads, some images each
-`IMAGE.jpg`    a picture
+`IMAGE.jpg`    a image
 `=FILE.pth`    a file, whatever its name; `=FILE.csv` what its key takes
 `EXPERIMENT`   faster-rcnn
 =============  =========================================================================================================
@@ -113,7 +113,7 @@ class Workspace:
         elif name.endswith(".csv") and key in self.segmentations:
             name = str(self.segmentations[key])
         elif name.startswith("IMAGE"):
-            name = str(self.picture)
+            name = str(self.image)
         elif equals and Path(name).suffix in (".pth", ".pt") and "/" not in name:
             name = str(self.file)
         return f"{key}={name}" if equals else name
@@ -196,8 +196,8 @@ class Workspace:
         return places
 
     @cached_property
-    def picture(self) -> Path:
-        return files.write_image(self.folder / "picture.png", 96, 96)
+    def make_image(self) -> Path:
+        return files.write_image(self.folder / "image.png", 96, 96)
 
     @cached_property
     def file(self) -> Path:

@@ -1,4 +1,4 @@
-"""Small pictures, folders and runs for the tests of this room."""
+"""Small images, folders and runs for the tests of this package."""
 
 from __future__ import annotations
 
@@ -9,30 +9,35 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image as PilImage
 from typer.testing import CliRunner, Result
 
 from paperbench.cli.app import app
 from paperbench.data.phantoms import phantom
-from paperbench.rca.cases import Picture
+from paperbench.rca.cases import Image
 
 SHAPE = (40, 40)
 QUICK = ["data.shape=[40,40]", "registration.affine=[[4,6]]", "registration.bspline=[[2,5,4]]"]
 """Overrides that make a registration take a hundredth of a second."""
 
 
-def picture(number: int, *, shape: tuple[int, ...] = SHAPE, masks: int = 0, name: str = "") -> Picture:
+def make_image(number: int, *, shape: tuple[int, ...] = SHAPE, masks: int = 0, name: str = "") -> Image:
     """A phantom with its truth and, as `mask-0`, `mask-1`, ..., its truth moved by so many voxels."""
     image, truth = phantom(number, shape=shape)
     made = {f"mask-{k}": np.roll(truth, k, axis=0) for k in range(masks)}
-    return Picture(
-        name=name or f"p{number}", image=image, spacing=(1.0,) * len(shape), physical=False, masks=made, truth=truth
+    return Image(
+        name=name or f"p{number}",
+        intensities=image,
+        spacing=(1.0,) * len(shape),
+        physical=False,
+        masks=made,
+        truth=truth,
     )
 
 
 def write_png(path: Path, array: NDArray[Any]) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(array.astype(np.uint8)).save(path)
+    PilImage.fromarray(array.astype(np.uint8)).save(path)
     return path
 
 

@@ -9,12 +9,11 @@ import numpy as np
 import pytest
 import torch
 
-from paperbench.rca.classifier import ReverseClassifier
 from paperbench.rca.cnn import CnnClassifier, UNet
 from paperbench.rca.forest import ForestClassifier, box_means, boxes, features
-from paperbench.rca.judging import judge
 from paperbench.rca.labels import Labels
-from tests.rca.made import estimate, picture
+from paperbench.rca.scoring import ReverseClassifier, score_masks
+from tests.rca.made import estimate, make_image
 
 LABELS = Labels("values", (1, 2, 3, 4, 5), tuple("abcde"))
 
@@ -56,9 +55,9 @@ def test_the_net_keeps_the_size_of_its_input(shape: tuple[int, ...]) -> None:
 
 @pytest.mark.parametrize("name", ["forest", "cnn"])
 def test_what_was_learnt_is_found_again_on_the_image_itself(name: str) -> None:
-    case = picture(9)
+    case = make_image(9)
     assert case.truth is not None
-    (drawn,) = learners(steps=60)[name].draw(replace(case, masks={"s": case.truth}), [case])
+    (drawn,) = learners(steps=60)[name].segment(replace(case, masks={"s": case.truth}), [case])
     assert not drawn.failure
     foreground = case.truth > 0
     assert (drawn.maps["s"].numpy()[foreground] == case.truth[foreground]).mean() > 0.85
@@ -66,21 +65,21 @@ def test_what_was_learnt_is_found_again_on_the_image_itself(name: str) -> None:
 
 @pytest.mark.parametrize("name", ["forest", "cnn"])
 def test_the_same_seed_gives_the_same_and_company_does_not_matter(name: str) -> None:
-    case, references = picture(9, masks=2), [picture(0), picture(1)]
-    whole = {d.reference: d.maps for d in learners()[name].draw(case, references)}
+    case, references = make_image(9, masks=2), [make_image(0), make_image(1)]
+    whole = {d.reference: d.maps for d in learners()[name].segment(case, references)}
     alone = replace(case, masks={"mask-1": case.masks["mask-1"]})
-    for drawn in learners()[name].draw(alone, references[::-1]):
+    for drawn in learners()[name].segment(alone, references[::-1]):
         torch.testing.assert_close(drawn.maps["mask-1"], whole[drawn.reference]["mask-1"])
 
 
 @pytest.mark.parametrize("name", ["forest", "cnn"])
 def test_volumes_lone_labels_and_bad_references(name: str) -> None:
-    volume = picture(9, shape=(24, 24, 24))
+    volume = make_image(9, shape=(24, 24, 24))
     empty = replace(volume, masks={"s": np.zeros((24, 24, 24), np.int64)})
-    blank = replace(volume, name="blank", image=np.ones((24, 24, 24), np.float32))
-    verdicts = judge(empty, [picture(1, shape=(24, 24, 24)), blank], learners()[name], LABELS, ["dsc"])
-    assert [score for judged in verdicts.judged for _, score in judged.scores] == [0.0] * 5
-    assert [reference for reference, _ in verdicts.failures] == ["blank"]
+    blank = replace(volume, name="blank", intensities=np.ones((24, 24, 24), np.float32))
+    result = score_masks(empty, [make_image(1, shape=(24, 24, 24)), blank], learners()[name], LABELS, ["dsc"])
+    assert [score for mask in result.masks for _, score in mask.scores] == [0.0] * 5
+    assert [reference for reference, _ in result.failures] == ["blank"]
 
 
 @pytest.mark.parametrize("name", ["forest", "cnn"])

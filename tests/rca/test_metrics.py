@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 
 from paperbench.catalog import MetricSpec
-from paperbench.rca.aggregation import Prediction, Rule
-from paperbench.rca.judging import Judged
+from paperbench.rca.evaluation import quality_metrics
 from paperbench.rca.mask_metrics import DISTANCES, OVERLAPS
 from paperbench.rca.metrics import DISTANCE_NAMES, METRICS, OVERLAP_NAMES
-from paperbench.rca.statistics import metrics
+from paperbench.rca.prediction import Prediction, Rule
+from paperbench.rca.scoring import MaskScores
 
 
 def declared(name: str) -> MetricSpec | None:
@@ -25,7 +25,7 @@ def predictions(scale: float = 1.0) -> list[Prediction]:
     out = []
     for number in range(40):
         real, best = rng.uniform(size=2) * scale
-        mask = Judged(
+        mask = MaskScores(
             case=f"case-{number // 4}",
             segmenter=f"net-{number % 2}",
             label=("lung", "heart")[number // 2 % 2],
@@ -34,14 +34,14 @@ def predictions(scale: float = 1.0) -> list[Prediction]:
             real=real if number or scale == 1 else np.inf,
         )
         out.append(
-            Prediction(judged=mask, best=best, mean=best, calibrated=best, low=0, high=1, reference="a", defined=1)
+            Prediction(mask=mask, best=best, mean=best, calibrated=best, low=0, high=1, reference="a", defined=1)
         )
     return out
 
 
 @pytest.mark.parametrize("higher", [True, False])
 def test_every_statistic_is_declared(higher: bool) -> None:
-    found = metrics(
+    found = quality_metrics(
         predictions(1 if higher else 20),
         threshold=0.7 if higher else 5,
         flagged=3,

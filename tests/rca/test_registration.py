@@ -10,8 +10,8 @@ import torch
 import torch.nn.functional as F
 from scipy.interpolate import BSpline
 
-from paperbench.rca.carrying import carry
-from paperbench.rca.cases import local_contrast, near_organs
+from paperbench.rca.atlas import local_contrast, near_organs
+from paperbench.rca.propagation import propagate_labels
 from paperbench.rca.registration import (
     Level,
     Schedule,
@@ -23,10 +23,10 @@ from paperbench.rca.registration import (
     lattices,
     reduced,
     register,
-    thinned,
+    strided_views,
 )
 from paperbench.rca.similarity import LocalTarget, Target, gaussian_matrix
-from tests.rca.made import picture
+from tests.rca.made import make_image
 
 FAST = Schedule(affine=((4, 8),), bspline=((2, 5, 6),), stiffness=0.03, stride=2)
 
@@ -38,7 +38,7 @@ def registered(references: torch.Tensor, image: torch.Tensor, schedule: Schedule
 
 
 def tensor(number: int, shape: tuple[int, ...] = (32, 36)) -> torch.Tensor:
-    image = picture(number, shape=shape).image
+    image = make_image(number, shape=shape).intensities
     return torch.from_numpy(image / image.max()).double()[None, None]
 
 
@@ -78,14 +78,14 @@ def test_reducing_keeps_the_mean_and_a_least_size() -> None:
 
 @pytest.mark.parametrize(("offset", "shape"), [((3, -2), (32, 36)), ((2, -1, 1), (24, 24, 24))])
 def test_a_moved_image_is_found_again(offset: tuple[int, ...], shape: tuple[int, ...]) -> None:
-    whole = picture(0, shape=shape)
+    whole = make_image(0, shape=shape)
     assert whole.truth is not None
-    image = torch.from_numpy(whole.image / whole.image.max()).double()[None, None]
+    image = torch.from_numpy(whole.intensities / whole.intensities.max()).double()[None, None]
     axes = tuple(range(len(shape)))
     reference = torch.roll(image, offset, dims=[2 + axis for axis in axes])
     found = registered(reference, image, Schedule(((4, 25), (2, 15)), (), 0.0), torch.ones(1, len(shape)).double())
     labels = torch.from_numpy(whole.truth)[None]
-    drawn = carry(labels, found.grid(0, shape))[0].numpy()
+    drawn = propagate_labels(labels, found.grid(0, shape))[0].numpy()
     wanted = np.roll(whole.truth, offset, axis=axes)
     agree = 2 * ((drawn == wanted) & (wanted > 0)).sum() / ((drawn > 0).sum() + (wanted > 0).sum())
     before = 2 * ((whole.truth == wanted) & (wanted > 0)).sum() / (2 * (wanted > 0).sum())
@@ -93,7 +93,9 @@ def test_a_moved_image_is_found_again(offset: tuple[int, ...], shape: tuple[int,
 
 
 @pytest.mark.parametrize(("shape", "stride"), [((9, 12), 2), ((9, 12), 1), ((7, 8, 9), 3)])
-def test_thinned_views_show_every_voxel_once_with_its_own_place_and_value(shape: tuple[int, ...], stride: int) -> None:
+def test_strided_views_views_show_every_voxel_once_with_its_own_place_and_value(
+    shape: tuple[int, ...], stride: int
+) -> None:
     dims = len(shape)
     stream = torch.Generator().manual_seed(0)
     fixed, weights = (torch.rand(1, 1, *shape, dtype=torch.float64, generator=stream) for _ in range(2))
@@ -102,7 +104,7 @@ def test_thinned_views_show_every_voxel_once_with_its_own_place_and_value(shape:
     matrices = bases(points, shape)
     whole = base + displacement(points, matrices).movedim(1, -1)
     times = torch.zeros(shape)
-    views = thinned(base, matrices, Level(fixed, weights, fixed), Schedule((), (), 0.0, stride=stride))
+    views = strided_views(base, matrices, Level(fixed, weights, fixed), Schedule((), (), 0.0, stride=stride))
     for places, (start, rows, target) in zip(lattices(dims, stride), views, strict=True):
         times[places] += 1
         torch.testing.assert_close(start + displacement(points, rows).movedim(1, -1), whole[:, *places])
@@ -113,20 +115,22 @@ def test_thinned_views_show_every_voxel_once_with_its_own_place_and_value(shape:
     assert (times == 1).all()
 
 
-def test_a_window_is_as_wide_on_the_thinned_voxels_as_on_all() -> None:
+def test_a_window_is_as_wide_on_the_strided_views_voxels_as_on_all() -> None:
     fixed = torch.rand(1, 1, 16, 16, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     base = F.affine_grid(torch.eye(2, 3, dtype=torch.float64)[None], [1, 1, 16, 16], align_corners=False)
     points = torch.zeros(1, 2, 5, 5, dtype=torch.float64)
     schedule = Schedule((), (), 0.0, stride=2, window=3.0)
-    for _, _, target in thinned(base, bases(points, (16, 16)), Level(fixed, torch.ones_like(fixed), fixed), schedule):
+    for _, _, target in strided_views(
+        base, bases(points, (16, 16)), Level(fixed, torch.ones_like(fixed), fixed), schedule
+    ):
         assert isinstance(target, LocalTarget)
         torch.testing.assert_close(target.windows[0], gaussian_matrix(8, 1.5, like=fixed))
 
 
 def test_local_correlation_lays_over_what_shading_hides() -> None:
     """A strong gradient of brightness rules the correlation of whole images; around every voxel it is constant."""
-    whole = picture(0, shape=(48, 48))
-    image = torch.from_numpy(whole.image / whole.image.max()).double()[None, None]
+    whole = make_image(0, shape=(48, 48))
+    image = torch.from_numpy(whole.intensities / whole.intensities.max()).double()[None, None]
     shading = torch.linspace(0, 6, 48, dtype=torch.float64)
     reference = torch.roll(image, (2, -2), dims=(2, 3)) + shading
     levels = Schedule((), ((1, 5, 60),), 0.0003)

@@ -6,6 +6,7 @@ import csv
 import json
 import re
 import shutil
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,8 @@ from typer.testing import CliRunner
 
 from paperbench.cli.app import app
 from paperbench.engine.signals import StopFlag
-from paperbench.rca import task
+from paperbench.rca import estimation
+from paperbench.rca import folders as reading
 from tests.rca.made import QUICK, SHAPE, estimate, folders, write_png
 
 
@@ -88,23 +90,23 @@ def test_transforms_are_found_again_and_give_the_same(phantoms: tuple[Path, dict
 
 def test_a_stopped_run_goes_on_with_the_next_case(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     words = [*QUICK, "data.cases=3", "data.references=2", "calibration.kind=none", f"output.root={tmp_path / 'o'}"]
-    judged: list[str] = []
-    plain = task.Worker._judge
+    scored: list[str] = []
+    plain = estimation.CaseRunner._score
 
-    def watched(self: task.Worker, case: Any, **options: Any) -> Any:
-        judged.append(case.name)
-        if len(judged) == 1:
+    def watched(self: estimation.CaseRunner, image: Any, **options: Any) -> Any:
+        scored.append(image.name)
+        if len(scored) == 1:
             assert isinstance(self.run.stop, StopFlag)
             self.run.stop.set("SIGINT")
-        return plain(self, case, **options)
+        return plain(self, image, **options)
 
-    monkeypatch.setattr(task.Worker, "_judge", watched)
+    monkeypatch.setattr(estimation.CaseRunner, "_score", watched)
     result, _ = estimate("rca", *words, directory=tmp_path / "run")
     assert result.exit_code == 3, result.output
-    assert len(judged) == 1
+    assert len(scored) == 1
     again = CliRunner().invoke(app, ["resume", str(tmp_path / "run"), "--json"])
     assert again.exit_code == 0, again.output
-    assert len(judged) == len(set(judged)) == 3
+    assert len(scored) == len(set(scored)) == 3
     whole, at_once = estimate("rca", *words, "output.transforms=", directory=tmp_path / "whole")
     resumed = json.loads(again.stdout)["metrics"]
     assert whole.exit_code == 0
@@ -135,10 +137,10 @@ def test_bit_fields_and_values_of_the_same_organs_are_scored_alike(tmp_path: Pat
     assert len(scores[0]) == 15
 
 
-def test_a_faulty_case_is_recorded_and_the_others_are_judged(tmp_path: Path) -> None:
+def test_a_faulty_case_is_recorded_and_the_others_are_scored(tmp_path: Path) -> None:
     words = folders(tmp_path, cases=3)
     write_png(tmp_path / "masks" / "c1.png", np.zeros((12, 12)))
-    (tmp_path / "images" / "c2.png").write_bytes(b"no picture")
+    (tmp_path / "images" / "c2.png").write_bytes(b"no image")
     result, content = estimate("rca", *words, directory=tmp_path / "run")
     assert result.exit_code == 0, result.output
     assert content["metrics"]["rca/failed_cases"] == 2
@@ -150,10 +152,10 @@ def test_a_faulty_case_is_recorded_and_the_others_are_judged(tmp_path: Path) -> 
 
 def test_a_run_of_nothing_but_faulty_cases_fails(tmp_path: Path) -> None:
     words = folders(tmp_path, cases=1)
-    (tmp_path / "images" / "c0.png").write_bytes(b"no picture")
+    (tmp_path / "images" / "c0.png").write_bytes(b"no image")
     result, content = estimate("rca", *words, directory=tmp_path / "run")
     assert result.exit_code == 4
-    assert "none of the 1 cases could be judged" in content["error"]
+    assert "none of the 1 cases could be scored" in content["error"]
 
 
 @pytest.mark.parametrize(
@@ -161,7 +163,6 @@ def test_a_run_of_nothing_but_faulty_cases_fails(tmp_path: Path) -> None:
     [
         (["images=nowhere"], 4, "no such folder"),
         (["reference.masks="], 2, "reference.masks is empty"),
-        (["labels.values=[9]"], 4, "no reference mask holds 9"),
         (["labels.values=[1,2]", "labels.names=[one]"], 2, "1 names for 2"),
         (["calibration.kind=labelled"], 2, "calibration.images is empty"),
         (["manifest=list.csv"], 2, "leave out images"),
@@ -182,6 +183,46 @@ def test_faulty_input_is_refused_before_anything_is_written(
     assert said in json.dumps(content)
     assert not (tmp_path / "run").exists()
     assert not (tmp_path / "outputs").exists()
+
+
+def test_labels_that_no_reference_holds_end_the_run_before_the_first_case(tmp_path: Path) -> None:
+    words = folders(tmp_path, cases=1)
+    result, content = estimate("rca", *words, "labels.values=[9]", directory=tmp_path / "run")
+    assert result.exit_code == 4, result.output
+    assert "no reference mask holds 9" in content["error"]
+    assert not (tmp_path / "run" / "cases").exists()
+
+
+def test_a_dry_run_opens_no_image(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    words = [*folders(tmp_path), f"truth={tmp_path / 'truth'}"]
+    for module in ("folders", "datasets"):
+        for name in ("read_image", "read_labels"):
+            monkeypatch.setattr(f"paperbench.rca.{module}.{name}", None)  # whoever opens one now fails
+    monkeypatch.setattr("paperbench.data.phantoms.phantom", None)
+    for more in (words, QUICK):
+        result = CliRunner().invoke(app, ["estimate", "rca", *more, "--dry-run", "--run-dir", str(tmp_path / "run")])
+        assert result.exit_code == 0, result.output
+        assert "2-D" in result.output
+
+
+@pytest.mark.parametrize("calibration", ["none", "references"])
+def test_every_file_is_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, calibration: str) -> None:
+    words = [*folders(tmp_path, cases=4), f"truth={tmp_path / 'truth'}", "pictures=2", "calibration.degraded=2"]
+    opened: Counter[str] = Counter()
+    for name in ("read_image", "read_labels"):
+        plain = getattr(reading, name)
+
+        def counted(path: Path, plain: Any = plain) -> Any:
+            opened[str(path.relative_to(tmp_path))] += 1
+            return plain(path)
+
+        monkeypatch.setattr(reading, name, counted)
+    words[words.index("calibration.kind=none")] = f"calibration.kind={calibration}"
+    result, _ = estimate("rca", *words, directory=tmp_path / "run")
+    assert result.exit_code == 0, result.output
+    assert len(list((tmp_path / "run" / "figures").glob("worst-*.png"))) == 2
+    assert set(opened.values()) == {1}
+    assert len(opened) == 2 * 3 + 3 * 4  # references with masks; cases with mask and truth
 
 
 def test_masks_without_an_image_are_named(tmp_path: Path) -> None:

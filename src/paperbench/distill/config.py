@@ -63,7 +63,7 @@ class DigitPairsData(ImageSetConfig):
 
     name: Literal["digit-pairs"] = "digit-pairs"
     source: Literal["digits", "mnist"] = "digits"
-    """Where the digits come from: scikit-learn's, which need no download, or MNIST below `data.root`."""
+    """Source of the digits: scikit-learn, which needs no download, or MNIST below `data.root`."""
     root: DataRoot = None
     train_images: PositiveInt = 20_000
     test_images: PositiveInt = 5_000
@@ -101,9 +101,9 @@ def _teacher_net() -> NetConfig:
 
 @dataclass(kw_only=True)
 class TeachingConfig(Schema):
-    """How a teacher is trained where none is given (section 3): dropout, constrained weights, jittered images.
+    """How teachers are trained where `teacher` names none (section 3): dropout, constrained weights, jittered images.
 
-    The paper refers to the dropout papers for the numbers: half of the hidden units, a fifth of the pixels, a squared norm of 15.
+    For the numbers the paper refers to the dropout papers: half of the hidden units, a fifth of the pixels, a squared norm of 15.
     """
 
     net: NetConfig = field(default_factory=_teacher_net)
@@ -111,13 +111,13 @@ class TeachingConfig(Schema):
     samples: PositiveInt = 1000
     batch_size: PositiveInt = 100
     jitter: NonNegativeInt = 2
-    """Images are shifted by up to so many pixels in each direction."""
+    """Largest shift of an image in each direction, in pixels."""
     members: PositiveInt = 1
     """Teachers in the ensemble; they differ in their seeds."""
     average: Literal["probabilities", "logits"] = "probabilities"
-    """What is averaged over the ensemble."""
+    """Quantity that is averaged over the ensemble."""
     seed: NonNegativeInt | None = None
-    """Null is the run's own seed. A fixed one gives students of several seeds the same teacher."""
+    """Null is the seed of the run. A fixed one gives students of several seeds the same teacher."""
 
 
 # --- the student's data -----------------------------------------------------------------------------------------------
@@ -125,41 +125,41 @@ class TeachingConfig(Schema):
 
 @dataclass(kw_only=True)
 class TransferConfig(Schema):
-    """The images that the student learns from; the teacher has seen all of the training set."""
+    """The transfer set: images that the student learns from. The teacher learns from the whole training set."""
 
     omit: Annotated[tuple[ClassName, ...], BeforeValidator(_several)] = ()
-    """Classes whose images the student does not see."""
+    """Classes that the transfer set omits."""
     only: Annotated[tuple[ClassName, ...], BeforeValidator(_several)] = ()
-    """The only classes whose images it sees."""
+    """The only classes of the transfer set."""
     fraction: Annotated[float, Field(gt=0, le=1)] = 1.0
-    """Share of the images left that it sees, the same of every class (section 6 takes 3 %)."""
+    """Fraction of the remaining images, the same of every class (section 6: 3 %)."""
     seed: NonNegativeInt = 0
-    """Of the choice of images: the same for runs of all seeds."""
+    """Of the random fraction: the same for runs of all seeds."""
 
 
 @dataclass(kw_only=True)
 class ValidationConfig(Schema):
-    """Training images held back from students: what the bias of an omitted class and an early stop may be chosen on."""
+    """Training images that no student learns from: for the bias of omitted classes and for early stopping."""
 
     fraction: Annotated[float, Field(ge=0, lt=1)] = 0.0
-    """Of the training set, the same of every class; teachers see them. 0 holds none back."""
+    """Fraction of the training set, the same of every class; teachers learn from them. 0: no validation images."""
     seed: NonNegativeInt = 0
 
 
 @dataclass(kw_only=True)
 class BaselineConfig(Schema):
-    """The student trained on hard targets alone, which the distilled one is held against."""
+    """The student trained on hard targets alone, with which the distilled one is compared."""
 
     train: bool = True
     images: Literal["all", "transfer"] = "all"
-    """What it learns from: the whole training set, or what the distilled student sees."""
+    """Its training images: the whole training set, or the transfer set."""
     early_stopping: bool = False
-    """Keep the weights that were best on the validation images, at the evaluations every `train.evaluate_every` steps."""
+    """Keep the weights with the fewest validation errors, at the evaluations every `train.evaluate_every` steps."""
 
 
 @dataclass(kw_only=True)
 class EvaluationConfig(Schema):
-    """How nets are scored; in float32."""
+    """Evaluation of nets, in float32."""
 
     batch_size: PositiveInt = 1000
     examples: Annotated[NonNegativeInt, CIRCUMSTANTIAL] = 8
@@ -182,14 +182,14 @@ class Distill(TrainConfig):
     hard_weight: NonNegativeFloat = 0.1
     """Weight of the cross-entropy with the labels; "considerably lower" than that of the soft targets (section 2)."""
     teacher: Annotated[tuple[Annotated[AnyPath, OR_NAME, CONTENT_COUNTS], ...], BeforeValidator(_several)] = ()
-    """Teachers that are trained already: runs of this task, state dicts, or stored logits. Empty trains one, or finds it."""
+    """Pretrained teachers: runs of this task, state dicts, or stored logits. Empty trains one, or finds it in the store."""
     teacher_mean: float = 0.0
-    """Of state dicts that are no run's: what their training subtracted from pixels in 0..1 …"""
+    """Normalisation of pixels in 0..1 for state dicts of other programs: subtracted mean …"""
     teacher_std: PositiveFloat = 1.0
-    """… and what it then divided them by."""
+    """… and divisor."""
     teaching: TeachingConfig = field(default_factory=TeachingConfig)
     jitter: NonNegativeInt = 0
-    """Pixels by which students' images are shifted at most, with the soft targets of the image in its place (section 3: 0)."""
+    """Largest shift of the students' images in pixels; soft targets are those of the unshifted image (section 3: 0)."""
     transfer: TransferConfig = field(default_factory=TransferConfig)
     validation: ValidationConfig = field(default_factory=ValidationConfig)
     baseline: BaselineConfig = field(default_factory=BaselineConfig)
@@ -198,13 +198,13 @@ class Distill(TrainConfig):
 
 @dataclass(kw_only=True)
 class ClusterConfig(Schema):
-    """The predictions that decide which classes are confusable; no label is used."""
+    """The predictions whose covariance decides which classes are confusable; no label is used."""
 
     fraction: Annotated[float, Field(gt=0, le=1)] = 1.0
-    """Share of the training images that they are made for."""
+    """Fraction of the training images that are predicted."""
     temperature: PositiveFloat = 1.0
-    """Of the predictions (the paper: 1). A generalist that is sure of nearly all of its training images shows at T = 1 hardly any
-    confusion, and k-means then separates single classes from all the rest."""
+    """Of the predictions (the paper: 1). A generalist that is certain about nearly all of its training images shows hardly any
+    confusion at T = 1, and k-means then separates single classes from all others."""
 
 
 @dataclass(kw_only=True)
@@ -216,15 +216,15 @@ class SpecialistConfig(Schema):
     """Classes of a specialist: the nearest to its cluster's centre, so that specialists overlap. 0: the cluster itself."""
     optim: OptimConfig = field(default_factory=OptimConfig)
     samples: PositiveInt = 1000
-    """Training samples that each specialist sees."""
+    """Training samples of each specialist."""
     batch_size: Annotated[int, Field(ge=2, multiple_of=2)] = 100
-    """Half of it from the special classes, half from all others."""
+    """Half of it from the classes of the specialist, half from all others."""
     soft_weight: NonNegativeFloat = 0.0
     """Weight of the generalist's soft targets beside the labels (section 6.1), against forgetting."""
     temperature: PositiveFloat = 2.0
     """Of these soft targets."""
     top: PositiveInt = 1
-    """Classes of the generalist that call the specialists which know them (section 5.5: 1)."""
+    """Most likely classes of the generalist whose specialists are consulted (section 5.5: 1)."""
 
 
 @dataclass(kw_only=True)
@@ -234,7 +234,7 @@ class Specialists(TrainConfig):
     data: DataConfig = field(default_factory=DigitPairsData)
     model: NetConfig = field(default_factory=NetConfig)
     jitter: NonNegativeInt = 0
-    """Pixels by which training images are shifted at most."""
+    """Largest shift of training images, in pixels."""
     clusters: ClusterConfig = field(default_factory=ClusterConfig)
     specialists: SpecialistConfig = field(default_factory=SpecialistConfig)
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)

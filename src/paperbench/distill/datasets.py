@@ -1,4 +1,4 @@
-"""From the `data` part of a configuration to labelled images, and what `paperbench data check` finds in them."""
+"""Labelled images of the `data` section of a configuration, and their check for `paperbench data check`."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ Split = Literal["train", "test"]
 
 
 def load(config: DataConfig, split: Split) -> ImageSet:
-    """The training or test split, cut to `max_train_images` or `max_test_images`. Raises DataError."""
+    """Read the training or test split, cut to `max_train_images` or `max_test_images`. Raises DataError."""
     if isinstance(config, EmnistData):
         whole = emnist.load(config.root, split, variant=config.split)
     elif isinstance(config, Cifar100Data):
@@ -32,7 +32,7 @@ def load(config: DataConfig, split: Split) -> ImageSet:
 
 
 def locate(config: DataConfig) -> None:
-    """Raises DataError when the data set is not where the configuration says; reads no image."""
+    """Raise DataError when the data set is not where the configuration says; reads no image."""
     for split in ("train", "test"):
         if isinstance(config, EmnistData):
             emnist.find(config.root, split, variant=config.split)
@@ -46,7 +46,7 @@ def locate(config: DataConfig) -> None:
 
 
 def classes(config: DataConfig) -> tuple[str, ...]:
-    """Names of the classes, without reading an image. Raises DataError."""
+    """Return the names of the classes, without reading an image. Raises DataError."""
     if isinstance(config, EmnistData):
         return emnist.CLASSES[config.split]
     if isinstance(config, Cifar100Data):
@@ -57,7 +57,7 @@ def classes(config: DataConfig) -> tuple[str, ...]:
 
 
 def size(config: DataConfig) -> tuple[int, int, int]:
-    """C, H, W of an image."""
+    """Return C, H, W of an image."""
     if isinstance(config, Cifar100Data):
         return 3, cifar.SIDE, cifar.SIDE
     if isinstance(config, DigitPairsData):
@@ -66,7 +66,7 @@ def size(config: DataConfig) -> tuple[int, int, int]:
 
 
 def describe(config: DataConfig) -> str:
-    """The data set in a few words, for results and the opening panel."""
+    """Describe the data set in a few words, for results and the opening panel."""
     if isinstance(config, EmnistData):
         name = f"EMNIST {config.split}, {len(emnist.CLASSES[config.split])} classes"
     elif isinstance(config, Cifar100Data):
@@ -77,12 +77,11 @@ def describe(config: DataConfig) -> str:
     else:
         return labelled.describe(config)
     limits = {"training": config.max_train_images, "test": config.max_test_images}
-    cut = [f"at most {count:,} {what} images" for what, count in limits.items() if count]
-    return ", ".join([name, *cut])
+    return ", ".join([name, *(f"at most {count:,} {split} images" for split, count in limits.items() if count)])
 
 
 def check(config: DataConfig) -> dict[str, Any]:
-    """Reads both splits in whole and counts what is in them. Raises DataError with the faults of both."""
+    """Read both splits entirely and count images and classes. Raises DataError with the faults of both."""
     counts: dict[str, Any] = {}
     faults: list[str] = []
     for split in ("train", "test"):

@@ -10,10 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from paperbench.distill import datasets
-from paperbench.distill.build import build
+from paperbench.distill.batches import as_float
 from paperbench.distill.config import Distill
-from paperbench.distill.inputs import as_float
-from paperbench.distill.nets import Net
+from paperbench.distill.nets import Net, build
 from paperbench.distill.training import DISTILLED
 from paperbench.engine.checkpoints import load_for_evaluation
 from paperbench.engine.exportable import Exportable, Output
@@ -24,7 +23,7 @@ EXAMPLES = (4, 3, 1)
 
 
 class Student(nn.Module):
-    """A net with what is done to images before it: (N, C, H, W) bytes -> (N, K) logits."""
+    """A net with the conversion of its images: (N, C, H, W) bytes -> (N, K) logits."""
 
     def __init__(self, net: Net) -> None:
         super().__init__()
@@ -36,18 +35,18 @@ class Student(nn.Module):
 
 
 def export_model(config: Distill, run_dir: Path) -> Exportable:
-    """The distilled student, with images of its test split; see `engine.task.Exports`.
+    """Return the distilled student, with images of its test split; see `engine.task.Exports`.
 
-    Raises `ConfigError` or `CheckpointError` when the run has no student (yet) or one that is not its configuration's, and
-    `DataError` when the test images are not where it says: without any, nothing could be compared.
+    Raises `ConfigError` or `CheckpointError` when the run has no student (yet) or one of another configuration, and `DataError`
+    when the test images are missing: the exported student is compared on them.
     """
     net, step = load_student(config, run_dir)
     channels, height, width = datasets.size(config.data)
-    wanted = sum(EXAMPLES)
+    count = sum(EXAMPLES)
     images = datasets.load(
-        replace(config.data, max_test_images=min(config.data.max_test_images or wanted, wanted)), "test"
+        replace(config.data, max_test_images=min(config.data.max_test_images or count, count)), "test"
     )
-    pixels = images.images.reshape(-1, channels, height, width)[torch.arange(wanted) % len(images)]
+    pixels = images.images.reshape(-1, channels, height, width)[torch.arange(count) % len(images)]
     return Exportable(
         module=Student(net).eval(),
         weights="net",
@@ -68,17 +67,17 @@ def export_model(config: Distill, run_dir: Path) -> Exportable:
 
 
 def load_student(config: Distill, run_dir: Path) -> tuple[Net, int]:
-    """The distilled net of a run on the CPU, in test mode, and the step of its checkpoint."""
+    """Return the distilled net of a run on the CPU, in evaluation mode, and the step of its checkpoint."""
     folder = run_dir / "checkpoints" / DISTILLED
     if not folder.is_dir():
-        raise ConfigError(f"{run_dir}: has no distilled student yet; `paperbench resume {run_dir}` goes on with it")
+        raise ConfigError(f"{run_dir}: has no distilled student yet; `paperbench resume {run_dir}` trains it")
     state, step, file = load_for_evaluation(folder, which="last")
     net = build(config.model, size=datasets.size(config.data), classes=len(datasets.classes(config.data)))
     try:
         net.load_state_dict({name.removeprefix("net."): value for name, value in state["module"].items()})
     except (KeyError, AttributeError, RuntimeError) as error:
         raise CheckpointError(f"{file}: holds no student of this run's configuration ({error})") from error
-    # The constraint is kept once and for all: a graph that rescaled its own weights could not be written.
+    # The constraint is applied once: a graph that rescales its own weights cannot be exported.
     if net.max_norm > 0:
         net.constrain()
         net.max_norm = 0.0

@@ -1,4 +1,4 @@
-"""The losses of distillation (Hinton, Vinyals, Dean 2015, section 2), as pure functions.
+"""The losses of distillation (Hinton, Vinyals, Dean 2015, section 2): pure functions, then the modules that a trainer trains.
 
 B images, C classes, M teachers. Logits are any real numbers; everything is a mean over the batch, never over the classes.
 """
@@ -9,13 +9,16 @@ from typing import Literal
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
+
+from paperbench.distill.batches import Batch
+from paperbench.distill.nets import Net
 
 Average = Literal["probabilities", "logits"]
 
 
 def soft_targets(logits: Tensor, *, temperature: float, average: Average = "probabilities") -> Tensor:
-    """p_i = exp(v_i / T) / sum_j exp(v_j / T) of one or several teachers (equation 1).
+    """Return p_i = exp(v_i / T) / sum_j exp(v_j / T) of one or several teachers (equation 1).
 
     logits: (M, ..., C). Returns (..., C), the arithmetic mean of the teachers' probabilities at that temperature, or the
     probabilities of the mean of their logits (which is the geometric mean, normalised).
@@ -26,7 +29,7 @@ def soft_targets(logits: Tensor, *, temperature: float, average: Average = "prob
 
 
 def soft_loss(logits: Tensor, targets: Tensor, temperature: float | Tensor) -> Tensor:
-    """T^2 KL(p || q), the mean over B.
+    """Return T^2 KL(p || q), the mean over B.
 
     logits: (..., B, C) of the student. targets: (..., B, C), p at the same temperature. Gradients of the KL shrink as 1 / T^2:
     with the factor the balance with the hard loss, and the learning rate, stay what they are when T changes. A temperature
@@ -39,16 +42,58 @@ def soft_loss(logits: Tensor, targets: Tensor, temperature: float | Tensor) -> T
 
 
 def hard_loss(logits: Tensor, labels: Tensor) -> Tensor:
-    """Cross-entropy with the labels at T = 1, the mean over B. logits: (..., B, C), labels: (..., B) int64."""
+    """Return the cross-entropy with the labels at T = 1, the mean over B. logits: (..., B, C), labels: (..., B) int64."""
     log_q = F.log_softmax(logits, dim=-1)
     return -log_q.gather(-1, labels.unsqueeze(-1)).squeeze(-1).mean(-1)
 
 
 def logit_matching(logits: Tensor, targets: Tensor) -> Tensor:
-    """The limit of `soft_loss` as T grows (section 2.1): 1 / (2 C) sum_i (z_i - v_i)^2, the mean over B.
+    """Return 1 / (2 C) sum_i (z_i - v_i)^2, the mean over B: the limit of `soft_loss` as T grows (section 2.1).
 
-    logits, targets: (..., B, C), of the student and of the teacher. Each is taken without its mean over the classes, as the
-    limit has it: what is added to all logits of an image changes no probability.
+    logits, targets: (..., B, C), of the student and of the teacher. The mean over the classes is subtracted from each, as in the
+    limit: a constant added to all logits of an image changes no probability.
     """
     gap = (logits - logits.mean(-1, keepdim=True)) - (targets - targets.mean(-1, keepdim=True))
     return 0.5 * gap.square().mean(-1).mean(-1)
+
+
+# --- modules -------------------------------------------------------------------------------------
+
+
+class SupervisedLoss(nn.Module):
+    """A net with the cross-entropy of its labels."""
+
+    def __init__(self, net: Net) -> None:
+        super().__init__()
+        self.net = net
+
+    def forward(self, batch: Batch, generator: torch.Generator) -> dict[str, Tensor]:
+        return {"loss": hard_loss(self.net(batch.inputs).float(), batch.labels)}
+
+
+class DistillationLoss(nn.Module):
+    """A net with the weighted losses of its teacher's targets and of its labels (section 2).
+
+    match_logits: targets are logits, compared by `logit_matching`; else probabilities at `temperature`, compared by `soft_loss`.
+    """
+
+    def __init__(
+        self, net: Net, *, temperature: float, soft_weight: float, hard_weight: float, match_logits: bool = False
+    ) -> None:
+        super().__init__()
+        self.net = net
+        self.temperature = temperature
+        self.soft_weight = soft_weight
+        self.hard_weight = hard_weight
+        self.match_logits = match_logits
+
+    def forward(self, batch: Batch, generator: torch.Generator) -> dict[str, Tensor]:
+        assert batch.targets is not None
+        logits = self.net(batch.inputs).float()
+        hard = self.hard_weight * hard_loss(logits, batch.labels)
+        soft = (
+            logit_matching(logits, batch.targets)
+            if self.match_logits
+            else soft_loss(logits, batch.targets, self.temperature)
+        )
+        return {"loss_soft": self.soft_weight * soft, "loss_hard": hard}

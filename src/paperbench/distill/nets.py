@@ -5,17 +5,20 @@ B images, D = C * H * W pixels, K classes: (B, D) -> (B, K). Stacked nets (`engi
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+
+from paperbench.distill.config import NetConfig
 
 
 class Net(nn.Module):
     """`trunk`, then `head`: (B, D) -> (B, K).
 
     max_norm: largest Euclidean norm of the weights into one hidden or output unit; 0 sets none (Srivastava et al. 2014,
-    section 5.1). The constraint is kept by scaling down, before they are next used, the weights that a step took beyond it.
+    section 5.1). Weights that a step took beyond it are scaled down before they are next used.
     """
 
     def __init__(self, trunk: nn.Sequential, head: nn.Linear, *, max_norm: float = 0.0) -> None:
@@ -31,7 +34,7 @@ class Net(nn.Module):
 
     @torch.no_grad()
     def constrain(self) -> None:
-        """Scales weights down where their norm is too large; a second call changes nothing."""
+        """Scale weights down where their norm is too large; a second call changes nothing."""
         for weight in self.parameters():
             if weight.ndim > 1:
                 norms = weight.flatten(1).norm(dim=1)
@@ -49,7 +52,7 @@ def mlp(
     input_dropout: float = 0.0,
     max_norm: float = 0.0,
 ) -> Net:
-    """Fully connected hidden layers of ReLUs (section 3)."""
+    """Return fully connected hidden layers of ReLUs (section 3)."""
     layers: list[nn.Module] = [nn.Dropout(input_dropout)] if input_dropout else []
     for width in widths:
         layers += [nn.Linear(inputs, width), nn.ReLU(), *([nn.Dropout(dropout)] if dropout else [])]
@@ -67,10 +70,10 @@ def convnet(
     input_dropout: float = 0.0,
     max_norm: float = 0.0,
 ) -> Net:
-    """For pictures: each block is a 3x3 convolution, batch normalisation, ReLU and 2x2 max pooling.
+    """Return a net for natural images: each block is a 3x3 convolution, batch normalisation, ReLU and 2x2 max pooling.
 
-    size: (C, H, W) of an image, which comes in flat. Channels: `width` in the first block, twice as many in each further one.
-    Raises ValueError when the image is too small for so many blocks.
+    size: (C, H, W) of an image, whose pixels come as one flat vector. Channels: `width` in the first block, twice as many in each
+    further one. Raises ValueError when the image is too small for so many blocks.
     """
     channels, height, width_px = size
     layers: list[nn.Module] = [nn.Dropout(input_dropout)] if input_dropout else []
@@ -88,7 +91,7 @@ def convnet(
 
 
 def _initialised(net: Net) -> Net:
-    """He et al. 2015 for what a ReLU follows, a small head, biases of 0."""
+    """Initialise layers before a ReLU as He et al. 2015, the head as Glorot and Bengio 2010, biases with 0."""
     for name, part in net.named_modules():
         if isinstance(part, nn.Linear | nn.Conv2d):
             if name == "head":
@@ -103,3 +106,110 @@ def _initialised(net: Net) -> Net:
 def parameters_in(net: nn.Module) -> int:
     """Number of weights and biases."""
     return sum(parameter.numel() for parameter in net.parameters())
+
+
+# --- from a configuration, or from weights in a file ------------------------------------------------------------------
+
+
+def build(config: NetConfig, *, size: tuple[int, int, int], classes: int) -> Net:
+    """Return the untrained net, drawn from torch's global generator.
+
+    Raises ValueError for one that the images are too small for.
+    """
+    if config.name == "convnet":
+        return convnet(
+            size=size,
+            classes=classes,
+            width=config.width,
+            blocks=config.layers,
+            dropout=config.dropout,
+            input_dropout=config.input_dropout,
+            max_norm=config.max_norm,
+        )
+    channels, height, width = size
+    return mlp(
+        inputs=channels * height * width,
+        classes=classes,
+        widths=[config.width] * config.layers,
+        dropout=config.dropout,
+        input_dropout=config.input_dropout,
+        max_norm=config.max_norm,
+    )
+
+
+def describe(config: NetConfig) -> str:
+    """Return `2x800`, `convnet 3x32, dropout 0.5` and the like."""
+    name = "" if config.name == "mlp" else f"{config.name} "
+    extras = [f"dropout {config.dropout:g}"] if config.dropout else []
+    extras += [f"norms up to {config.max_norm:.3g}"] if config.max_norm else []
+    return ", ".join([f"{name}{config.layers}x{config.width}", *extras])
+
+
+def from_weights(weights: Mapping[str, Any], *, size: tuple[int, int, int], classes: int) -> Net:
+    """Return the net that a state dict belongs to, with its weights: fully connected layers with ReLUs between them, whatever
+    their names, or a convnet of this package.
+
+    Raises ValueError with the reason, as half a sentence, for weights that are none of these or do not fit images of `size` and
+    `classes`.
+    """
+    tensors = {name: value for name, value in weights.items() if isinstance(value, Tensor)}
+    if not tensors:
+        raise ValueError("it holds no tensors")
+    for name, value in tensors.items():
+        if value.is_floating_point() and not bool(torch.isfinite(value).all()):
+            raise ValueError(f"{name} is not finite")
+    if any(value.ndim == 4 for value in tensors.values()):
+        return _convnet(tensors, size=size, classes=classes)
+    return _mlp(tensors, size=size, classes=classes)
+
+
+def _mlp(tensors: Mapping[str, Tensor], *, size: tuple[int, int, int], classes: int) -> Net:
+    layers = {name.rpartition(".")[0]: value for name, value in tensors.items() if value.ndim == 2}
+    biases = {name.rpartition(".")[0]: value for name, value in tensors.items() if value.ndim == 1}
+    odd = [name for name, value in tensors.items() if value.ndim not in (1, 2)] + [n for n in biases if n not in layers]
+    if odd or not layers:
+        raise ValueError(f"it is no chain of fully connected layers ({odd[0] if odd else 'there is no matrix in it'})")
+    widths = [weight.shape[0] for weight in layers.values()]
+    expected = [size[0] * size[1] * size[2], *widths[:-1]]
+    for (name, weight), inputs in zip(layers.items(), expected, strict=True):
+        if weight.shape[1] != inputs:
+            raise ValueError(f"{name or 'a layer'} takes {weight.shape[1]} values where {inputs} come in")
+        if name in biases and len(biases[name]) != len(weight):
+            raise ValueError(f"{name} has {len(weight)} units and {len(biases[name])} biases")
+    if widths[-1] != classes:
+        raise ValueError(f"it has {widths[-1]} classes, the data have {classes}")
+    net = mlp(inputs=expected[0], classes=classes, widths=widths[:-1])
+    linear = [part for part in net.modules() if isinstance(part, torch.nn.Linear)]
+    with torch.no_grad():
+        for part, (name, weight) in zip(linear, layers.items(), strict=True):
+            part.weight.copy_(weight)
+            part.bias.copy_(biases.get(name, torch.zeros(len(weight))))
+    return net
+
+
+def _convnet(tensors: Mapping[str, Tensor], *, size: tuple[int, int, int], classes: int) -> Net:
+    kernels = [value for value in tensors.values() if value.ndim == 4]
+    # Dropout has no weights, but a number in the names of the layers behind it.
+    first = min(int(name.split(".")[1]) for name in tensors if name.startswith("trunk.")) if _ours(tensors) else -1
+    if first < 0:
+        raise ValueError("it has convolutions, and only convnets of this program can be read")
+    net = convnet(
+        size=size, classes=classes, width=len(kernels[0]), blocks=len(kernels), input_dropout=0.5 if first == 2 else 0.0
+    )
+    try:
+        net.load_state_dict(dict(tensors))
+    except RuntimeError as error:
+        raise ValueError(f"it does not fit these images ({' '.join(str(error).split())[:200]})") from None
+    return net.eval()
+
+
+def _ours(tensors: Mapping[str, Tensor]) -> bool:
+    return any(name.startswith("trunk.") for name in tensors) and "head.weight" in tensors
+
+
+@torch.no_grad()
+def absorb_normalisation(net: Net, *, mean: float, std: float) -> None:
+    """Change the first layer so that pixels in 0..1 give the outputs that (pixel - mean) / std gave before."""
+    first = next(part for part in net.modules() if isinstance(part, torch.nn.Linear))
+    first.bias.sub_(first.weight.sum(1) * (mean / std))
+    first.weight.div_(std)

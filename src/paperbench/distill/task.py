@@ -6,16 +6,15 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import cast
 
-from paperbench.distill import datasets, given
-from paperbench.distill.build import build, describe
+from paperbench.distill import datasets
 from paperbench.distill.config import Distill, NetConfig
 from paperbench.distill.export import export_model
-from paperbench.distill.learners import SoftLearner
-from paperbench.distill.nets import parameters_in
-from paperbench.distill.schedule import steps_of
+from paperbench.distill.losses import DistillationLoss
+from paperbench.distill.nets import build, describe, parameters_in
 from paperbench.distill.stacked import run_stacked, stack_key
-from paperbench.distill.training import Part, load
-from paperbench.distill.transfer import chosen_classes
+from paperbench.distill.teachers import find_teachers, load_teacher
+from paperbench.distill.training import Distillation, load
+from paperbench.distill.transfer import selected_classes
 from paperbench.engine.run import Run
 from paperbench.errors import ConfigError
 
@@ -23,18 +22,20 @@ __all__ = ["export_model", "plan", "run", "run_stacked", "stack_key"]
 
 
 def plan(config: Distill) -> Mapping[str, str]:
-    """What would be trained on what, in words; refuses what could not be, before anything is written."""
+    """Describe the training.
+
+    Raises ConfigError, DataError or CheckpointError for one that cannot be done, before anything is written.
+    """
     mistakes = _mistakes(config)
     if mistakes:
         raise ConfigError(*mistakes)
     datasets.locate(config.data)
-    chosen_classes(config.transfer, datasets.classes(config.data))
-    paths = [path for place in config.teacher for path in given.find(place)]
+    selected_classes(config.transfer, datasets.classes(config.data))
+    paths = [path for place in config.teacher for path in find_teachers(place)]
     _refuse_unfit(config, paths)
     sizes = {
         key: _weights(config, key, net) for key, net in (("model", config.model), ("teaching.net", config.teaching.net))
     }
-    steps = steps_of(config.train.samples, config.train.batch_size)
     return {
         "data": f"{datasets.describe(config.data)}{_described_transfer(config)}",
         "teacher": ", ".join(map(str, paths))
@@ -42,7 +43,7 @@ def plan(config: Distill) -> Mapping[str, str]:
         else f"{_described_teaching(config)}, {sizes['teaching.net']:,} weights",
         "student": f"{describe(config.model)}, {sizes['model']:,} weights",
         "targets": _described_targets(config),
-        "schedule": f"{steps:,} steps of {config.train.batch_size}, {config.optim.name}, rate {config.optim.lr:g}",
+        "schedule": f"{config.train.steps:,} steps of {config.train.batch_size}, {config.optim.name}, rate {config.optim.lr:g}",
     }
 
 
@@ -60,24 +61,24 @@ def _mistakes(config: Distill) -> list[str]:
         mistakes.append("baseline.early_stopping=true: needs evaluations to choose from; set train.evaluate_every")
     if config.teacher and config.teaching.members != 1:
         mistakes.append(
-            f"teaching.members={config.teaching.members}: teachers are given by teacher=; leave it out, or name more of them"
+            f"teaching.members={config.teaching.members}: teachers are named by teacher=; leave it out, or name more of them"
         )
     return mistakes
 
 
 def _refuse_unfit(config: Distill, paths: Sequence[Path]) -> None:
-    """Raises DataError or CheckpointError for a given teacher that does not belong to these data."""
+    """Raise DataError or CheckpointError for a teacher that does not fit these data."""
     if not paths:
         return
     import torch
 
     data = load(config, torch.device("cpu"))
     for path in paths:
-        given.load(path, train=data.train, test=data.test, mean=config.teacher_mean, std=config.teacher_std)
+        load_teacher(path, train=data.train, test=data.test, mean=config.teacher_mean, std=config.teacher_std)
 
 
 def _weights(config: Distill, key: str, net: NetConfig) -> int:
-    """Weights of a net. Raises ConfigError for one that the images are too small for."""
+    """Return the number of weights of a net. Raises ConfigError for one that the images are too small for."""
     import torch
 
     try:
@@ -113,11 +114,11 @@ def _described_targets(config: Distill) -> str:
 
 
 def run(config: Distill, run: Run) -> dict[str, float]:
-    """Teaches, trains both students, scores them; see `engine.task.Task`."""
-    part = Part.of(config, run, load(config, run.device))
-    part.teach()
-    if part.baseline is not None:
-        part.baseline.train()
-    trainer = part.trainer()
+    """Train teachers and students and score them; see `engine.task.Task`."""
+    distillation = Distillation.of(config, run, load(config, run.device))
+    distillation.prepare_teachers()
+    if distillation.baseline is not None:
+        distillation.baseline.train()
+    trainer = distillation.trainer()
     metrics = trainer.fit()
-    return part.conclude(cast(SoftLearner, trainer.module).net, metrics)
+    return distillation.finish(cast(DistillationLoss, trainer.module).net, metrics)

@@ -1,49 +1,203 @@
-"""Where the soft targets come from: teachers that are given, found or trained, and what they say about every image.
+"""Teachers that are trained already, and the logits of every teacher.
 
-The logits of a teacher are computed once, kept in `<output.root>/nets/logits-<hash of weights and images>/` with their SHA-256,
-and read from there by every run that has the same teacher and the same images.
+`teacher=RUN` takes the teacher (or all of an ensemble) of a run of this program, `teacher=RUN/checkpoints/distilled` another of
+its nets. A file may hold a state dict of fully connected layers, a checkpoint of this program, or logits (`.npy`, `.npz`, or a file
+of `torch.save` with the key `logits`), one row for each training image in the order of the data set.
+
+The logits of a net are computed once and stored in `<output.root>/nets/logits-<hash of weights and images>/` with their SHA-256;
+every run with the same teacher and the same images reads them from there.
 """
 
 from __future__ import annotations
 
+import zipfile
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+import numpy as np
+import torch
 from torch import Tensor
 
-from paperbench.distill import given
-from paperbench.distill.inputs import Images
-from paperbench.distill.nets import Net
-from paperbench.distill.scoring import logits_of, scores
-from paperbench.engine.checkpoints import CheckpointStore
+from paperbench.distill.batches import Images
+from paperbench.distill.evaluation import logits_of, scores
+from paperbench.distill.nets import Net, absorb_normalisation, from_weights
+from paperbench.engine.checkpoints import CheckpointStore, load_for_evaluation
 from paperbench.engine.run import Run
 from paperbench.engine.store import StoreEntry, content_key
-from paperbench.errors import CheckpointError
+from paperbench.errors import CheckpointError, ConfigError, DataError
+
+_STAGES = ("teacher", "generalist", "distilled", "baseline")
+_NESTED = ("state_dict", "model_state_dict", "model", "net")
+_ARRAYS = (".npy", ".npz")
 
 
 @dataclass(frozen=True)
-class Opinion:
-    """What one teacher says. train: (N, K), test: (Nt, K) or None for stored logits without them; float32, on the device."""
+class StoredLogits:
+    """train: (N, K) float32. test: (Nt, K), or None where the file has none."""
 
     train: Tensor
     test: Tensor | None
 
 
-def opinion_of(net: Net, *, train: Images, test: Images, run: Run, folder: Path, batch_size: int) -> Opinion:
-    """The logits of `net` for all images, from `folder` where they were computed before."""
+def find_teachers(place: str) -> list[Path]:
+    """Return the files or stage folders that `place` names, several for a run with an ensemble; reads none of them.
+
+    Raises ConfigError where there is none.
+    """
+    path = Path(place).expanduser()
+    if path.is_file():
+        return [path]
+    if not path.is_dir():
+        raise ConfigError(f"teacher={place}: there is no such run or file; `paperbench runs` lists the runs there are")
+    if not (path / "checkpoints").is_dir():
+        if _has_checkpoint(path):
+            return [path]
+        raise ConfigError(
+            f"teacher={place}: no run directory; name a run, a folder of its checkpoints, or a file with weights or logits"
+        )
+    folder = path / "checkpoints"
+    ensemble = sorted(folder.glob("teacher-*"), key=lambda entry: (len(entry.name), entry.name))
+    if found := [entry for entry in ensemble if _has_checkpoint(entry)]:
+        return found
+    for name in _STAGES:
+        if _has_checkpoint(folder / name):
+            return [folder / name]
+    raise ConfigError(
+        f"teacher={place}: has no trained net; it must be a run of `paperbench train distill` that got that far"
+    )
+
+
+def _has_checkpoint(folder: Path) -> bool:
+    return any((folder / name).is_file() for name in ("last.pt", "best.pt"))
+
+
+def load_teacher(path: Path, *, train: Images, test: Images, mean: float, std: float) -> Net | StoredLogits:
+    """Read the teacher in a file or stage folder. mean, std: the normalisation of its training, for weights of other programs.
+
+    Raises DataError or CheckpointError naming the file and what does not fit.
+    """
+    content, ours = _content(path)
+    if "logits" in content:
+        return _stored(path, content, train, test)
+    weights = _weights(content)
+    try:
+        net = from_weights(weights, size=train.size, classes=len(train.classes))
+    except ValueError as error:
+        raise DataError(
+            f"{path}: cannot be a teacher of these data: {error}. Any other net can teach by its logits: store them for all "
+            f"{len(train)} training images, (images, classes), with numpy.save, and name that file"
+        ) from None
+    if not ours and (mean, std) != (0.0, 1.0):
+        absorb_normalisation(net, mean=mean, std=std)
+    return net
+
+
+def _content(path: Path) -> tuple[Mapping[str, Any], bool]:
+    """Return the content of the file, and whether this program wrote it."""
+    if path.suffix in _ARRAYS:
+        return _arrays(path), False
+    if path.is_dir() or (path.parent / "manifest.json").is_file():
+        state, _, _ = load_for_evaluation(path, which="last")
+        return state, True
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:
+        # Files that are no checkpoints fail in half a dozen ways with one meaning, and torch's advice would execute their content.
+        raise CheckpointError(
+            f"{path}: holds no plain tensors that could be read; store a state dict, torch.save(net.state_dict(), FILE), "
+            "or logits"
+        ) from error
+    if isinstance(content, Tensor):
+        return {"logits": content}, False
+    if not isinstance(content, Mapping):
+        raise DataError(f"{path}: holds a {type(content).__name__}; a teacher is a state dict or an array of logits")
+    return content, False
+
+
+def _arrays(path: Path) -> Mapping[str, Any]:
+    try:
+        loaded = np.load(path, allow_pickle=False)
+        arrays = {"logits": loaded} if isinstance(loaded, np.ndarray) else {name: loaded[name] for name in loaded.files}
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+        raise DataError(f"{path}: no readable NumPy file: {error}") from error
+    if "logits" not in arrays:
+        raise DataError(f"{path}: has no array called logits; it has {', '.join(arrays) or 'none'}")
+    return {
+        name: torch.from_numpy(np.ascontiguousarray(arrays[name]))
+        for name in arrays
+        if arrays[name].dtype.kind in "fiu"
+    }
+
+
+def _weights(content: Mapping[str, Any]) -> Mapping[str, Any]:
+    if isinstance(content.get("weights"), Mapping):
+        return content["weights"]
+    if isinstance(content.get("module"), Mapping):  # a training of ours: the net is a part of what is trained
+        return {name.removeprefix("net."): value for name, value in content["module"].items()}
+    for key in _NESTED:
+        if isinstance(content.get(key), Mapping):
+            return content[key]
+    return content
+
+
+def _stored(path: Path, content: Mapping[str, Any], train: Images, test: Images) -> StoredLogits:
+    for key, images in (("images", train), ("test_images", test)):
+        recorded = content.get(key)
+        if isinstance(recorded, str) and recorded != images.fingerprint:
+            split = "training" if images is train else "test"
+            raise DataError(
+                f"{path}: its logits are of other {split} images than {images.name} has now; "
+                "use them with the data that they were computed on"
+            )
+    logits = _checked(path, content["logits"], train, "logits", "training")
+    test_logits = content.get("test_logits")
+    return StoredLogits(
+        logits, None if test_logits is None else _checked(path, test_logits, test, "test_logits", "test")
+    )
+
+
+def _checked(path: Path, value: Any, images: Images, key: str, split: str) -> Tensor:
+    expected = (len(images), len(images.classes))
+    if not isinstance(value, Tensor) or tuple(value.shape) != expected:
+        found = " x ".join(map(str, value.shape)) if isinstance(value, Tensor) else type(value).__name__
+        raise DataError(
+            f"{path}: {key} is {found}; {expected[0]} {split} images and {expected[1]} classes need {expected[0]} x {expected[1]}"
+        )
+    logits = value.to(torch.float32)
+    if not bool(torch.isfinite(logits).all()):
+        row = int((~torch.isfinite(logits)).any(1).nonzero()[0])
+        raise DataError(f"{path}: {key}, row {row}: not finite")
+    return logits
+
+
+# --- their logits -----------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class TeacherLogits:
+    """Logits of one teacher. train: (N, K), test: (Nt, K) or None for stored logits without them; float32, on the device."""
+
+    train: Tensor
+    test: Tensor | None
+
+
+def compute_logits(net: Net, *, train: Images, test: Images, run: Run, folder: Path, batch_size: int) -> TeacherLogits:
+    """Return the logits of `net` for all images, from `folder` where they were computed before."""
     weights = [part for name, value in net.state_dict().items() for part in (name.encode(), value.cpu().numpy())]
     key = content_key(f"{train.fingerprint} {test.fingerprint} {run.device.type}", *weights)
     entry = StoreEntry(folder, key, prefix="logits-")
-    kept = _kept(entry.path, train=train, test=test)
-    if kept is None:
-        kept = tuple(logits_of(net, images, batch_size=batch_size).cpu() for images in (train, test))
-        _keep(entry, *kept, train=train, test=test)
-    return Opinion(*(part.to(run.device) for part in kept))
+    logits = _read(entry, train=train, test=test)
+    if logits is None:
+        logits = tuple(logits_of(net, images, batch_size=batch_size).cpu() for images in (train, test))
+        _write(entry, *logits, train=train, test=test)
+    return TeacherLogits(*(part.to(run.device) for part in logits))
 
 
-def _kept(place: Path, *, train: Images, test: Images) -> tuple[Tensor, ...] | None:
+def _read(entry: StoreEntry, *, train: Images, test: Images) -> tuple[Tensor, ...] | None:
     try:
-        loaded = CheckpointStore(place, sweep=False).load()
+        loaded = CheckpointStore(entry.path, sweep=False).load()
     except CheckpointError:
         return None  # damaged: they are computed again
     if loaded is None:
@@ -53,7 +207,7 @@ def _kept(place: Path, *, train: Images, test: Images) -> tuple[Tensor, ...] | N
     return (state["logits"], state["test_logits"]) if same else None
 
 
-def _keep(entry: StoreEntry, logits: Tensor, test_logits: Tensor, *, train: Images, test: Images) -> None:
+def _write(entry: StoreEntry, logits: Tensor, test_logits: Tensor, *, train: Images, test: Images) -> None:
     """Write the logits, unless another process is just writing the same ones."""
     with entry.try_locked() as acquired:
         if acquired:
@@ -66,8 +220,8 @@ def _keep(entry: StoreEntry, logits: Tensor, test_logits: Tensor, *, train: Imag
             CheckpointStore(entry.path).save(state, step=0)
 
 
-class GivenTeacher:
-    """A teacher that the configuration names. The run keeps a copy of what it learnt from."""
+class PretrainedTeacher:
+    """A teacher that the configuration names. The run keeps a copy of its weights or logits."""
 
     def __init__(self, name: str, path: Path, run: Run, *, mean: float, std: float) -> None:
         self.name = name
@@ -77,35 +231,36 @@ class GivenTeacher:
         self._normalisation = {"mean": mean, "std": std}
         self._own = CheckpointStore(run.directory.checkpoints / name, run.reporter)
 
-    def opinion(self, *, train: Images, test: Images, folder: Path, batch_size: int) -> Opinion:
-        """What it says, and into `metrics` how often it errs on the test images."""
+    def logits(self, *, train: Images, test: Images, folder: Path, batch_size: int) -> TeacherLogits:
+        """Return its logits for all images, and set `metrics` to its scores on the test images."""
         loaded = self._own.load() if self._own.exists() else None
         source = self._own.directory if loaded is not None else self.path
-        teacher = given.load(
+        teacher = load_teacher(
             source, train=train, test=test, **(self._normalisation if loaded is None else {"mean": 0.0, "std": 1.0})
         )
         if loaded is None:
             self._own.save(_state(teacher, train, test), step=0)
-        if isinstance(teacher, given.StoredLogits):
+        if isinstance(teacher, StoredLogits):
             device = self._run.device
-            opinion = Opinion(teacher.train.to(device), None if teacher.test is None else teacher.test.to(device))
+            logits = TeacherLogits(teacher.train.to(device), None if teacher.test is None else teacher.test.to(device))
         else:
             net = teacher.to(self._run.device)
-            opinion = opinion_of(net, train=train, test=test, run=self._run, folder=folder, batch_size=batch_size)
-        if opinion.test is not None:
-            self.metrics = scores(opinion.test, test.labels)
-            if self.metrics["test/accuracy"] < _SUSPICIOUS * 100:
+            logits = compute_logits(net, train=train, test=test, run=self._run, folder=folder, batch_size=batch_size)
+        if logits.test is not None:
+            self.metrics = scores(logits.test, test.labels)
+            if self.metrics["test/accuracy"] < _SUSPICIOUS_ACCURACY:
                 self._run.reporter.message(
-                    f"{self.name}: {self.path} is right about only {self.metrics['test/accuracy']:.1f} % of the test images; if "
-                    "its training normalised pixels, say so with teacher_mean and teacher_std"
+                    f"{self.name}: {self.path} classifies only {self.metrics['test/accuracy']:.1f} % of the test images "
+                    "correctly; if its training normalised pixels, set teacher_mean and teacher_std"
                 )
-        return opinion
+        return logits
 
 
-_SUSPICIOUS = 0.5
+_SUSPICIOUS_ACCURACY = 50.0
+"""Percent; a teacher below it was probably trained on other pixel values."""
 
 
-def _state(teacher: Net | given.StoredLogits, train: Images, test: Images) -> dict[str, object]:
+def _state(teacher: Net | StoredLogits, train: Images, test: Images) -> dict[str, object]:
     if isinstance(teacher, Net):
         return {"weights": teacher.state_dict()}
     state: dict[str, object] = {"logits": teacher.train, "images": train.fingerprint}

@@ -1,60 +1,61 @@
-"""What there is to judge, wherever it comes from: references with true masks, and cases with masks of unknown quality."""
+"""Images, cases and sets of cases; the references that score an image; masks of known quality.
+
+References carry their true masks. A case has masks of unknown quality, one for each segmenter.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from typing import Any, Final
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Final
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
+from paperbench.data import phantoms
+from paperbench.engine.seeding import hashed
 from paperbench.errors import ConfigError, PaperbenchError
+from paperbench.rca.config import ReferenceConfig
 from paperbench.rca.labels import Labels
 
 LOW, HIGH = 1.0, 99.0
 """Percentiles of the intensities that become 0 and 1."""
 
-FLAT: Final = 0.05
-"""Deviation of intensities from 0 to 1 that counts as even."""
-
-FLOOR: Final = 0.2
-"""Share of the weight that is spread evenly over the whole image."""
-
 RECORDED: Final = (PaperbenchError, ValueError, ArithmeticError, RuntimeError, OSError)
-"""What one case's files or one registration may raise without ending the run; a mistake of the program itself does end it."""
+"""Errors of one case's files or of one registration: they are recorded, and the run continues."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Picture:
-    """One image with what is known of it. `masks` holds a label map a segmenter; `truth` the true one, if known."""
+class Image:
+    """An image with its label maps: one for each segmenter in `masks`, and the true one, if known, in `truth`."""
 
     name: str
-    image: NDArray[np.float32]
-    """Intensities as they were read; `normalised` makes them comparable."""
+    intensities: NDArray[np.float32]
+    """(...) of two or three axes, as stored in the file; `normalised` makes them comparable."""
     spacing: tuple[float, ...]
     physical: bool
-    """Whether `spacing` is a size in the world."""
+    """True where `spacing` is in millimetres, false where it is unknown."""
     masks: Mapping[str, NDArray[np.int64]] = field(default_factory=dict)
     truth: NDArray[np.int64] | None = None
     problems: Mapping[str, str] = field(default_factory=dict)
-    """Why a segmenter's mask could not be used."""
+    """Reason for each segmenter whose mask cannot be used."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Case:
-    """Something to judge that is read when its turn comes."""
+    """An image that is read when it is processed."""
 
     name: str
-    load: Callable[[], Picture]
+    load: Callable[[], Image]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Material:
-    """All that a run works on. `references` carry their true masks in `truth`."""
+class CaseSet:
+    """The references and cases of a run. `references` carry their true masks in `truth`; `calibration` has masks and truth."""
 
     labels: Labels
-    references: tuple[Picture, ...]
+    references: tuple[Image, ...]
     cases: tuple[Case, ...]
     calibration: tuple[Case, ...]
     segmenters: tuple[str, ...]
@@ -63,11 +64,29 @@ class Material:
 
     def __post_init__(self) -> None:
         if len(self.references) < 1 or not self.cases:
-            raise ConfigError("nothing to judge: at least one reference and one image are needed")
+            raise ConfigError("no case: at least one reference and one image are needed")
+
+
+@dataclass(frozen=True, kw_only=True)
+class CaseSource:
+    """A set of cases of which no image has been opened yet; `read` reads its references."""
+
+    read: Callable[[], CaseSet]
+    references: int
+    dims: int | None
+    """Axes of the images; None where only their files tell."""
+    labels: tuple[str, ...]
+    """Names of the labels; empty for all that the references hold."""
+    segmenters: tuple[str, ...]
+    description: str
+    remarks: tuple[str, ...] = ()
 
 
 def normalised(image: NDArray[np.float32]) -> NDArray[np.float64]:
-    """Intensities from 0 to 1 between the 1st and the 99th percentile, clipped: scales differ by up to 1e6 between cases."""
+    """Scale intensities to 0..1 between the 1st and the 99th percentile, clipped: scales differ by up to 1e6 between cases.
+
+    Raises ValueError for an image of one value.
+    """
     low, high = (float(value) for value in np.percentile(image, [LOW, HIGH]))
     if high <= low:
         low, high = float(image.min()), float(image.max())
@@ -76,41 +95,107 @@ def normalised(image: NDArray[np.float32]) -> NDArray[np.float64]:
     return np.clip((image.astype(np.float64) - low) / (high - low), 0, 1)
 
 
-def local_contrast(image: NDArray[np.float64], share: float) -> NDArray[np.float64]:
-    """Intensities less their mean, over their deviation, in a window about each voxel of `share` of the image's sides.
-
-    What is faint, such as a clavicle, then weighs as much as what is bright. `FLAT` keeps noise of even regions small.
-    """
-    from scipy.ndimage import uniform_filter
-
-    # SciPy takes a size for each axis, which its annotations do not say.
-    window: Any = [max(3, 2 * round(share * length / 2) + 1) for length in image.shape]
-    mean = uniform_filter(image, window, mode="nearest")
-    variance = uniform_filter(image**2, window, mode="nearest") - mean**2
-    return np.asarray((image - mean) / (np.sqrt(np.clip(variance, 0, None)) + FLAT))
-
-
-def near_organs(planes: NDArray[np.bool_], reach: float) -> NDArray[np.float64]:
-    """How much each voxel counts: a bell about each of the masks (L, ...), all masks together alike whatever their size, above a
-    floor of `FLOOR` of the whole. `reach`, the bell's deviation, is a share of the image's sides; the mean is 1."""
-    from scipy.ndimage import distance_transform_edt
-
-    shape = planes.shape[1:]
-    bells = []
-    for plane in planes:
-        if plane.any():
-            far = np.asarray(distance_transform_edt(~plane, sampling=[1 / length for length in shape]))
-            bell = np.exp(-0.5 * (far / reach) ** 2)
-            bells.append(bell / bell.mean())
-    return FLOOR + (1 - FLOOR) * np.mean(bells, axis=0) if bells else np.ones(shape)
-
-
 def reason(error: BaseException) -> str:
-    """An error in one line for a CSV file."""
+    """Return an error in one line for a CSV file."""
     text = " ".join(str(error).split())
     return text if isinstance(error, PaperbenchError) and text else f"{type(error).__name__}: {text}"
 
 
-def by_name(pictures: tuple[Picture, ...]) -> dict[str, Any]:
-    """References by name, in an order that does not depend on how they were found."""
-    return {picture.name: picture for picture in sorted(pictures, key=lambda picture: picture.name)}
+def degraded_map(
+    truth: NDArray[np.int64], labels: Labels, severity: float, rng: np.random.Generator
+) -> NDArray[np.int64]:
+    """Return a true label map degraded by `severity` from 0 to 1; other labels than `labels` become background."""
+    planes = labels.planes(torch.from_numpy(truth)).numpy()
+    return labels.map_of(phantoms.degraded(planes, severity, rng))
+
+
+# --- selection of references ------------------------------------------------------------------------------------------
+
+
+RANDOM: Final = 121
+THUMBNAIL: Final = 16
+"""Cells along each axis of the thumbnails that are compared."""
+
+
+class ReferenceSelection:
+    """Selects the references of each image; their thumbnails are computed once."""
+
+    def __init__(self, config: ReferenceConfig, *, seed: int) -> None:
+        self.config = config
+        self.seed = seed
+        self._thumbnails: dict[str, NDArray[np.float64]] = {}
+
+    def select(self, image: Image, references: Sequence[Image]) -> list[Image]:
+        """Return the references of one image, sorted by name. The selection does not depend on their order."""
+        config = self.config
+        ordered = sorted(references, key=lambda reference: reference.name)
+        if config.select == "all" or config.count >= len(ordered):
+            return ordered
+        if config.select == "random":
+            ranked = sorted(ordered, key=lambda reference: hashed(self.seed, RANDOM, *reference.name.encode()))
+        else:
+            own = thumbnail(image)
+            similarity = {r.name: round(float(own @ self._thumbnail(r)), 12) for r in ordered}
+            ranked = sorted(ordered, key=lambda reference: (-similarity[reference.name], reference.name))
+        return sorted(ranked[: config.count], key=lambda reference: reference.name)
+
+    def _thumbnail(self, reference: Image) -> NDArray[np.float64]:
+        if reference.name not in self._thumbnails:
+            self._thumbnails[reference.name] = thumbnail(reference)
+        return self._thumbnails[reference.name]
+
+
+def thumbnail(image: Image) -> NDArray[np.float64]:
+    """Return a thumbnail as a vector of mean 0 and length 1: the product of two is their normalised cross-correlation."""
+    small = normalised(image.intensities)
+    for axis, length in enumerate(small.shape):
+        edges = np.linspace(0, length, min(THUMBNAIL, length) + 1).round().astype(int)
+        sizes = np.diff(edges).reshape([-1 if other == axis else 1 for other in range(small.ndim)])
+        small = np.add.reduceat(small, edges[:-1], axis=axis) / sizes
+    vector = np.zeros(THUMBNAIL**small.ndim)
+    vector[: small.size] = small.ravel() - small.mean()
+    return vector / max(float(np.linalg.norm(vector)), 1e-12)
+
+
+# --- masks of known quality -------------------------------------------------------------------------------------------
+
+
+DEGRADE: Final = 122
+
+
+def leave_one_out(references: Sequence[Image], labels: Labels, *, masks: int, seed: int) -> tuple[Case, ...]:
+    """Return each reference as a case with `masks` degraded masks, the first its own; it is scored by the other references.
+
+    The masks are a function of the seed and the reference's name. Raises ConfigError for a single reference.
+    """
+    check_leave_one_out(len(references))
+
+    def case(reference: Image) -> Case:
+        return Case(name=reference.name, load=lambda: with_degraded(reference, labels, masks=masks, seed=seed))
+
+    return tuple(map(case, references))
+
+
+def check_leave_one_out(references: int) -> None:
+    """Raise ConfigError where there are too few references to leave one out."""
+    if references < 2:
+        raise ConfigError(
+            "calibration.kind=references and registration.choose_stiffness leave each reference out in turn and need two of them; "
+            "with one, choose calibration.kind=none and leave registration.choose_stiffness empty"
+        )
+
+
+def with_degraded(reference: Image, labels: Labels, *, masks: int, seed: int) -> Image:
+    """Return the reference with masks whose severities are stratified over 0..1, each random within its stratum."""
+    assert reference.truth is not None
+    degraded = {}
+    for k in range(masks):
+        rng = np.random.default_rng(hashed(seed, DEGRADE, k, *reference.name.encode()))
+        severity = 0.0 if k == 0 else (k - 1 + rng.uniform()) / max(1, masks - 1)
+        degraded[f"degraded-{k:03d}"] = degraded_map(reference.truth, labels, severity, rng)
+    return replace(reference, masks=degraded)
+
+
+def without(references: Sequence[Image], name: str) -> list[Image]:
+    """Return all references but the one of that name."""
+    return [reference for reference in references if reference.name != name]

@@ -42,18 +42,17 @@ OpenFraction = Annotated[float, Field(gt=0, lt=1)]
 
 @dataclass(kw_only=True)
 class LabelledData(Schema):
-    """A labelled set: some are references, some are judged, some calibrate, some teach; the masks to judge are made by
-    `segmenters`."""
+    """A labelled set, split into references, cases, calibration and training images; `segmenters` makes the masks of the cases."""
 
     references: PositiveInt = 8
     cases: PositiveInt = 24
-    """Images that are judged."""
+    """Images whose masks are scored."""
     calibration: NonNegativeInt = 0
-    """Images with known truth, none of them judged, for `calibration.kind=labelled`."""
+    """Further images with known truth, for `calibration.kind=labelled`."""
     training: NonNegativeInt = 0
-    """Images that segmenters learn from; none of them is a reference, is judged or calibrates."""
+    """Further images that segmenters learn from."""
     split_seed: NonNegativeInt = 0
-    """Decides which image is what; it stays the same when the run's seed changes."""
+    """Seed of the split: it stays the same when the run's seed changes."""
 
 
 @dataclass(kw_only=True)
@@ -89,12 +88,12 @@ DataConfig = Annotated[PhantomData | JsrtData | HippocampusData, Field(discrimin
 
 @dataclass(kw_only=True)
 class SegmenterConfig(Schema):
-    """What makes the masks that are judged where `images` is empty."""
+    """Source of the masks that are scored where `images` is empty."""
 
     kinds: Annotated[tuple[Literal["deformed"], ...], Field(min_length=1)] = ("deformed",)
-    """`deformed`: the truth, made worse by a random amount."""
+    """`deformed`: the truth, degraded by a random amount."""
     masks: PositiveInt = 1
-    """Deformed masks an image, each of another quality."""
+    """Deformed masks of each image, each of another quality."""
 
 
 # --- the user's own files ---------------------------------------------------------------------------------------------
@@ -102,26 +101,26 @@ class SegmenterConfig(Schema):
 
 @dataclass(kw_only=True)
 class LabelConfig(Schema):
-    """What the numbers in the masks mean."""
+    """Meaning of the values in the masks."""
 
     kind: Literal["values", "bits"] = "values"
     """`bits`: organs overlap, and a voxel holds the sum of their numbers 1, 2, 4, ..."""
     values: tuple[PositiveInt, ...] = ()
-    """Labels to judge; empty is all that the references hold."""
+    """Labels to score; empty: all that the references hold."""
     names: tuple[str, ...] = ()
     """A name for each of `values`."""
 
 
 @dataclass(kw_only=True)
 class ReferenceConfig(Schema):
-    """Images whose masks are known to be right."""
+    """Images with correct masks."""
 
     images: AnyPath = ""
     masks: AnyPath = ""
     select: Literal["all", "random", "nearest"] = "all"
-    """`nearest`: for each image the `count` that resemble it most."""
+    """`nearest`: for each image the `count` most similar ones."""
     count: PositiveInt = 8
-    """How many `random` and `nearest` take."""
+    """Number of references for `random` and `nearest`."""
 
 
 # --- method -----------------------------------------------------------------------------------------------------------
@@ -129,36 +128,36 @@ class ReferenceConfig(Schema):
 
 @dataclass(kw_only=True)
 class RegistrationConfig(Schema):
-    """Affine, then cubic B-splines, coarse to fine, on normalised cross-correlation; what is left empty is chosen by dimension, for
-    images that are first reduced to 256 voxels a side, volumes to 48."""
+    """Affine, then cubic B-splines, coarse to fine, on normalised cross-correlation. Empty keys take the defaults for two or three
+    dimensions, for images that are first reduced to 256 voxels a side, volumes to 48."""
 
     affine: tuple[tuple[PositiveInt, PositiveInt], ...] = ()
     """Levels of (reduction of the image, steps). Where these or `bspline` are given, reductions are of the image as it is."""
     bspline: tuple[tuple[PositiveInt, Annotated[int, Field(ge=4)], PositiveInt], ...] = ()
     """Levels of (reduction, control points along each axis, steps)."""
     stiffness: NonNegativeFloat | None = None
-    """Weight of the squared differences of neighbouring control points; null chooses by dimension."""
+    """Weight of the squared differences of neighbouring control points; null: default of the dimension."""
     contrast: Annotated[float, Field(ge=0, le=1)] | None = None
-    """Window of the local contrast that is registered, as a share of the image's side; 0 registers intensities, null chooses by
-    dimension."""
+    """Window of the local contrast that is registered, as a fraction of the image's side; 0 registers intensities, null: default of
+    the dimension."""
     focus: Annotated[float, Field(ge=0, le=1)] | None = None
-    """How far from a reference's organs voxels weigh more, as a share of the image's side; 0 weighs all alike, null chooses by
-    dimension."""
+    """Distance from a reference's organs up to which voxels count more, as a fraction of the image's side; 0: all count alike,
+    null: default of the dimension."""
     window: NonNegativeFloat | None = None
     """Standard deviation, in voxels of the level, of the window around each voxel in which B-spline levels correlate; 0 correlates
-    whole images, null chooses by dimension."""
+    whole images, null: default of the dimension."""
     stride: PositiveInt | None = None
-    """A step of a B-spline level looks at every so-manieth voxel along each axis; null chooses by dimension."""
+    """Stride of the sampling grid of B-spline levels: every n-th voxel along each axis; null: default of the dimension."""
     samples: PositiveInt = 1
-    """Places along each axis at which a voxel of a reference is asked for its label where its neighbourhood is not of one, each by
-    nearest neighbour; most of them decide. 1 asks at its centre alone; 3 suits thin structures whose masks are smooth."""
+    """Points along each axis at which a reference's voxel at a label boundary is sampled, each by nearest neighbour; the majority
+    decides. 1 samples the centre alone; 3 suits thin structures with smooth masks."""
     choose_stiffness: tuple[NonNegativeFloat, ...] = ()
-    """Values to choose from: the one whose predictions for degraded masks of the references, each left out in turn, are nearest."""
+    """Candidates for `stiffness`: the one with the smallest error on degraded masks of the references, each left out in turn."""
 
 
 @dataclass(kw_only=True)
 class CalibrationConfig(Schema):
-    """From the raw maximum to an unbiased prediction (a curve that never falls) and an interval (split-conformal)."""
+    """Calibration of the maximum: a monotone curve, and a split-conformal interval."""
 
     kind: Literal["none", "references", "labelled"] = "references"
     """`references`: degraded masks of the references, each left out in turn. `labelled`: images with masks and truth."""
@@ -168,56 +167,56 @@ class CalibrationConfig(Schema):
     degraded: PositiveInt = 16
     """Degraded masks of each reference."""
     coverage: OpenFraction = 0.9
-    """Share of the intervals that shall hold the real value."""
+    """Nominal coverage of the intervals."""
     low: Fraction = 0.4
     high: Fraction = 0.95
-    """Quantiles of the reference scores that the interval is widened from (Cosarinsky et al. 2025)."""
+    """Quantiles of the reference scores between which the interval lies before it is widened (Cosarinsky et al. 2025)."""
 
 
 @dataclass(kw_only=True)
 class RcaOutput(OutputConfig):
-    """Where runs are written, and where transforms are kept."""
+    """Folders of runs and of computed transforms."""
 
     transforms: Annotated[FolderPath, NO_EFFECT] | None = None
-    """Folder of computed transforms, shared by all runs; null is `<root>/transforms`, empty keeps none."""
+    """Folder of computed transforms, shared by all runs; null is `<root>/transforms`, empty stores none."""
 
 
 @dataclass(kw_only=True)
-class JudgedConfig(RunConfig):
-    """What both tasks share: what a prediction is turned into."""
+class QualityConfig(RunConfig):
+    """Keys of both tasks: thresholds and figures."""
 
     threshold: float = 0.7
-    """A predicted value that is worse is flagged (Robinson et al. 2019: a Dice score of 0.7)."""
+    """Masks with a worse predicted value are flagged (Robinson et al. 2019: a Dice score of 0.7)."""
     flag_on: Literal["max", "mean", "calibrated"] = "max"
     pictures: Annotated[NonNegativeInt, CIRCUMSTANTIAL] = 6
-    """Pictures of the worst cases, each with the reference that judged it."""
+    """Number of figures of the worst masks, each with the reference of its best score."""
 
 
 @dataclass(kw_only=True)
-class RcaEstimate(JudgedConfig):
+class RcaEstimate(QualityConfig):
     """Task `rca-estimate`."""
 
     images: AnyPath = ""
     """Folder of the images; empty takes `data`."""
     masks: Paths = ()
-    """A folder of masks, or one a segmenter."""
+    """A folder of masks, or one for each segmenter."""
     truth: AnyPath = ""
-    """Folder of true masks, where there are any: predictions are then held against them."""
+    """Folder of true masks, if there are any: predictions are compared with them."""
     manifest: Annotated[FilePath, CONTENT_COUNTS] = ""
-    """A CSV file in place of folders: role, case, image, segmenter, mask, truth."""
+    """A CSV file instead of folders: role, case, image, segmenter, mask, truth."""
     resample: bool = False
-    """Lay masks whose geometry differs over their images, by nearest neighbour, instead of refusing them."""
+    """Resample masks with another geometry than their image, by nearest neighbour, instead of refusing them."""
     data: DataConfig = field(default_factory=PhantomData)
     segmenters: SegmenterConfig = field(default_factory=SegmenterConfig)
     labels: LabelConfig = field(default_factory=LabelConfig)
     reference: ReferenceConfig = field(default_factory=ReferenceConfig)
     classifier: Literal["atlas", "atlas-sitk", "forest", "cnn"] = "atlas"
-    """`atlas`: batched registration, which alone `registration` is for. `atlas-sitk`: SimpleITK's, one reference after the other.
-    `forest`: a random forest, `cnn`: a small U-Net, each trained on the one image and its mask."""
+    """`atlas`: batched registration, configured by `registration`. `atlas-sitk`: SimpleITK's, one reference after another.
+    `forest`: a random forest, `cnn`: a small U-Net, each trained on one image and its mask."""
     cnn_steps: PositiveInt = 200
     """Training steps of `classifier=cnn` on each mask."""
     metrics: MetricNames = ("dsc",)
-    """The first one is judged, calibrated and flagged; the others are predicted beside it."""
+    """The first is predicted, calibrated and flagged; the others are predicted too."""
     registration: RegistrationConfig = field(default_factory=RegistrationConfig)
     calibration: CalibrationConfig = field(default_factory=CalibrationConfig)
     # The same section with one key more; configurations are not written to after validation.
@@ -226,7 +225,7 @@ class RcaEstimate(JudgedConfig):
 
 @dataclass(kw_only=True)
 class ScoreCalibration(Schema):
-    """How intervals are made from scores."""
+    """Prediction intervals from scores."""
 
     coverage: OpenFraction = 0.9
     low: Fraction = 0.4
@@ -234,13 +233,13 @@ class ScoreCalibration(Schema):
 
 
 @dataclass(kw_only=True)
-class RcaScores(JudgedConfig):
-    """Task `rca-scores`: the statistics alone, of scores that somebody else computed."""
+class RcaScores(QualityConfig):
+    """Task `rca-scores`: predictions and statistics of scores that another program computed."""
 
     scores: Annotated[FilePath, CONTENT_COUNTS] = ""
     """CSV with the columns case, label, reference, score, and truth, segmenter where known."""
     calibration: Annotated[FilePath, CONTENT_COUNTS] = ""
-    """CSV of the same columns with truth, of other cases; empty calibrates nothing."""
+    """CSV of the same columns with truth, of other cases; empty: no calibration."""
     higher_is_better: bool = True
     """False for distances: the best reference is then the one with the smallest."""
     interval: ScoreCalibration = field(default_factory=ScoreCalibration)
@@ -251,12 +250,12 @@ __all__ = [
     "DataConfig",
     "HippocampusData",
     "JsrtData",
-    "JudgedConfig",
     "LabelConfig",
     "LabelledData",
     "MetricName",
     "PhantomData",
     "PositiveFloat",
+    "QualityConfig",
     "RcaEstimate",
     "RcaScores",
     "ReferenceConfig",

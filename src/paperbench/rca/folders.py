@@ -1,7 +1,7 @@
 """A user's files: images, masks and references matched by file name, or by a CSV manifest.
 
-Everything that can be known from names is checked before a run begins, all mistakes together. What only a case's own files can
-show, such as a mask that lies elsewhere than its image, is that case's failure and not the run's.
+File names are checked before a run begins, all mistakes together; no image is opened. A fault in the files of one case, such as a
+mask on another grid than its image, is a failure of that case, and the run continues.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from paperbench.data.volumes import ENDINGS, on_grid_of, read_image, read_labels, stem
+from paperbench.data.volumes import ENDINGS, PICTURES, on_grid_of, read_image, read_labels, stem
 from paperbench.errors import ConfigError, DataError
-from paperbench.rca import labels as labelling
-from paperbench.rca.cases import RECORDED, Case, Material, Picture, reason
+from paperbench.rca.cases import RECORDED, Case, CaseSet, CaseSource, Image, reason
 from paperbench.rca.config import RcaEstimate
+from paperbench.rca.labels import check_labels, find_labels
 
 COLUMNS = ("role", "case", "image", "segmenter", "mask", "truth")
 ROLES = ("case", "reference", "calibration")
@@ -36,7 +36,7 @@ class Entry:
 
 @dataclass(kw_only=True)
 class Files:
-    """What was found, by role."""
+    """The files of all images, by role."""
 
     cases: list[Entry]
     references: list[Entry]
@@ -46,30 +46,45 @@ class Files:
     remarks: list[str] = field(default_factory=list)
 
 
-def find(config: RcaEstimate) -> Files:
-    """Matches file names. Raises ConfigError for keys that are missing, DataError for files that do not fit together."""
-    return _from_manifest(config) if config.manifest else _from_folders(config)
+def find(config: RcaEstimate) -> CaseSource:
+    """Match file names; no image is read.
+
+    Raises ConfigError for missing keys and labels that do not fit, DataError for files that do not fit together.
+    """
+    labels = config.labels
+    check_labels(labels.kind, labels.values, labels.names)
+    files = _from_manifest(config) if config.manifest else _from_folders(config)
+    flat = {entry.image.name.lower().endswith(PICTURES) for entry in files.references}
+    return CaseSource(
+        read=lambda: load(config, files),
+        references=len(files.references),
+        dims=2 if flat == {True} else None,
+        labels=tuple(labels.names) or tuple(map(str, labels.values)),
+        segmenters=files.segmenters,
+        description=describe(files),
+        remarks=tuple(files.remarks),
+    )
 
 
-def load(config: RcaEstimate, files: Files) -> Material:
-    """Reads the references, which everything needs; cases are read one by one later. Raises DataError."""
+def load(config: RcaEstimate, files: Files) -> CaseSet:
+    """Read the references; cases are read one by one later. Raises DataError."""
     references = []
     for entry in files.references:
         assert entry.truth is not None
         references.append(read(entry, resample=config.resample, strict=True))
-    if len({picture.image.ndim for picture in references}) > 1:
-        raise DataError("the references hold pictures and volumes; they must all have two, or all three dimensions")
-    maps = [(picture.name, picture.truth) for picture in references if picture.truth is not None]
-    labels = labelling.settle(config.labels.kind, config.labels.values, config.labels.names, maps)
+    if len({image.intensities.ndim for image in references}) > 1:
+        raise DataError("the references have two and three dimensions; all must have the same number")
+    maps = [image.truth for image in references if image.truth is not None]
+    labels = find_labels(config.labels.kind, config.labels.values, config.labels.names, maps)
 
-    def later(entry: Entry) -> Case:
+    def case(entry: Entry) -> Case:
         return Case(name=entry.name, load=lambda: read(entry, resample=config.resample))
 
-    return Material(
+    return CaseSet(
         labels=labels,
-        references=tuple(sorted(references, key=lambda picture: picture.name)),
-        cases=tuple(map(later, files.cases)),
-        calibration=tuple(map(later, files.calibration)),
+        references=tuple(sorted(references, key=lambda image: image.name)),
+        cases=tuple(map(case, files.cases)),
+        calibration=tuple(map(case, files.calibration)),
         segmenters=files.segmenters,
         description=describe(files),
         remarks=tuple(files.remarks),
@@ -77,15 +92,18 @@ def load(config: RcaEstimate, files: Files) -> Material:
 
 
 def describe(files: Files) -> str:
-    """The data in a few words."""
+    """Describe the data in a few words."""
     truth = sum(entry.truth is not None for entry in files.cases)
     known = f", truth of {truth}" if truth else ""
     return f"{len(files.cases)} images{known}, {len(files.references)} references, from {files.where}"
 
 
-def read(entry: Entry, *, resample: bool, strict: bool = False) -> Picture:
-    """The image with its masks laid on its voxels. A mask that cannot be used is a problem of its segmenter; an image or a
-    truth that cannot be used (and, if `strict`, everything) raises DataError."""
+def read(entry: Entry, *, resample: bool, strict: bool = False) -> Image:
+    """Read an image with its masks on its grid.
+
+    A mask that cannot be used is a problem of its segmenter. Raises DataError for an image or a truth that cannot be used and,
+    with `strict`, for any mask.
+    """
     image = read_image(entry.image)
     masks: dict[str, NDArray[np.int64]] = {}
     problems: dict[str, str] = {}
@@ -97,9 +115,9 @@ def read(entry: Entry, *, resample: bool, strict: bool = False) -> Picture:
                 raise
             problems[name] = reason(error)
     truth = None if entry.truth is None else on_grid_of(image, read_labels(entry.truth), resample=resample)
-    return Picture(
+    return Image(
         name=entry.name,
-        image=image.array,
+        intensities=image.array,
         spacing=image.spacing,
         physical=image.affine is not None,
         masks=masks,
@@ -134,22 +152,22 @@ def _from_folders(config: RcaEstimate) -> Files:
     )
     remarks = []
     if left_out:
-        remarks.append(f"{left_out} images of {config.images} have no mask and are not judged")
+        remarks.append(f"{left_out} images of {config.images} have no mask and are left out")
     if unlabelled:
         remarks.append(f"{unlabelled} images of {config.reference.images} have no mask and are no references")
-    held_back: list[Entry] = []
+    calibrating: list[Entry] = []
     if calibration.kind == "labelled":
         own = dict(zip(segmenter_names(calibration.masks), calibration.masks, strict=True))
-        held_back, _ = _matched(
+        calibrating, _ = _matched(
             "calibration.images", calibration.images, own, calibration.truth, key="calibration.truth"
         )
-        held_back = [entry for entry in held_back if entry.truth is not None]
-        if not held_back:
+        calibrating = [entry for entry in calibrating if entry.truth is not None]
+        if not calibrating:
             raise DataError(f"calibration.truth={calibration.truth}: holds the truth of no image with a mask")
     return Files(
         cases=cases,
         references=references,
-        calibration=held_back,
+        calibration=calibrating,
         segmenters=names,
         where=config.images,
         remarks=remarks,
@@ -157,7 +175,7 @@ def _from_folders(config: RcaEstimate) -> Files:
 
 
 def segmenter_names(folders: Sequence[str]) -> tuple[str, ...]:
-    """The folders' own names; where two are alike, with as many of their parents as tell them apart."""
+    """Return the names of the folders, with as many of their parents as make them different."""
     paths = [Path(folder).expanduser().absolute() for folder in folders]
     if len(set(paths)) != len(paths):
         raise ConfigError("masks: the same folder is given twice")
@@ -170,9 +188,9 @@ def segmenter_names(folders: Sequence[str]) -> tuple[str, ...]:
 def _matched(
     key_of_images: str, images: str, masks: Mapping[str, str], truth: str, *, key: str = "truth"
 ) -> tuple[list[Entry], int]:
-    """Entries by name for every image that has a mask (or, without `masks`, a truth), and how many have none.
+    """Return the images that have a mask (or, without `masks`, a truth), sorted by name, and the number of those without.
 
-    A mask that belongs to no image is a mistake. `NAME_0000.nii.gz` is an image of `NAME`.
+    Raises DataError for a mask without an image. `NAME_0000.nii.gz` is an image of `NAME`.
     """
     found = _files(key_of_images, images)
     entries = {
@@ -186,14 +204,14 @@ def _matched(
     if truth:
         for name, path in _belonging(truth, key, entries, images, all_must=not masks).items():
             entries[name].truth = path
-    wanted = [e for e in entries.values() if (e.masks if masks else e.truth is not None)]
-    if not wanted:
+    complete = [e for e in entries.values() if (e.masks if masks else e.truth is not None)]
+    if not complete:
         other = ", ".join(masks.values()) if masks else truth
         raise DataError(
-            f"no file name of {images} is found in {other}: an image and its mask bear the same name, whatever their endings "
+            f"no file name of {images} is found in {other}: an image and its mask have the same name, whatever their extension "
             f"(here {next(iter(found))}); else give manifest=FILE.csv"
         )
-    return sorted(wanted, key=lambda e: e.name), len(entries) - len(wanted)
+    return sorted(complete, key=lambda e: e.name), len(entries) - len(complete)
 
 
 def _belonging(
@@ -269,7 +287,7 @@ def _from_manifest(config: RcaEstimate) -> Files:
 def _take(
     row: Mapping[str, str], base: Path, entries: dict[tuple[str, str], Entry], segmenters: dict[str, None]
 ) -> None:
-    """One row of the manifest; a case has one for each of its segmenters."""
+    """Add one row of the manifest; a case has one for each of its segmenters."""
     role, name = row["role"], row["case"]
     if role not in ROLES:
         raise DataError(f"role {role!r}; it is one of {', '.join(ROLES)}")
@@ -292,7 +310,7 @@ def _take(
 
 
 def read_rows(path: Path, *, needed: Sequence[str], known: Sequence[str]) -> list[tuple[int, dict[str, str]]]:
-    """Line numbers and rows of a CSV file with a header. Raises DataError for a file or columns that are not there."""
+    """Return line numbers and rows of a CSV file with a header. Raises DataError for a missing file or column."""
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
             reader = csv.DictReader(file)

@@ -1,8 +1,8 @@
-"""Atlas forests (section III-B.1): a random forest learns one image's mask from where a voxel lies and what surrounds it.
+"""Atlas forests (section III-B.1): a random forest learns one image's mask from the position and surroundings of voxels.
 
-Features of a voxel are its place in the image, its intensity, and means over boxes at random offsets from it, plain and as
+Features of a voxel are its position in the image, its intensity, and means over boxes at random offsets from it, plain and as
 differences of two (the offset box features of the paper's forests). Boxes are read from the integral image. One forest is
-trained for each mask of each image, which is why this classifier costs more with every segmenter.
+trained for each mask of each image, so the cost grows with the number of segmenters.
 """
 
 from __future__ import annotations
@@ -15,16 +15,16 @@ import torch
 from numpy.typing import NDArray
 
 from paperbench.engine.seeding import hashed
-from paperbench.rca.cases import RECORDED, Picture, normalised, reason
-from paperbench.rca.classifier import Drawn
+from paperbench.rca.cases import RECORDED, Image, normalised, reason
+from paperbench.rca.scoring import ReferenceLabels
 
 FOREST: Final = 123
 FEATURES: Final = 40
 TREES: Final = 20
 SAMPLES: Final = 20_000
-"""Voxels that a forest is trained on, as many of each label as there are, the rarer ones first."""
+"""Training voxels of a forest, balanced over the labels."""
 REACH, LARGEST = 0.25, 0.08
-"""Farthest offset and largest half width of a box, as shares of the image's side."""
+"""Farthest offset and largest half width of a box, as fractions of the image's side."""
 
 Boxes = tuple[NDArray[np.float64], NDArray[np.float64]]
 
@@ -35,34 +35,35 @@ class ForestClassifier:
     def __init__(self, *, seed: int) -> None:
         self.seed = seed
 
-    def draw(self, picture: Picture, references: Sequence[Picture]) -> Iterator[Drawn]:
+    def segment(self, image: Image, references: Sequence[Image]) -> Iterator[ReferenceLabels]:
         """See `ReverseClassifier`."""
-        chosen = boxes(picture.image.ndim, seed=self.seed)
-        own = features(normalised(picture.image), chosen)
-        forests = {name: self._grown(own, mask, name) for name, mask in picture.masks.items()}
+        chosen = boxes(image.intensities.ndim, seed=self.seed)
+        image_features = features(normalised(image.intensities), chosen)
+        forests = {name: self._fit(image_features, mask, name) for name, mask in image.masks.items()}
         for reference in references:
             try:
-                theirs = features(normalised(reference.image), chosen)
-                shape = reference.image.shape
+                reference_features = features(normalised(reference.intensities), chosen)
+                shape = reference.intensities.shape
                 maps = {
-                    n: torch.from_numpy(f.predict(theirs).reshape(shape).astype(np.int64)) for n, f in forests.items()
+                    n: torch.from_numpy(f.predict(reference_features).reshape(shape).astype(np.int64))
+                    for n, f in forests.items()
                 }
-                yield Drawn(reference=reference.name, maps=maps)
+                yield ReferenceLabels(reference=reference.name, maps=maps)
             except RECORDED as error:
-                yield Drawn(reference=reference.name, maps={}, failure=reason(error))
+                yield ReferenceLabels(reference=reference.name, maps={}, failure=reason(error))
 
-    def _grown(self, own: NDArray[np.float32], mask: NDArray[np.int64], name: str) -> Any:
+    def _fit(self, image_features: NDArray[np.float32], mask: NDArray[np.int64], name: str) -> Any:
         from sklearn.ensemble import RandomForestClassifier
 
         key = hashed(self.seed, FOREST, *name.encode())
         flat = mask.ravel()
         chosen = balanced(flat, np.random.default_rng(key), SAMPLES)
         forest = RandomForestClassifier(n_estimators=TREES, min_samples_leaf=2, random_state=key % 2**32, n_jobs=1)
-        return forest.fit(own[chosen], flat[chosen])
+        return forest.fit(image_features[chosen], flat[chosen])
 
 
 def balanced(labels: NDArray[np.int64], rng: np.random.Generator, samples: int) -> NDArray[np.int64]:
-    """At most so many voxels to learn from: every label gets an equal share, and what rare ones leave goes to the others."""
+    """Return at most `samples` training voxels: an equal number for each label; the others fill up for rare ones."""
     values, counts = np.unique(labels, return_counts=True)
     left, taken = samples, []
     for rank, index in enumerate(np.argsort(counts, kind="stable")):
@@ -73,16 +74,16 @@ def balanced(labels: NDArray[np.int64], rng: np.random.Generator, samples: int) 
 
 
 def boxes(dims: int, *, seed: int) -> Boxes:
-    """Offsets (F, 2, d) and half widths (F, 2, d) of two boxes a feature, as shares of the image's side."""
+    """Draw offsets (F, 2, d) and half widths (F, 2, d) of two boxes for each feature, as fractions of the image's side."""
     rng = np.random.default_rng(hashed(seed, FOREST, dims))
     offsets = rng.uniform(-REACH, REACH, (FEATURES, 2, dims))
     widths = rng.uniform(0, LARGEST, (FEATURES, 2, dims))
-    offsets[: FEATURES // 4] *= 0.2  # close by, where edges are
+    offsets[: FEATURES // 4] *= 0.2  # near boxes see edges
     return offsets, widths
 
 
 def features(image: NDArray[np.float64], chosen: Boxes) -> NDArray[np.float32]:
-    """(V, d + 1 + F): place from 0 to 1, intensity, and box features, of every voxel of an image in [0, 1].
+    """Return (V, d + 1 + F): position from 0 to 1, intensity, and box features, of every voxel of an image in [0, 1].
 
     The first half of the boxes are means, the second differences of two means. Boxes are cut off at the border of the image.
     """
@@ -100,7 +101,7 @@ def features(image: NDArray[np.float64], chosen: Boxes) -> NDArray[np.float32]:
 def box_means(
     total: NDArray[np.float64], shape: Sequence[int], offset: NDArray[np.float64], width: NDArray[np.float64]
 ) -> NDArray[np.float64]:
-    """Means over a box about every voxel, from the integral image `total` (one longer along each axis)."""
+    """Return means over a box around every voxel, from the integral image `total` (one longer along each axis)."""
     ends = []
     for axis, length in enumerate(shape):
         centre = np.arange(length) + round(float(offset[axis]) * length)

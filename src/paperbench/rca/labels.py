@@ -1,4 +1,4 @@
-"""Which labels there are, and label maps as one binary mask a label.
+"""The labels of a set, and label maps as one binary mask for each label.
 
 `values`: a voxel belongs to the organ whose number it holds. `bits`: organs may overlap, and a voxel holds the sum of theirs
 (1, 2, 4, ...).
@@ -22,7 +22,7 @@ Kind = Literal["values", "bits"]
 
 @dataclass(frozen=True)
 class Labels:
-    """The labels that are judged, in order: their numbers in the maps and their names."""
+    """The labels whose masks are scored, in order: their values in the maps and their names."""
 
     kind: Kind
     values: tuple[int, ...]
@@ -32,23 +32,26 @@ class Labels:
         return len(self.values)
 
     def planes(self, labels: Tensor) -> Tensor:
-        """Maps (...) of whole numbers, of any type of integer, as binary masks (L, ...)."""
+        """Return maps (...) of any integer type as binary masks (L, ...)."""
         if max(self.values) > torch.iinfo(labels.dtype).max:
             labels = labels.long()
-        wanted = torch.tensor(self.values, dtype=labels.dtype, device=labels.device)
-        wanted = wanted.view(-1, *[1] * labels.dim())
-        return (labels & wanted) != 0 if self.kind == "bits" else labels == wanted
+        values = torch.tensor(self.values, dtype=labels.dtype, device=labels.device)
+        values = values.view(-1, *[1] * labels.dim())
+        return (labels & values) != 0 if self.kind == "bits" else labels == values
 
     def map_of(self, planes: NDArray[np.bool_]) -> NDArray[np.int64]:
-        """Binary masks (L, ...) as one map; where `values` overlap the later label stands."""
+        """Return binary masks (L, ...) as one map; where `values` overlap the later label wins."""
         out = np.zeros(planes.shape[1:], np.int64)
         for value, plane in zip(self.values, planes, strict=True):
             out = out | (plane * value) if self.kind == "bits" else np.where(plane, value, out)
         return out
 
     def vote(self, maps: Tensor) -> Tensor:
-        """Maps (N, ...) as one (...): where organs exclude each other the label, or background, that most of them have, of equal
-        ones the first, background before all; where they overlap every organ that more than half of them have."""
+        """Return the majority vote (...) of maps (N, ...).
+
+        `values`: the most frequent label or background, ties going to background and then to the first label. `bits`: every label
+        that more than half of the maps have.
+        """
         if max(self.values) > torch.iinfo(maps.dtype).max:
             maps = maps.long()
         votes = self.planes(maps).sum(1)
@@ -64,17 +67,12 @@ class Labels:
 
 
 def narrow(labels: NDArray[np.int64]) -> NDArray[Any]:
-    """The same map in bytes, where all its numbers fit: an eighth of the memory to draw from."""
+    """Return the map in bytes where all its values fit: an eighth of the memory."""
     return labels.astype(np.uint8) if labels.min() >= 0 and labels.max() < 256 else labels
 
 
-def settle(
-    kind: Kind, values: Sequence[int], names: Sequence[str], maps: Iterable[tuple[str, NDArray[np.int64]]]
-) -> Labels:
-    """The labels asked for, or all that the references' `maps` (file, map) hold.
-
-    Raises ConfigError where values and names do not fit, DataError where the references hold none of them.
-    """
+def check_labels(kind: Kind, values: Sequence[int], names: Sequence[str]) -> None:
+    """Raise ConfigError where values and names of `labels` do not fit."""
     if names and len(names) != len(values):
         raise ConfigError(f"labels.names: {len(names)} names for {len(values)} labels.values; give one for each")
     if len(set(values)) != len(values) or len(set(names)) != len(names):
@@ -83,8 +81,16 @@ def settle(
         raise ConfigError(f"labels.values: {min(values)} is the background; labels are 1 and above")
     if kind == "bits" and any(value & (value - 1) for value in values):
         raise ConfigError("labels.values: with labels.kind=bits they are powers of two: 1, 2, 4, ...")
+
+
+def find_labels(kind: Kind, values: Sequence[int], names: Sequence[str], maps: Iterable[NDArray[np.int64]]) -> Labels:
+    """Return the labels of the configuration, or all that the references' `maps` hold.
+
+    Raises ConfigError where values and names do not fit, DataError where the references hold none of them.
+    """
+    check_labels(kind, values, names)
     found: set[int] = set()
-    for _, labels in maps:
+    for labels in maps:
         found |= {int(value) for value in np.unique(labels) if value}
     if kind == "bits":
         whole = 0
@@ -98,10 +104,12 @@ def settle(
             f"they hold {_listed(found)} (labels.kind={kind})"
         )
     if not found:
-        raise DataError("the reference masks are all empty: nothing can be judged with them")
+        raise DataError("the reference masks are all empty: no mask can be scored with them")
     chosen = tuple(values) or tuple(sorted(found))
     if len(chosen) > 255:
-        raise DataError(f"the reference masks hold {len(chosen)} labels; name those to judge: labels.values=[1,2]")
+        raise DataError(
+            f"the reference masks hold {len(chosen)} labels, at most 255 can be scored; name them, such as labels.values=[1,2]"
+        )
     return Labels(kind, chosen, tuple(names) or tuple(map(str, chosen)))
 
 

@@ -1,8 +1,8 @@
-"""How alike two binary masks are: overlap from counts, surface distances in millimetres.
+"""Metrics of two binary masks: overlap from counts, surface distances in millimetres.
 
-One policy for empty masks, everywhere: both empty is undefined (nan); one empty is an overlap of 0 and a distance of infinity.
-Precision of an empty prediction and recall of an empty truth are 0 by the same rule, though 0/0 by their formula. Nothing that
-is undefined drops out of an average silently: whoever averages counts what was left out.
+One policy for empty masks everywhere: both empty is undefined (NaN); one empty is an overlap of 0 and a distance of infinity.
+Precision of an empty prediction and recall of an empty truth are 0 by the same rule, though 0/0 by their formula. Undefined values
+are counted wherever they are left out of an average.
 
 Surface distances are between voxels: the surface of a mask is its voxels that touch the outside by a face (the border of the
 image is outside), and a distance is that to the nearest surface voxel of the other mask. Means are over both surfaces together.
@@ -25,7 +25,7 @@ HIGHER_IS_BETTER: Final = {**dict.fromkeys(OVERLAPS, True), **dict.fromkeys(DIST
 
 
 def counts(predicted: Tensor, truth: Tensor) -> list[tuple[int, ...]]:
-    """Binary masks (L, ...) -> for each label the voxels in both, in the prediction, in the truth."""
+    """Return, for each label of binary masks (L, ...), the voxels in both, in the prediction, in the truth."""
     a, b = predicted.flatten(1), truth.flatten(1)
     if a.device.type == "cpu":  # NumPy counts seven times as fast as sums of booleans
         rows = zip((a & b).numpy(), a.numpy(), b.numpy(), strict=True)
@@ -34,7 +34,7 @@ def counts(predicted: Tensor, truth: Tensor) -> list[tuple[int, ...]]:
 
 
 def overlap(name: str, both: int, predicted: int, truth: int) -> float:
-    """An overlap metric from the counts of `counts`; nan where both masks are empty."""
+    """Return an overlap metric from the counts of `counts`; NaN where both masks are empty."""
     if predicted == 0 and truth == 0:
         return math.nan
     if predicted == 0 or truth == 0:
@@ -54,20 +54,20 @@ def overlap(name: str, both: int, predicted: int, truth: int) -> float:
 def distances(
     predicted: NDArray[np.bool_], truth: NDArray[np.bool_], spacing: Sequence[float]
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Distances in millimetres from each surface voxel of one mask to the other's surface, both ways; neither may be empty.
+    """Return distances in millimetres from each surface voxel of one mask to the other's surface, both ways; neither may be empty.
 
     Masks (...) of equal shape; `spacing` in millimetres along each axis.
     """
     from scipy import ndimage
 
-    window = _around(predicted | truth)
+    window = _bounding_box(predicted | truth)
     a, b = (_surface(mask[window]) for mask in (predicted, truth))
     to_b = ndimage.distance_transform_edt(~b, sampling=spacing)
     to_a = ndimage.distance_transform_edt(~a, sampling=spacing)
     return np.asarray(to_b)[a], np.asarray(to_a)[b]
 
 
-def _around(mask: NDArray[np.bool_]) -> tuple[slice, ...]:
+def _bounding_box(mask: NDArray[np.bool_]) -> tuple[slice, ...]:
     found = np.nonzero(mask)
     return tuple(slice(int(axis.min()), int(axis.max()) + 1) for axis in found)
 
@@ -81,7 +81,7 @@ def _surface(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
 def distance_metrics(
     predicted: NDArray[np.bool_], truth: NDArray[np.bool_], spacing: Sequence[float]
 ) -> dict[str, float]:
-    """`asd`, `hd` and `hd95` in millimetres; nan where both masks are empty, infinity where one is.
+    """Return `asd`, `hd` and `hd95` in millimetres; NaN where both masks are empty, infinity where one is.
 
     `asd` is the mean over both surfaces together, `hd95` the larger of the two directed 95th percentiles.
     """
@@ -97,10 +97,10 @@ def distance_metrics(
 
 
 def compare(predicted: Tensor, truth: Tensor, spacing: Sequence[float], names: Sequence[str]) -> list[dict[str, float]]:
-    """For each of L labels the metrics named; binary masks (L, ...) on any device."""
+    """Return the metrics `names` of each of L labels; binary masks (L, ...) on any device."""
     rows = [{name: overlap(name, *row) for name in names if name in OVERLAPS} for row in counts(predicted, truth)]
     if any(name in DISTANCES for name in names):
         for row, a, b in zip(rows, predicted.cpu().numpy(), truth.cpu().numpy(), strict=True):
-            far = distance_metrics(a, b, spacing)
-            row.update({name: far[name] for name in names if name in DISTANCES})
+            distances_of = distance_metrics(a, b, spacing)
+            row.update({name: distances_of[name] for name in names if name in DISTANCES})
     return rows

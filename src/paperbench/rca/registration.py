@@ -1,13 +1,13 @@
-"""One image registered to all references at once: affine, then cubic B-splines, in two or three dimensions.
+"""Registration of one image to all references in one batch: affine, then cubic B-splines, in two or three dimensions.
 
-Shapes: B references, d dimensions, `...` the image axes in the order of the arrays. Coordinates run from -1 to 1 over the box of
-an image (borders, not voxel centres), the last array axis first, as `torch.nn.functional.grid_sample` has them. A transform
-takes places in a reference to places in the image, so that labels of the image are drawn, by nearest neighbour, on the
+Shapes: B references, d dimensions, `...` the image axes in the order of the arrays. Coordinates run from -1 to 1 over the box of an
+image (borders, not voxel centres), the last array axis first, as `torch.nn.functional.grid_sample` has them. A transform maps
+coordinates in a reference to coordinates in the image, so that labels of the image are propagated, by nearest neighbour, to the
 reference's voxels.
 
-Every pair is optimised for itself: nothing in the loss, the optimizer or the pyramid mixes references, and doubles keep what
-the processor's order of sums may differ by far below the distance that would move a voxel. So neither order nor batching of the
-references shows in the result. Nothing is random.
+Every pair is optimised independently: nothing in the loss, the optimizer or the pyramid mixes references, and in doubles the effect
+of the order of sums is far below the distance that would move a voxel. So the result depends neither on the order nor on the
+batching of the references. Nothing is random.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ from paperbench.rca.similarity import LocalTarget, Target
 AFFINE_RATE: Final = 0.03
 BSPLINE_RATE: Final = 0.025
 START: Final = 4
-"""Reduction at which it is decided where the affine part begins."""
+"""Reduction at which the start of the affine part is chosen."""
 MIN_SIDE: Final = 8
-"""No level is reduced below this many voxels along an axis."""
+"""Fewest voxels of a level along an axis."""
 
 
 @dataclass(frozen=True)
@@ -40,18 +40,18 @@ class Schedule:
     bspline: tuple[tuple[int, int, int], ...]
     stiffness: float
     contrast: float = 0.0
-    """Window of `local_contrast`, as a share of the image's side; 0 registers intensities."""
+    """Window of `local_contrast`, as a fraction of the image's side; 0 registers intensities."""
     stride: int = 1
-    """A step of a B-spline level looks at every so-manieth voxel along each axis, and the next step at others."""
+    """Stride of the sampling grid of B-spline levels: a step uses every n-th voxel along each axis, the next step others."""
     focus: float = 0.0
-    """How far from a reference's organs voxels weigh more, as a share of the image's side; 0 weighs all alike."""
+    """Distance from a reference's organs up to which voxels count more, as a fraction of the image's side; 0: all count alike."""
     window: float = 0.0
     """Standard deviation, in voxels of the level, of the window in which B-spline levels correlate; 0 correlates whole images."""
     side: int = 0
-    """Voxels along a side that the levels are for: larger images are reduced to about that before anything else; 0 reduces none."""
+    """Voxels along a side for which the levels are: larger images are first reduced to about that; 0 reduces none."""
 
     def reduction(self, shape: Sequence[int]) -> int:
-        """By how much an image of `shape` is reduced first: its sides' geometric mean over `side`, rounded."""
+        """Return the reduction of an image of `shape` before the pyramid: the geometric mean of its sides over `side`, rounded."""
         return max(1, round(math.prod(shape) ** (1 / len(shape)) / self.side)) if self.side else 1
 
 
@@ -72,7 +72,7 @@ SPATIAL: Final = Schedule(
     window=2.0,
     side=48,
 )
-"""How both were chosen stands in docs/rca.md."""
+"""docs/rca.md says how both were chosen."""
 
 
 @dataclass(frozen=True)
@@ -86,7 +86,7 @@ class Transforms:
         return len(self.theta)
 
     def grid(self, index: int, shape: Sequence[int]) -> Tensor:
-        """Places in the image of the voxels of reference `index`, whose array has `shape`: (*shape, d)."""
+        """Return the coordinates in the image of the voxels of reference `index`, whose array has `shape`: (*shape, d)."""
         theta = self.theta[index : index + 1]
         grid = F.affine_grid(theta, [1, 1, *shape], align_corners=False)
         for field in self.fields:
@@ -97,11 +97,11 @@ class Transforms:
 def register(
     references: Tensor, weights: Tensor, image: Tensor, schedule: Schedule, *, scale: Tensor, shift: Tensor
 ) -> Transforms:
-    """Transforms from `references` (B, 1, ...) to `image` (1, 1, ...), intensities or contrasts on the same grid of voxels;
-    `weights` (B, 1, ...) >= 0 say how much each voxel of a reference counts.
+    """Return transforms from `references` (B, 1, ...) to `image` (1, 1, ...), intensities or contrasts on grids of the same shape.
 
-    The affine part begins with `scale` (B, d), how much larger a reference's box is than the image's, 1 where no physical size is
-    known, and with `shift` (B, d) where that correlates better than none; both have the last array axis first.
+    weights: (B, 1, ...) >= 0, of the voxels of a reference. scale: (B, d), the ratio of the extents of reference and image, 1 where
+    no physical size is known. shift: (B, d), used at the start where it correlates better than none. Both have the last array axis
+    first.
     """
     batch = references.shape[0]
     factors = {level[0] for level in (*schedule.affine, *schedule.bspline)} | {START}
@@ -131,7 +131,7 @@ class Level:
     moving: Tensor
 
     def at(self, theta: Tensor) -> Tensor:
-        """Dissimilarity (B,) under affine maps (B, d, d + 1)."""
+        """Return the dissimilarity (B,) under affine maps (B, d, d + 1)."""
         return Target(self.fixed, self.weights)(warped(self.moving, theta, self.fixed))
 
 
@@ -159,14 +159,14 @@ def _fit_affine(level: Level, theta: Tensor, steps: int) -> Tensor:
 def _fit_bspline(
     level: Level, theta: Tensor, before: Sequence[Tensor], controls: int, steps: int, schedule: Schedule
 ) -> Tensor:
-    """Control points (B, d, controls, ...) that are added to what the coarser levels did."""
+    """Return control points (B, d, controls, ...) that are added to the coarser levels."""
     fixed = level.fixed
     batch, dims, shape = fixed.shape[0], fixed.dim() - 2, fixed.shape[2:]
     base = F.affine_grid(theta, list(fixed.shape), align_corners=False)
     for field in before:
         base = base + displacement(field, bases(field, shape)).movedim(1, -1)
     points = torch.zeros(batch, dims, *[controls] * dims, dtype=fixed.dtype, device=fixed.device, requires_grad=True)
-    views = list(thinned(base, bases(points, shape), level, schedule))
+    views = list(strided_views(base, bases(points, shape), level, schedule))
     optimizer = torch.optim.Adam([points], lr=BSPLINE_RATE)
     for step in range(steps):
         start, matrices, target = views[step % len(views)]
@@ -181,19 +181,23 @@ def _fit_bspline(
 View = tuple[Tensor, list[Tensor], Target | LocalTarget]
 
 
-def thinned(base: Tensor, matrices: Sequence[Tensor], level: Level, schedule: Schedule) -> Iterator[View]:
-    """Grid, bases and what to compare with at every `stride`-th voxel along each axis, for each choice of the first one. A step
-    then costs a fraction, and loses little: neighbours say much the same."""
+def strided_views(base: Tensor, matrices: Sequence[Tensor], level: Level, schedule: Schedule) -> Iterator[View]:
+    """Yield grid, bases and target at every `stride`-th voxel along each axis, for each choice of the first one.
+
+    A step then costs a fraction and loses little: neighbouring voxels are alike.
+    """
     for places in lattices(len(matrices), schedule.stride):
         rows = [matrix[place] for matrix, place in zip(matrices, places, strict=True)]
-        shown = level.fixed[:, :, *places], level.weights[:, :, *places]
+        fixed, weights = level.fixed[:, :, *places], level.weights[:, :, *places]
         local = schedule.window > 0
-        target = LocalTarget(*shown, window=schedule.window / schedule.stride) if local else Target(*shown)
+        target = (
+            LocalTarget(fixed, weights, window=schedule.window / schedule.stride) if local else Target(fixed, weights)
+        )
         yield base[:, *places].contiguous(), rows, target
 
 
 def lattices(dims: int, stride: int) -> Iterator[tuple[slice, ...]]:
-    """Every `stride`-th voxel along each of `dims` axes, in all ways to begin: together every voxel once."""
+    """Yield slices of every `stride`-th voxel along each of `dims` axes, for all first voxels: together every voxel once."""
     for first in product(range(stride), repeat=dims):
         yield tuple(slice(start, None, stride) for start in first)
 
@@ -202,13 +206,13 @@ def lattices(dims: int, stride: int) -> Iterator[tuple[slice, ...]]:
 
 
 def roughness(points: Tensor) -> Tensor:
-    """Sum of the squared differences of neighbouring control points, (B, d, c, ...) -> (B,)."""
+    """Return the sum of the squared differences of neighbouring control points, (B, d, c, ...) -> (B,)."""
     parts = [(points.diff(dim=axis) ** 2).flatten(1).sum(1) for axis in range(2, points.dim())]
     return torch.stack(parts).sum(0)
 
 
 def reduced(x: Tensor, factor: int) -> Tensor:
-    """Means over about `factor` voxels along each axis, (B, 1, ...)."""
+    """Return means over about `factor` voxels along each axis, (B, 1, ...)."""
     shape = [min(length, max(MIN_SIDE, -(-length // factor))) for length in x.shape[2:]]
     if shape == list(x.shape[2:]):
         return x
@@ -220,17 +224,17 @@ def reduced(x: Tensor, factor: int) -> Tensor:
 
 
 def sample(image: Tensor, grid: Tensor) -> Tensor:
-    """Linear interpolation, 0 outside."""
+    """Sample an image by linear interpolation, 0 outside."""
     return F.grid_sample(image, grid, align_corners=False)
 
 
 def warped(image: Tensor, theta: Tensor, like: Tensor) -> Tensor:
-    """The image (B, 1, ...) drawn on the voxels of `like` by affine maps (B, d, d + 1)."""
+    """Resample an image (B, 1, ...) to the voxels of `like` by affine maps (B, d, d + 1)."""
     return sample(image, F.affine_grid(theta, list(like.shape), align_corners=False))
 
 
 def centre_of_mass(x: Tensor) -> Tensor:
-    """(B, 1, ...) of values >= 0 -> (B, d), the last array axis first."""
+    """Return the centre of mass (B, d), the last array axis first, of values (B, 1, ...) >= 0."""
     dims = x.dim() - 2
     mass = x[:, 0]
     total = mass.flatten(1).sum(1).clamp(min=1e-9)
@@ -244,7 +248,7 @@ def centre_of_mass(x: Tensor) -> Tensor:
 
 
 def bspline_matrix(controls: int, size: int, *, like: Tensor) -> Tensor:
-    """Uniform cubic B-splines over an axis, at the centres of `size` voxels: (size, controls), rows sum to 1."""
+    """Return uniform cubic B-splines over an axis, at the centres of `size` voxels: (size, controls), rows sum to 1."""
     spans = controls - 3
     place = (torch.arange(size, dtype=torch.float64) + 0.5) / size * spans
     first = place.floor().clamp(max=spans - 1).long()
@@ -258,12 +262,15 @@ def bspline_matrix(controls: int, size: int, *, like: Tensor) -> Tensor:
 
 
 def bases(points: Tensor, shape: Sequence[int]) -> list[Tensor]:
-    """The matrix of each axis that takes control points (B, d, c, ...) to an array of `shape`."""
+    """Return the B-spline matrix of each axis, from control points (B, d, c, ...) to an array of `shape`."""
     return [bspline_matrix(points.shape[2 + axis], length, like=points.detach()) for axis, length in enumerate(shape)]
 
 
 def displacement(points: Tensor, matrices: Sequence[Tensor]) -> Tensor:
-    """Control points (B, d, c, ...) -> displacement (B, d, ...): one matrix product an axis, the smallest products first."""
+    """Return the displacement (B, d, ...)
+
+    of control points (B, d, c, ...): one matrix product for each axis, the smallest first.
+    """
     field = points
     for axis in reversed(range(len(matrices))):
         field = (field.movedim(2 + axis, -1) @ matrices[axis].T).movedim(-1, 2 + axis)

@@ -1,4 +1,4 @@
-"""Task `rca-scores`: the statistics alone, of reference scores that somebody else computed."""
+"""Task `rca-scores`: predictions and statistics of reference scores that another program computed."""
 
 from __future__ import annotations
 
@@ -9,14 +9,13 @@ from pathlib import Path
 
 from paperbench.engine.run import Run
 from paperbench.errors import ConfigError, DataError
-from paperbench.rca import drawing
-from paperbench.rca.aggregation import NONE, Rule, calibrate, predict
+from paperbench.rca import figures
 from paperbench.rca.config import RcaScores
+from paperbench.rca.estimation import write_tables
+from paperbench.rca.evaluation import as_number, quality_metrics
 from paperbench.rca.folders import read_rows
-from paperbench.rca.judging import Judged, Verdicts
-from paperbench.rca.statistics import as_number
-from paperbench.rca.statistics import metrics as numbers
-from paperbench.rca.task import write_tables
+from paperbench.rca.prediction import NONE, Rule, calibrate, predict
+from paperbench.rca.scoring import CaseResult, MaskScores
 
 NEEDED = ("case", "label", "reference", "score")
 KNOWN = (*NEEDED, "truth", "segmenter", "metric")
@@ -24,39 +23,39 @@ METRIC = "score"
 
 
 def plan(config: RcaScores) -> Mapping[str, str]:
-    """Reads the files. Raises ConfigError for a key left empty, DataError for a file that does not hold scores."""
-    judged, calibration = _load(config)
-    known = sum(not math.isnan(item.real) for item in judged)
+    """Read the files and describe them. Raises ConfigError for a missing key, DataError for a file without scores."""
+    masks, calibration = _load(config)
+    known = sum(not math.isnan(mask.real) for mask in masks)
     return {
-        "data": f"{len(judged)} masks and labels, truth of {known}, from {config.scores}",
+        "data": f"{len(masks)} masks and labels, truth of {known}, from {config.scores}",
         "calibration": f"{len(calibration)} masks and labels, from {config.calibration}" if calibration else "none",
     }
 
 
 def run(config: RcaScores, run: Run) -> dict[str, float]:
-    """Aggregates, calibrates and compares; the same tables as of `rca-estimate`."""
+    """Predict, calibrate and compare; writes the tables of `rca-estimate`."""
     return run.ranks.on_main(lambda: _work(config, run))
 
 
 def _work(config: RcaScores, run: Run) -> dict[str, float]:
-    judged, known = _load(config)
-    rule = _rule(config, [*judged, *known])
+    masks, known = _load(config)
+    rule = _rule(config, [*masks, *known])
     calibration = calibrate(known, rule) if known else NONE
     if known and not calibration.curves:
         run.reporter.message(f"too few masks of known quality to calibrate on ({calibration.masks})")
-    predictions = [predict(item, rule, calibration) for item in judged]
-    by_case: dict[str, list[Judged]] = defaultdict(list)
-    for item in judged:
-        by_case[item.case].append(item)
-    verdicts = [Verdicts(case=case, judged=tuple(items)) for case, items in by_case.items()]
-    flagged = write_tables(run.directory.path, config, {METRIC: predictions}, verdicts, rule)
-    drawing.scatter(predictions, run.directory.figures / "predicted_real.png", METRIC, config.threshold)
-    return numbers(predictions, threshold=config.threshold, flagged=flagged, rule=rule)
+    predictions = [predict(mask, rule, calibration) for mask in masks]
+    by_case: dict[str, list[MaskScores]] = defaultdict(list)
+    for mask in masks:
+        by_case[mask.case].append(mask)
+    results = [CaseResult(case=case, masks=tuple(group)) for case, group in by_case.items()]
+    flagged = write_tables(run.directory.path, config, {METRIC: predictions}, results, rule)
+    figures.scatter(predictions, run.directory.figures / "predicted_real.png", METRIC, config.threshold)
+    return quality_metrics(predictions, threshold=config.threshold, flagged=flagged, rule=rule)
 
 
-def _rule(config: RcaScores, judged: Sequence[Judged]) -> Rule:
-    """Scores where higher is better end at 1, unless some are larger: then nothing bounds them."""
-    values = [score for item in judged for _, score in item.scores if math.isfinite(score)]
+def _rule(config: RcaScores, masks: Sequence[MaskScores]) -> Rule:
+    """Return the rule; scores of which higher is better have the limit 1, unless some are larger: then there is none."""
+    values = [score for mask in masks for _, score in mask.scores if math.isfinite(score)]
     bounded = config.higher_is_better and max(values, default=0.0) <= 1.0
     interval = config.interval
     return Rule(
@@ -68,25 +67,25 @@ def _rule(config: RcaScores, judged: Sequence[Judged]) -> Rule:
     )
 
 
-def _load(config: RcaScores) -> tuple[list[Judged], list[Judged]]:
+def _load(config: RcaScores) -> tuple[list[MaskScores], list[MaskScores]]:
     if not config.scores:
         raise ConfigError(
             f"scores is empty: scores=FILE.csv names a file with the columns {', '.join(NEEDED)}[, truth, segmenter]"
         )
-    judged = read_scores(Path(config.scores))
+    masks = read_scores(Path(config.scores))
     known = read_scores(Path(config.calibration)) if config.calibration else []
-    if known and all(math.isnan(item.real) for item in known):
+    if known and all(math.isnan(mask.real) for mask in known):
         raise DataError(f"{config.calibration}: has no truth in any row; calibration learns from it")
-    if shared := {item.case for item in judged} & {item.case for item in known}:
+    if shared := {mask.case for mask in masks} & {mask.case for mask in known}:
         raise DataError(
             f"{config.calibration}: holds {len(shared)} cases of {config.scores} as well, {min(shared)} for one; "
-            "an interval that was fitted on what it is tested on means nothing"
+            "an interval that was fitted on its own test cases is not valid; remove them from one file"
         )
-    return judged, known
+    return masks, known
 
 
-def read_scores(path: Path) -> list[Judged]:
-    """Scores by case, segmenter and label, in the order of the file. Raises DataError naming file and line."""
+def read_scores(path: Path) -> list[MaskScores]:
+    """Read scores by case, segmenter and label, in the order of the file. Raises DataError naming file and line."""
     scores: dict[tuple[str, str, str], dict[str, float]] = {}
     truths: dict[tuple[str, str, str], float] = {}
     mistakes: list[str] = []
@@ -105,7 +104,7 @@ def read_scores(path: Path) -> list[Judged]:
         more = [f"and {len(mistakes) - 20} more"] if len(mistakes) > 20 else []
         raise DataError("\n".join([*mistakes[:20], *more]))
     return [
-        Judged(
+        MaskScores(
             case=case,
             segmenter=segmenter,
             label=label,
@@ -123,7 +122,7 @@ def _take(
     scores: dict[tuple[str, str, str], dict[str, float]],
     truths: dict[tuple[str, str, str], float],
 ) -> None:
-    """One row; the truth of a mask may stand in each of its rows, or in one."""
+    """Add one row; the truth of a mask may stand in each of its rows, or in one."""
     if not row["case"] or not row["reference"]:
         raise ValueError("case or reference is empty")
     values = {}

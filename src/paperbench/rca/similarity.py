@@ -1,8 +1,8 @@
-"""How alike a warped image and a reference are: weighted correlation of the whole images, or of the neighbourhood of every voxel.
+"""Similarity of a warped image and a reference: weighted correlation of whole images, or of the neighbourhood of every voxel.
 
-Shapes: B pairs, `...` the image axes. Both kinds of target are prepared once for a level of the pyramid and called with what was
-warped, (B, 1, ...) -> (B,): 0 where the images are alike up to scale and shift, 1 where nothing in one tells of the other. Every
-pair is compared for itself.
+Shapes: B pairs, `...` the image axes. Both kinds of target are prepared once for a level of the pyramid and called with
+the warped image, (B, 1, ...) -> (B,): 0 where the images are equal up to scale and shift, 1 where they are uncorrelated. Every pair
+is compared independently.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ from torch import Tensor
 
 TINY: Final = 1e-9
 NOISE: Final = 1e-4
-"""Variance, of intensities from 0 to 1, below which a neighbourhood counts as even: its noise correlates with nothing."""
+"""Variance, of intensities in 0..1, that is added to the local one: noise of constant regions then correlates with nothing."""
 
 
 class Target:
-    """One less the weighted normalised correlation of the whole images; 1 where either is constant.
+    """1 - weighted normalised correlation of the whole images; 1 where either is constant.
 
-    values: (B, 1, ...) of the references. weights: (B, 1, ...) >= 0, how much each voxel counts.
+    values: (B, 1, ...) of the references. weights: (B, 1, ...) >= 0, of the voxels.
     """
 
     def __init__(self, values: Tensor, weights: Tensor) -> None:
@@ -32,18 +32,18 @@ class Target:
         self.deviation = (values * self.product).sum(1).sqrt()
 
     def __call__(self, image: Tensor) -> Tensor:
-        """Dissimilarity (B,) of what was warped, (B, 1, ...)."""
+        """Return the dissimilarity (B,) of the warped image (B, 1, ...)."""
         image = image.flatten(1)
-        weighed = image * self.share
-        mean = weighed.sum(1)
-        variance = ((image * weighed).sum(1) - mean**2).clamp(min=0)
+        weighted = image * self.share
+        mean = weighted.sum(1)
+        variance = ((image * weighted).sum(1) - mean**2).clamp(min=0)
         return 1 - (image * self.product).sum(1) / ((variance + TINY).sqrt() * self.deviation + TINY)
 
 
 class LocalTarget:
-    """One less the weighted mean over all voxels of the correlation around each, in a Gaussian window.
+    """1 - weighted mean over all voxels of the correlation around each, in a Gaussian window.
 
-    Brightness and contrast may then differ from place to place, as they do in magnetic resonance. After the local correlation of
+    Brightness and contrast may then vary over the image, as they do in magnetic resonance. After the local correlation of
     Avants et al. 2008 (Medical Image Analysis 12(1)), there in a cube and squared. window: standard deviation in voxels.
     """
 
@@ -55,7 +55,7 @@ class LocalTarget:
         self.variance = (square - self.mean**2).clamp(min=0) + NOISE
 
     def __call__(self, image: Tensor) -> Tensor:
-        """Dissimilarity (B,) of what was warped, (B, 1, ...)."""
+        """Return the dissimilarity (B,) of the warped image (B, 1, ...)."""
         moments = blurred(torch.cat([image, image**2, image * self.values], dim=1), self.windows)
         mean, square, product = moments.chunk(3, dim=1)
         variance = (square - mean**2).clamp(min=0) + NOISE
@@ -64,20 +64,20 @@ class LocalTarget:
 
 
 def gaussian_matrix(size: int, deviation: float, *, like: Tensor) -> Tensor:
-    """(size, size): row i averages around voxel i; at the border over what there is, so that every row sums to 1."""
+    """Return (size, size): row i is a Gaussian average around voxel i, normalised at the border, so that every row sums to 1."""
     places = torch.arange(size, dtype=torch.float64)
     weights = torch.exp(-0.5 * ((places[:, None] - places) / deviation) ** 2)
     return (weights / weights.sum(1, keepdim=True)).to(like)
 
 
 def blurred(images: Tensor, matrices: Sequence[Tensor]) -> Tensor:
-    """(B, C, ...) averaged along each image axis by its matrix."""
+    """Return images (B, C, ...) averaged along each axis by its matrix."""
     for axis, matrix in enumerate(matrices, start=2):
         images = (images.movedim(axis, -1) @ matrix.T).movedim(-1, axis)
     return images
 
 
 def _shares(weights: Tensor) -> Tensor:
-    """(B, N) of (B, 1, ...): weights that sum to 1."""
+    """Return weights (B, N) that sum to 1, of (B, 1, ...)."""
     flat = weights.flatten(1)
     return flat / flat.sum(1, keepdim=True).clamp(min=1e-12)

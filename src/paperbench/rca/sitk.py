@@ -1,7 +1,7 @@
-"""Reverse classification by SimpleITK, one reference after the other: an independent second opinion on the batched registration.
+"""Reverse classification by SimpleITK, one reference after another: an independent check of the batched registration.
 
 Affine, then a B-spline transform, on the correlation of the intensities; one thread, all voxels and no random sampling, so that a
-run is reproducible. Labels are carried by nearest neighbour, as everywhere.
+run is reproducible. Labels are propagated by nearest neighbour, as everywhere.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ import numpy as np
 import torch
 
 from paperbench.errors import EnvironmentError_
-from paperbench.rca.cases import RECORDED, Picture, normalised, reason
-from paperbench.rca.classifier import Drawn
+from paperbench.rca.cases import RECORDED, Image, normalised, reason
+from paperbench.rca.scoring import ReferenceLabels
 
 if TYPE_CHECKING:
     import SimpleITK
@@ -24,7 +24,7 @@ MESH = 6
 
 
 def require() -> None:
-    """Raises EnvironmentError_ where SimpleITK is not installed."""
+    """Raise EnvironmentError_ where SimpleITK is not installed."""
     try:
         import SimpleITK  # noqa: F401
     except ImportError as error:
@@ -34,38 +34,38 @@ def require() -> None:
 
 
 class SitkAtlas:
-    """Implements `ReverseClassifier`. More than one of `threads` is faster, and not reproducible to the last digit; a `share` of
-    the voxels below 1, on a regular lattice, is faster too."""
+    """Implements `ReverseClassifier`. With more than one of `threads` it is faster and not reproducible to the last digit; with a
+    `share` of the voxels below 1, on a regular lattice, it is faster too."""
 
     def __init__(self, *, threads: int = 1, share: float = 1.0) -> None:
         self.threads = threads
         self.share = share
 
-    def draw(self, picture: Picture, references: Sequence[Picture]) -> Iterator[Drawn]:
+    def segment(self, image: Image, references: Sequence[Image]) -> Iterator[ReferenceLabels]:
         """See `ReverseClassifier`."""
-        moving = as_image(normalised(picture.image), picture)
-        masks = {name: as_image(mask, picture) for name, mask in picture.masks.items()}
+        moving = to_sitk(normalised(image.intensities), image)
+        masks = {name: to_sitk(mask, image) for name, mask in image.masks.items()}
         for reference in references:
             try:
-                fixed = as_image(normalised(reference.image), reference)
-                transform = registered(fixed, moving, threads=self.threads, share=self.share)
-                maps = {name: torch.from_numpy(_carried(mask, fixed, transform)) for name, mask in masks.items()}
-                yield Drawn(reference=reference.name, maps=maps)
+                fixed = to_sitk(normalised(reference.intensities), reference)
+                transform = register(fixed, moving, threads=self.threads, share=self.share)
+                maps = {name: torch.from_numpy(_propagated(mask, fixed, transform)) for name, mask in masks.items()}
+                yield ReferenceLabels(reference=reference.name, maps=maps)
             except RECORDED as error:
-                yield Drawn(reference=reference.name, maps={}, failure=reason(error))
+                yield ReferenceLabels(reference=reference.name, maps={}, failure=reason(error))
 
 
-def as_image(array: np.ndarray, picture: Picture) -> SimpleITK.Image:
-    """An array as SimpleITK's image with the picture's spacing; the first axis of the array is the last of the image."""
+def to_sitk(array: np.ndarray, image: Image) -> SimpleITK.Image:
+    """Return an array as an image of SimpleITK with the spacing of `image`; the order of the axes is reversed."""
     import SimpleITK as sitk  # noqa: N813 - the name its own documents use
 
-    image = sitk.GetImageFromArray(array.astype(np.int32 if array.dtype.kind in "iu" else np.float32))
-    image.SetSpacing([float(value) for value in reversed(picture.spacing)])
-    return image
+    converted = sitk.GetImageFromArray(array.astype(np.int32 if array.dtype.kind in "iu" else np.float32))
+    converted.SetSpacing([float(value) for value in reversed(image.spacing)])
+    return converted
 
 
-def registered(fixed: SimpleITK.Image, moving: SimpleITK.Image, *, threads: int = 1, share: float = 1.0) -> Any:
-    """The transform from `fixed` to `moving`: centred, affine, then a B-spline."""
+def register(fixed: SimpleITK.Image, moving: SimpleITK.Image, *, threads: int = 1, share: float = 1.0) -> Any:
+    """Return the transform from `fixed` to `moving`: centred, affine, then a B-spline."""
     import SimpleITK as sitk  # noqa: N813 - the name its own documents use
 
     dims = fixed.GetDimension()
@@ -107,8 +107,8 @@ def _method(
     return method
 
 
-def _carried(mask: SimpleITK.Image, fixed: SimpleITK.Image, transform: Any) -> np.ndarray:
+def _propagated(mask: SimpleITK.Image, fixed: SimpleITK.Image, transform: Any) -> np.ndarray:
     import SimpleITK as sitk  # noqa: N813 - the name its own documents use
 
-    drawn = sitk.Resample(mask, fixed, transform, sitk.sitkNearestNeighbor, 0)
-    return sitk.GetArrayFromImage(drawn).astype(np.int64)
+    propagated = sitk.Resample(mask, fixed, transform, sitk.sitkNearestNeighbor, 0)
+    return sitk.GetArrayFromImage(propagated).astype(np.int64)

@@ -12,7 +12,7 @@ from typer.testing import CliRunner, Result
 from paperbench.cli.app import app
 from paperbench.data.phantoms import phantom
 from paperbench.rca.config import HippocampusData, JsrtData, PhantomData
-from paperbench.rca.segmenters.shares import Shares, shares
+from paperbench.rca.segmenters.splits import Splits, open_splits
 from tests.rca.made import grey, write_nifti, write_png
 
 SHAPE = (32, 32)
@@ -25,11 +25,11 @@ TINY = {
 """Overrides of `train segment` that take a second."""
 
 
-def phantoms(**changes: Any) -> Shares:
-    return shares(PhantomData(**{"shape": SHAPE, "references": 2, "cases": 2, "training": 3, **changes}))
+def phantoms(**changes: Any) -> Splits:
+    return open_splits(PhantomData(**{"shape": SHAPE, "references": 2, "cases": 2, "training": 3, **changes}))
 
 
-def radiographs(root: Path, count: int = 6) -> Shares:
+def radiographs(root: Path, count: int = 6) -> Splits:
     """A folder as of JSRT: PNG, organs that overlap as bits."""
     for k in range(count):
         image, truth = phantom(k, shape=SHAPE)
@@ -37,10 +37,10 @@ def radiographs(root: Path, count: int = 6) -> Shares:
         bits[truth == 2] |= 1  # the second organ lies over the first
         write_png(root / "JSRT/images" / f"j{k}.png", grey(image))
         write_png(root / "JSRT/masks" / f"j{k}.png", bits)
-    return shares(JsrtData(root=str(root), references=2, cases=2, training=2))
+    return open_splits(JsrtData(root=str(root), references=2, cases=2, training=2))
 
 
-def volumes(root: Path, count: int = 5) -> Shares:
+def volumes(root: Path, count: int = 5) -> Splits:
     """A folder as of the hippocampus set: NIfTI of different shapes, away from the origin, axes flipped."""
     for k in range(count):
         image, truth = phantom(k, shape=(24 + k % 3, 26, 25))
@@ -48,7 +48,7 @@ def volumes(root: Path, count: int = 5) -> Shares:
         affine[:3, 3] = [10 + k, -4, 7]
         write_nifti(root / "Task04_Hippocampus/imagesTr" / f"h{k}.nii.gz", image, affine)
         write_nifti(root / "Task04_Hippocampus/labelsTr" / f"h{k}.nii.gz", truth.clip(0, 2).astype(np.uint8), affine)
-    return shares(HippocampusData(root=str(root), references=2, cases=2, training=1))
+    return open_splits(HippocampusData(root=str(root), references=2, cases=2, training=1))
 
 
 def labelled_sets(root: Path, count: int) -> None:

@@ -9,9 +9,18 @@ import torch
 from paperbench.rca.cases import normalised
 from paperbench.rca.forest import boxes, features
 from paperbench.rca.labels import Labels
-from paperbench.rca.segmenters.forest import drawn_by, weighed
-from paperbench.rca.segmenters.unet import Examples, Learner, dice_loss, examples, grid_of, laid, varied, with_places
-from tests.rca.made import picture
+from paperbench.rca.segmenters.forest import predict_stages, sample_weights
+from paperbench.rca.segmenters.unet import (
+    Examples,
+    SegmentationLoss,
+    augmented,
+    dice_loss,
+    grid_of,
+    load_examples,
+    resample,
+    with_positions,
+)
+from tests.rca.made import make_image
 
 TWO = Labels("values", (1, 2), ("one", "two"))
 
@@ -38,7 +47,7 @@ def test_dice_loss_leaves_out_classes_that_the_batch_does_not_hold() -> None:
 def test_the_middle_of_all_draws_changes_nothing(shape: tuple[int, ...]) -> None:
     images = torch.rand(2, 1, *shape)
     targets = torch.randint(0, 3, (2, *shape))
-    moved, labels = varied(images, targets, torch.full((2, 4 + len(shape)), 0.5))
+    moved, labels = augmented(images, targets, torch.full((2, 4 + len(shape)), 0.5))
     assert torch.allclose(moved, images, atol=1e-5)
     assert torch.equal(labels, targets)
 
@@ -47,46 +56,46 @@ def test_labels_move_with_their_image() -> None:
     targets = torch.zeros(1, 32, 32, dtype=torch.int64)
     targets[:, 10:22, 8:20] = 1
     draws = torch.tensor([[0.9, 0.2, 0.5, 0.5, 0.8, 0.1]])
-    moved, labels = varied(targets[:, None].float(), targets, draws)
+    moved, labels = augmented(targets[:, None].float(), targets, draws)
     assert not torch.equal(labels, targets)
     assert ((moved[:, 0] > 0.5).long() == labels).float().mean() > 0.98
 
 
 def test_intensities_alone_are_stretched_by_gain_and_offset() -> None:
     images, targets = torch.rand(1, 1, 8, 8), torch.randint(0, 2, (1, 8, 8))
-    moved, labels = varied(images, targets, torch.tensor([[0.5, 0.5, 1.0, 0.0, 0.5, 0.5]]))
+    moved, labels = augmented(images, targets, torch.tensor([[0.5, 0.5, 1.0, 0.0, 0.5, 0.5]]))
     assert torch.allclose(moved, images * 1.2 - 0.2, atol=1e-5)
     assert torch.equal(labels, targets)
 
 
 def test_the_grid_is_the_median_shape_cut_and_rounded_up() -> None:
-    pictures = [picture(k, shape=shape) for k, shape in enumerate([(30, 41), (34, 43), (90, 45)])]
-    assert grid_of(pictures, 128) == (36, 44)
-    assert grid_of(pictures, 32) == (32, 32)
+    images = [make_image(k, shape=shape) for k, shape in enumerate([(30, 41), (34, 43), (90, 45)])]
+    assert grid_of(images, 128) == (36, 44)
+    assert grid_of(images, 32) == (32, 32)
 
 
-def test_images_are_laid_on_larger_and_smaller_grids() -> None:
+def test_images_are_resampled_to_larger_and_smaller_grids() -> None:
     image = np.linspace(0, 1, 24 * 24).reshape(24, 24)
-    assert laid(image, (12, 12)).shape == (1, 1, 12, 12)
-    assert laid(image, (12, 12)).mean() == pytest.approx(image.mean())
-    assert laid(image, (48, 12)).shape == (1, 1, 48, 12)
-    assert torch.equal(laid(image, (24, 24))[0, 0], torch.from_numpy(image).float())
+    assert resample(image, (12, 12)).shape == (1, 1, 12, 12)
+    assert resample(image, (12, 12)).mean() == pytest.approx(image.mean())
+    assert resample(image, (48, 12)).shape == (1, 1, 48, 12)
+    assert torch.equal(resample(image, (24, 24))[0, 0], torch.from_numpy(image).float())
 
 
-def test_places_go_from_one_border_to_the_other() -> None:
-    out = with_places(torch.zeros(2, 1, 5, 3))
+def test_positions_go_from_one_border_to_the_other() -> None:
+    out = with_positions(torch.zeros(2, 1, 5, 3))
     assert out.shape == (2, 3, 5, 3)
     assert out[1, 1, :, 0].tolist() == [-1, -0.5, 0, 0.5, 1]
     assert out[0, 2, 0].tolist() == [-1, 0, 1]
 
 
 def test_classes_are_the_numbers_that_occur_and_the_background_is_the_first() -> None:
-    first = picture(0, shape=(32, 32))
+    first = make_image(0, shape=(32, 32))
     assert first.truth is not None
     first.truth[:] = np.where(first.truth == 1, 9, 4)  # nothing is background
-    taught = examples([first], (32, 32), torch.device("cpu"))
-    assert taught.values.tolist() == [0, 4, 9]
-    assert torch.equal(taught.values[taught.targets[0]], torch.from_numpy(first.truth))
+    examples = load_examples([first], (32, 32), torch.device("cpu"))
+    assert examples.values.tolist() == [0, 4, 9]
+    assert torch.equal(examples.values[examples.targets[0]], torch.from_numpy(first.truth))
 
 
 def test_rare_classes_weigh_more_up_to_a_limit() -> None:
@@ -101,11 +110,11 @@ def test_rare_classes_weigh_more_up_to_a_limit() -> None:
 
 def test_a_learner_counts_its_steps_and_keeps_the_count_in_its_state() -> None:
     torch.manual_seed(0)
-    learner = Learner(dims=2, weights=torch.ones(3), width=4)
+    module = SegmentationLoss(dims=2, weights=torch.ones(3), width=4)
     batch = torch.rand(2, 1, 16, 16), torch.randint(0, 3, (2, 16, 16)), torch.full((2, 6), 0.5)
-    losses = learner(batch, torch.Generator())
+    losses = module(batch, torch.Generator())
     assert set(losses) == {"loss_cross_entropy", "loss_dice"}
-    assert int(learner.state_dict()["steps"]) == 1
+    assert int(module.state_dict()["steps"]) == 1
 
 
 # --- forest -----------------------------------------------------------------------------------------------------------
@@ -113,17 +122,17 @@ def test_a_learner_counts_its_steps_and_keeps_the_count_in_its_state() -> None:
 
 def test_sampled_voxels_stand_for_all_of_their_label() -> None:
     whole = np.array([0] * 90 + [5] * 10)
-    weights = weighed(whole, np.array([0, 0, 0, 5, 5]))
+    weights = sample_weights(whole, np.array([0, 0, 0, 5, 5]))
     assert weights.tolist() == [30, 30, 30, 5, 5]
 
 
 def test_the_first_trees_of_a_forest_are_a_smaller_forest() -> None:
     from sklearn.ensemble import RandomForestClassifier
 
-    first = picture(0, shape=(24, 24))
+    first = make_image(0, shape=(24, 24))
     assert first.truth is not None
-    seen = features(normalised(first.image), boxes(2, seed=0))
+    seen = features(normalised(first.intensities), boxes(2, seed=0))
     forest = RandomForestClassifier(n_estimators=4, random_state=0).fit(seen[::3], first.truth.ravel()[::3])
-    one, four = drawn_by(forest, seen, (1, 4))
+    one, four = predict_stages(forest, seen, (1, 4))
     assert np.array_equal(four, forest.predict(seen))
     assert np.array_equal(one, forest.classes_[forest.estimators_[0].predict(seen).astype(int)])

@@ -12,7 +12,7 @@ import pytest
 from typer.testing import CliRunner
 
 from paperbench.cli.app import app
-from paperbench.rca.segmenters import making
+from paperbench.rca.segmenters import factory
 from tests.rca.made import QUICK
 from tests.rca.segmenters.made import SMALL, command, files
 
@@ -62,7 +62,7 @@ def test_another_run_finds_the_masks_and_trains_nothing(
     root, content = study
     before = files(root / "segmenters")
     for name in ("UnetSegmenter", "ForestSegmenter", "MultiAtlasSegmenter"):
-        monkeypatch.setattr(getattr(making, name), "segment", None)  # whoever calls it now fails
+        monkeypatch.setattr(getattr(factory, name), "segment", None)  # whoever calls it now fails
     result, again = command(
         "estimate", "rca-segmenters", *WORDS, f"output.root={root}", "reference.select=random", "reference.count=1",
         directory=tmp_path / "run",

@@ -1,4 +1,4 @@
-"""`paperbench train segment`: masks at every stage, stops, and what is handed over to be judged."""
+"""`paperbench train segment`: masks at every stage, stops, and the export for `paperbench estimate rca`."""
 
 from __future__ import annotations
 
@@ -16,11 +16,10 @@ from typer.testing import CliRunner
 from paperbench.cli.app import app
 from paperbench.engine.run import Run
 from paperbench.engine.signals import StopFlag
-from paperbench.rca.cases import Picture
+from paperbench.rca.cases import Image
 from paperbench.rca.segmenters import forest, unet
-from paperbench.rca.segmenters.masks import MaskFolder
 from paperbench.rca.segmenters.multi_atlas import MultiAtlasSegmenter
-from paperbench.rca.segmenters.shares import Shares
+from paperbench.rca.segmenters.splits import MaskFolder, Splits
 from tests.rca.made import QUICK
 from tests.rca.segmenters.made import SMALL, TINY, command, files, radiographs
 
@@ -70,7 +69,7 @@ def test_registration_segments_phantoms_well_and_a_second_tree_helps(runs: dict[
     assert metrics["segment/forest-3/dsc"] > metrics["segment/forest-1/dsc"]
 
 
-def test_what_a_run_hands_over_is_judged(runs: dict[str, tuple[Path, dict[str, Any]]], tmp_path: Path) -> None:
+def test_exported_cases_can_be_estimated(runs: dict[str, tuple[Path, dict[str, Any]]], tmp_path: Path) -> None:
     run, _ = runs["multi-atlas"]
     words = [*QUICK[1:], f"output.root={tmp_path}", "calibration.kind=none", "pictures=0"]
     result, by_manifest = command(
@@ -104,7 +103,7 @@ def test_references_cases_and_training_images_are_others(runs: dict[str, tuple[P
     assert len(by_role["case"] | by_role["reference"]) + 3 == 7
 
 
-def test_the_command_that_is_printed_judges_pictures_with_bits(tmp_path: Path) -> None:
+def test_the_printed_command_estimates_images_with_bits(tmp_path: Path) -> None:
     radiographs(tmp_path / "data")
     words = ["data=jsrt", f"data.root={tmp_path / 'data'}", "data.references=2", "data.cases=2", "data.training=2"]
     run = tmp_path / "run"
@@ -112,12 +111,12 @@ def test_the_command_that_is_printed_judges_pictures_with_bits(tmp_path: Path) -
         app, ["train", "segment", *words, *TINY["forest"], "--run-dir", str(run), f"output.root={tmp_path}"]
     )  # fmt: skip
     assert result.exit_code == 0, result.output
-    printed = next(line for line in result.output.splitlines() if "to have the masks judged:" in line)
+    printed = next(line for line in result.output.splitlines() if "to estimate the quality of the masks:" in line)
     typed = shlex.split(printed.partition("paperbench ")[2])
-    judged, content = command(
+    estimated, content = command(
         *typed, *QUICK[1:], "calibration.kind=none", f"output.root={tmp_path}", directory=tmp_path / "j"
     )
-    assert judged.exit_code == 0, judged.output
+    assert estimated.exit_code == 0, estimated.output
     assert "rca/right lung/mae" in content["metrics"]
     assert content["metrics"]["rca/cases"] == 2
 
@@ -127,9 +126,9 @@ def stop_after_the_first_mask(monkeypatch: pytest.MonkeyPatch, kind: type) -> No
     known: list[Run] = []
     segment, write = kind.segment, MaskFolder.write
 
-    def noting(self: Any, shares: Any, masks: MaskFolder, run: Run) -> dict[str, float]:
+    def noting(self: Any, splits: Any, masks: MaskFolder, run: Run) -> dict[str, float]:
         known.append(run)
-        return segment(self, shares, masks, run)
+        return segment(self, splits, masks, run)
 
     def stopping(self: MaskFolder, stage: str, number: int, mask: Any) -> None:
         write(self, stage, number, mask)
@@ -168,7 +167,7 @@ def test_what_cannot_be_is_refused_before_anything_is_written(tmp_path: Path) ->
         "model.atlases=[1,9]": (["model=multi-atlas"], "9 atlases of data.training=3 images"),
         "data.training=0": ([], "segmenters learn from it"),
         "model.epochs=[3,1]": ([], "model.epochs"),
-        "model.batch_size=20": ([], "batches of 20 are too large to tell 1, 3, 10, 30 epochs of 3 images apart"),
+        "model.batch_size=20": ([], "batches of 20 are too large to distinguish 1, 3, 10, 30 epochs of 3 images"),
         "model.width=6": ([], "model.width"),
         "data=jsrt": ([f"data.root={tmp_path}"], "no folder JSRT/images"),
     }
@@ -184,13 +183,13 @@ def test_what_cannot_be_is_refused_before_anything_is_written(tmp_path: Path) ->
 def test_no_truth_of_what_is_segmented_reaches_a_segmenter(
     runs: dict[str, tuple[Path, dict[str, Any]]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    read = Shares.read
+    read = Splits.read
 
-    def blind(self: Shares, number: int) -> Picture:
-        picture = read(self, number)
-        return picture if number in self.training else replace(picture, truth=np.zeros_like(picture.truth))
+    def blind(self: Splits, number: int) -> Image:
+        image = read(self, number)
+        return image if number in self.training else replace(image, truth=np.zeros_like(image.truth))
 
-    monkeypatch.setattr(Shares, "read", blind)
+    monkeypatch.setattr(Splits, "read", blind)
     for name, (whole, _) in runs.items():
         words = [*SMALL, *TINY[name], f"output.root={tmp_path}"]
         result, _ = command("train", "segment", *words, directory=tmp_path / name)
@@ -199,16 +198,16 @@ def test_no_truth_of_what_is_segmented_reaches_a_segmenter(
 
 
 def test_streams_of_randomness_are_told_apart_by_their_keys() -> None:
-    from paperbench.rca import cnn, generated, known, selection
-    from paperbench.rca import forest as judging_forest
+    from paperbench.rca import cases, cnn, datasets
+    from paperbench.rca import forest as reverse_forest
 
     keys = [
-        unet.VARIED,
-        forest.GROWN,
+        unet.AUGMENTATION,
+        forest.FOREST,
         cnn.CNN,
-        judging_forest.FOREST,
-        known.DEGRADE,
-        selection.RANDOM,
-        generated.DEFORM,
+        reverse_forest.FOREST,
+        cases.DEGRADE,
+        cases.RANDOM,
+        datasets.DEFORM,
     ]
     assert len(set(keys)) == len(keys)

@@ -7,11 +7,9 @@ from collections.abc import Mapping
 import torch
 
 from paperbench.distill import datasets
-from paperbench.distill.build import build, describe
 from paperbench.distill.config import Specialists
-from paperbench.distill.nets import parameters_in
-from paperbench.distill.schedule import steps_of
-from paperbench.distill.specialists.training import Work
+from paperbench.distill.nets import build, describe, parameters_in
+from paperbench.distill.specialists.training import SpecialistTraining
 from paperbench.engine.run import Run
 from paperbench.errors import ConfigError
 
@@ -19,7 +17,7 @@ __all__ = ["plan", "run"]
 
 
 def plan(config: Specialists) -> Mapping[str, str]:
-    """What would be trained on what, in words; refuses what could not be, before anything is written."""
+    """Describe the training. Raises ConfigError or DataError for one that cannot be done, before anything is written."""
     datasets.locate(config.data)
     classes, own = len(datasets.classes(config.data)), config.specialists
     mistakes = []
@@ -41,7 +39,7 @@ def plan(config: Specialists) -> Mapping[str, str]:
         weights = 0
     if mistakes:
         raise ConfigError(*mistakes)
-    first, each = steps_of(config.train.samples, config.train.batch_size), steps_of(own.samples, own.batch_size)
+    first, each = config.train.steps, -(-own.samples // own.batch_size)
     sizes = f"of {own.size} classes" if own.size else "one for each cluster of classes"
     return {
         "data": datasets.describe(config.data),
@@ -52,8 +50,8 @@ def plan(config: Specialists) -> Mapping[str, str]:
 
 
 def run(config: Specialists, run: Run) -> dict[str, float]:
-    """Trains the generalist, then its specialists, and scores them together; see `engine.task.Task`."""
-    work = Work.of(config, run)
-    generalist = work.train_generalist()
-    sets = work.choose(generalist)
-    return work.conclude(generalist, sets, work.specialise(generalist, sets))
+    """Train the generalist, then its specialists, and score them together; see `engine.task.Task`."""
+    training = SpecialistTraining.of(config, run)
+    generalist = training.train_generalist()
+    sets = training.select_classes(generalist)
+    return training.finish(generalist, sets, training.train_specialists(generalist, sets))

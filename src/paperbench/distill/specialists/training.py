@@ -1,4 +1,4 @@
-"""From the configuration to a generalist, its specialists, and what they are right about together (section 5)."""
+"""Training of a generalist and its specialists, from the configuration to the metrics (section 5)."""
 
 from __future__ import annotations
 
@@ -11,28 +11,26 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from paperbench.distill import datasets
+from paperbench.distill import datasets, figures
+from paperbench.distill.batches import Batch, Images, JitteredBatches
 from paperbench.distill.config import Specialists
-from paperbench.distill.hard import HardStage, Recipe, machine_of, shared_folder
-from paperbench.distill.inputs import Images, Jittered
-from paperbench.distill.learners import Batch
+from paperbench.distill.evaluation import logits_of, scores
 from paperbench.distill.nets import Net
-from paperbench.distill.pictures import course
-from paperbench.distill.schedule import steps_of
-from paperbench.distill.scoring import logits_of, scores
-from paperbench.distill.specialists import pictures
-from paperbench.distill.specialists.clusters import confusable, covariance, membership
-from paperbench.distill.specialists.combining import called, combine
-from paperbench.distill.specialists.coverage import conditional_accuracy, coverage
-from paperbench.distill.specialists.nets import (
-    SpecialistLearner,
+from paperbench.distill.specialists.evaluation import active_specialists, combine, conditional_accuracy, coverage
+from paperbench.distill.specialists.model import (
+    HalvesOrder,
+    SpecialistLoss,
     as_specialist,
+    confusable,
+    covariance,
+    dustbin_correction,
     labels_for,
+    membership,
     scattered,
     softmax_corrected,
     specialist_from,
 )
-from paperbench.distill.specialists.sampling import HalvesOrder, dustbin_correction
+from paperbench.distill.supervised import Recipe, SupervisedStage, machine_of, shared_folder
 from paperbench.engine.files import write_json
 from paperbench.engine.order import BatchKey
 from paperbench.engine.run import Run
@@ -46,12 +44,12 @@ SPECIALIST, CLUSTERS = 102, 103
 
 GENERALIST = "generalist"
 _ROWS_AT_ONCE = 1000
-"""Images that are combined together: their problems take (images, specialists, classes) doubles."""
+"""Images that are combined at once: their problems take (images, specialists, classes) doubles."""
 
 
 @dataclass(kw_only=True)
-class Work:
-    """One run: `train_generalist`, then `specialise`, then `conclude`."""
+class SpecialistTraining:
+    """One run: `train_generalist`, `select_classes`, `train_specialists`, then `finish`."""
 
     config: Specialists
     run: Run
@@ -59,21 +57,21 @@ class Work:
     test: Images
 
     @classmethod
-    def of(cls, config: Specialists, run: Run) -> Work:
+    def of(cls, config: Specialists, run: Run) -> SpecialistTraining:
         train, test = (Images.of(datasets.load(config.data, split), run.device) for split in ("train", "test"))
         return cls(config=config, run=run, train=train, test=test)
 
     def __post_init__(self) -> None:
         self.metrics: dict[str, float] = {}
-        self._own_steps = steps_of(self.config.specialists.samples, self.config.specialists.batch_size)
-        self._first_steps = steps_of(self.config.train.samples, self.config.train.batch_size)
+        self._own_steps = -(-self.config.specialists.samples // self.config.specialists.batch_size)
+        self._first_steps = self.config.train.steps
 
     @property
     def classes(self) -> int:
         return len(self.train.classes)
 
     def train_generalist(self) -> Net:
-        """The net that knows all classes; found or trained."""
+        """Train the net of all classes, or load it from the store."""
         config, loop = self.config, self.config.train
         recipe = Recipe(
             net=config.model,
@@ -86,7 +84,7 @@ class Work:
             images=self.train.fingerprint,
             machine=machine_of(self.run),
         )
-        generalist = HardStage(
+        generalist = SupervisedStage(
             name=GENERALIST,
             recipe=recipe,
             run=self.run,
@@ -103,13 +101,13 @@ class Work:
         self.metrics |= {f"{GENERALIST}/{name}": value for name, value in generalist.metrics.items()}
         return generalist.net
 
-    # --- who specialises in what --------------------------------------------------------------------------------------
+    # --- classes of the specialists ------------------------------------------------------------------------------------
 
-    def choose(self, generalist: Net) -> list[tuple[int, ...]]:
-        """The specialists' classes: decided once and written down, so that a resume has the same."""
+    def select_classes(self, generalist: Net) -> list[tuple[int, ...]]:
+        """Return the classes of each specialist; they are written to a file, so that a resume has the same."""
         file = self.run.directory.checkpoints / "clusters.json"
-        if (known := _read_sets(file)) is not None:
-            return known
+        if (sets := _read_sets(file)) is not None:
+            return sets
         own = self.config.specialists
         try:
             sets = confusable(
@@ -132,18 +130,18 @@ class Work:
     def _covariance(self, generalist: Net) -> Tensor:
         own = self.config.clusters
         count = max(2, round(own.fraction * len(self.train)))
-        images = Images(self.train.pixels[:count], self.train.labels[:count], self.train.classes, self.train.name)
+        images = self.train.select(torch.arange(count))
         return covariance(F.softmax(self._logits(generalist, images) / own.temperature, dim=1))
 
     # --- the specialists ----------------------------------------------------------------------------------------------
 
-    def specialise(self, generalist: Net, sets: list[tuple[int, ...]]) -> list[tuple[Net, float]]:
-        """Each specialist with the correction of its dustbin's logit, trained one after another."""
-        told = self._logits(generalist, self.train) if self.config.specialists.soft_weight else None
-        return [self._specialist(number, members, generalist, told) for number, members in enumerate(sets)]
+    def train_specialists(self, generalist: Net, sets: list[tuple[int, ...]]) -> list[tuple[Net, float]]:
+        """Train the specialists one after another; return each with the correction of its dustbin's logit."""
+        logits = self._logits(generalist, self.train) if self.config.specialists.soft_weight else None
+        return [self._specialist(number, members, generalist, logits) for number, members in enumerate(sets)]
 
     def _specialist(
-        self, number: int, members: tuple[int, ...], generalist: Net, told: Tensor | None
+        self, number: int, members: tuple[int, ...], generalist: Net, logits: Tensor | None
     ) -> tuple[Net, float]:
         config, own = self.config, self.config.specialists
         name = f"specialist-{number}"
@@ -156,12 +154,14 @@ class Work:
             )
         seed = hashed(self.run.seed, SPECIALIST, number) & 0x7FFFFFFF
         seed_everything(seed, MODEL_INIT)
-        learner = SpecialistLearner(
+        module = SpecialistLoss(
             specialist_from(generalist, members), soft_weight=own.soft_weight, temperature=own.temperature
         )
         correction = dustbin_correction(len(special), len(others))
-        targets = None if told is None else F.softmax(as_specialist(told, members, correction) / own.temperature, dim=1)
-        batches = Jittered(self.train, reach=config.jitter, seed=seed)
+        targets = (
+            None if logits is None else F.softmax(as_specialist(logits, members, correction) / own.temperature, dim=1)
+        )
+        batches = JitteredBatches(self.train, reach=config.jitter, seed=seed)
 
         def fetch(key: BatchKey) -> Batch:
             inputs, _, rows = batches(key)
@@ -176,40 +176,40 @@ class Work:
                 total=self._first_steps + own.count * self._own_steps,
                 seed=seed,
             ),
-            learner,
+            module,
             optim=own.optim,
             loop=loop,
             order=HalvesOrder(special, others, own.batch_size, seed),
             fetch=fetch,
         )
         trainer.fit()
-        return cast(SpecialistLearner, trainer.module).net, correction
+        return cast(SpecialistLoss, trainer.module).net, correction
 
     # --- all together -------------------------------------------------------------------------------------------------
 
-    def conclude(
+    def finish(
         self, generalist: Net, sets: list[tuple[int, ...]], specialists: list[tuple[Net, float]]
     ) -> dict[str, float]:
-        """All metrics of the run; draws the pictures."""
+        """Return all metrics of the run and draw its figures."""
         known = membership(sets, self.classes).to(self.run.device)
         before = self._logits(generalist, self.test)
         after = self._combined(F.softmax(before.double(), dim=1), sets, specialists, known)
         labels = self.test.labels
-        told = scores(after.log(), labels)
+        together = scores(after.log(), labels)
         first = scores(before, labels)["test/accuracy"]
-        found = {
+        out = {
             **self.metrics,
             f"{GENERALIST}/conditional/accuracy": conditional_accuracy(before, labels, known),
-            **{f"specialists/{name}": value for name, value in told.items()},
+            **{f"specialists/{name}": value for name, value in together.items()},
             "specialists/conditional/accuracy": conditional_accuracy(after, labels, known),
             "specialists/count": float(len(sets)),
             "specialists/classes": float(known.any(0).sum()),
             **coverage(before, after, labels, known),
         }
         if first > 0:
-            found["specialists/relative_gain"] = 100 * (told["test/accuracy"] - first) / first
-        self._draw(generalist, sets, found)
-        return found
+            out["specialists/relative_gain"] = 100 * (together["test/accuracy"] - first) / first
+        self._draw(generalist, sets, out)
+        return out
 
     def _combined(
         self,
@@ -218,7 +218,7 @@ class Work:
         specialists: list[tuple[Net, float]],
         known: Tensor,
     ) -> Tensor:
-        """(Nt, K): the answers of all together to the test images."""
+        """Return (Nt, K), the combined probabilities of the test images."""
         p_m = torch.stack(
             [
                 scattered(softmax_corrected(self._logits(net, self.test), correction), members, self.classes)
@@ -226,7 +226,7 @@ class Work:
             ],
             dim=1,
         )
-        active = called(p_g, known, top=self.config.specialists.top)
+        active = active_specialists(p_g, known, top=self.config.specialists.top)
         parts = []
         for start in range(0, len(p_g), _ROWS_AT_ONCE):
             rows = slice(start, start + _ROWS_AT_ONCE)
@@ -234,12 +234,12 @@ class Work:
             self.run.raise_if_stopped()
         return torch.cat(parts)
 
-    def _draw(self, generalist: Net, sets: list[tuple[int, ...]], found: dict[str, float]) -> None:
-        figures = self.run.directory.figures
+    def _draw(self, generalist: Net, sets: list[tuple[int, ...]], metrics: dict[str, float]) -> None:
+        folder = self.run.directory.figures
         names = {GENERALIST: GENERALIST, **{f"specialist-{number}": "specialists" for number in range(len(sets))}}
-        course(self.run.directory.metrics_file, names, figures / "course.png")
-        pictures.confusion(self._covariance(generalist), sets, self.train.classes, figures / "confusion.png")
-        pictures.coverage(found, figures / "coverage.png")
+        figures.learning_curves(self.run.directory.metrics_file, names, folder / "course.png")
+        figures.confusion(self._covariance(generalist), sets, self.train.classes, folder / "confusion.png")
+        figures.coverage(metrics, folder / "coverage.png")
 
     def _logits(self, net: Net, images: Images) -> Tensor:
         return logits_of(net, images, batch_size=self.config.evaluation.batch_size)

@@ -1,4 +1,4 @@
-"""Schemas of the tasks `segment-train` and `rca-segmenters`: what segments, what it learns from, and what is judged."""
+"""Schemas of the tasks `segment-train` and `rca-segmenters`."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def _rising(values: tuple[int, ...]) -> tuple[int, ...]:
 
 
 Stages = Annotated[tuple[PositiveInt, ...], AfterValidator(_rising), Field(min_length=1)]
-"""A segmenter as it is with so much of something: each value gives a folder of masks."""
+"""Stages of a segmenter, by epochs, trees or atlases: each value gives a folder of masks."""
 
 
 @dataclass(kw_only=True)
@@ -40,7 +40,7 @@ class UnetModel(Schema):
     width: Annotated[int, Field(ge=4, multiple_of=4, description="a multiple of 4")] = 12
     """Channels at full size; each of the two reductions doubles them."""
     side: Annotated[int, Field(ge=16)] = 128
-    """Images are reduced to at most so many voxels along an axis; labels are decided at full size."""
+    """Largest length of an axis, to which images are reduced; labels are predicted at full size."""
     batch_size: PositiveInt = 4
     lr: PositiveFloat = 2e-3
 
@@ -52,16 +52,16 @@ class ForestModel(Schema):
     name: Literal["forest"] = "forest"
     trees: Stages = (1, 20)
     voxels: PositiveInt = 2000
-    """Voxels that are learnt from of each training image."""
+    """Training voxels of each training image."""
 
 
 @dataclass(kw_only=True)
 class MultiAtlasModel(Schema):
-    """Training images registered to the image, their labels put to the vote; stages are numbers of atlases."""
+    """Majority vote of training images registered to the image; stages are numbers of atlases."""
 
     name: Literal["multi-atlas"] = "multi-atlas"
     atlases: Stages = (1, 7)
-    """The training images that resemble the image most."""
+    """Numbers of the training images most similar to the image."""
 
 
 SegmenterModel = Annotated[UnetModel | ForestModel | MultiAtlasModel, Field(discriminator="name")]
@@ -77,19 +77,19 @@ class SegmentTrain(RunConfig):
 
 @dataclass(kw_only=True)
 class TrainedSegmenters(Schema):
-    """What makes the masks that are judged. Each is trained once, and found again by whatever run has the same."""
+    """Segmenters whose masks are scored. Each is trained once and shared by all runs with the same settings."""
 
     kinds: Annotated[tuple[Kind, ...], Field(min_length=1)] = ("unet", "forest", "multi-atlas")
     unet: UnetModel = field(default_factory=UnetModel)
     forest: ForestModel = field(default_factory=ForestModel)
     multi_atlas: MultiAtlasModel = field(default_factory=MultiAtlasModel)
     folder: Annotated[FolderPath, CIRCUMSTANTIAL] | None = None
-    """Where their masks are kept, for all runs; null is `<output.root>/segmenters`."""
+    """Folder of their masks, shared by all runs; null is `<output.root>/segmenters`."""
 
 
 @dataclass(kw_only=True)
 class RcaSegmenters(RcaEstimate):
-    """Task `rca-segmenters`: as `rca-estimate`, of the masks of segmenters that are trained first."""
+    """Task `rca-segmenters`: `rca-estimate` with the masks of segmenters that are trained first."""
 
     # Another section of the same name; configurations are not written to after validation.
     segmenters: TrainedSegmenters = field(default_factory=TrainedSegmenters)  # pyright: ignore[reportIncompatibleVariableOverride]

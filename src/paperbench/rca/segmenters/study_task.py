@@ -1,6 +1,6 @@
-"""Task `rca-segmenters`: segmenters learn from one share of the images, segment another, and their masks are judged.
+"""Task `rca-segmenters`: train segmenters, segment the cases, and estimate the quality of their masks.
 
-What `rca-estimate` does with masks of files it does here with masks that are real predictions of a known quality.
+The same as `rca-estimate`, with real predictions of known quality in place of the masks of files.
 """
 
 from __future__ import annotations
@@ -11,25 +11,27 @@ from dataclasses import replace
 from paperbench.engine.run import Run
 from paperbench.errors import ConfigError
 from paperbench.rca import task
-from paperbench.rca.cases import RECORDED, Case, Material, Picture, reason
+from paperbench.rca.cases import RECORDED, Case, CaseSet, CaseSource, Image, reason
 from paperbench.rca.config import LabelConfig
-from paperbench.rca.segmenters import making
+from paperbench.rca.estimation import estimate, transforms_folder
+from paperbench.rca.segmenters import factory
 from paperbench.rca.segmenters.config import ForestModel, MultiAtlasModel, RcaSegmenters, UnetModel
-from paperbench.rca.segmenters.keeping import folder_of, kept
-from paperbench.rca.segmenters.masks import MaskFolder
-from paperbench.rca.segmenters.shares import Shares, shares
+from paperbench.rca.segmenters.splits import MaskFolder, Splits, open_splits
 
 
 def plan(config: RcaSegmenters) -> Mapping[str, str]:
-    """What would be trained and judged. Raises ConfigError and DataError for what could not be, before anything is written."""
+    """Describe segmenters and method; no image is opened.
+
+    Raises ConfigError and DataError for what cannot be done, before anything is written.
+    """
     _refuse_files(config)
-    share = shares(config.data)
+    splits = open_splits(config.data)
     models = models_of(config)
     for model in models:
-        making.check(model, share)
-    stages = {name: None for model in models for name in making.segmenter(model, transforms=None).stages}
-    said = dict(task.facts(config, material(share, dict.fromkeys(stages))))
-    return {**said, "segmenters": "; ".join(map(making.describe, models))}
+        factory.check(model, splits)
+    stages = [name for model in models for name in factory.create_segmenter(model, transforms=None).stages]
+    facts = task.describe(config, case_source(splits, dict.fromkeys(stages)))
+    return {**facts, "segmenters": "; ".join(map(factory.describe, models))}
 
 
 def _refuse_files(config: RcaSegmenters) -> None:
@@ -39,56 +41,66 @@ def _refuse_files(config: RcaSegmenters) -> None:
     given += ["labels"] if config.labels != LabelConfig() else []
     if given:
         raise ConfigError(
-            f"{', '.join(given)}: rca-segmenters makes its own masks of data={config.data.name}; `paperbench estimate rca` judges "
+            f"{', '.join(given)}: rca-segmenters makes its own masks of data={config.data.name}; `paperbench estimate rca` takes "
             "those of files"
         )
 
 
 def models_of(config: RcaSegmenters) -> list[UnetModel | ForestModel | MultiAtlasModel]:
-    """The segmenters that are asked for, each once, in their order."""
+    """Return the segmenters of the configuration, each once, in their order."""
     own = config.segmenters
     sections = {"unet": own.unet, "forest": own.forest, "multi-atlas": own.multi_atlas}
     return [sections[kind] for kind in dict.fromkeys(own.kinds)]
 
 
-def material(share: Shares, folders: Mapping[str, MaskFolder | None]) -> Material:
-    """References, and cases with the masks of every stage in `folders`; None stands for masks that are not made yet."""
+def case_source(splits: Splits, folders: Mapping[str, MaskFolder | None]) -> CaseSource:
+    """Return references, and cases with the masks of every stage in `folders`; None stands for masks that do not exist yet."""
 
     def cases(numbers: Sequence[int]) -> tuple[Case, ...]:
         return tuple(
-            Case(name=share.name_of(number), load=lambda number=number: with_masks(share, folders, number))
+            Case(name=splits.name_of(number), load=lambda number=number: with_masks(splits, folders, number))
             for number in numbers
         )
 
-    return Material(
-        labels=share.source.labels,
-        references=tuple(share.read(number) for number in share.references),
-        cases=cases(share.cases),
-        calibration=cases(share.calibration),
+    def read() -> CaseSet:
+        return CaseSet(
+            labels=splits.source.labels,
+            references=tuple(splits.read(number) for number in splits.references),
+            cases=cases(splits.cases),
+            calibration=cases(splits.calibration),
+            segmenters=tuple(folders),
+            description=splits.describe(),
+        )
+
+    return CaseSource(
+        read=read,
+        references=len(splits.references),
+        dims=splits.source.dims,
+        labels=splits.source.labels.names,
         segmenters=tuple(folders),
-        description=share.describe(),
+        description=splits.describe(),
     )
 
 
-def with_masks(share: Shares, folders: Mapping[str, MaskFolder | None], number: int) -> Picture:
-    """Image `number` with its masks; one that cannot be read is a problem of its segmenter."""
-    picture = share.read(number)
+def with_masks(splits: Splits, folders: Mapping[str, MaskFolder | None], number: int) -> Image:
+    """Read image `number` with its masks; a mask that cannot be read is a problem of its segmenter."""
+    image = splits.read(number)
     masks, problems = {}, {}
     for stage, folder in folders.items():
         try:
             assert folder is not None
-            masks[stage] = folder.read(stage, number, picture.image.shape)
+            masks[stage] = folder.read(stage, number, image.intensities.shape)
         except RECORDED as error:
             problems[stage] = reason(error)
-    return replace(picture, masks=masks, problems=problems)
+    return replace(image, masks=masks, problems=problems)
 
 
 def run(config: RcaSegmenters, run: Run) -> dict[str, float]:
-    """Makes or finds the masks, then judges them; see `engine.task.Task`."""
-    share = shares(config.data)
-    folder = folder_of(config.segmenters.folder, config.output.root, run)
+    """Make or find the masks, then estimate their quality; see `engine.task.Task`."""
+    splits = open_splits(config.data)
+    folder = factory.shared_folder(config.segmenters.folder, config.output.root, run)
     folders: dict[str, MaskFolder | None] = {}
     for model in models_of(config):
-        masks = kept(model, config.data, share, run, folder, task.store_folder(config))
-        folders |= dict.fromkeys(making.segmenter(model, transforms=None).stages, masks)
-    return task.estimate(config, material(share, folders), run)
+        masks = factory.shared_masks(model, config.data, splits, run, folder, transforms_folder(config))
+        folders |= dict.fromkeys(factory.create_segmenter(model, transforms=None).stages, masks)
+    return estimate(config, case_source(splits, folders).read(), run)

@@ -1,5 +1,4 @@
-"""Task `segment-train`: a segmenter learns from one share of the images and leaves masks of others, for reverse classification
-accuracy to judge."""
+"""Task `segment-train`: train a segmenter and write its masks at several stages, for reverse classification accuracy."""
 
 from __future__ import annotations
 
@@ -7,39 +6,42 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from paperbench.engine.run import Run
-from paperbench.rca.segmenters import making
+from paperbench.rca.segmenters import factory
 from paperbench.rca.segmenters.config import SegmentTrain
-from paperbench.rca.segmenters.handing_over import PREDICTIONS, command, draw_quality, hand_over, write_quality
-from paperbench.rca.segmenters.masks import MaskFolder
-from paperbench.rca.segmenters.shares import shares
+from paperbench.rca.segmenters.evaluation import dice_metrics, draw_quality, measure_quality, write_quality
+from paperbench.rca.segmenters.export import command, export_cases
+from paperbench.rca.segmenters.splits import PREDICTIONS, MaskFolder, open_splits
 
 
 def plan(config: SegmentTrain) -> Mapping[str, str]:
-    """What would learn from what. Raises ConfigError and DataError for what could not be, before anything is written."""
-    share = shares(config.data)
-    making.check(config.model, share)
+    """Describe the training; no image is opened.
+
+    Raises ConfigError and DataError for what cannot be done, before anything is written.
+    """
+    splits = open_splits(config.data)
+    factory.check(config.model, splits)
     return {
-        "data": share.describe(),
-        "model": making.describe(config.model),
-        "labels": ", ".join(share.source.labels.names),
+        "data": splits.describe(),
+        "model": factory.describe(config.model),
+        "labels": ", ".join(splits.source.labels.names),
     }
 
 
 def run(config: SegmentTrain, run: Run) -> dict[str, float]:
-    """Learns and segments at every stage; see `engine.task.Task`."""
-    share = shares(config.data)
-    made = making.segmenter(config.model, transforms=Path(config.output.root) / "transforms")
-    masks = MaskFolder(run.directory.path / PREDICTIONS, share)
-    learnt = made.segment(share, masks, run)
+    """Train and segment at every stage; see `engine.task.Task`."""
+    splits = open_splits(config.data)
+    segmenter = factory.create_segmenter(config.model, transforms=Path(config.output.root) / "transforms")
+    masks = MaskFolder(run.directory.path / PREDICTIONS, splits)
+    metrics = segmenter.segment(splits, masks, run)
     run.ranks.any(False)  # every rank's files are written before rank 0 reads them
 
-    def conclude() -> dict[str, float]:
+    def finish() -> dict[str, float]:
         folder = run.directory.path
-        found = making.quality(share, masks, made.stages)
-        write_quality(found, folder / "quality.csv")
-        draw_quality(found, made.stages, run.directory.figures / "quality.png")
-        hand_over(share, masks, made.stages, folder)
-        run.reporter.message(f"to have the masks judged: {command(share, folder)}")
-        return {**learnt, **making.metrics(found)}
+        quality = measure_quality(splits, masks, segmenter.stages)
+        write_quality(quality, folder / "quality.csv")
+        draw_quality(quality, segmenter.stages, run.directory.figures / "quality.png")
+        export_cases(splits, masks, segmenter.stages, folder)
+        run.reporter.message(f"to estimate the quality of the masks: {command(splits, folder)}")
+        return {**metrics, **dice_metrics(quality)}
 
-    return run.ranks.on_main(conclude)
+    return run.ranks.on_main(finish)

@@ -1,0 +1,293 @@
+"""Estimation of mask quality: case by case, resumable after each; then calibration, tables, statistics and figures."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+
+from paperbench.engine.run import Run
+from paperbench.errors import ConfigError, DataError, EnvironmentError_
+from paperbench.rca import evaluation, figures, sitk
+from paperbench.rca.atlas import Atlas, TransformStore, schedule
+from paperbench.rca.cases import RECORDED, Case, CaseSet, Image, ReferenceSelection, leave_one_out, reason, without
+from paperbench.rca.cnn import CnnClassifier
+from paperbench.rca.config import QualityConfig, RcaEstimate
+from paperbench.rca.evaluation import agreement, quality_metrics
+from paperbench.rca.forest import ForestClassifier
+from paperbench.rca.mask_metrics import HIGHER_IS_BETTER, OVERLAPS
+from paperbench.rca.prediction import NONE, Prediction, Rule, calibrate, predict
+from paperbench.rca.scoring import (
+    FOLDER,
+    CaseResult,
+    ReverseClassifier,
+    of_metric,
+    read_result,
+    score_masks,
+    write_result,
+)
+
+CASES, CALIBRATING = "judged", "calibrating"
+"""Folders of the results of cases, which earlier versions wrote under the same names."""
+_PHASES = {CASES: "scoring"}
+
+
+def estimate(config: RcaEstimate, case_set: CaseSet, run: Run) -> dict[str, float]:
+    """Score every case that has no result yet; return the metrics of all. Raises DataError when none could be scored."""
+    for remark in case_set.remarks:
+        run.reporter.message(remark)
+    classifier = build_classifier(config, case_set, run, choose_stiffness(config, case_set, run))
+    runner = CaseRunner(config, case_set, classifier, run)
+    calibrating = runner.run_all(
+        CALIBRATING, calibration_cases(config, case_set), leave_out=config.calibration.kind == "references"
+    )
+    results = runner.run_all(CASES, case_set.cases, keep_images=config.pictures)
+    return run.ranks.on_main(lambda: summarise(config, runner, results, calibrating))
+
+
+def choose_stiffness(config: RcaEstimate, case_set: CaseSet, run: Run) -> float | None:
+    """Return the value of `registration.choose_stiffness` with the smallest error on degraded masks of the references, each left
+    out in turn; None where there is nothing to choose.
+
+    The error is the mean absolute error of the best score of the first metric.
+    """
+    errors: dict[float, float] = {}
+    metric = config.metrics[0]
+    rule = rule_of(config, metric)
+    for value in config.registration.choose_stiffness:
+        runner = CaseRunner(config, case_set, build_classifier(config, case_set, run, value), run)
+        masks = config.calibration.degraded
+        cases = leave_one_out(case_set.references, case_set.labels, masks=masks, seed=config.seed)
+        scores = of_metric(runner.run_all(f"stiffness-{value:g}", cases, leave_out=True), metric)
+        statistics = agreement([predict(mask, rule) for mask in scores], threshold=config.threshold, rule=rule)
+        errors[value] = statistics.get("mae", math.inf)
+    if not errors:
+        return None
+    chosen = min(errors, key=lambda value: (errors[value], value))
+    tried = ", ".join(f"{value:g}: {error:.4f}" for value, error in errors.items())
+    run.reporter.message(f"stiffness {chosen:g} chosen on the references (mean absolute errors {tried})")
+    return chosen
+
+
+def build_classifier(
+    config: RcaEstimate, case_set: CaseSet, run: Run, stiffness: float | None = None
+) -> ReverseClassifier:
+    """Return the reverse classifier of the configuration, with another stiffness if one was chosen."""
+    match config.classifier:
+        case "atlas-sitk":
+            return sitk.SitkAtlas()
+        case "forest":
+            return ForestClassifier(seed=config.seed)
+        case "cnn":
+            return CnnClassifier(seed=config.seed, steps=config.cnn_steps, device=run.device)
+    levels = schedule(config.registration, case_set.references[0].intensities.ndim)
+    levels = levels if stiffness is None else replace(levels, stiffness=stiffness)
+    folder = transforms_folder(config)
+    store = None if folder is None else TransformStore(folder, levels)
+    if store is not None:
+        run.ranks.on_main(store.check)
+    samples = config.registration.samples
+    return Atlas(levels, labels=case_set.labels, samples=samples, device=run.device, store=store)
+
+
+def transforms_folder(config: RcaEstimate) -> Path | None:
+    """Return the folder of computed transforms; None where none are stored."""
+    folder = config.output.transforms
+    if folder == "":
+        return None
+    return Path(folder).expanduser() if folder is not None else Path(config.output.root) / "transforms"
+
+
+def calibration_cases(config: RcaEstimate, case_set: CaseSet) -> tuple[Case, ...]:
+    """Return cases with masks of known quality; none for `calibration.kind=none`."""
+    match config.calibration.kind:
+        case "none":
+            return ()
+        case "labelled":
+            if not case_set.calibration:
+                raise ConfigError(
+                    "calibration.kind=labelled needs labelled images: set data.calibration to their number, such as 24"
+                )
+            return case_set.calibration
+        case "references":
+            return leave_one_out(
+                case_set.references, case_set.labels, masks=config.calibration.degraded, seed=config.seed
+            )
+
+
+class CaseRunner:
+    """Scores cases one after another, each rank its part, and writes every result at once."""
+
+    def __init__(self, config: RcaEstimate, case_set: CaseSet, classifier: ReverseClassifier, run: Run) -> None:
+        self.config = config
+        self.case_set = case_set
+        self.classifier = classifier
+        self.run = run
+        self.selection = ReferenceSelection(config.reference, seed=config.seed)
+        self.folder = run.directory.path / FOLDER
+        self.images: dict[str, Image] = {}
+        """Images of the worst cases that this process has scored, for the figures."""
+        self._worst: list[tuple[float, str]] = []
+
+    def run_all(
+        self, group: str, cases: Sequence[Case], *, leave_out: bool = False, keep_images: int = 0
+    ) -> list[CaseResult]:
+        """Return the results of `cases`, in their order, those of earlier sessions included. Raises Stopped between two cases.
+
+        leave_out: a case is scored by all references but itself. keep_images: number of worst cases whose images stay in `images`.
+        """
+        ranks = self.run.ranks
+        for step in range(-(-len(cases) // ranks.world)):
+            self.run.raise_if_stopped()
+            index = step * ranks.world + ranks.rank
+            if index < len(cases):
+                self._run_one(group, cases[index], leave_out=leave_out, keep_images=keep_images)
+            done = min(len(cases), (step + 1) * ranks.world)
+            self.run.reporter.progress(_PHASES.get(group, group), done, len(cases), {})
+        ranks.any(False)  # every rank's files are written before rank 0 reads them
+        results = [read_result(self.folder, group, case.name) for case in cases]
+        return [result for result in results if result is not None]
+
+    def _run_one(self, group: str, case: Case, *, leave_out: bool, keep_images: int) -> None:
+        if read_result(self.folder, group, case.name) is not None:
+            return
+        start = time.perf_counter()
+        try:
+            image = case.load()
+            result = self._score(image, leave_out=leave_out)
+            self._keep(image, result, keep_images)
+        except EnvironmentError_ as error:
+            if not isinstance(error, DataError):
+                raise  # a full disk is no fault of this case
+            result = CaseResult(case=case.name, problems={"": reason(error)})
+        except RECORDED as error:
+            result = CaseResult(case=case.name, problems={"": reason(error)})
+        for segmenter, text in result.problems.items():
+            self.run.reporter.message(f"{case.name}{f', {segmenter}' if segmenter else ''}: no prediction: {text}")
+        write_result(self.folder, group, replace(result, seconds=time.perf_counter() - start))
+
+    def _score(self, image: Image, *, leave_out: bool) -> CaseResult:
+        pool: Sequence[Image] = self.case_set.references
+        if leave_out:
+            pool = without(pool, image.name)
+        references = self.selection.select(image, pool)
+        return score_masks(image, references, self.classifier, self.case_set.labels, self.config.metrics)
+
+    def _keep(self, image: Image, result: CaseResult, count: int) -> None:
+        rule = rule_of(self.config, self.config.metrics[0])
+        predictions = [predict(mask, rule) for mask in of_metric([result], self.config.metrics[0])]
+        badness = [badness_of(prediction, rule) for prediction in predictions if prediction.reference]
+        if not count or not badness:
+            return
+        self.images[image.name] = image
+        self._worst = sorted([*self._worst, (min(badness), image.name)])
+        for _, name in self._worst[count:]:
+            self.images.pop(name, None)
+        del self._worst[count:]
+
+
+# --- at the end -------------------------------------------------------------------------------------------------------
+
+
+def summarise(
+    config: RcaEstimate, runner: CaseRunner, results: Sequence[CaseResult], calibrating: Sequence[CaseResult]
+) -> dict[str, float]:
+    """Write tables and figures of all cases together; return the metrics."""
+    run = runner.run
+    failed = [result for result in results if not result.masks]
+    if len(failed) == len(results):
+        texts = "\n".join(f"  {result.case}: {'; '.join(result.problems.values())}" for result in failed[:5])
+        raise DataError(f"none of the {len(failed)} cases could be scored:\n{texts}")
+    predictions: dict[str, list[Prediction]] = {}
+    for metric in config.metrics:
+        rule = rule_of(config, metric)
+        calibration = calibrate(of_metric(calibrating, metric), rule) if calibrating else NONE
+        predictions[metric] = [predict(mask, rule, calibration) for mask in of_metric(results, metric)]
+        if calibrating and not calibration.curves:
+            run.reporter.message(f"{metric}: too few masks of known quality to calibrate on ({calibration.masks})")
+    first = config.metrics[0]
+    rule = rule_of(config, first)
+    flagged = write_tables(run.directory.path, config, predictions, results, rule)
+    out = quality_metrics(
+        predictions[first], threshold=config.threshold, flagged=flagged, rule=rule, failed=len(failed)
+    )
+    for metric in config.metrics[1:]:
+        further = quality_metrics(predictions[metric], threshold=math.inf, flagged=0, rule=rule_of(config, metric))
+        out |= {
+            f"{metric}/{name}": further[f"rca/{name}"]
+            for name in ("pearson_r", "mae", "masks")
+            if f"rca/{name}" in further
+        }
+    figures.scatter(predictions[first], run.directory.figures / "predicted_real.png", first, config.threshold)
+    draw_worst(config, runner, predictions[first], rule)
+    seconds = [result.seconds for result in results if result.masks]
+    return {**out, "seconds_per_image": sum(seconds) / len(seconds)}
+
+
+def rule_of(config: RcaEstimate, metric: str) -> Rule:
+    """Return the rule by which the scores of one metric become a prediction."""
+    return Rule(
+        higher=HIGHER_IS_BETTER[metric],
+        limit=1.0 if metric in OVERLAPS else math.inf,
+        coverage=config.calibration.coverage,
+        low=config.calibration.low,
+        high=config.calibration.high,
+    )
+
+
+def write_tables(
+    folder: Path,
+    config: QualityConfig,
+    predictions: Mapping[str, Sequence[Prediction]],
+    results: Sequence[CaseResult],
+    rule: Rule,
+) -> int:
+    """Write `cases.csv` and `references.csv`; return the number of masks that are flagged by the first metric."""
+    failed = {result.case: len(result.failures) for result in results}
+    rows, flagged = [], 0
+    for number, group in enumerate(predictions.values()):
+        for prediction in group:
+            flag = ""
+            if number == 0:
+                flag = evaluation.flag(prediction, threshold=config.threshold, on=config.flag_on, rule=rule)
+            flagged += flag == evaluation.POOR
+            rows.append(evaluation.case_row(prediction, flag, failed.get(prediction.mask.case, 0)))
+    rows += evaluation.problem_rows(results)
+    evaluation.write_table(folder / "cases.csv", evaluation.CASE_COLUMNS, sorted(rows, key=lambda row: row["case"]))
+    evaluation.write_table(folder / "references.csv", evaluation.REFERENCE_COLUMNS, evaluation.reference_rows(results))
+    return flagged
+
+
+def badness_of(prediction: Prediction, rule: Rule) -> float:
+    """Return the best score, signed so that the worst masks come first."""
+    return prediction.best if rule.higher else -prediction.best
+
+
+def draw_worst(config: RcaEstimate, runner: CaseRunner, predictions: Sequence[Prediction], rule: Rule) -> None:
+    """Draw the masks with the worst predictions, each with the reference of its best score."""
+    case_set, run = runner.case_set, runner.run
+    cases = {case.name: case for case in case_set.cases}
+    references = {reference.name: reference for reference in case_set.references}
+    ordered = sorted((p for p in predictions if p.reference), key=lambda p: (badness_of(p, rule), p.mask.case))
+    worst: dict[tuple[str, str], Prediction] = {}
+    for prediction in ordered:
+        worst.setdefault((prediction.mask.case, prediction.mask.segmenter), prediction)
+    for rank, ((name, segmenter), prediction) in enumerate(list(worst.items())[: config.pictures], start=1):
+        try:
+            image = runner.images.get(name) or cases[name].load()
+            image = replace(image, masks={segmenter: image.masks[segmenter]})
+            reference = references[prediction.reference]
+            labelled = next(iter(runner.classifier.segment(image, [reference])))
+            if labelled.failure:
+                continue
+            mapped: torch.Tensor = labelled.maps[segmenter]
+            figures.worst(
+                image, segmenter, reference, mapped.cpu().numpy(), case_set.labels, prediction,
+                run.directory.figures / f"worst-{rank:02d}.png",
+            )  # fmt: skip
+        except RECORDED as error:
+            run.reporter.message(f"no figure of {name}: {reason(error)}")
