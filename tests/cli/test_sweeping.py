@@ -130,7 +130,7 @@ def test_a_sweep_elsewhere_is_found_below_its_root() -> None:
         (("--resume", "x", "toy", "seed=1"), "leave out toy seed=1"),
         (("--resume", "x", "--smoke"), "leave out scale=smoke"),
         (("toy", "seed=1", "--launcher", "slrm"), "Nearest: slurm"),
-        (("toy", "seed=1", "--stacked"), "task toy cannot train several runs side by side"),
+        (("toy", "seed=1", "--stacked"), "task toy cannot train several runs stacked"),
         (("toy", "launcher.x=1", "sed=1"), "launcher.x: no such key"),
         (("toy", "launcher.x=1", "sed=1"), "sed: no such key"),
         (("toy", "seed=1", "--seed", "2"), "seed: given twice"),

@@ -8,7 +8,7 @@ from paperbench.engine.rundir import DONE, FAILED, RunDirectory
 from paperbench.report.preparing import Prepared
 from paperbench.runs.record import read_status
 from paperbench.sweep.plan import Member
-from paperbench.sweep.scheduler import MemberResult
+from paperbench.sweep.watch import MemberStatus
 
 
 def finish(member: Member, metrics: Mapping[str, float]) -> None:
@@ -28,11 +28,11 @@ def fail(member: Member, message: str) -> None:
     directory.release()
 
 
-def results_of(prepared: Prepared) -> list[MemberResult]:
+def results_of(prepared: Prepared) -> list[MemberStatus]:
     """How the runs stand, as a sweep that starts nothing would tell."""
     found = []
     for member in prepared.sweep.members:
         now = read_status(member.directory)
         state = now.state if now.state in ("done", "failed") else "not started"
-        found.append(MemberResult(member=member, state=state, results=now.results, message=now.message))  # type: ignore[arg-type]
+        found.append(MemberStatus(member=member, state=state, results=now.results, message=now.message))
     return found

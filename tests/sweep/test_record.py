@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from paperbench.errors import ConfigError
+from paperbench.errors import ConfigError, DataError
 from paperbench.sweep import record
 from paperbench.sweep.plan import Sweep
 from tests.engine import toy
@@ -69,7 +69,7 @@ def test_a_record_of_another_version(tmp_path: Path) -> None:
 def test_a_damaged_record(tmp_path: Path, content: str) -> None:
     sweep = written(tmp_path)
     (sweep.directory / "sweep.json").write_text(content)
-    with pytest.raises(ConfigError, match="give the sweep's command again"):
+    with pytest.raises(DataError, match=r"sweep\.json: .*give the command that wrote it again"):
         record.load(sweep.directory)
 
 

@@ -412,7 +412,7 @@ def test_when_a_stack_fails_each_of_it_is_tried_alone(tmp_path: Path, monkeypatc
 
 def test_a_task_that_cannot_be_stacked_is_refused(tmp_path: Path) -> None:
     sweep = toys.sweep(tmp_path, 2)
-    with pytest.raises(ConfigError, match="--stacked: task toy cannot train several runs side by side"):
+    with pytest.raises(ConfigError, match="--stacked: task toy cannot train several runs stacked"):
         run_sweep(sweep, Pretender(), stacked=True)
     assert not sweep.directory.exists()
 

@@ -17,7 +17,7 @@ from paperbench.sweep import worker
 from paperbench.sweep.launchers.base import Context, ExitStatus, Handle, Job
 from paperbench.sweep.launchers.local import LocalSettings
 from paperbench.sweep.plan import Member, Request, Sweep, member_of, sweep_id
-from paperbench.sweep.watch import SilentWatcher, View
+from paperbench.sweep.watch import MemberStatus, SilentWatcher
 from tests.engine import toy
 
 ROOT = Path(__file__).parents[2]
@@ -76,8 +76,8 @@ class Heard(SilentWatcher):
         self.states: list[tuple[str, str]] = []
         self.messages: list[str] = []
 
-    def changed(self, view: View) -> None:
-        self.states.append((view.member.hash, view.state))
+    def changed(self, status: MemberStatus) -> None:
+        self.states.append((status.member.hash, status.state))
 
     def message(self, text: str) -> None:
         self.messages.append(text)

@@ -67,10 +67,10 @@ def verb_of(task: str) -> str:
 
 def show(experiment: str, overrides: list[str] | None, options: RunOptions, *, diff: bool) -> None:
     """Print the resolved configuration, or its differences to the experiment's default."""
-    from paperbench.cli.running import compose_for
     from paperbench.config.compose import compose
+    from paperbench.runs.launch import compose_for
 
-    composed = compose_for(None, experiment, overrides, options)
+    composed = compose_for(None, experiment, options.overrides(overrides), conf_dir=options.conf_dir)
     if not diff:
         if options.json_output:
             emit_json(composed.resolved)

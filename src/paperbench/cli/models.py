@@ -9,10 +9,10 @@ from typing import Any
 from paperbench.catalog import TASKS, TaskSpec
 from paperbench.cli.guard import emit_json
 from paperbench.cli.output import line
-from paperbench.cli.running import run_of
 from paperbench.config.paths import short
 from paperbench.config.validate import config_hash, load_file, validate
 from paperbench.errors import ConfigError, DataError
+from paperbench.runs.launch import run_of
 
 
 def _directory_of(run: Path) -> Path:

@@ -20,30 +20,23 @@ from paperbench.report import layout as layouts
 from paperbench.report import reproductions
 from paperbench.report.layout import override_key
 from paperbench.report.layoutfile import SCALES
-from paperbench.report.preparing import Prepared, prepare
-from paperbench.report.reproduction import DOCUMENT, assemble, write
+from paperbench.report.preparing import Prepared
+from paperbench.report.reproduction import DOCUMENT, make, plan_reproduction
 from paperbench.report.reproduction_document import display_table
 from paperbench.report.reproductions import AtScale, Listed, time_of
 from paperbench.runs.record import read_status
-from paperbench.sweep.launchers.settings import compose_settings, split
-from paperbench.sweep.run import run_sweep
-from paperbench.sweep.scheduler import MemberResult
+from paperbench.sweep.launch import SweepOptions
+from paperbench.sweep.watch import MemberStatus
 
-DEFAULT_SCALE = "short"
 OUTPUT_ROOT = "output.root"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Options:
-    """What the options of the command said."""
+class Options(SweepOptions):
+    """The options of `paperbench reproduce`."""
 
     scale: str | None = None
     seeds: int | None = None
-    jobs: int | None = None
-    launcher: str = "local"
-    retry_failed: bool = False
-    fail_fast: bool = False
-    stacked: bool = False
     dry_run: bool = False
     json_output: bool = False
     conf_dir: Path | None = None
@@ -57,11 +50,14 @@ def reproduce(name: str | None, overrides: Sequence[str], options: Options) -> N
     if name is None or (name not in known and any(other.startswith(f"{name}/") for other in known)):
         _list(name, overrides, options)
         return
-    layout = layouts.load(name, options.conf_dir)
-    own, others = split(overrides)
-    settings = compose_settings(options.launcher, own, search_path(options.conf_dir))
-    scale = options.scale or DEFAULT_SCALE
-    prepared = prepare(layout, scale, seeds=options.seeds, overrides=others, conf_dir=options.conf_dir)
+    prepared, settings = plan_reproduction(
+        name,
+        overrides,
+        scale=options.scale,
+        seeds=options.seeds,
+        launcher=options.launcher,
+        conf_dir=options.conf_dir,
+    )
     if options.dry_run:
         _print_plan(prepared, options)
     else:
@@ -190,19 +186,9 @@ def _plan_document(prepared: Prepared, states: Mapping[str, str]) -> dict[str, A
 
 
 def _make(prepared: Prepared, settings: Any, options: Options) -> None:
-    """Does what is missing, writes the table and prints it, whatever became of the runs."""
-    outcome = run_sweep(
-        prepared.sweep,
-        launcher=options.launcher,
-        settings=settings,
-        jobs=options.jobs,
-        watcher=make_watcher(json_output=options.json_output),
-        retry_failed=options.retry_failed,
-        fail_fast=options.fail_fast,
-        stacked=options.stacked,
-    )
-    document = assemble(prepared, outcome.members)
-    write(document, prepared.directory)
+    """Do what is missing, write the table and print it, whatever became of the runs."""
+    watcher = make_watcher(json_output=options.json_output)
+    document, outcome = make(prepared, settings, options=options, watcher=watcher)
     for result in outcome.members:
         if result.state == "failed":
             _print_failure(result)
@@ -217,7 +203,7 @@ def _make(prepared: Prepared, settings: Any, options: Options) -> None:
         raise typer.Exit(outcome.exit_code)
 
 
-def _print_failure(result: MemberResult) -> None:
+def _print_failure(result: MemberStatus) -> None:
     print_error(f"failed: {labelled(result.member.request.labels)}: {result.message}")
     for text in result.log_tail:
         print_error(f"  | {text}")

@@ -139,7 +139,7 @@ def sweep(
         sweeping.sweep(
             experiment,
             overrides,
-            sweeping.SweepOptions(
+            sweeping.Options(
                 run=given,
                 jobs=jobs,
                 launcher=launcher,

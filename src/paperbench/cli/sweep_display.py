@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, TextIO
 from paperbench.cli.output import duration
 from paperbench.runs.metrics import metrics_of
 from paperbench.sweep.plan import Member, Sweep
-from paperbench.sweep.watch import View, Watcher
+from paperbench.sweep.watch import MemberStatus, Watcher
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
@@ -47,30 +47,30 @@ def labelled(labels: Mapping[str, str]) -> str:
     return " ".join(f"{key}={value}" for key, value in labels.items())
 
 
-def progress(view: View) -> str:
+def progress(status: MemberStatus) -> str:
     """Return `train 40/200` for a run in progress, `40/200` for a stopped one, else nothing."""
-    if view.state == "running" and view.total:
-        return f"{view.phase} {view.done}/{view.total}".strip()
-    return f"{view.done}/{view.total}" if view.state in ("stopped", "failed") and view.total else ""
+    if status.state == "running" and status.total:
+        return f"{status.phase} {status.done}/{status.total}".strip()
+    return f"{status.done}/{status.total}" if status.state in ("stopped", "failed") and status.total else ""
 
 
-def result(view: View) -> str:
+def result(status: MemberStatus) -> str:
     """Return the headline of the results, else the best value so far."""
-    metric, value = metrics_of(view.member.composed.task.name).headline(view.metrics)
+    metric, value = metrics_of(status.member.composed.task.name).headline(status.metrics)
     if value is not None:
         return f"{metric} {value:.4g}"
-    return f"best {view.best:.4g}" if view.best is not None else ""
+    return f"best {status.best:.4g}" if status.best is not None else ""
 
 
-def state(view: View) -> str:
+def state(status: MemberStatus) -> str:
     """Return the state in words."""
-    return f"{view.state} before" if view.reused and view.state in ("done", "failed") else view.state
+    return f"{status.state} before" if status.reused and status.state in ("done", "failed") else status.state
 
 
-def counts(views: Sequence[View]) -> str:
+def counts(statuses: Sequence[MemberStatus]) -> str:
     """Return `3 done, 1 failed, 2 running, 6 to do`."""
     known = ("done", "failed", "stopped", "running", "elsewhere", "not started", "to do")
-    numbers = {name: sum(view.state == name for view in views) for name in known}
+    numbers = {name: sum(status.state == name for status in statuses) for name in known}
     return ", ".join(f"{number} {name}" for name, number in numbers.items() if number)
 
 
@@ -86,34 +86,40 @@ class PlainWatcher:
         self._stream = stream
         self._interval = interval
         self._clock = clock
-        self._views: Sequence[View] = ()
+        self._statuses: Sequence[MemberStatus] = ()
         self._spoke = 0.0
         self._silent = False
 
-    def begin(self, sweep: Sweep, views: Sequence[View], jobs: int) -> None:
-        self._views = views
-        at_once = f", {jobs} at a time" if 1 < jobs < len(views) else ""
-        self._print(f"{sweep.kind} {sweep.name} ({sweep.id}): {len(views)} runs{at_once}")
+    def begin(self, sweep: Sweep, statuses: Sequence[MemberStatus], jobs: int) -> None:
+        self._statuses = statuses
+        at_once = f", {jobs} at a time" if 1 < jobs < len(statuses) else ""
+        self._print(f"{sweep.kind} {sweep.name} ({sweep.id}): {len(statuses)} runs{at_once}")
 
-    def changed(self, view: View) -> None:
-        if view.reused and view.state == "done":
+    def changed(self, status: MemberStatus) -> None:
+        if status.reused and status.state == "done":
             return  # counted at the end; a sweep that is given again would list them all
-        if view.state == "to do":
+        if status.state == "to do":
             return
-        ended = sum(other.state in ("done", "failed") for other in self._views)
-        parts = [f"[{ended}/{len(self._views)}]", state(view), title(view.member), progress(view), result(view)]
-        if view.state in ("done", "failed", "stopped"):
-            parts.append(duration(view.seconds))
-        if view.state == "failed" and view.message:
-            parts.append(view.message.splitlines()[0])
+        ended = sum(other.state in ("done", "failed") for other in self._statuses)
+        parts = [
+            f"[{ended}/{len(self._statuses)}]",
+            state(status),
+            title(status.member),
+            progress(status),
+            result(status),
+        ]
+        if status.state in ("done", "failed", "stopped"):
+            parts.append(duration(status.seconds))
+        if status.state == "failed" and status.message:
+            parts.append(status.message.splitlines()[0])
         self._print("  ".join(part for part in parts if part))
 
     def looked(self) -> None:
         if self._clock() - self._spoke < self._interval:
             return
-        for view in self._views:
-            if view.state == "running" and view.total:
-                self._print(f"  {title(view.member)}  {progress(view)}  {result(view)}".rstrip())
+        for status in self._statuses:
+            if status.state == "running" and status.total:
+                self._print(f"  {title(status.member)}  {progress(status)}  {result(status)}".rstrip())
 
     def message(self, text: str) -> None:
         self._print(text)
@@ -143,14 +149,14 @@ class RichWatcher:
         from rich.console import Console
 
         self._console = console or Console(highlight=False)
-        self._views: Sequence[View] = ()
+        self._statuses: Sequence[MemberStatus] = ()
         self._name = ""
         self._live: Live | None = None
 
-    def begin(self, sweep: Sweep, views: Sequence[View], jobs: int) -> None:
+    def begin(self, sweep: Sweep, statuses: Sequence[MemberStatus], jobs: int) -> None:
         from rich.live import Live
 
-        self._views = views
+        self._statuses = statuses
         self._name = f"{sweep.kind} {sweep.name} ({sweep.id})"
         self._live = Live(
             get_renderable=self._render,
@@ -160,7 +166,7 @@ class RichWatcher:
         )
         self._live.start()
 
-    def changed(self, view: View) -> None:
+    def changed(self, status: MemberStatus) -> None:
         pass
 
     def looked(self) -> None:
@@ -186,28 +192,28 @@ class RichWatcher:
         grid = Table(box=None, header_style="bold", padding=(0, 2, 0, 0), expand=False)
         for name in ("run", "state", "progress", "", "result", "time"):
             grid.add_column(name, no_wrap=True, justify="right" if name == "time" else "left")
-        for view in rows:
+        for status in rows:
             bar: RenderableType = ""
-            if view.state == "running" and view.total:
-                bar = ProgressBar(total=view.total, completed=view.done, width=20)
-            elapsed = view.elapsed()
+            if status.state == "running" and status.total:
+                bar = ProgressBar(total=status.total, completed=status.done, width=20)
+            elapsed = status.elapsed()
             grid.add_row(
-                Text(title(view.member)),
-                Text(state(view), style=_STYLES.get(view.state, "dim")),
-                Text(progress(view)),
+                Text(title(status.member)),
+                Text(state(status), style=_STYLES.get(status.state, "dim")),
+                Text(progress(status)),
                 bar,
-                Text(result(view)),
+                Text(result(status)),
                 duration(elapsed) if elapsed else "",
             )
-        parts: list[RenderableType] = [Text(f"{self._name}: {counts(self._views)}", style="bold"), grid]
+        parts: list[RenderableType] = [Text(f"{self._name}: {counts(self._statuses)}", style="bold"), grid]
         if hidden:
             parts.append(Text(f"and {hidden} more", style="dim"))
         return Group(*parts)
 
-    def _rows(self) -> tuple[list[View], int]:
+    def _rows(self) -> tuple[list[MemberStatus], int]:
         """Return the rows that fit into the window, by the priority of their states and in the sweep's order; and the number
         of the others."""
         room = max(3, self._console.size.height - 5)
-        views = list(self._views)
-        chosen = sorted(range(len(views)), key=lambda i: (_ORDER.index(views[i].state), i))[:room]
-        return [views[i] for i in sorted(chosen)], len(views) - len(chosen)
+        statuses = list(self._statuses)
+        chosen = sorted(range(len(statuses)), key=lambda i: (_ORDER.index(statuses[i].state), i))[:room]
+        return [statuses[i] for i in sorted(chosen)], len(statuses) - len(chosen)

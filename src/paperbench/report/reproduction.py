@@ -13,23 +13,27 @@ from pathlib import Path
 from typing import Any
 
 from paperbench.config.explain import look_up
-from paperbench.config.paths import short
+from paperbench.config.paths import search_path, short
 from paperbench.config.suggest import nearest
 from paperbench.engine.files import explain_os_errors, write_atomic, write_json
 from paperbench.engine.metriclog import read as read_log
-from paperbench.report.layout import Cell
+from paperbench.report.layout import Cell, load
 from paperbench.report.layoutfile import ComparisonEntry
-from paperbench.report.preparing import KIND, Placed, Prepared
+from paperbench.report.preparing import KIND, Placed, Prepared, prepare
 from paperbench.report.published import Published
 from paperbench.report.reproduction_document import display_table, flat_table
 from paperbench.report.tables import to_csv, to_markdown
 from paperbench.report.verdict import Departures, Verdict, judge
 from paperbench.runs.statistics import Paired, Summary, paired, summarise
+from paperbench.sweep.launch import SweepOptions
+from paperbench.sweep.launchers.settings import compose_settings, split
 from paperbench.sweep.plan import Member
-from paperbench.sweep.scheduler import MemberResult
+from paperbench.sweep.run import SweepOutcome, run_sweep
+from paperbench.sweep.watch import MemberStatus, Watcher
 
 SCHEMA_VERSION = 1
 DOCUMENT = "reproduction.json"
+DEFAULT_SCALE = "short"
 LOW, HIGH = "/low", "/high"
 """Endings of the metrics that hold the ends of an interval over test images, beside the metric itself."""
 
@@ -51,7 +55,45 @@ class Measured:
     missing: tuple[str, ...]
 
 
-def assemble(prepared: Prepared, results: Sequence[MemberResult]) -> dict[str, Any]:
+def plan_reproduction(
+    name: str,
+    overrides: Sequence[str] = (),
+    *,
+    scale: str | None = None,
+    seeds: int | None = None,
+    launcher: str = "local",
+    conf_dir: Path | None = None,
+) -> tuple[Prepared, Any]:
+    """Prepare the table `name` at a scale (default: `short`); returns it with the settings of its launcher.
+
+    `overrides` may set `launcher.KEY=VALUE` among the keys of the runs. For errors see `preparing.prepare`.
+    """
+    layout = load(name, conf_dir)
+    own, others = split(overrides)
+    settings = compose_settings(launcher, own, search_path(conf_dir))
+    return prepare(layout, scale or DEFAULT_SCALE, seeds=seeds, overrides=others, conf_dir=conf_dir), settings
+
+
+def make(
+    prepared: Prepared, settings: Any = None, *, options: SweepOptions, watcher: Watcher
+) -> tuple[dict[str, Any], SweepOutcome]:
+    """Do what is missing of a reproduction and write its tables, whatever became of the runs; returns document and outcome."""
+    outcome = run_sweep(
+        prepared.sweep,
+        launcher=options.launcher,
+        settings=settings,
+        jobs=options.jobs,
+        watcher=watcher,
+        retry_failed=options.retry_failed,
+        fail_fast=options.fail_fast,
+        stacked=options.stacked,
+    )
+    document = assemble(prepared, outcome.members)
+    write(document, prepared.directory)
+    return document, outcome
+
+
+def assemble(prepared: Prepared, results: Sequence[MemberStatus]) -> dict[str, Any]:
     """The document of `reproduction.json`, from how each run of the sweep stands."""
     by_hash = {result.member.hash: result for result in results}
     measured = [_measure(placed, by_hash, prepared) for placed in prepared.cells]
@@ -98,7 +140,7 @@ def write(document: Mapping[str, Any], folder: Path) -> None:
 # --- values -----------------------------------------------------------------------------------------------------------
 
 
-def _measure(placed: Placed, by_hash: Mapping[str, MemberResult], prepared: Prepared) -> Measured:
+def _measure(placed: Placed, by_hash: Mapping[str, MemberStatus], prepared: Prepared) -> Measured:
     values: dict[int, float] = {}
     missing: list[str] = []
     images: tuple[float, float] | None = None
@@ -119,7 +161,7 @@ def _measure(placed: Placed, by_hash: Mapping[str, MemberResult], prepared: Prep
     )
 
 
-def _why(result: MemberResult | None, member: Member) -> str:
+def _why(result: MemberStatus | None, member: Member) -> str:
     if result is None or result.state == "not started":
         return "its run was not started"
     said = " ".join(result.message.split())
@@ -314,7 +356,7 @@ def _said_of_pair(pair: Paired, printed: Published | None) -> list[str]:
 # --- remarks about the whole table ------------------------------------------------------------------------------------
 
 
-def _remarks(prepared: Prepared, results: Sequence[MemberResult]) -> list[str]:
+def _remarks(prepared: Prepared, results: Sequence[MemberStatus]) -> list[str]:
     said = [f"paper: {prepared.layout.source}"]
     data = dict.fromkeys(str((result.results or {}).get("data") or "") for result in results)
     said += [f"made on {text}" for text in data if text]

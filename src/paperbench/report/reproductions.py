@@ -1,22 +1,20 @@
 """All reproductions at a glance: what each stands beside, what it costs at each scale, and what is done of it.
 
-Reads files alone and composes nothing, so that a list is quick. What is done is told by the record that a reproduction leaves
-and by the directories of the runs that stand in it.
+Reads files alone and composes nothing, so that a list is quick. The record that a reproduction leaves, and the directories of
+the runs in it, say what is done.
 """
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from paperbench.config.paths import search_path
-from paperbench.errors import ConfigError
+from paperbench.errors import ConfigError, DataError
 from paperbench.report.layout import Layout, names, read
 from paperbench.report.layoutfile import CostEntry
 from paperbench.runs.record import read_status
-from paperbench.sweep.record import RECORD
+from paperbench.runs.sweeps import read_sweep
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,12 +86,9 @@ def time_of(layout: Layout, scale: str, runs: int) -> tuple[float | None, str]:
     return (cost.seconds * runs, cost.machine) if isinstance(cost, CostEntry) else (None, "")
 
 
-def _recorded(folder: Path) -> Iterator[Path]:
-    """The run directories that the record in `folder` names; none where there is no record."""
+def _recorded(folder: Path) -> list[Path]:
+    """The run directories that the record in `folder` names; none where there is no record that can be read."""
     try:
-        record = json.loads((folder / RECORD).read_text(encoding="utf-8"))
-        runs = [str(run["directory"]) for run in record["runs"]]
-    except (OSError, ValueError, KeyError, TypeError):
-        return
-    for run in runs:
-        yield folder / run
+        return [entry.directory for entry in read_sweep(folder).entries]
+    except (ConfigError, DataError):
+        return []

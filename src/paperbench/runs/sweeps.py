@@ -15,7 +15,7 @@ from paperbench.runs.record import RunRecord, read_run
 
 RECORD = "sweep.json"
 SCHEMA_VERSION = 1
-_AGAIN = "give the command that wrote it again"
+AGAIN = "give the command that wrote it again"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,7 +56,7 @@ def read_sweep(folder: Path) -> SweepRecord:
     entries = document.get("runs")
     overrides = document.get("overrides")
     if not isinstance(entries, list):
-        raise DataError(f"{folder / RECORD}: damaged, names no runs; {_AGAIN}")
+        raise DataError(f"{folder / RECORD}: damaged, names no runs; {AGAIN}")
     return SweepRecord(
         directory=folder,
         kind=str(document.get("kind") or "sweep"),
@@ -71,7 +71,7 @@ def read_sweep(folder: Path) -> SweepRecord:
 def _entries(folder: Path, entries: list[Any]) -> Iterator[SweepEntry]:
     for entry in entries:
         if not isinstance(entry, Mapping) or not entry.get("directory"):
-            raise DataError(f"{folder / RECORD}: damaged, does not say where its runs are; {_AGAIN}")
+            raise DataError(f"{folder / RECORD}: damaged, does not say where its runs are; {AGAIN}")
         directory, labels = Path(os.path.normpath(folder / str(entry["directory"]))), entry.get("labels")
         yield SweepEntry(
             directory=directory,
@@ -88,18 +88,24 @@ def _texts(value: object) -> tuple[str, ...]:
 
 def read_document(file: Path) -> dict[str, Any]:
     """Read a JSON object with the `schema_version` of this program; for errors see `read_sweep`."""
+    value = read_object(file)
+    version = value.get("schema_version")
+    if version is None:
+        raise DataError(f"{file}: damaged, has no schema_version; {AGAIN}")
+    if version != SCHEMA_VERSION:
+        raise DataError(f"{file}: has format {version}, this version of paperbench reads {SCHEMA_VERSION}")
+    return value
+
+
+def read_object(file: Path) -> dict[str, Any]:
+    """Read a JSON object; for errors see `read_sweep`."""
     try:
         value = json.loads(file.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise ConfigError(f"{file.parent} has no {file.name}; `paperbench runs` lists the runs there are") from None
     except (OSError, ValueError) as error:
         first = (str(error).splitlines() or [type(error).__name__])[0]
-        raise DataError(f"{file}: cannot be read: {first}; {_AGAIN}") from None
+        raise DataError(f"{file}: cannot be read: {first}; {AGAIN}") from None
     if not isinstance(value, dict):
-        raise DataError(f"{file}: holds no JSON object; {_AGAIN}")
-    version = value.get("schema_version")
-    if version is None:
-        raise DataError(f"{file}: damaged, has no schema_version; {_AGAIN}")
-    if version != SCHEMA_VERSION:
-        raise DataError(f"{file}: has format {version}, this version of paperbench reads {SCHEMA_VERSION}")
+        raise DataError(f"{file}: holds no JSON object; {AGAIN}")
     return value

@@ -10,17 +10,19 @@ import importlib
 import itertools
 import json
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from math import prod
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
+from paperbench.catalog import TASKS
 from paperbench.config import _hydra
 from paperbench.config.compose import Composed, compose
 from paperbench.config.paths import options, search_path
 from paperbench.config.validate import config_hash, incidental
 from paperbench.engine.claims import refuse_other
+from paperbench.engine.task import Stacks
 from paperbench.errors import ConfigError, PaperbenchError
 
 HASH_DIGITS = 12
@@ -266,3 +268,35 @@ def sweep_id(members: Sequence[Member]) -> str:
     """Return the identity of a set of runs: the same for the same runs in any order."""
     text = "\n".join(sorted(member.hash for member in members))
     return hashlib.sha256(text.encode()).hexdigest()[:HASH_DIGITS]
+
+
+# --- jobs -------------------------------------------------------------------------------------------------------------
+
+
+def jobs_of(members: Sequence[Member], *, stacked: bool) -> list[tuple[Member, ...]]:
+    """Group members into jobs: each by itself or, `stacked`, those together that their task can train stacked, order kept.
+
+    Raises `ConfigError` when `stacked` is asked of a task that cannot.
+    """
+    if not stacked:
+        return [(member,) for member in members]
+    unable = dict.fromkeys(m.composed.task.name for m in members if not m.composed.task.stacks)
+    if unable:
+        able = ", ".join(spec.name for spec in TASKS.values() if spec.stacks) or "none"
+        raise ConfigError(
+            f"--stacked: task {', '.join(unable)} cannot train several runs stacked. Tasks that can: {able}"
+        )
+    groups: dict[Hashable, list[Member]] = {}
+    for number, member in enumerate(members):
+        groups.setdefault(_stack_key(member) or number, []).append(member)
+    return [tuple(group) for group in groups.values()]
+
+
+def _stack_key(member: Member) -> Hashable | None:
+    """Return a key that runs which may share a process have in common: the task's own, and the machine's settings."""
+    config = member.composed.config
+    task = cast(Stacks, importlib.import_module(member.composed.task.module))
+    key = task.stack_key(config)
+    if key is None or config.nproc > 1:
+        return None
+    return member.composed.task.name, key, config.device, config.precision, config.threads

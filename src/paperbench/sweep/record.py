@@ -1,4 +1,4 @@
-"""What is written about a sweep: `sweep.json` and `configs.json`, from which it can be taken up again, and `events.jsonl`.
+"""The files of a sweep: `sweep.json` and `configs.json`, from which it can be continued, and `events.jsonl`.
 
 `sweep.json`: `{"schema_version": 1, "kind", "name", "id", "experiment", "overrides": […], "runs": [{"directory" (relative to
 the record's folder), "hash", "experiment", "overrides", "labels"}]}`. `configs.json` holds the resolved configuration of each
@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -18,18 +19,18 @@ from paperbench.config.compose import Composed
 from paperbench.config.suggest import nearest
 from paperbench.config.validate import dump, task_named, validate
 from paperbench.engine.files import TMP_SUFFIX, explain_os_errors, write_atomic, write_json
-from paperbench.errors import ConfigError
+from paperbench.errors import ConfigError, DataError
+from paperbench.runs.sweeps import AGAIN, RECORD, SCHEMA_VERSION, SweepEntry, read_object, read_sweep
 from paperbench.sweep.plan import Member, Request, Sweep, member_of
 
-SCHEMA_VERSION = 1
-RECORD, CONFIGS, EVENTS = "sweep.json", "configs.json", "events.jsonl"
+CONFIGS, EVENTS = "configs.json", "events.jsonl"
 
 
 # --- the record -------------------------------------------------------------------------------------------------------
 
 
 def write(sweep: Sweep) -> None:
-    """Writes the record into the sweep's folder, which exists; the same sweep gives the same files."""
+    """Write the record into the sweep's folder, which exists; the same sweep gives the same files."""
     for rubbish in sweep.directory.glob(f".*{TMP_SUFFIX}"):
         rubbish.unlink(missing_ok=True)
     configs = {member.hash: member.composed.resolved for member in sweep.members}
@@ -59,70 +60,51 @@ def _entry(member: Member, folder: Path) -> dict[str, Any]:
 
 
 def load(folder: Path) -> Sweep:
-    """The sweep recorded in `folder`, its configurations checked against this version of the program.
+    """Load the sweep recorded in `folder`, its configurations checked against this version of the program.
 
-    Raises `ConfigError` where there is no record, or one that this version cannot continue.
+    Raises `ConfigError` where there is no record, or one that this version cannot continue, `DataError` for a damaged one.
     """
-    record = _read(folder / RECORD)
-    configs = _read(folder / CONFIGS)
-    try:
-        members = tuple(_member(entry, configs, folder) for entry in record["runs"])
-        return Sweep(
-            name=str(record["name"]),
-            id=str(record["id"]),
-            directory=folder,
-            members=members,
-            kind=str(record["kind"]),
-            overrides=tuple(map(str, record["overrides"])),
-        )
-    except (KeyError, TypeError, AttributeError) as error:
-        raise ConfigError(f"{folder / RECORD}: damaged ({error}); give the sweep's command again") from None
+    if not (folder / RECORD).is_file():
+        raise ConfigError(f"{folder} is not a sweep: it has no {RECORD}; `--resume` takes one's folder or id")
+    record = read_sweep(folder)
+    configs = read_object(folder / CONFIGS)
+    return Sweep(
+        name=record.name,
+        id=record.id,
+        directory=folder,
+        members=tuple(_member(entry, configs, folder) for entry in record.entries),
+        kind=record.kind,
+        overrides=record.overrides,
+    )
 
 
-def _member(entry: Mapping[str, Any], configs: Mapping[str, Any], folder: Path) -> Member:
-    resolved = configs[entry["hash"]]
+def _member(entry: SweepEntry, configs: Mapping[str, Any], folder: Path) -> Member:
+    resolved = configs.get(entry.hash)
+    if not isinstance(resolved, Mapping):
+        raise DataError(f"{folder / CONFIGS}: damaged, has no run {entry.hash}; {AGAIN}")
     task = task_named(resolved.get("task"))
     config = validate(task, resolved)
-    request = Request(
-        experiment=str(entry["experiment"]),
-        overrides=tuple(map(str, entry["overrides"])),
-        labels=dict(entry["labels"]),
-    )
     composed = Composed(
         experiment=config.experiment,
         task=task,
         config=config,
         resolved=dump(config),
-        overrides=request.overrides,
+        overrides=entry.overrides,
         choices={},
         source=None,
     )
-    made = member_of(request, composed)
-    if made.hash != entry["hash"]:
+    request = Request(experiment=entry.experiment, overrides=entry.overrides, labels=entry.labels)
+    member = member_of(request, composed)
+    if member.hash != entry.hash:
         raise ConfigError(
             f"{folder / RECORD}: made by another version of the program, whose configurations have other keys; "
             "give the sweep's command again"
         )
-    directory = Path(os.path.normpath(folder / entry["directory"]))
-    return Member(request=request, composed=composed, hash=made.hash, directory=directory)
-
-
-def _read(file: Path) -> dict[str, Any]:
-    try:
-        value = json.loads(file.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise ConfigError(
-            f"{file.parent} is not a sweep: it has no {file.name}; `--resume` takes one's folder or id"
-        ) from None
-    except (OSError, ValueError) as error:
-        raise ConfigError(f"{file}: cannot be read ({error}); give the sweep's command again") from None
-    if not isinstance(value, dict):
-        raise ConfigError(f"{file}: damaged; give the sweep's command again")
-    return value
+    return replace(member, directory=entry.directory)
 
 
 def find(name: str, root: Path) -> Path:
-    """The folder of the sweep called `name`: a folder, or an id, or the beginning of one, below the output root `root`."""
+    """Find the folder of the sweep called `name`: a folder, or an id, or the beginning of one, below the output root `root`."""
     if (Path(name) / RECORD).is_file():
         return Path(name)
     known = {folder.name: folder for folder in _sweeps(root)}
@@ -145,7 +127,7 @@ def _sweeps(root: Path) -> list[Path]:
 
 
 class Events:
-    """Appends to `events.jsonl`: what was started and how it ended, one JSON object a line, nothing ever rewritten."""
+    """Appends to `events.jsonl` what was started and how it ended, one JSON object a line, nothing ever rewritten."""
 
     def __init__(self, folder: Path) -> None:
         self._path = folder / EVENTS

@@ -14,19 +14,18 @@ from paperbench.engine.signals import StopFlag
 from paperbench.errors import EXIT_DONE, EXIT_ENVIRONMENT, EXIT_FAILED, EXIT_STOPPED, RunLockedError
 from paperbench.sweep import record
 from paperbench.sweep.launchers.base import Context, Launcher, create, launcher_class
-from paperbench.sweep.plan import Sweep
-from paperbench.sweep.scheduler import MemberResult, Scheduler
-from paperbench.sweep.stacks import grouped
-from paperbench.sweep.watch import Watcher
+from paperbench.sweep.plan import Sweep, jobs_of
+from paperbench.sweep.scheduler import Scheduler
+from paperbench.sweep.watch import MemberStatus, Watcher
 
-__all__ = ["MemberResult", "SweepOutcome", "cores", "launcher_for", "run", "run_sweep", "threads_of"]
+__all__ = ["SweepOutcome", "cores", "launcher_for", "run", "run_sweep", "threads_of"]
 
 
 @dataclass(frozen=True, kw_only=True)
 class SweepOutcome:
     """`members` in the sweep's order. `exit_code`: 0 all done, 1 some failed, 3 stopped, 4 the environment ended it."""
 
-    members: tuple[MemberResult, ...]
+    members: tuple[MemberStatus, ...]
     exit_code: int
 
 
@@ -43,11 +42,11 @@ def run(
 ) -> SweepOutcome:
     """Does what is missing of the sweep, `jobs` jobs at a time, and returns how every member stands.
 
-    Nothing that a run does is raised: a run that fails, is killed or ends without a word is one `MemberResult`. Setting `stop`
+    Nothing that a run does is raised: a run that fails, is killed or ends without a word is one `MemberStatus`. Setting `stop`
     asks all runs to save and end. Raises `RunLockedError` where another process carries out the same sweep, `ConfigError` for
     `stacked` runs whose task cannot be, and `EnvironmentError_` where the sweep's own files cannot be written.
     """
-    groups = grouped(sweep.members, stacked=stacked)
+    groups = jobs_of(sweep.members, stacked=stacked)
     with explain_os_errors(sweep.directory):
         sweep.directory.mkdir(parents=True, exist_ok=True)
     lock = FileLock(sweep.directory / "lock")
@@ -122,7 +121,7 @@ def launcher_for(
         name=f"{sweep.name}-{sweep.id}".replace("/", "-"),
         directory=sweep.directory.absolute(),
         jobs=jobs,
-        threads=threads_of(jobs, len(grouped(sweep.members, stacked=stacked))),
+        threads=threads_of(jobs, len(jobs_of(sweep.members, stacked=stacked))),
         modules=tuple(dict.fromkeys(member.composed.task.module for member in sweep.members)),
     )
     return create(name, settings or kind.Settings(), context)
@@ -141,7 +140,7 @@ def cores() -> int:
     return os.cpu_count() or 1
 
 
-def _exit_code(results: Sequence[MemberResult], scheduler: Scheduler) -> int:
+def _exit_code(results: Sequence[MemberStatus], scheduler: Scheduler) -> int:
     if scheduler.environment:
         return EXIT_ENVIRONMENT
     states = {result.state for result in results}

@@ -12,7 +12,6 @@ from collections import deque
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any, Literal
 
 from paperbench.engine.claims import confirm_done_if_free, prepare
 from paperbench.engine.signals import StopFlag
@@ -22,9 +21,7 @@ from paperbench.sweep import progress
 from paperbench.sweep.launchers.base import ExitStatus, Handle, Job, Launcher, SupportsReattach
 from paperbench.sweep.plan import Member, Sweep
 from paperbench.sweep.record import Events
-from paperbench.sweep.watch import View, Watcher
-
-MemberState = Literal["done", "failed", "stopped", "not started"]
+from paperbench.sweep.watch import MemberState, MemberStatus, Watcher
 
 SECONDS_BETWEEN_POLLS = 0.25
 """Of progress files, and of runs that another process works on."""
@@ -32,29 +29,13 @@ MAX_LOSSES = 5
 """Losses of a run in a row, without a step gained, before it counts as failed."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class MemberResult:
-    """The state of a member at the end. `reused`: it was in that state before; `results`: results.json of one that is done.
-
-    `seconds` is the run's own time over all its sessions.
-    """
-
-    member: Member
-    state: MemberState
-    results: dict[str, Any] | None = None
-    message: str = ""
-    log_tail: tuple[str, ...] = ()
-    reused: bool = False
-    seconds: float = 0.0
-
-
 class _Entry:
     """A member while the sweep runs."""
 
     def __init__(self, member: Member) -> None:
         self.member = member
-        self.view = View(member=member)
-        self.result: MemberResult | None = None
+        self.status = MemberStatus(member=member)
+        self.finished = False
         self.started = False
         self.retry = False
         """An earlier failure may be tried again, once; a failure in this sweep may not."""
@@ -106,10 +87,10 @@ class Scheduler:
         self.environment: PaperbenchError | None = None
         """An error that no other run would get past, such as a full disk."""
 
-    def run(self) -> tuple[MemberResult, ...]:
+    def run(self) -> tuple[MemberStatus, ...]:
         """Return when nothing is left to do or, after a stop was asked for, everything that ran has ended."""
         self._events.write("sweep began", jobs=self._jobs, runs=len(self._entries))
-        self._watcher.begin(self._sweep, [entry.view for entry in self._entries], self._jobs)
+        self._watcher.begin(self._sweep, [entry.status for entry in self._entries], self._jobs)
         try:
             self._skip_finished()
             while self._running or (self._pending and not self._stopping):
@@ -128,9 +109,9 @@ class Scheduler:
             self._abort()
             raise
         for entry in self._entries:
-            if entry.result is None:
+            if not entry.finished:
                 self._finish(entry, "stopped" if entry.started else "not started")
-        return tuple(entry.result for entry in self._entries if entry.result is not None)
+        return tuple(entry.status for entry in self._entries)
 
     def kill(self) -> None:
         """End every run at once. Called from a signal handler."""
@@ -145,7 +126,7 @@ class Scheduler:
         for entry in self._entries:
             entry.retry = True
             self._finish_if_ended(entry, read_status(entry.member.directory))
-        self._pending = deque(left for group in self._pending if (left := [e for e in group if e.result is None]))
+        self._pending = deque(left for group in self._pending if (left := [e for e in group if not e.finished]))
 
     def _finish_if_ended(self, entry: _Entry, now: RunStatus) -> bool:
         """Finish the member and return True if it needs no job in its present state."""
@@ -206,7 +187,7 @@ class Scheduler:
         self._running.append(_Running(handle, group))
         for entry in group:
             entry.started, entry.retry = True, False
-            entry.view.began = time.monotonic()
+            entry.status.began = time.monotonic()
             self._events.write(event, run=entry.member.hash, step=max(entry.step, 0), losses=entry.losses)
             self._set_state(entry, "running")
 
@@ -224,7 +205,7 @@ class Scheduler:
             for entry in self._pending[0]:
                 if not (entry.member.directory / "config.yaml").is_file():
                     self._prepare(entry)
-            self._pending[0][:] = [entry for entry in self._pending[0] if entry.result is None]
+            self._pending[0][:] = [entry for entry in self._pending[0] if not entry.finished]
             if not self._pending[0]:
                 self._pending.popleft()
 
@@ -250,8 +231,8 @@ class Scheduler:
             signal=status.signal,
             reason=status.reason,
         )
-        if entry.view.began is not None:
-            entry.view.seconds, entry.view.began = time.monotonic() - entry.view.began, None
+        if entry.status.began is not None:
+            entry.status.seconds, entry.status.began = time.monotonic() - entry.status.began, None
         if now.state == "done":
             self._finish(entry, "done", now)
         elif now.state == "failed":
@@ -294,23 +275,14 @@ class Scheduler:
 
     def _finish(self, entry: _Entry, state: MemberState, now: RunStatus | None = None, *, how: str = "") -> None:
         now = now or read_status(entry.member.directory)
-        failed = state == "failed"
-        results = now.results if state == "done" else None
-        message = how or now.message
-        seconds = float((results or {}).get("seconds") or now.seconds or entry.view.seconds)
-        entry.result = MemberResult(
-            member=entry.member,
-            state=state,
-            results=results,
-            message="" if state == "done" else message,
-            log_tail=log_tail(entry.member.directory) if failed else (),
-            reused=not entry.started,
-            seconds=seconds,
-        )
-        view = entry.view
-        view.reused, view.message, view.seconds = entry.result.reused, entry.result.message, seconds
-        view.metrics = (results or {}).get("metrics") or {}
-        view.done, view.total = (now.step, now.steps) if now.steps else (view.done, view.total)
+        status = entry.status
+        status.results = now.results if state == "done" else None
+        status.message = "" if state == "done" else how or now.message
+        status.log_tail = log_tail(entry.member.directory) if state == "failed" else ()
+        status.reused = not entry.started
+        status.seconds = float((status.results or {}).get("seconds") or now.seconds or status.seconds)
+        status.done, status.total = (now.step, now.steps) if now.steps else (status.done, status.total)
+        entry.finished = True
         self._set_state(entry, state)
 
     # --- all of them --------------------------------------------------------------------------------------------------
@@ -338,23 +310,24 @@ class Scheduler:
         self.kill()
 
     def _read_progress(self) -> None:
-        """Copy the progress of the runs into their views, not more often than anybody could read it."""
+        """Copy the progress of the runs into their statuses, not more often than anybody could read it."""
         now = time.monotonic()
         if now - self._progress_read_at < SECONDS_BETWEEN_POLLS:
             return
         self._progress_read_at = now
         for running in self._running:
             for entry in running.entries:
-                found, view = progress.read(entry.member.directory), entry.view
+                found, status = progress.read(entry.member.directory), entry.status
                 if found is not None:
-                    view.phase, view.done, view.total, view.values = found.phase, found.done, found.total, found.values
-                    view.best = found.values.get("best", view.best)
+                    status.phase, status.values = found.phase, found.values
+                    status.done, status.total = found.done, found.total
+                    status.best = found.values.get("best", status.best)
         self._watcher.looked()
 
-    def _set_state(self, entry: _Entry, state: Any) -> None:
-        if entry.view.state != state:
-            entry.view.state = state
-            self._watcher.changed(entry.view)
+    def _set_state(self, entry: _Entry, state: MemberState) -> None:
+        if entry.status.state != state:
+            entry.status.state = state
+            self._watcher.changed(entry.status)
 
 
 def _describe(status: ExitStatus) -> str:

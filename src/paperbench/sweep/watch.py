@@ -1,53 +1,61 @@
-"""What a sweep tells whoever watches it."""
+"""The members of a sweep while it runs and at its end, and who watches them."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
 
 from paperbench.sweep.plan import Member, Sweep
 
-ViewState = Literal["to do", "elsewhere", "running", "done", "failed", "stopped", "not started"]
+MemberState = Literal["to do", "elsewhere", "running", "done", "failed", "stopped", "not started"]
 
 
-@dataclass
-class View:
-    """One member as it looks now. The scheduler changes it, a display reads it at any moment, from any thread.
+@dataclass(kw_only=True)
+class MemberStatus:
+    """One member of a sweep. The scheduler changes it, a display reads it at any moment, from any thread; when the sweep ends
+    it is the member's result.
 
-    `elsewhere`: another process works on the run. `began` is the monotonic time at which the present session began, or None;
-    `best` is the best value so far of the metric that the run watches, `values` what it shows beside its progress.
+    `elsewhere`: another process works on the run. `reused`: it was done or had failed before the sweep. `began` is the monotonic
+    time at which the present session began, or None; `best` is the best value so far of the metric that the run watches,
+    `values` are shown beside its progress. `results` is the content of results.json of a run that is done.
     """
 
     member: Member
-    state: ViewState = "to do"
+    state: MemberState = "to do"
     reused: bool = False
     phase: str = ""
     done: int = 0
     total: int = 0
     values: Mapping[str, float] = field(default_factory=dict)
     best: float | None = None
-    metrics: Mapping[str, float] = field(default_factory=dict)
+    results: Mapping[str, Any] | None = None
     message: str = ""
+    log_tail: tuple[str, ...] = ()
     began: float | None = None
     seconds: float = 0.0
-    """The run's own time over all its sessions, once the present one has ended."""
+    """Wall time of the run over all its sessions, once the present one has ended."""
+
+    @property
+    def metrics(self) -> Mapping[str, float]:
+        """The metrics of a run that is done."""
+        return (self.results or {}).get("metrics") or {}
 
     def elapsed(self, clock: Callable[[], float] = time.monotonic) -> float:
-        """Seconds of the present session until now, or of a finished one."""
+        """Return the seconds of the present session until now, or of a finished one."""
         return clock() - self.began if self.began is not None else self.seconds
 
 
 class Watcher(Protocol):
     """Called from the thread that runs the sweep."""
 
-    def begin(self, sweep: Sweep, views: Sequence[View], jobs: int) -> None:
-        """Once, before the first run starts; the views stay the same objects."""
+    def begin(self, sweep: Sweep, statuses: Sequence[MemberStatus], jobs: int) -> None:
+        """Once, before the first run starts; the statuses stay the same objects."""
         ...
 
-    def changed(self, view: View) -> None:
-        """A view is in another state."""
+    def changed(self, status: MemberStatus) -> None:
+        """A member is in another state."""
         ...
 
     def looked(self) -> None:
@@ -66,10 +74,10 @@ class Watcher(Protocol):
 class SilentWatcher:
     """Says nothing."""
 
-    def begin(self, sweep: Sweep, views: Sequence[View], jobs: int) -> None:
+    def begin(self, sweep: Sweep, statuses: Sequence[MemberStatus], jobs: int) -> None:
         pass
 
-    def changed(self, view: View) -> None:
+    def changed(self, status: MemberStatus) -> None:
         pass
 
     def looked(self) -> None:
