@@ -2,7 +2,7 @@
 
     uv run python -m benchmarks.distill --data DIR
 
-Stacked: five students (temperatures 1, 2, 4, 8, 20) distilled by one teacher, side by side in one process against one after
+Stacked: five students (temperatures 1, 2, 4, 8, 20) distilled from one teacher, stacked in one process against one after
 another, for 800, 300 and 30 units. Both sides are the code that `paperbench sweep distill --stacked` and
 `paperbench train distill` run, from batch to update, with the log lines of the short schedule; a student update is one step of
 one student.
@@ -12,8 +12,8 @@ tensor, behind a DataLoader, the teacher's forward pass in every step, `kl_div`,
 DataLoader with the number of workers that is fastest here of 0, 1 and 2. That the soft targets are computed once belongs to
 what is compared; `same targets` gives the loader's side the stored ones as well.
 
-Rounds of both sides take turns in one process; the first steps of each are not counted. Each number is the median over rounds, a
-ratio the median of the ratios of neighbouring rounds.
+Rounds of both sides are interleaved in one process; the first steps of each are not counted. Each number is the median over rounds,
+a ratio the median of the ratios of neighbouring rounds.
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ def configuration(root: Path, *overrides: str) -> tuple[Distill, dict[str, Any]]
 
 
 class Bench:
-    """Students of one width on real images, with made-up opinions of a teacher: what they say takes no time to compute."""
+    """Students of one width on real images, with random teacher logits, which take no time to compute."""
 
     def __init__(self, args: argparse.Namespace, data: Data, folder: Path, width: int) -> None:
         self.args = args
@@ -123,7 +123,7 @@ class Bench:
         return len(TEMPERATURES) * (steps - 1) / seconds
 
     def stacked(self, steps: int) -> float:
-        """The same, side by side."""
+        """The same, stacked."""
         trainers = [self.trainer(temperature, steps) for temperature in TEMPERATURES]
         for result in fit_stacked(trainers, lambda numbers: Students([trainers[n] for n in numbers])):
             if isinstance(result, Exception):
@@ -179,8 +179,8 @@ class Loop:
         with devices.autocast(self.device, self.precision):
             logits = self.student(images).float()
             with torch.no_grad():
-                told = self.teacher(images).float() if indices is None else self.stored[indices.to(self.device)]
-        soft = F.kl_div(F.log_softmax(logits / 20, 1), F.softmax(told / 20, 1), reduction="batchmean") * 400
+                targets = self.teacher(images).float() if indices is None else self.stored[indices.to(self.device)]
+        soft = F.kl_div(F.log_softmax(logits / 20, 1), F.softmax(targets / 20, 1), reduction="batchmean") * 400
         loss = soft + 0.1 * F.cross_entropy(logits, labels)
         self.optimizer.zero_grad()
         loss.backward()
@@ -238,7 +238,7 @@ def speed(args: argparse.Namespace) -> None:
             bench = Bench(args, data, Path(folder) / str(width), width)
             steps = args.steps * (4 if width < 100 else 1)
             numbers = against(args.rounds, lambda b=bench, n=steps: b.stacked(n), lambda b=bench, n=steps: b.alone(n))
-            note("5 students side by side", "one after another", width, numbers)
+            note("5 stacked students", "one after another", width, numbers)
             workers = fastest_workers(args, device, width)
             loop = Loop(args, device, width, workers=workers)
             for same in (False, True):

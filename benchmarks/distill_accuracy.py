@@ -1,4 +1,4 @@
-"""Distillation: what `scale=short` reaches, over seeds: every row is made of runs of the program.
+"""Accuracy of distillation at `scale=short`, over seeds; every row is made of runs of the program.
 
     uv run python -m benchmarks.distill_accuracy --data DIR                                    everything
     uv run python -m benchmarks.distill_accuracy --data DIR --parts nets omitted
@@ -6,19 +6,19 @@
 | part | data | what |
 |---|---|---|
 | nets | MNIST | the teacher, 2x800 on hard targets, 2x800 distilled at T = 20 |
-| omitted | MNIST | students that never saw a 3, or only 7s and 8s; the bias chosen on the test set and on held-back images |
+| omitted | MNIST | students that never saw a 3, or only 7s and 8s; the bias chosen on the test set and on validation images |
 | omitted-weights | MNIST | the one without 3s with hard targets of other weights: the paper gives no number |
-| omitted-temperatures | MNIST | the one without 3s at T = 4 and 8: the paper does not say at which temperature it was taught |
-| omitted-all | MNIST | the same with no image held back, as in the paper: the bias is chosen on the test set alone |
-| width-30, width-300, width-800 | MNIST | temperatures 1, 2, 3, 4, 8, 20 with three seeds, side by side; one teacher |
-| little | MNIST | 3 % of the images: hard targets with an early stop, of these or of all images; soft ones without |
+| omitted-temperatures | MNIST | the one without 3s at T = 4 and 8: the paper does not state the temperature |
+| omitted-all | MNIST | the same without validation images, as in the paper: the bias is chosen on the test set alone |
+| width-30, width-300, width-800 | MNIST | temperatures 1, 2, 3, 4, 8, 20 with three seeds, stacked; one teacher |
+| little | MNIST | 3 % of the images: hard targets with early stopping, of these or of all images; soft ones without |
 | ensemble | MNIST | five 2x300 in one, their probabilities or their logits averaged |
 | specialists | pairs of digits | 45 classes, a generalist and nine specialists; how many know a class |
 | digits | scikit-learn's digits | the default of `paperbench train distill` |
 
-Runs are kept below `--runs` and none is made again: the command may be stopped and repeated, and the CSV keeps the rows of other
-parts. `seconds` are the program's own, from a run's start to its results, with what had to be trained first; runs that were
-trained side by side share them, and `side_by_side` says how many did. On a busy machine they say little.
+Runs stay below `--runs` and none is repeated: the command may be stopped and started again, and the CSV keeps the rows of other
+parts. `seconds` are those of the program, from a run's start to its results, with the training of its teacher; stacked runs share
+them, and `stacked` is their number. On a busy machine they say little.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ Results = dict[str, Any]
 
 @dataclass(frozen=True, kw_only=True)
 class Case:
-    """One command: `paperbench sweep EXPERIMENT OVERRIDES seed=...`, and the metrics that are kept of its runs.
+    """One command: `paperbench sweep EXPERIMENT OVERRIDES seed=...`, and the metrics that are read from its runs.
 
     `seeds`: 0 to that number, less one.
     """
@@ -170,16 +170,16 @@ PARTS = tuple(dict.fromkeys(case.part for case in CASES))
 
 
 @dataclass(frozen=True, kw_only=True)
-class Made:
-    """A run of a sweep: what was varied, its `results.json` and its folder."""
+class SweepRun:
+    """A run of a sweep: the varied settings, its `results.json` and its folder."""
 
     labels: dict[str, str]
     results: Results
     folder: Path
 
 
-def runs_of(case: Case, args: argparse.Namespace) -> list[Made]:
-    """The runs of a case, made or found."""
+def runs_of(case: Case, args: argparse.Namespace) -> list[SweepRun]:
+    """Run the sweep of a case, or read it where it is finished; return its runs."""
     where = [f"data.root={args.data.absolute()}"] if case.data == "mnist" else []
     command = [
         *(sys.executable, "-m", "paperbench", "sweep", case.experiment, f"data={case.data}", *where, *case.overrides),
@@ -191,26 +191,26 @@ def runs_of(case: Case, args: argparse.Namespace) -> list[Made]:
     if finished.returncode:
         raise SystemExit(finished.returncode)
     runs = json.loads(finished.stdout)["runs"]
-    return [Made(labels=run["labels"], results=run["results"], folder=Path(run["directory"])) for run in runs]
+    return [SweepRun(labels=run["labels"], results=run["results"], folder=Path(run["directory"])) for run in runs]
 
 
-def rows_of(case: Case, runs: Sequence[Made], args: argparse.Namespace) -> list[Row]:
-    """One row a metric, for each setting that was varied beside the seed."""
-    settings: dict[str, list[Made]] = {}
+def rows_of(case: Case, runs: Sequence[SweepRun], args: argparse.Namespace) -> list[Row]:
+    """Return one row for each metric and setting that varies beside the seed."""
+    settings: dict[str, list[SweepRun]] = {}
     for run in runs:
-        said = ", ".join(f"{key}={value}" for key, value in run.labels.items() if key != "seed")
-        settings.setdefault(said, []).append(run)
+        setting = ", ".join(f"{key}={value}" for key, value in run.labels.items() if key != "seed")
+        settings.setdefault(setting, []).append(run)
     rows: list[Row] = []
-    for setting, made in settings.items():
-        found = [run.results for run in made]
+    for setting, group in settings.items():
+        results = [run.results for run in group]
         first = {"part": case.part, "what": case.what, "setting": setting}
-        last = {**made_with(made, args.device), "scale": args.scale}
-        rows += [{**first, "metric": name, **_numbers(found, name), **last} for name in _named(case.metrics, found)]
+        last = {**machine_columns(group, args.device), "scale": args.scale}
+        rows += [{**first, "metric": name, **_numbers(results, name), **last} for name in _named(case.metrics, results)]
     return rows
 
 
-def made_with(runs: Sequence[Made], device: str) -> dict[str, str]:
-    """Machine, versions, commit and day of runs that may have been made earlier, all of them where they differ."""
+def machine_columns(runs: Sequence[SweepRun], device: str) -> dict[str, str]:
+    """Return machine, versions, commit and date of the runs, all of them where they differ."""
     if device != "cpu":
         return machine(device)
     each = [machine_of(run.folder) for run in runs]
@@ -236,7 +236,7 @@ def _numbers(found: Sequence[Results], metric: str) -> dict[str, Any]:
         "highest": f"{max(values):.5g}",
         "by_seed": " ".join(f"{value:.5g}" for value in values),
         "seconds": f"{max(results['seconds'] for results in found):.0f}",
-        "side_by_side": max(results.get("side_by_side", 1) for results in found),
+        "stacked": max(results.get("stacked", results.get("side_by_side", 1)) for results in found),
         "precision": found[0]["precision"],
     }
 
@@ -252,11 +252,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--threads", type=int, default=0, help="0 leaves torch's choice: all cores")
     args = parser.parse_args(arguments)
     name = f"{NAME}-{args.device.partition(':')[0]}"
-    made: list[Row] = []
+    rows: list[Row] = []
     for case in CASES:
         if case.part in args.parts:
-            made += rows_of(case, runs_of(case, args), args)
-            order = sorted([*written_earlier(name, made, ("part",)), *made], key=lambda row: PARTS.index(row["part"]))
+            rows += rows_of(case, runs_of(case, args), args)
+            order = sorted([*written_earlier(name, rows, ("part",)), *rows], key=lambda row: PARTS.index(row["part"]))
             print(write(name, order), case.part, case.what, flush=True)
 
 

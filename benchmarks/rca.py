@@ -1,4 +1,4 @@
-"""Reverse classification accuracy: batched registration against SimpleITK and elastix, and how near predictions come on real data.
+"""Reverse classification accuracy: batched registration against SimpleITK and elastix, and accuracy of predictions on real data.
 
     uv sync --group bench
     uv run python -m benchmarks.rca speed --data jsrt --root DIR --images 12 --elastix-images 4
@@ -7,16 +7,16 @@
 
 Each writes `results/rca-<mode>-<data>-cpu.csv`.
 
-`speed`: the same images, masks and references, image by image in turns, every method with all cores of the machine; wall seconds
-from the images in memory to the scores, registration to all references included, and the error of the predictions. SimpleITK has
-the settings of `classifier=atlas-sitk`, once on all voxels as there and once on every fifth; elastix its default affine and
-B-spline stages of four resolutions, the latter with 2,000 iterations each. They may be given fewer images and references, and then
-the comparison is on those.
+`speed`: the same images, masks and references, methods interleaved image by image, every method with all cores of the machine; wall
+seconds from the images in memory to the scores, registration to all references included, and the error of the predictions.
+SimpleITK has the settings of `classifier=atlas-sitk`, once on all voxels and once on every fifth; elastix its default affine and
+B-spline stages of four resolutions, the latter with 2,000 iterations each. They may get fewer images and references; the comparison
+is then on those.
 
-`masks`: what one more segmenter costs, files read included, nothing kept from an earlier image.
+`masks`: the cost of one more segmenter, reading of files included, nothing cached from an earlier image.
 
 `accuracy`: runs of `paperbench estimate rca`, calibrated on degraded masks of the references and on 24 images with masks that are
-neither references nor judged (`--calibration` takes one of the two); a line a label and seed of the masks, and their mean.
+neither references nor cases (`--calibration` takes one of the two); a line for each label and seed of the masks, and their mean.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ COLUMNS = (
     "coverage",
 )
 KEYS = ("data", "settings", "calibration", "label", "seed")
-"""Columns that tell one line of `accuracy` from another: other settings are measured in other calls."""
+"""Columns that identify a line of `accuracy`: other settings are measured in other calls."""
 Rows = list[dict[str, Any]]
 
 
@@ -112,14 +112,14 @@ class Elastix:
 
 @dataclass(kw_only=True)
 class Method:
-    """A way to register, how many images it judges on how many references, and what came of it."""
+    """A registration method, its numbers of images and references, and its results."""
 
     name: str
     classifier: ReverseClassifier
     images: int
     references: int
     seconds: list[float] = field(default_factory=list)
-    judged: list[tuple[MaskScores, ...]] = field(default_factory=list)
+    masks: list[tuple[MaskScores, ...]] = field(default_factory=list)
     failures: int = 0
 
     def score_masks(self, image: Image, case_set: CaseSet) -> None:
@@ -127,27 +127,27 @@ class Method:
         chosen = case_set.references[: self.references]
         result = score_masks(image, chosen, self.classifier, case_set.labels, ["dsc"])
         self.seconds.append(time.perf_counter() - began)
-        self.judged.append(result.masks)
+        self.masks.append(result.masks)
         self.failures += len(result.failures)
         print(f"{image.name} {self.name}: {self.seconds[-1]:.2f} s for {len(chosen)} references", flush=True)
 
     def agreement(self, images: int, references: Sequence[str]) -> dict[str, float]:
-        """How the best of these references agrees with the truth, on the first so many images."""
+        """Return the agreement of the best of these references with the truth, on the first `images` images."""
         predictions = [
-            predict(replace(item, scores=tuple(pair for pair in item.scores if pair[0] in references)), Rule())
-            for group in self.judged[:images]
-            for item in group
+            predict(replace(mask, scores=tuple(pair for pair in mask.scores if pair[0] in references)), Rule())
+            for group in self.masks[:images]
+            for mask in group
         ]
         return agreement(predictions, threshold=0.7, rule=Rule())
 
     @property
     def pace(self) -> float:
-        """Seconds an image and reference."""
+        """Seconds per image and reference."""
         return sum(self.seconds) / len(self.seconds) / self.references
 
 
 def case_set_of(options: argparse.Namespace, *, masks: int) -> tuple[CaseSet, Atlas]:
-    """References and cases of the set, and the default registration without any store of transforms."""
+    """Return references and cases of the set, and the default registration without stored transforms."""
     words = [f"data={options.data}", f"segmenters.masks={masks}", "data.cases=100", "calibration.kind=none"]
     config = compose("rca", [*words, *([f"data.root={options.root}"] if options.root else [])]).config
     case_set = datasets.find(config).read()
@@ -156,7 +156,7 @@ def case_set_of(options: argparse.Namespace, *, masks: int) -> tuple[CaseSet, At
 
 
 def speed(options: argparse.Namespace) -> Rows:
-    """A line a method: seconds, r and mean absolute error over all labels."""
+    """Return a line for each method: seconds, r and mean absolute error over all labels."""
     case_set, atlas = case_set_of(options, masks=2)
     count = len(case_set.references)
     ours = Method(name="batched torch", classifier=atlas, images=options.images, references=count)
@@ -182,7 +182,7 @@ def speed(options: argparse.Namespace) -> Rows:
 
 
 def compared(method: Method, ours: Method, data: str, case_set: CaseSet) -> dict[str, Any]:
-    """One method beside ours, on the images and references that both had."""
+    """Return a line that compares one method with ours, on the images and references of both."""
     images = len(method.seconds)
     names = [reference.name for reference in case_set.references[: method.references]]
     own, same = method.agreement(images, names), ours.agreement(images, names)
@@ -208,7 +208,7 @@ def compared(method: Method, ours: Method, data: str, case_set: CaseSet) -> dict
 
 
 def masks(options: argparse.Namespace) -> Rows:
-    """A line for one segmenter, and one for several: seconds an image, files read included."""
+    """Return a line for one segmenter, and one for several: seconds per image, reading of files included."""
     case_set, atlas = case_set_of(options, masks=SEGMENTERS)
     seconds: dict[int, list[float]] = {1: [], SEGMENTERS: []}
     with tempfile.TemporaryDirectory() as scratch:
@@ -242,7 +242,7 @@ def masks(options: argparse.Namespace) -> Rows:
 
 
 def exported(image: Image, folder: Path) -> folders.Entry:
-    """The image and its masks as files: PNG in two dimensions, NIfTI in three."""
+    """Write the image and its masks as files: PNG in two dimensions, NIfTI in three."""
 
     def save(name: str, array: np.ndarray) -> Path:
         if array.ndim == 2:
@@ -254,19 +254,22 @@ def exported(image: Image, folder: Path) -> folders.Entry:
         nibabel.save(nibabel.Nifti1Image(array.astype(np.float32 if name == "image" else np.uint8), np.eye(4)), path)
         return path
 
-    drawn = {name: save(name, mask) for name, mask in image.masks.items()}
-    return folders.Entry(name=image.name, image=save("image", image.intensities), masks=drawn)
+    paths = {name: save(name, mask) for name, mask in image.masks.items()}
+    return folders.Entry(name=image.name, image=save("image", image.intensities), masks=paths)
 
 
 # --- agreement with the truth -----------------------------------------------------------------------------------------
 
 
 def accuracy(options: argparse.Namespace) -> Rows:
-    """A line a label, seed and way to calibrate: how predictions agree with the truth, of masks deformed to every quality."""
+    """Return a line for each label, seed and calibration: agreement of predictions with the truth, masks deformed to every quality.
+    """
     rows = []
-    with tempfile.TemporaryDirectory() as made:
+    with tempfile.TemporaryDirectory() as scratch:
         for kind in KINDS if options.calibration == "both" else (options.calibration,):
-            by_seed = [estimated(options, kind, seed, Path(options.runs or made).absolute()) for seed in options.seeds]
+            by_seed = [
+                estimated(options, kind, seed, Path(options.runs or scratch).absolute()) for seed in options.seeds
+            ]
             labels = list(dict.fromkeys(key.split("/")[1] for key in by_seed[0] if key.count("/") == 2))
             for label in ("all", *labels):
                 prefix = "rca" if label == "all" else f"rca/{label}"
@@ -289,12 +292,12 @@ def accuracy(options: argparse.Namespace) -> Rows:
 
 
 def percent(row: dict[str, Any]) -> str:
-    """By how much calibration changes the error."""
+    """Return the change of the error by calibration, in percent."""
     return f"{100 * (float(row['calibrated_mae']) / float(row['mae']) - 1):+.1f}"
 
 
 def estimated(options: argparse.Namespace, kind: str, seed: int, runs: Path) -> dict[str, float]:
-    """Metrics of one run of the program below `runs`, found there, gone on with, or begun; transforms are shared."""
+    """Return the metrics of one run below `runs`, which is read, resumed, or started; transforms are shared."""
     directory = runs / "-".join([options.data, *options.override, kind, str(seed)])
     words = [f"data={options.data}", f"data.cases={options.images}", f"calibration.kind={kind}", "pictures=0"]
     words += [f"data.calibration={CALIBRATING}", f"output.root={runs}", f"seed={seed}", *options.override]
@@ -315,15 +318,19 @@ def main() -> None:
     parser.add_argument("--data", choices=("phantoms", "jsrt", "hippocampus"), default="phantoms")
     parser.add_argument("--root", default="", help="data.root of the real sets")
     parser.add_argument("--images", type=int, default=10)
-    parser.add_argument("--sitk-images", type=int, default=None, help="SimpleITK judges the first N; by default all")
-    parser.add_argument("--elastix-images", type=int, default=0, help="elastix judges the first N; 0 leaves it out")
+    parser.add_argument("--sitk-images", type=int, default=None, help="SimpleITK takes the first N; by default all")
+    parser.add_argument("--elastix-images", type=int, default=0, help="elastix takes the first N; 0 leaves it out")
     parser.add_argument("--other-references", type=int, default=0, help="the others take the first N; by default all")
-    parser.add_argument("--budget", type=float, default=math.inf, help="`speed`: seconds after which only ours goes on")
-    parser.add_argument("--iterations", type=int, default=2000, help="of elastix's B-spline stage")
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="of the masks that are judged")
-    parser.add_argument("--calibration", choices=("both", *KINDS), default="both", help="`accuracy`: learnt from what")
     parser.add_argument(
-        "--runs", default="", help="`accuracy`: folder that keeps its runs, which go on where they stopped"
+        "--budget", type=float, default=math.inf, help="`speed`: seconds after which only ours continues"
+    )
+    parser.add_argument("--iterations", type=int, default=2000, help="of elastix's B-spline stage")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="of the deformed masks")
+    parser.add_argument(
+        "--calibration", choices=("both", *KINDS), default="both", help="`accuracy`: data of the calibration"
+    )
+    parser.add_argument(
+        "--runs", default="", help="`accuracy`: folder of its runs, which are resumed where they stopped"
     )
     parser.add_argument("--threads", type=int, default=os.cpu_count(), help="of torch")
     parser.add_argument("override", nargs="*", help="of `accuracy`'s experiment, such as classifier=forest")

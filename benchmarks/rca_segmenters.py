@@ -1,14 +1,14 @@
-"""How well the quality of real predictions is told without ground truth: JSRT and hippocampus, 8 references, 100 images each.
+"""Accuracy of predicted quality of real segmentations: JSRT and hippocampus, 8 references, 100 images each.
 
     uv run python -m benchmarks.rca_segmenters --data DIR
     uv run python -m benchmarks.rca_segmenters --data DIR --sets jsrt
 
 Segmenters learn from 60 radiographs or 24 volumes and segment 130 others: a U-Net at several stages of its training, a random
-forest, multi-atlas. 100 of these are judged and 30, whose truth is used, calibrate; 8 more are the references. A line of the CSV is
-one organ of one segmenter, or of all of them together. An organ that a segmenter missed has a real score of 0, which is told with
-ease: `missed` counts these masks, and `found_pearson_r` and `found_mae` leave them out.
+forest, multi-atlas. 100 of these are cases and 30, whose truth is used, are for calibration; 8 more are the references. A line of
+the CSV is one organ of one segmenter, or of all of them together. An organ that a segmenter missed has a true score of 0, which is
+easy to predict: `missed` counts these masks, and `found_pearson_r` and `found_mae` leave them out.
 
-Runs are kept below `--runs` and are not made again: the command may be stopped and repeated.
+Runs stay below `--runs` and are not repeated: the command may be stopped and started again.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ import numpy as np
 from benchmarks.common import machine_of, write, written_earlier
 
 SETS = ("jsrt", "hippocampus")
-SHARES = ["data.references=8", "data.cases=100", "data.calibration=30", "calibration.kind=labelled"]
+SPLITS = ["data.references=8", "data.cases=100", "data.calibration=30", "calibration.kind=labelled"]
 OWN = {
     "jsrt": ["data.training=60"],
     "hippocampus": [
@@ -37,25 +37,25 @@ OWN = {
         "segmenters.multi_atlas.atlases=[1,3]",
     ],
 }
-"""Volumes take longer: fewer to learn from, fewer passes, fewer atlases."""
+"""Volumes take longer: fewer training images, epochs and atlases."""
 COLUMNS = (
     "masks", "real_mean", "predicted_mean", "pearson_r", "mae", "calibrated_mae", "accuracy@0.7", "poor", "failure_auroc",
     "coverage",
 )  # fmt: skip
 ALL = "all"
 KEYS = ("data", "segmenter", "organ", "seed")
-"""Columns that tell one line from another: what this call did not make stays."""
+"""Columns that identify a line: lines of other calls stay."""
 
 
-def judged(name: str, data: str, runs: Path, seed: int, threads: int) -> Path:
-    """The folder of a run, made or found."""
+def run_of(name: str, data: str, runs: Path, seed: int, threads: int) -> Path:
+    """Return the folder of a run, which is made if it is missing."""
     folder = runs / f"{name}-{seed}"
     if not (folder / "results.json").exists():
         command = [sys.executable, "-m", "paperbench"]
         if (folder / "config.yaml").exists():
             command += ["resume", str(folder)]
         else:
-            command += ["estimate", "rca-segmenters", f"data={name}", f"data.root={data}", *SHARES, *OWN[name]]
+            command += ["estimate", "rca-segmenters", f"data={name}", f"data.root={data}", *SPLITS, *OWN[name]]
             command += [
                 f"seed={seed}",
                 "device=cpu",
@@ -69,7 +69,7 @@ def judged(name: str, data: str, runs: Path, seed: int, threads: int) -> Path:
 
 
 def rows(name: str, folder: Path, seed: int) -> Iterator[dict[str, Any]]:
-    """One line an organ, of all segmenters together and of each."""
+    """Yield one line for each organ, of all segmenters together and of each."""
     results = json.loads((folder / "results.json").read_text())
     metrics = results["metrics"]
     with (folder / "cases.csv").open(newline="", encoding="utf-8") as file:
@@ -86,7 +86,7 @@ def rows(name: str, folder: Path, seed: int) -> Iterator[dict[str, Any]]:
                 "organ": organ,
                 **{
                     column: "" if value is None else f"{value:.4g}"
-                    for column, value in {**values, **found(own)}.items()
+                    for column, value in {**values, **over_found(own)}.items()
                 },
                 "references": 8,
                 "seed": seed,
@@ -95,15 +95,15 @@ def rows(name: str, folder: Path, seed: int) -> Iterator[dict[str, Any]]:
             }
 
 
-def found(lines: Sequence[dict[str, str]]) -> dict[str, float | None]:
-    """How many masks missed the organ, and correlation and error of the best score over the others."""
+def over_found(lines: Sequence[dict[str, str]]) -> dict[str, float | None]:
+    """Return the number of masks that missed the organ, and correlation and error of the best score over the others."""
     real, best = (np.array([float(line[column]) for line in lines]) for column in ("real", "max"))
-    kept = real > 0
-    varies = kept.sum() > 2 and np.ptp(real[kept]) > 0 and np.ptp(best[kept]) > 0
+    found = real > 0
+    varies = found.sum() > 2 and np.ptp(real[found]) > 0 and np.ptp(best[found]) > 0
     return {
-        "missed": int((~kept).sum()),
-        "found_pearson_r": float(np.corrcoef(best[kept], real[kept])[0, 1]) if varies else None,
-        "found_mae": float(np.abs(best - real)[kept].mean()) if kept.any() else None,
+        "missed": int((~found).sum()),
+        "found_pearson_r": float(np.corrcoef(best[found], real[found])[0, 1]) if varies else None,
+        "found_mae": float(np.abs(best - real)[found].mean()) if found.any() else None,
     }
 
 
@@ -118,7 +118,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = parser.parse_args(arguments)
     table: list[dict[str, Any]] = []
     for name in options.sets:
-        folder = judged(name, str(Path(options.data).absolute()), options.runs, options.seed, options.threads)
+        folder = run_of(name, str(Path(options.data).absolute()), options.runs, options.seed, options.threads)
         table += rows(name, folder, options.seed)
         write("rca-segmenters-cpu", [*written_earlier("rca-segmenters-cpu", table, KEYS), *table])
     for line in table:
