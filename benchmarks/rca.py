@@ -262,8 +262,7 @@ def exported(image: Image, folder: Path) -> folders.Entry:
 
 
 def accuracy(options: argparse.Namespace) -> Rows:
-    """Return a line for each label, seed and calibration: agreement of predictions with the truth, masks deformed to every quality.
-    """
+    """Return a line for each label, seed and calibration: agreement with the truth, masks deformed to every quality."""
     rows = []
     with tempfile.TemporaryDirectory() as scratch:
         for kind in KINDS if options.calibration == "both" else (options.calibration,):

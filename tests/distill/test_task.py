@@ -18,6 +18,7 @@ from paperbench.engine import store
 from paperbench.engine.checkpoints import CheckpointStore
 from paperbench.engine.lock import FileLock
 from paperbench.errors import CheckpointError, ConfigError, DataError
+from paperbench.runs.metrics import metrics_of
 from tests.distill.runs import (
     TINY,
     CrashError,
@@ -133,6 +134,11 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[st
     return root / "run", train(resolved(root, "teaching.net.dropout=0.5"), root / "run")
 
 
+def test_every_metric_of_a_run_is_declared(undisturbed: tuple[Path, dict[str, float]]) -> None:
+    declared = metrics_of("distill")
+    assert [name for name in undisturbed[1] if name not in declared] == []
+
+
 @pytest.mark.parametrize(("stage", "step"), [("teacher", 2), ("teacher", 8), ("baseline", 5), ("distilled", 7)])
 def test_a_run_resumes_to_the_same_weights_whichever_stage_broke_off(
     tmp_path: Path, undisturbed: tuple[Path, dict[str, float]], stage: str, step: int
@@ -242,6 +248,8 @@ def test_omitted_digits_are_reported_with_both_corrections(tmp_path: Path) -> No
     assert (tmp_path / "run" / "figures" / "bias.png").is_file()
     removed = 100 * (1 - metrics["corrected/test/errors"] / metrics["distilled/test/errors"])
     assert metrics["corrected/removed"] == pytest.approx(removed)
+    declared = metrics_of("distill")
+    assert [name for name in metrics if name not in declared] == []
 
 
 def test_only_two_digits_lower_their_bias(tmp_path: Path) -> None:

@@ -18,6 +18,7 @@ from paperbench.cli.app import app
 from paperbench.engine.signals import StopFlag
 from paperbench.rca import estimation
 from paperbench.rca import folders as reading
+from paperbench.runs.metrics import metrics_of
 from tests.rca.made import QUICK, SHAPE, estimate, folders, write_png
 
 
@@ -58,6 +59,12 @@ def test_a_run_on_phantoms_leaves_tables_numbers_and_pictures(phantoms: tuple[Pa
     assert (run / "figures" / "predicted_real.png").is_file()
     assert (run / "figures" / "worst-01.png").is_file()
     assert not (run / "figures" / "worst-02.png").exists()
+
+
+def test_every_metric_of_a_run_is_declared(phantoms: tuple[Path, dict[str, Any]]) -> None:
+    declared = metrics_of("rca-estimate")
+    assert [name for name in phantoms[1]["metrics"] if name not in declared] == []
+    assert "hd95/mae" in phantoms[1]["metrics"]
 
 
 def test_the_scores_that_a_run_wrote_give_the_same_statistics(

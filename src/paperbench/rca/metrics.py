@@ -113,14 +113,6 @@ METRICS: tuple[MetricSpec, ...] = (
     *(spec for name in OVERLAP_NAMES for spec in _further(name, "")),
     *(spec for name in DISTANCE_NAMES for spec in _further(name, "mm")),
     MetricSpec(
-        name="seconds_per_image",
-        meaning="mean time for one image with all of its masks",
-        unit="s",
-        direction="lower",
-        format=".4f",
-        headline=True,
-    ),
-    MetricSpec(
         name="train/loss_cross_entropy", meaning="weighted cross-entropy of the U-Net", direction="lower", format=".4f"
     ),
     MetricSpec(name="train/loss_dice", meaning="1 - soft Dice score of the U-Net", direction="lower", format=".4f"),

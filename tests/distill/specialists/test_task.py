@@ -11,6 +11,7 @@ import pytest
 from paperbench.config.compose import compose
 from paperbench.distill.specialists.task import plan
 from paperbench.errors import ConfigError
+from paperbench.runs.metrics import metrics_of
 from tests.distill.runs import CrashError, CrashingReporter, assert_same_weights, resume, train
 
 TINY = (
@@ -57,6 +58,11 @@ def test_a_run_reports_accuracy_and_coverage(undisturbed: tuple[Path, dict[str, 
     assert {path.name for path in (run_dir / "figures").iterdir()} >= {"confusion.png", "course.png"}
     sets = json.loads((run_dir / "checkpoints" / "clusters.json").read_text())["sets"]
     assert [len(members) for members in sets] == [6, 6, 6]
+
+
+def test_every_metric_of_a_run_is_declared(undisturbed: tuple[Path, dict[str, float]]) -> None:
+    declared = metrics_of("distill-specialists")
+    assert [name for name in undisturbed[1] if name not in declared] == []
 
 
 @pytest.mark.parametrize(("stage", "step"), [("generalist", 5), ("specialist-1", 2)])

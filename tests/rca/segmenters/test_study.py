@@ -13,6 +13,7 @@ from typer.testing import CliRunner
 
 from paperbench.cli.app import app
 from paperbench.rca.segmenters import factory
+from paperbench.runs.metrics import metrics_of
 from tests.rca.made import QUICK
 from tests.rca.segmenters.made import SMALL, command, files
 
@@ -54,6 +55,11 @@ def test_every_mask_of_every_segmenter_is_judged(study: tuple[Path, dict[str, An
         assert metrics[f"rca/by/{stage}/predicted_mean"] == pytest.approx(
             sum(float(r["max"]) for r in own) / 10, abs=1e-5
         )
+
+
+def test_every_metric_of_a_run_is_declared(study: tuple[Path, dict[str, Any]]) -> None:
+    declared = metrics_of("rca-segmenters")
+    assert [name for name in study[1]["metrics"] if name not in declared] == []
 
 
 def test_another_run_finds_the_masks_and_trains_nothing(

@@ -20,6 +20,7 @@ from paperbench.rca.cases import Image
 from paperbench.rca.segmenters import forest, unet
 from paperbench.rca.segmenters.multi_atlas import MultiAtlasSegmenter
 from paperbench.rca.segmenters.splits import MaskFolder, Splits
+from paperbench.runs.metrics import metrics_of
 from tests.rca.made import QUICK
 from tests.rca.segmenters.made import SMALL, TINY, command, files, radiographs
 
@@ -61,6 +62,12 @@ def test_every_stage_is_a_folder_of_masks_with_its_quality(runs: dict[str, tuple
             assert content["metrics"][f"segment/{stage}/masks"] == len(own) == 10
             assert content["metrics"][f"segment/{stage}/missed"] == own.count(0.0)
         assert (run / "figures" / "quality.png").is_file()
+
+
+def test_every_metric_of_a_run_is_declared(runs: dict[str, tuple[Path, dict[str, Any]]]) -> None:
+    declared = metrics_of("segment-train")
+    for _, content in runs.values():
+        assert [name for name in content["metrics"] if name not in declared] == []
 
 
 def test_registration_segments_phantoms_well_and_a_second_tree_helps(runs: dict[str, Any]) -> None:
