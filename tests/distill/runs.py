@@ -79,11 +79,11 @@ def assert_same_weights(first: Path, second: Path, *stages: str) -> None:
 
 
 class CrashError(Exception):
-    """What stands for a kill."""
+    """A kill, as an exception."""
 
 
 class CrashingReporter(SilentReporter):
-    """Ends the process's work when a stage has done so many steps, and notes what it was told before."""
+    """Raises when a stage has taken a number of steps, and records messages and phases until then."""
 
     def __init__(self, stage: str = "", step: int = 0, *, kill: bool = False) -> None:
         self.messages: list[str] = []

@@ -8,7 +8,16 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from paperbench.distill.losses import hard_loss, logit_matching, soft_loss, soft_targets
+from paperbench.distill.batches import Batch
+from paperbench.distill.losses import (
+    DistillationLoss,
+    distillation_loss,
+    hard_loss,
+    logit_matching,
+    soft_loss,
+    soft_targets,
+)
+from paperbench.distill.nets import mlp
 
 STUDENT = torch.tensor([[2.0, 0.5, -1.0, 0.0], [0.1, -0.2, 0.3, 1.5]], dtype=torch.float64)
 TEACHER = torch.tensor([[3.0, 1.0, -2.0, 0.5], [-1.0, 0.0, 0.5, 4.0]], dtype=torch.float64)
@@ -27,6 +36,18 @@ def test_soft_loss_has_the_value_of_the_definition(temperature: float, expected:
 def test_hard_loss_is_the_cross_entropy() -> None:
     assert float(hard_loss(STUDENT, LABELS)) == pytest.approx(0.4453726731, abs=1e-9)
     assert float(hard_loss(STUDENT, LABELS)) == pytest.approx(float(F.cross_entropy(STUDENT, LABELS)))
+
+
+def test_the_distillation_loss_is_what_a_student_is_trained_on() -> None:
+    net = mlp(inputs=4, classes=4, widths=[5])
+    module = DistillationLoss(net, temperature=3.0, soft_weight=0.7, hard_weight=0.2)
+    inputs = torch.rand(2, 4)
+    batch = Batch(inputs, LABELS, soft_targets(TEACHER.float()[None], temperature=3.0))
+    losses = module(batch, torch.Generator())
+    expected = distillation_loss(
+        net(inputs), TEACHER.float(), LABELS, temperature=3.0, soft_weight=0.7, hard_weight=0.2
+    )
+    torch.testing.assert_close(losses["loss_soft"] + losses["loss_hard"], expected)
 
 
 def test_soft_loss_is_torchs_kl_divergence_averaged_over_the_batch_alone() -> None:

@@ -1,4 +1,4 @@
-"""Students side by side are the students that they would be alone."""
+"""Stacked students are the students that they would be alone."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def _losses(run_dir: Path, stage: str) -> list[float]:
 
 @pytest.fixture(scope="module")
 def both(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path, list[dict[str, float]], list[dict[str, float]]]:
-    """Folder and metrics of the runs one after another, and side by side."""
+    """Folder and metrics of the runs one after another, and stacked."""
     root = tmp_path_factory.mktemp("stacked")
     alone_root, joint_root = root / "alone", root / "joint"
     with pytest.MonkeyPatch.context() as patch:
@@ -125,7 +125,7 @@ def test_a_stack_breaks_off_and_goes_on_to_the_same_weights(tmp_path: Path, both
         assert_same_weights(directory, undisturbed / str(number), "teacher", "baseline", "distilled")
 
 
-def test_a_run_of_a_broken_stack_can_go_on_alone(tmp_path: Path, both: Any) -> None:
+def test_a_run_of_a_broken_stack_can_be_resumed_alone(tmp_path: Path, both: Any) -> None:
     _, _, expected, _ = both
     configs = [resolved(tmp_path / "out", *LONG, *kind) for kind in KINDS[:2]]
     directories = [tmp_path / str(number) for number in range(2)]

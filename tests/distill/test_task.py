@@ -1,4 +1,4 @@
-"""Whole runs: what they report, what they keep, and how they go on after a kill."""
+"""Whole runs: their metrics, their files, and their resumption after a kill."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def _undrawn(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) ->
         monkeypatch.setattr(Distillation, "_draw", lambda *_: None)
 
 
-def test_a_run_reports_the_three_nets_side_by_side(tmp_path: Path) -> None:
+def test_a_run_reports_the_three_nets(tmp_path: Path) -> None:
     metrics = train(resolved(tmp_path), tmp_path / "run")
     for stage in STAGES:
         assert 0 <= metrics[f"{stage}/test/errors"] <= 60
@@ -140,7 +140,7 @@ def test_every_metric_of_a_run_is_declared(undisturbed: tuple[Path, dict[str, fl
 
 
 @pytest.mark.parametrize(("stage", "step"), [("teacher", 2), ("teacher", 8), ("baseline", 5), ("distilled", 7)])
-def test_a_run_resumes_to_the_same_weights_whichever_stage_broke_off(
+def test_a_run_resumes_to_the_same_weights_after_a_stop_in_any_stage(
     tmp_path: Path, undisturbed: tuple[Path, dict[str, float]], stage: str, step: int
 ) -> None:
     with pytest.raises(CrashError):
@@ -213,14 +213,14 @@ def test_logits_of_training_images_alone_leave_the_teacher_without_test_errors(t
     (tmp_path / "logits.npy").unlink()  # the run keeps a copy
 
 
-def test_a_teacher_that_knows_nothing_is_remarked_upon(tmp_path: Path) -> None:
+def test_a_poor_teacher_is_remarked_upon(tmp_path: Path) -> None:
     torch.save(torch.nn.Linear(784, 10).state_dict(), tmp_path / "net.pth")
     watching = CrashingReporter()
     train(resolved(tmp_path, f"teacher={tmp_path / 'net.pth'}"), tmp_path / "run", watching)
     assert any("set teacher_mean and teacher_std" in text for text in watching.messages)
 
 
-def test_an_ensemble_is_trained_kept_and_given_on(tmp_path: Path) -> None:
+def test_an_ensemble_is_trained_stored_and_reused(tmp_path: Path) -> None:
     trained = train(resolved(tmp_path, "teaching.members=2", "baseline.train=false"), tmp_path / "a")
     assert {"teacher/test/errors", "teacher-0/test/errors", "teacher-1/test/errors"} <= set(trained)
     first, second = weights(tmp_path / "a", "teacher-0"), weights(tmp_path / "a", "teacher-1")

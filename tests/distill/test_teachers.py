@@ -37,7 +37,7 @@ def _foreign() -> nn.Module:
 
 
 @pytest.mark.parametrize("wrapping", [None, "state_dict", "model_state_dict", "model"])
-def test_a_state_dict_whatever_it_is_wrapped_in(tmp_path: Path, wrapping: str | None) -> None:
+def test_a_state_dict_in_any_wrapper(tmp_path: Path, wrapping: str | None) -> None:
     net = _foreign()
     content = net.state_dict()
     torch.save(content if wrapping is None else {wrapping: content, "epoch": 3}, tmp_path / "net.pth")

@@ -1,4 +1,4 @@
-"""What a student sees."""
+"""The transfer set of a student."""
 
 from __future__ import annotations
 

@@ -22,7 +22,7 @@ QUICK = ["data.shape=[40,40]", "registration.affine=[[4,6]]", "registration.bspl
 
 
 def make_image(number: int, *, shape: tuple[int, ...] = SHAPE, masks: int = 0, name: str = "") -> Image:
-    """A phantom with its truth and, as `mask-0`, `mask-1`, ..., its truth moved by so many voxels."""
+    """A phantom with its truth and, as `mask-0`, `mask-1`, ..., its truth shifted by 0, 1, ... voxels."""
     image, truth = phantom(number, shape=shape)
     made = {f"mask-{k}": np.roll(truth, k, axis=0) for k in range(masks)}
     return Image(

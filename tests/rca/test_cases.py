@@ -104,7 +104,7 @@ def test_a_choice_of_references_does_not_depend_on_their_order(select: Literal["
     assert [r.name for r in chosen] == [r.name for r in selection.select(make_image(20), references[::-1])]
 
 
-def test_the_nearest_reference_is_the_image_itself_whatever_its_scale() -> None:
+def test_the_nearest_reference_is_the_image_itself_at_any_scale() -> None:
     references = [make_image(k) for k in range(6)]
     scaled = make_image(4)
     scaled = type(scaled)(name="new", intensities=scaled.intensities * 1000 + 5, spacing=scaled.spacing, physical=False)
@@ -115,7 +115,7 @@ def test_the_nearest_reference_is_the_image_itself_whatever_its_scale() -> None:
     assert np.linalg.norm(thumbnail(scaled)) == pytest.approx(1)
 
 
-def test_intensities_are_made_comparable() -> None:
+def test_intensities_are_normalised() -> None:
     image = make_image(0).intensities
     np.testing.assert_allclose(normalised(image), normalised(image * 1e6), atol=1e-5)
     assert normalised(image).min() == 0

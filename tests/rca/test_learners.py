@@ -54,7 +54,7 @@ def test_the_net_keeps_the_size_of_its_input(shape: tuple[int, ...]) -> None:
 
 
 @pytest.mark.parametrize("name", ["forest", "cnn"])
-def test_what_was_learnt_is_found_again_on_the_image_itself(name: str) -> None:
+def test_the_training_mask_is_predicted_on_the_image_itself(name: str) -> None:
     case = make_image(9)
     assert case.truth is not None
     (drawn,) = learners(steps=60)[name].segment(replace(case, masks={"s": case.truth}), [case])
@@ -64,7 +64,7 @@ def test_what_was_learnt_is_found_again_on_the_image_itself(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["forest", "cnn"])
-def test_the_same_seed_gives_the_same_and_company_does_not_matter(name: str) -> None:
+def test_the_same_seed_gives_the_same_and_other_masks_do_not_matter(name: str) -> None:
     case, references = make_image(9, masks=2), [make_image(0), make_image(1)]
     whole = {d.reference: d.maps for d in learners()[name].segment(case, references)}
     alone = replace(case, masks={"mask-1": case.masks["mask-1"]})

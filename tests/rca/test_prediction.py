@@ -126,7 +126,7 @@ def test_a_label_with_few_masks_is_calibrated_with_all() -> None:
     assert calibration.masks == 43
 
 
-def test_nothing_is_learnt_from_masks_without_truth() -> None:
+def test_nothing_is_calibrated_on_masks_without_truth() -> None:
     calibration = calibrate([mask([0.5], case=str(k)) for k in range(30)], Rule())
     assert calibration.masks == 0
     assert calibration.curve("a") is NONE.curve("a") is None

@@ -1,4 +1,4 @@
-"""Labels are carried by nearest neighbour, from one place or from the vote of several in a voxel."""
+"""Labels are propagated by nearest neighbour, from one point or from the vote of several in a voxel."""
 
 from __future__ import annotations
 
@@ -43,14 +43,14 @@ def test_nearest_drawing_is_that_of_grid_sample(shape: tuple[int, ...]) -> None:
 
 
 @pytest.mark.parametrize("shape", [(9, 8), (6, 7, 8)])
-def test_where_all_is_as_it_was_any_number_of_places_gives_the_same_map(shape: tuple[int, ...]) -> None:
+def test_the_identity_gives_the_same_map_with_any_number_of_points(shape: tuple[int, ...]) -> None:
     maps = torch.randint(0, 3, (2, *shape), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
     for samples in (1, 2, 3, 5):
         torch.testing.assert_close(propagate_labels(maps, identity(shape), labels=TWO, samples=samples), maps)
 
 
 @pytest.mark.parametrize("shape", [(7, 9), (5, 6, 4)])
-def test_the_places_in_a_voxel_are_those_of_a_finer_grid(shape: tuple[int, ...]) -> None:
+def test_the_points_in_a_voxel_are_those_of_a_finer_grid(shape: tuple[int, ...]) -> None:
     dims = len(shape)
     matrix = torch.eye(dims, dims + 1, dtype=torch.float64) + 0.1 * torch.randn(
         dims, dims + 1, dtype=torch.float64, generator=torch.Generator().manual_seed(2)
@@ -81,7 +81,7 @@ def test_a_vote_keeps_the_shape_of_a_small_ball_that_rounding_frays() -> None:
     assert overlap(3) > overlap(1) + 0.02
 
 
-def test_only_labels_that_went_in_come_out() -> None:
+def test_no_other_label_appears() -> None:
     shape = (12, 12, 12)
     labels = Labels("values", (2, 7, 200), ("a", "b", "c"))
     stream = torch.Generator().manual_seed(3)
@@ -97,7 +97,7 @@ def test_a_label_that_bytes_cannot_hold_and_the_map_lacks_is_no_matter() -> None
     torch.testing.assert_close(drawn, maps)
 
 
-def test_voxels_are_asked_in_portions_with_the_same_result(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_voxels_are_sampled_in_chunks_with_the_same_result(monkeypatch: pytest.MonkeyPatch) -> None:
     shape = (9, 10, 8)
     stream = torch.Generator().manual_seed(8)
     maps = torch.randint(0, 3, (2, *shape), generator=stream, dtype=torch.uint8)
@@ -119,12 +119,12 @@ def test_one_map_or_several_at_once_give_the_same() -> None:
         torch.testing.assert_close(together[k : k + 1], propagate_labels(maps[k : k + 1], grid, labels=TWO, samples=3))
 
 
-def test_a_volume_of_one_slice_is_asked_in_its_plane() -> None:
+def test_a_volume_of_one_slice_is_sampled_in_its_plane() -> None:
     maps = torch.randint(0, 3, (1, 1, 8, 9), generator=torch.Generator().manual_seed(6), dtype=torch.uint8)
     torch.testing.assert_close(propagate_labels(maps, identity((1, 8, 9)), labels=TWO, samples=3), maps)
 
 
-def test_uneven_is_where_a_neighbourhood_holds_two_labels() -> None:
+def test_label_boundaries_are_where_a_neighbourhood_holds_two_labels() -> None:
     maps = torch.randint(0, 2, (1, 8, 9, 7), generator=torch.Generator().manual_seed(5), dtype=torch.uint8)
     maps[0, 2:7, 2:8, 1:6] = 1
     found = label_boundaries(maps)[0].numpy()
@@ -141,7 +141,7 @@ def test_a_vote_without_labels_is_a_mistake() -> None:
 # --- votes ------------------------------------------------------------------------------------------------------------
 
 
-def test_the_label_with_most_votes_stands_and_background_wins_a_tie() -> None:
+def test_the_label_with_most_votes_wins_and_background_wins_a_tie() -> None:
     maps = torch.tensor([[1, 1, 0, 2], [1, 2, 1, 2], [2, 0, 0, 1], [0, 0, 1, 0]])
     assert TWO.vote(maps).tolist() == [1, 0, 0, 2]
     assert TWO.vote(maps[:1]).tolist() == [1, 1, 0, 2]

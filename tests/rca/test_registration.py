@@ -32,7 +32,7 @@ FAST = Schedule(affine=((4, 8),), bspline=((2, 5, 6),), stiffness=0.03, stride=2
 
 
 def registered(references: torch.Tensor, image: torch.Tensor, schedule: Schedule, scale: torch.Tensor) -> Transforms:
-    """Begun with the centres of mass laid over each other."""
+    """Registered from aligned centres of mass."""
     shift = centre_of_mass(image) - scale * centre_of_mass(references)
     return register(references, torch.ones_like(references), image, schedule, scale=scale, shift=shift)
 
@@ -147,7 +147,7 @@ def test_local_correlation_lays_over_what_shading_hides() -> None:
     assert errors[1] < 0.5 * errors[0]
 
 
-def test_every_organ_weighs_the_same_whatever_its_size() -> None:
+def test_every_organ_weighs_the_same_at_any_size() -> None:
     planes = np.zeros((3, 60, 50), bool)
     planes[0, 5:35, 5:25] = True
     planes[1, 45:48, 40:43] = True
@@ -171,7 +171,7 @@ def test_local_contrast_ignores_scale_and_shading_and_keeps_even_regions_even() 
 
 
 @pytest.mark.parametrize("shape", [(32, 36), (24, 24, 26)])
-def test_neither_order_nor_batching_shows_in_the_transforms(shape: tuple[int, ...]) -> None:
+def test_transforms_depend_on_neither_order_nor_batching(shape: tuple[int, ...]) -> None:
     references = torch.cat([tensor(k, shape) for k in range(4)])
     image, scale = tensor(9, shape), torch.ones(4, len(shape), dtype=torch.float64)
     together = registered(references, image, FAST, scale)
@@ -182,7 +182,7 @@ def test_neither_order_nor_batching_shows_in_the_transforms(shape: tuple[int, ..
             torch.testing.assert_close(together.grid(k, shape), other.grid(index, shape), rtol=0, atol=1e-9)
 
 
-def test_sizes_in_the_world_are_where_the_affine_part_begins() -> None:
+def test_the_affine_part_starts_from_physical_sizes() -> None:
     image = tensor(0, (32, 32))
     still = Schedule(affine=((2, 1),), bspline=(), stiffness=0.0)
     found = registered(image, image, still, torch.tensor([[1.3, 0.8]], dtype=torch.float64))

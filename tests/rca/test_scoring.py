@@ -76,12 +76,14 @@ def test_permuting_labels_permutes_the_result() -> None:
 
 
 LOCAL = partial(Atlas, replace(FAST, contrast=0.0, window=2.0), labels=LABELS, samples=3)
-"""Correlation around every voxel, and 27 (in the plane 9) places of a reference's voxel asked."""
+"""Correlation around every voxel, and 27 (in the plane 9) points of a reference's voxel sampled."""
 
 
 @pytest.mark.parametrize("fast", [fast, LOCAL])
 @pytest.mark.parametrize("shape", [(40, 40), (28, 26, 24)])
-def test_scores_depend_on_neither_order_nor_batching_nor_company(shape: tuple[int, ...], fast: partial[Atlas]) -> None:
+def test_scores_depend_on_neither_order_nor_batching_nor_other_masks(
+    shape: tuple[int, ...], fast: partial[Atlas]
+) -> None:
     references = [make_image(k, shape=shape) for k in range(4)]
     case = make_image(9, shape=shape, masks=2)
     whole = scores(score_masks(case, references, fast(), LABELS, ["dsc", "hd"]))
@@ -97,7 +99,9 @@ def test_scores_depend_on_neither_order_nor_batching_nor_company(shape: tuple[in
         assert whole[key] == pytest.approx(found, abs=1e-6, nan_ok=True)
 
 
-def test_kept_transforms_give_the_same_and_belong_to_content(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_stored_transforms_give_the_same_and_are_keyed_by_content(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     case = make_image(9, masks=1)
     store = TransformStore(tmp_path, FAST)
     fresh = scores(score_masks(case, REFERENCES, fast(store=store), LABELS, ["dsc"]))
@@ -134,7 +138,7 @@ def test_settings_have_transforms_of_their_own(tmp_path: Path) -> None:
     assert len(list(tmp_path.glob("*/*.npz"))) == 2 * len(REFERENCES)
 
 
-def test_a_reference_that_fails_is_recorded_and_the_others_judge() -> None:
+def test_a_reference_that_fails_is_recorded_and_the_others_score() -> None:
     blank = Image(
         name="blank",
         intensities=np.ones((40, 40), np.float32),

@@ -36,7 +36,7 @@ def phantoms(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, 
     return root / "run", content
 
 
-def test_a_run_on_phantoms_leaves_tables_numbers_and_pictures(phantoms: tuple[Path, dict[str, Any]]) -> None:
+def test_a_run_on_phantoms_writes_tables_metrics_and_figures(phantoms: tuple[Path, dict[str, Any]]) -> None:
     run, content = phantoms
     cases = rows(run / "cases.csv")
     assert len(cases) == 3 * 5 * 2  # cases, labels, metrics
@@ -85,7 +85,7 @@ def test_the_scores_that_a_run_wrote_give_the_same_statistics(
         assert again["metrics"][name] == pytest.approx(content["metrics"][name], abs=1e-5)
 
 
-def test_transforms_are_found_again_and_give_the_same(phantoms: tuple[Path, dict[str, Any]], monkeypatch: Any) -> None:
+def test_stored_transforms_give_the_same(phantoms: tuple[Path, dict[str, Any]], monkeypatch: Any) -> None:
     run, content = phantoms
     monkeypatch.setattr("paperbench.rca.atlas.register", None)  # whoever computes one now fails
     words = (*QUICK, "data.cases=3", "data.references=3", f"output.root={run.parent}", "calibration.degraded=5")
@@ -95,7 +95,7 @@ def test_transforms_are_found_again_and_give_the_same(phantoms: tuple[Path, dict
     assert {n: again["metrics"][n] for n in shared} == {n: content["metrics"][n] for n in shared}
 
 
-def test_a_stopped_run_goes_on_with_the_next_case(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_stopped_run_continues_with_the_next_case(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     words = [*QUICK, "data.cases=3", "data.references=2", "calibration.kind=none", f"output.root={tmp_path / 'o'}"]
     scored: list[str] = []
     plain = estimation.CaseRunner._score
@@ -240,7 +240,7 @@ def test_masks_without_an_image_are_named(tmp_path: Path) -> None:
     assert "stranger" in content["error"]
 
 
-def test_images_without_a_mask_are_left_out_and_said(tmp_path: Path) -> None:
+def test_images_without_a_mask_are_left_out_and_counted(tmp_path: Path) -> None:
     words = folders(tmp_path)
     (tmp_path / "masks" / "c1.png").unlink()
     result, content = estimate("rca", *words, directory=tmp_path / "run")
@@ -275,7 +275,7 @@ def test_two_segmenters_and_a_manifest_give_what_folders_give(tmp_path: Path) ->
     assert [float(row["max"]) for row in empty] == [0.0] * 5
 
 
-def test_a_manifest_says_all_that_is_wrong(tmp_path: Path) -> None:
+def test_all_mistakes_of_a_manifest_are_listed(tmp_path: Path) -> None:
     folders(tmp_path, cases=1)
     (tmp_path / "list.csv").write_text(
         "role,case,image,segmenter,mask,truth\ncase,c0,images/none.png,,masks/c0.png,\nboss,c0,images/c0.png,,,\n"

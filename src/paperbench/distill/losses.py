@@ -57,7 +57,25 @@ def logit_matching(logits: Tensor, targets: Tensor) -> Tensor:
     return 0.5 * gap.square().mean(-1).mean(-1)
 
 
-# --- modules -------------------------------------------------------------------------------------
+def distillation_loss(
+    logits: Tensor,
+    teacher_logits: Tensor,
+    labels: Tensor,
+    *,
+    temperature: float,
+    soft_weight: float,
+    hard_weight: float,
+) -> Tensor:
+    """Return soft_weight T^2 KL(p || q) + hard_weight CE(labels, q at T = 1), the mean over B (section 2).
+
+    logits: (..., B, C) of the student. teacher_logits: (..., B, C) of one teacher. labels: (..., B) int64. p and q are the
+    probabilities of teacher and student at the temperature T.
+    """
+    targets = soft_targets(teacher_logits[None], temperature=temperature)
+    return soft_weight * soft_loss(logits, targets, temperature) + hard_weight * hard_loss(logits, labels)
+
+
+# --- modules ----------------------------------------------------------------------------------------------------------
 
 
 class SupervisedLoss(nn.Module):

@@ -200,7 +200,7 @@ def _scale(reference: Image, image: Image) -> Tensor:
     return (extents[0] / extents[1]).flip(0)
 
 
-# --- intensities and weights -----------------------------------------------------------------------------------------------
+# --- intensities and weights ------------------------------------------------------------------------------------------
 
 
 FLAT: Final = 0.05

@@ -1,4 +1,4 @@
-"""The parts that segmenters are made of: losses, variation, votes, trees."""
+"""Parts of segmenters: losses, augmentation, votes, trees."""
 
 from __future__ import annotations
 

@@ -92,7 +92,7 @@ def missing_and_foreign(share: Splits, folder: Path) -> MaskFolder:
     return masks
 
 
-def test_masks_that_are_missing_or_of_another_image_are_told(tmp_path: Path) -> None:
+def test_masks_that_are_missing_or_of_another_image_are_errors(tmp_path: Path) -> None:
     share = phantoms()
     masks = missing_and_foreign(share, tmp_path)
     assert masks.missing("first") == [share.cases[1]]

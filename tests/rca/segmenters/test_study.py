@@ -1,4 +1,4 @@
-"""`paperbench estimate rca-segmenters`: masks made once for all runs, and judged as any others."""
+"""`paperbench estimate rca-segmenters`: masks made once for all runs, and their quality estimated."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def study(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any
     return root, content
 
 
-def test_every_mask_of_every_segmenter_is_judged(study: tuple[Path, dict[str, Any]]) -> None:
+def test_every_mask_of_every_segmenter_is_scored(study: tuple[Path, dict[str, Any]]) -> None:
     root, content = study
     cases = rows(root / "run" / "cases.csv")
     assert list(dict.fromkeys(row["segmenter"] for row in cases)) == STAGES
@@ -78,9 +78,7 @@ def test_another_run_finds_the_masks_and_trains_nothing(
     assert again["metrics"]["rca/real_mean"] == content["metrics"]["rca/real_mean"]
 
 
-def test_masks_that_went_missing_are_made_again_as_they_were(
-    study: tuple[Path, dict[str, Any]], tmp_path: Path
-) -> None:
+def test_masks_that_are_missing_are_made_again_unchanged(study: tuple[Path, dict[str, Any]], tmp_path: Path) -> None:
     root, content = study
     shutil.copytree(root / "segmenters", tmp_path / "segmenters")
     for stage in ("unet-2", "forest-1", "multi-atlas-2"):

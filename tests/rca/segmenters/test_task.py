@@ -204,7 +204,7 @@ def test_no_truth_of_what_is_segmented_reaches_a_segmenter(
         assert files(tmp_path / name / "predictions") == files(whole / "predictions")
 
 
-def test_streams_of_randomness_are_told_apart_by_their_keys() -> None:
+def test_streams_of_randomness_have_different_keys() -> None:
     from paperbench.rca import cases, cnn, datasets
     from paperbench.rca import forest as reverse_forest
 
