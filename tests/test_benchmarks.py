@@ -108,9 +108,9 @@ def test_a_row_over_seeds_names_every_commit_its_runs_were_made_from(tmp_path: P
         (tmp_path / str(seed) / "env.json").write_text(
             json.dumps({**ENVIRONMENT, "git": {"commit": commit, "diff": ""}})
         )
-        runs.append(distill_accuracy.Made(labels={}, results={}, folder=tmp_path / str(seed)))
+        runs.append(distill_accuracy.SweepRun(labels={}, results={}, folder=tmp_path / str(seed)))
 
-    said = distill_accuracy.made_with(runs, "cpu")
+    said = distill_accuracy.machine_columns(runs, "cpu")
 
     assert said["commit"] == "aaaaaaa and bbbbbbb"
     assert said["machine"] == "Z80, 48 cores"
