@@ -105,9 +105,9 @@ class Elastix:
         return maps
 
     def _image(self, array: np.ndarray, image: Image) -> Any:
-        image = self.itk.image_from_array(np.ascontiguousarray(array, np.float32))
-        image.SetSpacing([float(value) for value in reversed(image.spacing)])
-        return image
+        converted = self.itk.image_from_array(np.ascontiguousarray(array, np.float32))
+        converted.SetSpacing([float(value) for value in reversed(image.spacing)])
+        return converted
 
 
 @dataclass(kw_only=True)
