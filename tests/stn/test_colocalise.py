@@ -48,7 +48,7 @@ def bright_encoder() -> ConvolutionalNet:
 
 def colocaliser(**options: float) -> Colocaliser:
     encoder = bright_encoder()
-    chosen = {"start": 0.7, "smallest": 0.2, "margin": 1.0, "attraction": 1.0, "coarse": 2.0, **options}
+    chosen = {"initial_scale": 0.7, "min_scale": 0.2, "margin": 1.0, "attraction": 1.0, "search_weight": 2.0, **options}
     return Colocaliser(encoder, torch.rand(5, 1, 28, 28), canvas=84, window=28, **chosen)
 
 
@@ -77,7 +77,7 @@ def test_random_windows_follow_from_the_generator() -> None:
 
 
 def test_overlaps_of_the_window_with_the_truth() -> None:
-    module = colocaliser(start=0.5)
+    module = colocaliser(initial_scale=0.5)
     boxes = torch.tensor([[-0.5, -0.5, 0.5, 0.5], [0.0, 0.0, 1.0, 1.0]])
     overlaps = module.overlaps(torch.rand(2, 1, 84, 84), boxes)
     torch.testing.assert_close(overlaps, torch.tensor([1.0, 0.25 / 1.75]))
@@ -100,7 +100,15 @@ def test_windows_stay_within_bounds_and_return() -> None:
 def test_layers_have_equal_weight_and_black_encodes_as_zero() -> None:
     digits = torch.rand(5, 1, 28, 28)
     module = Colocaliser(
-        bright_encoder(), digits, canvas=84, window=28, start=1, smallest=0.3, margin=1, attraction=1, coarse=0
+        bright_encoder(),
+        digits,
+        canvas=84,
+        window=28,
+        initial_scale=1,
+        min_scale=0.3,
+        margin=1,
+        attraction=1,
+        search_weight=0,
     )
     with torch.no_grad():
         encoded, black = module.encode(digits), module.encode(torch.zeros(1, 1, 28, 28))
@@ -145,6 +153,14 @@ def test_a_layer_without_activations_is_harmless() -> None:
     with torch.no_grad():
         encoder.second.weight.zero_()
     module = Colocaliser(
-        encoder, torch.rand(5, 1, 28, 28), canvas=84, window=28, start=1, smallest=0.3, margin=1, attraction=1, coarse=0
+        encoder,
+        torch.rand(5, 1, 28, 28),
+        canvas=84,
+        window=28,
+        initial_scale=1,
+        min_scale=0.3,
+        margin=1,
+        attraction=1,
+        search_weight=0,
     )
     assert torch.isfinite(module.encode(torch.rand(2, 1, 28, 28))).all()

@@ -77,7 +77,7 @@ def test_a_plan_names_two_transformers() -> None:
         ("stn-mnist", ("nproc=5",), "train.batch_size=32 cannot be shared by 5 processes"),
         ("stn-colocalise", ("nproc=2",), "all images of a set take part"),
         ("stn-colocalise", ("digits=[3,3]",), "names a digit twice"),
-        ("stn-colocalise", ("start=0.25",), "start=0.25: is below smallest=0.3"),
+        ("stn-colocalise", ("initial_scale=0.25",), "initial_scale=0.25: is below min_scale=0.3"),
         ("stn-svhn", ("data.size=16", "model.filters=0.1"), ""),
         ("stn-birds", ("model.weights=absent.pth",), "small backbone has no published weights"),
     ],

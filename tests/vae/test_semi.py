@@ -65,13 +65,13 @@ def test_labels_are_balanced_and_a_function_of_the_seed() -> None:
     assert torch.bincount(labels[chosen]).tolist() == [4, 4, 4]
     assert torch.equal(chosen, choose_labelled(labels, 12, classes=3, seed=4))
     assert not torch.equal(chosen, choose_labelled(labels, 12, classes=3, seed=5))
-    with pytest.raises(DataError, match="class 0 has 20 training images, and 30 of it"):
+    with pytest.raises(DataError, match="class 0 has 20 training images, and 30 labels of it"):
         choose_labelled(labels, 90, classes=3, seed=0)
 
 
 def test_contradictions_are_refused() -> None:
     with pytest.raises(ConfigError) as refused:
-        plan(cast(SemiTrain, configured("labelled=15", "labelled_batch=50")[0]))
+        plan(cast(SemiTrain, configured("labels=15", "labelled_batch_size=50")[0]))
     assert len(refused.value.mistakes) == 2
 
 
@@ -95,7 +95,7 @@ def test_m2_resumes_bit_for_bit(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("classifier", ["svm", "logistic"])
 def test_m1_classifies_better_than_chance(classifier: str, tmp_path: Path) -> None:
-    config, resolved = configured("model=m1", f"model.classifier={classifier}", "train.samples=2000", "labelled=50")
+    config, resolved = configured("model=m1", f"model.classifier={classifier}", "train.samples=2000", "labels=50")
     metrics = run(config, make_run(tmp_path / "run", cast(VaeTrain, config), resolved))
     assert metrics["test/error"] < 80
     assert metrics["test/errors"] == round(metrics["test/error"] * 40 / 100)

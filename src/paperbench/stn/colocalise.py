@@ -47,22 +47,22 @@ def search_windows(encodings: Tensor, *, rounds: int = 5) -> Tensor:
 
 
 class BoundedWindow(SpatialTransformer):
-    """Attention with a scale of `smallest` to 1 and a centre at most `reach` from the middle in either direction.
+    """Attention with a scale of `min_scale` to 1 and a centre at most `reach` from the middle in either direction.
 
     Without bounds windows leave the image or shrink to a black spot, since all such windows are alike. The bounds pass gradients
     on, so that a parameter beyond one returns as soon as the objective says so.
     """
 
-    def __init__(self, *, smallest: float, reach: float, **options: Any) -> None:
+    def __init__(self, *, min_scale: float, reach: float, **options: Any) -> None:
         super().__init__(**options)
-        self.smallest = smallest
+        self.min_scale = min_scale
         self.reach = reach
 
     def theta(self, features: Tensor) -> Tensor:
         """Return scale, x, y, (B, 3)."""
         unbounded = super().theta(features)
         scale, centre = unbounded.split([1, 2], dim=1)
-        bounded = [scale.clamp(self.smallest, 1), centre.clamp(-self.reach, self.reach)]
+        bounded = [scale.clamp(self.min_scale, 1), centre.clamp(-self.reach, self.reach)]
         return unbounded + (torch.cat(bounded, dim=1) - unbounded).detach()
 
 
@@ -70,8 +70,8 @@ class Colocaliser(nn.Module):
     """The trained transformer and the fixed encoder, whose weights are no part of the state.
 
     digits: (M, 1, window, window) in 0..1, training digits of the encoder: the lengths of its activations are measured on them.
-    canvas: side of the images. window: side of the encoder's input. start: initial scale. smallest: least scale. margin,
-    attraction: of `triplet_loss`. coarse: weight of the distance from the windows that `search` finds.
+    canvas: side of the images. window: side of the encoder's input. initial_scale, min_scale: of the window. margin,
+    attraction: of `triplet_loss`. search_weight: of the distance from the windows that `search` finds.
     """
 
     def __init__(
@@ -81,27 +81,27 @@ class Colocaliser(nn.Module):
         *,
         canvas: int,
         window: int,
-        start: float,
-        smallest: float,
+        initial_scale: float,
+        min_scale: float,
         margin: float,
         attraction: float,
-        coarse: float,
+        search_weight: float,
     ) -> None:
         super().__init__()
         localisation, features = strided_convolutional(1, canvas)
         self.window = window / canvas
         self.reach = 1 - self.window
         self.transformer = BoundedWindow(
-            smallest=smallest,
+            min_scale=min_scale,
             reach=self.reach,
             localisation=localisation,
             features=features,
             grid=Attention((window, window)),
-            start=torch.tensor([start, 0.0, 0.0]),
+            start=torch.tensor([initial_scale, 0.0, 0.0]),
         )
         self.margin = margin
         self.attraction = attraction
-        self.coarse = coarse
+        self.search_weight = search_weight
         self._encoder = [encoder.eval().requires_grad_(False)]  # in lists: neither submodules nor state
         with torch.no_grad():
             self._black = self._layers(torch.zeros_like(digits[:1]))
@@ -146,7 +146,7 @@ class Colocaliser(nn.Module):
         with torch.autocast(images.device.type, enabled=False):
             return {
                 "triplet": triplet_loss(windows, random, margin=self.margin, attraction=self.attraction),
-                "coarse": self.coarse * (theta[:, 1:] - centres).square().sum(1).mean(),
+                "coarse": self.search_weight * (theta[:, 1:] - centres).square().sum(1).mean(),
             }
 
     @torch.no_grad()

@@ -52,8 +52,8 @@ def plan(config: StnColocalise) -> Mapping[str, str]:
         raise ConfigError(f"nproc={config.nproc}: all images of a set take part in every step; use nproc=1")
     if len(set(config.digits)) < len(config.digits):
         raise ConfigError(f"digits={list(config.digits)}: names a digit twice")
-    if config.start < config.smallest:
-        raise ConfigError(f"start={config.start}: is below smallest={config.smallest}")
+    if config.initial_scale < config.min_scale:
+        raise ConfigError(f"initial_scale={config.initial_scale}: is below min_scale={config.min_scale}")
     clutter = f"{config.clutter} patches of clutter" if config.clutter else "no clutter"
     return {
         "data": f"{labelled.describe(config.data)}, {config.images} images of a digit on "
@@ -162,17 +162,17 @@ def _make_colocaliser(config: StnColocalise, encoder: ConvolutionalNet, digits: 
         digits,
         canvas=config.canvas,
         window=SIDE,
-        start=config.start,
-        smallest=config.smallest,
+        initial_scale=config.initial_scale,
+        min_scale=config.min_scale,
         margin=config.margin,
         attraction=config.attraction,
-        coarse=config.coarse,
+        search_weight=config.search_weight,
     )
 
 
 def _localise(config: StnColocalise, colocaliser: Colocaliser, scene: Scene, run: Run, digit: int) -> None:
     """Train or resume the transformer of one digit."""
-    if config.coarse:
+    if config.search_weight:
         centres = colocaliser.search(scene.images)
         size = torch.full_like(centres[:, :1], SIDE / config.canvas)
         found = box_iou(window_boxes(torch.cat([size, centres], dim=1)), scene.boxes) > MIN_IOU

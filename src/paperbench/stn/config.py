@@ -14,6 +14,7 @@ from paperbench.config.schema import (
     CIRCUMSTANTIAL,
     OR_NAME,
     FilePath,
+    Formerly,
     NonNegativeFloat,
     NonNegativeInt,
     PositiveInt,
@@ -175,12 +176,12 @@ class StnColocalise(TrainConfig):
     """Alpha of the triplet objective."""
     attraction: NonNegativeFloat = 0.3
     """Weight of the distance between the windows of two images in the objective; the paper's is 1."""
-    start: Annotated[float, Field(gt=0, le=1)] = 1.0
-    """Scale of the window that the search begins with; 1 is the whole image."""
-    smallest: Annotated[float, Field(gt=0, le=1)] = 0.3
-    """Scale below which no window may shrink."""
-    coarse: NonNegativeFloat = 300.0
-    """Weight of the distance from the windows that a search over whole places finds first; 0 is the paper's objective alone."""
+    initial_scale: Annotated[float, Field(gt=0, le=1), Formerly("start")] = 1.0
+    """Scale of the window at the start of training; 1 is the whole image."""
+    min_scale: Annotated[float, Field(gt=0, le=1), Formerly("smallest")] = 0.3
+    """Least scale of a window."""
+    search_weight: Annotated[NonNegativeFloat, Formerly("coarse")] = 300.0
+    """Weight of the distance from the windows of a search over a grid of positions; 0 is the paper's objective alone."""
     data: DigitData = field(default_factory=DigitsData)
     encoder: EncoderConfig = field(default_factory=EncoderConfig)
     evaluation: DigitEvaluation = field(default_factory=DigitEvaluation)

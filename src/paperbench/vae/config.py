@@ -15,6 +15,7 @@ from paperbench.config.schema import (
     OR_NAME,
     AnyPath,
     DataRoot,
+    Formerly,
     NonNegativeFloat,
     NonNegativeInt,
     PositiveFloat,
@@ -211,7 +212,7 @@ class M1Model(SemiModel):
 
 @dataclass(kw_only=True)
 class M2Model(SemiModel):
-    """A model p(x | y, z) whose class y is a latent variable where nobody labelled the image."""
+    """A model p(x | y, z) whose class y is a latent variable of unlabelled images."""
 
     name: Literal["m2"] = "m2"
     alpha: NonNegativeFloat = 0.1
@@ -225,7 +226,7 @@ class SemiTrain(TrainConfig):
     data: Annotated[DigitsData | MnistData, Field(discriminator="name")] = field(default_factory=DigitsData)
     model: Annotated[M1Model | M2Model, Field(discriminator="name")] = field(default_factory=M2Model)
     binarisation: Binarisation = "grey"
-    labelled: PositiveInt = 100
-    """Training images whose labels are used, as many of each class as of any other; of the others only the pixels are."""
-    labelled_batch: PositiveInt = 50
-    """Labelled images in each step of M2, beside `train.batch_size` without labels."""
+    labels: Annotated[PositiveInt, Formerly("labelled")] = 100
+    """Number of labelled training images, equal for all classes; the labels of the others are not used."""
+    labelled_batch_size: Annotated[PositiveInt, Formerly("labelled_batch")] = 50
+    """Labelled images in each step of M2, beside `train.batch_size` unlabelled ones."""

@@ -38,19 +38,19 @@ _STYLES = 10
 def plan(config: SemiTrain) -> Mapping[str, str]:
     """Describe data, model and schedule. Raises what would stop the run, before anything is written."""
     mistakes = []
-    if config.labelled % 10:
-        mistakes.append(f"labelled={config.labelled}: classes have equal numbers of labels; give a multiple of 10")
-    if config.labelled_batch > config.labelled:
-        mistakes.append(f"labelled_batch={config.labelled_batch}: there are only labelled={config.labelled} labels")
+    if config.labels % 10:
+        mistakes.append(f"labels={config.labels}: classes have equal numbers of labels; give a multiple of 10")
+    if config.labelled_batch_size > config.labels:
+        mistakes.append(f"labelled_batch_size={config.labelled_batch_size}: there are only labels={config.labels}")
     if mistakes:
         raise ConfigError(*mistakes)
     data.locate(config.data)
-    for batch in (config.train.batch_size, config.labelled_batch):
+    for batch in (config.train.batch_size, config.labelled_batch_size):
         EpochOrder(1, batch, config.seed, world=config.nproc)
     model = config.model
     steps = -(-config.train.samples // config.train.batch_size)
     return {
-        "data": f"{data.describe(config.data, config.binarisation)}, {config.labelled} labels",
+        "data": f"{data.describe(config.data, config.binarisation)}, {config.labels} labels",
         "model": f"{model.name}, hidden layers of {model.hidden} {model.activation}, {model.latent} latent dimensions",
         "schedule": f"{config.train.samples:,} samples seen in {steps:,} steps of {config.train.batch_size}, "
         f"{config.optim.name} {config.optim.lr:g}",
@@ -82,7 +82,7 @@ class _Images:
 
 def _load(config: SemiTrain, run: Run) -> _Images:
     train, test = labelled.load(config.data, "train"), labelled.load(config.data, "test")
-    chosen = choose_labelled(train.labels, config.labelled, classes=len(train.classes), seed=config.seed)
+    chosen = choose_labelled(train.labels, config.labels, classes=len(train.classes), seed=config.seed)
     rest = torch.ones(len(train), dtype=torch.bool)
     rest[chosen] = False
 
@@ -114,7 +114,7 @@ def choose_labelled(labels: Tensor, count: int, *, classes: int, seed: int) -> T
         of_class = order[labels[order] == number][:share]
         if len(of_class) < share:
             raise DataError(
-                f"class {number} has {len(of_class)} training images, and {share} of it should be labelled; lower labelled="
+                f"class {number} has {len(of_class)} training images, and {share} labels of it are needed; lower labels="
             )
         chosen.append(of_class)
     return torch.cat(chosen).sort().values
@@ -174,7 +174,7 @@ def _run_m2(config: SemiTrain, run: Run, images: _Images) -> dict[str, float]:
     model.to(run.device)
     ranks = run.ranks
     order_labelled = EpochOrder(
-        len(images.labelled), config.labelled_batch, hashed(run.seed, LABELLED), ranks.rank, ranks.world
+        len(images.labelled), config.labelled_batch_size, hashed(run.seed, LABELLED), ranks.rank, ranks.world
     )
 
     def fetch(key: BatchKey) -> SemiBatch:
