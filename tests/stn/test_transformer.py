@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
+from typing import Any
+
 import pytest
 import torch
 from torch import nn
@@ -131,3 +135,10 @@ def test_an_input_that_is_too_small_is_refused() -> None:
     with pytest.raises(ValueError, match="10x10 pixels is too small"):
         convolutional(1, 10)
     assert padded_convolutional(3, 16)[1] == 32
+
+
+def test_the_example_of_the_document() -> None:
+    text = (Path(__file__).parents[2] / "docs" / "stn.md").read_text(encoding="utf-8")
+    names: dict[str, Any] = {}
+    exec(re.findall(r"```python\n(.*?)```", text, re.DOTALL)[0], names)
+    assert names["warped"].shape == (8, 1, 28, 28)

@@ -1,5 +1,9 @@
 from __future__ import annotations
 
+import re
+from pathlib import Path
+from typing import Any
+
 import pytest
 import torch
 from torch.distributions import Bernoulli, Normal, kl_divergence
@@ -78,3 +82,11 @@ def test_bounds_of_known_values() -> None:
     assert importance_bound(log_joint, log_q).tolist() == pytest.approx([-99.3798855, -1.0])
     assert elbo_analytic(log_joint, torch.tensor([2.0, 0.5])).tolist() == [-103.0, -3.5]
     assert torch.equal(importance_bound(log_joint[:1], log_q[:1]), elbo(log_joint[:1], log_q[:1]))
+
+
+def test_the_example_of_the_document() -> None:
+    text = (Path(__file__).parents[2] / "docs" / "vae.md").read_text(encoding="utf-8")
+    names: dict[str, Any] = {}
+    exec(re.findall(r"```python\n(.*?)```", text, re.DOTALL)[0], names)
+    assert names["bound"].shape == (100,)
+    assert bool((names["bound"] < 0).all())
