@@ -9,14 +9,13 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-SHARED = {"errors", "catalog", "papers", "config"}
+SHARED = {"errors", "catalog", "config"}
 """What every part may use."""
 
 PARTS: dict[str, set[str]] = {
     "": set(),
     "errors": set(),
-    "papers": set(),
-    "catalog": {"papers"},
+    "catalog": set(),
     "__main__": {"cli"},
     "config": SHARED,
     "engine": SHARED | {"engine"},
@@ -25,10 +24,11 @@ PARTS: dict[str, set[str]] = {
     "sweep": SHARED | {"engine", "runs", "sweep"},
     "report": SHARED | {"engine", "runs", "sweep", "report"},
     "cli": SHARED | {"engine", "data", "runs", "sweep", "report", "cli"},
+    "api": SHARED | {"engine", "data", "runs", "sweep", "report", "api", "detection", "stn", "vae", "distill", "rca"},
 }
-"""What each part of the package may import. Any other folder is a room, which may use `ROOM` and itself."""
+"""What each part of the program may import. Any other folder is a paper's package, which may use `PACKAGE` and itself."""
 
-ROOM = SHARED | {"engine", "data"}
+PACKAGE = SHARED | {"engine", "data"}
 
 SLOW = {
     "torch",
@@ -165,10 +165,10 @@ def _is_late(node: ast.AST, child: ast.AST) -> bool:
 
 
 def parts(source: Source) -> Iterator[str]:
-    """A part of the package imports only what `PARTS` (for a room, `ROOM`) names; no room imports another."""
+    """A part of the package imports only what `PARTS` (for a paper's package, `PACKAGE`) names; no such package imports another."""
     for file, found in source.imports.items():
         own = source.part(file)
-        allowed = PARTS.get(own, ROOM | {own})
+        allowed = PARTS.get(own, PACKAGE | {own})
         for item in found:
             part = source.part_of_name(item.name)
             if part and part not in allowed:
@@ -196,7 +196,7 @@ def no_click(source: Source) -> Iterator[str]:
 
 
 def torch_late(source: Source) -> Iterator[str]:
-    """Outside `engine`, `data` and the rooms, torch is imported when it is needed, not with the module."""
+    """Outside `engine`, `data` and the papers' packages, torch is imported when it is needed, not with the module."""
     for file, found in source.imports.items():
         if source.part(file) in PARTS.keys() - {"engine", "data"}:
             for item in found:

@@ -11,7 +11,8 @@ import pytest
 import paperbench
 from paperbench.config.paths import shipped_conf
 from tests import import_rules
-from tests.import_rules import PARTS, ROOM, RULES, Source
+from tests.import_rules import PACKAGE as OF_A_PACKAGE
+from tests.import_rules import PARTS, RULES, Source
 
 PACKAGE = Source(Path(paperbench.__file__).parent)
 
@@ -39,8 +40,8 @@ def test_the_document_says_what_is_tested() -> None:
     }
 
     assert written == {part: allowed for part, allowed in PARTS.items() if part not in ("", "__main__")}
-    (room,) = re.findall(r"\| a room \| (.*), itself \|", ARCHITECTURE)
-    assert set(re.findall(r"`(\w+)`", room)) == ROOM
+    (package,) = re.findall(r"\| a paper's package \| (.*), itself \|", ARCHITECTURE)
+    assert set(re.findall(r"`(\w+)`", package)) == OF_A_PACKAGE
 
 
 def test_the_document_shows_every_part_and_every_group_of_configurations() -> None:
@@ -58,7 +59,7 @@ def test_the_document_shows_every_part_and_every_group_of_configurations() -> No
 INNOCENT = {
     "__init__.py": "",
     "errors.py": "",
-    "catalog.py": "ROOM = 'paperbench.detection.task'\n",
+    "catalog.py": "TASK = 'paperbench.detection.task'\n",
     "config/_hydra.py": "import hydra\nfrom omegaconf import OmegaConf\n",
     "config/compose.py": "from omegaconf import OmegaConf\nfrom . import _hydra\n",
     "engine/__init__.py": "",
@@ -112,7 +113,7 @@ def test_the_innocent_tree_breaks_no_rule(tmp_path: Path) -> None:
         ("parts", "sweep/plan.py", "from paperbench.vae.task import run\n", "sweep may import"),
         ("parts", "report/tables.py", "from paperbench.cli.guard import emit\n", "report may import"),
         ("parts", "cli/guard.py", "from paperbench.vae import task\n", "cli may import"),
-        ("parts", "catalog.py", "from paperbench.errors import ConfigError\n", "catalog may import papers"),
+        ("parts", "catalog.py", "from paperbench.errors import ConfigError\n", "catalog may import nothing of the package"),
         ("hydra_in_one_module", "config/compose.py", "from hydra import compose\n", "config/_hydra.py alone may"),
         ("hydra_in_one_module", "vae/task.py", "def f():\n    from omegaconf import OmegaConf\n", "config/ alone may"),
         ("no_click", "cli/guard.py", "from click import echo\n", "cli/guard.py:1 imports click"),

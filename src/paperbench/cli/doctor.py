@@ -15,11 +15,11 @@ from pathlib import Path
 import typer
 
 from paperbench import __version__
-from paperbench.catalog import DATASETS
+from paperbench.catalog import DATASETS, packages
 from paperbench.cli.datasets import found_under
 from paperbench.cli.guard import emit_json
 from paperbench.cli.output import line, table
-from paperbench.config.paths import data_root, shipped_conf
+from paperbench.config.paths import data_root, notices, shipped_conf
 from paperbench.errors import EXIT_ENVIRONMENT
 
 OK, NOTE, BROKEN = "ok", "note", "broken"
@@ -55,7 +55,7 @@ def examine(*, json_output: bool) -> None:
 
 def look() -> Iterator[Finding]:
     """Yield all findings, in the order in which one would repair them."""
-    for check in (_python, _conf, _torch, _torchvision, _libraries, _extras, _processor, _outputs, _data):
+    for check in (_python, _conf, _packages, _torch, _torchvision, _libraries, _extras, _processor, _outputs, _data):
         yield from _run_check(check)
 
 
@@ -89,6 +89,14 @@ def _conf() -> Iterator[Finding]:
     yield Finding(
         name="configurations", state=OK if fine else BROKEN, found=str(folder), remedy="" if fine else "install again"
     )
+
+
+def _packages() -> Iterator[Finding]:
+    for item in packages():
+        if not item.own:
+            yield Finding(name=f"package {item.package.name}", state=OK, found=item.source)
+    for text in notices():
+        yield Finding(name="packages", state=BROKEN, found=text, remedy="correct it, or uninstall it")
 
 
 def _torch() -> Iterator[Finding]:

@@ -9,16 +9,18 @@ from typing import Any
 import yaml
 
 from paperbench.catalog import DATASETS, MODELS, PAPERS, TASKS
-from paperbench.cli.guard import emit_json
+from paperbench.cli.guard import emit_json, print_error
 from paperbench.cli.options import RunOptions
 from paperbench.cli.output import describe_changes, line, table, yaml_text
 from paperbench.config.difference import ABSENT, difference
 from paperbench.config.experiments import Experiment, list_experiments
-from paperbench.config.paths import search_path, short
+from paperbench.config.paths import notices, search_path, short
 
 
 def ls(what: str, *, json_output: bool, conf_dir: Path | None) -> None:
-    """Print one list of the catalog."""
+    """Print one list of the catalog; what is wrong with installed packages goes to stderr."""
+    for text in notices():
+        print_error(f"note: {text}")
     if what == "experiments":
         _experiments(list_experiments(search_path(conf_dir)), json_output=json_output)
         return

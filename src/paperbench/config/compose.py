@@ -22,7 +22,7 @@ from paperbench.config._hydra import Merged, Override
 from paperbench.config.digests import digests_of
 from paperbench.config.explain import Explainer, Origin, look_up, show
 from paperbench.config.fields import complete, hints, members, section_of, strip, union_of
-from paperbench.config.paths import options, search_path, settle_paths, short
+from paperbench.config.paths import notices, options, search_path, settle_paths, short
 from paperbench.config.sources import KeyFinder
 from paperbench.config.suggest import nearest
 from paperbench.config.validate import dump, schema_of, task_named, validate
@@ -73,7 +73,9 @@ def compose(
     if experiment not in experiments:
         near = nearest(experiment, experiments)
         listed = f"{'Nearest' if near else 'Experiments'}: {', '.join(near or experiments)}"
-        raise ConfigError(f"{experiment}: no such experiment. {listed} (paperbench ls experiments)", *mistakes)
+        raise ConfigError(
+            f"{experiment}: no such experiment. {listed} (paperbench ls experiments)", *mistakes, *notices()
+        )
     source = experiments[experiment]
     merged = _merge(folders, experiment, source, {})
     values, chosen, doubtful = _choose(parsed, merged, folders, mistakes)

@@ -9,7 +9,7 @@ from typing import Any
 
 import yaml
 
-from paperbench.config.paths import options, shipped_conf
+from paperbench.config.paths import installed_confs, options
 
 HEADER = ("paper", "command", "expected", "time")
 """What the comment at the head of every experiment file says, in this order."""
@@ -32,10 +32,14 @@ class Experiment:
 def list_experiments(folders: Sequence[Path]) -> list[Experiment]:
     """All experiments that can be named, the user's own shadowing shipped ones."""
     files = options("experiment", folders)
-    shipped = shipped_conf()
+    installed = installed_confs()
     return [
         Experiment(
-            name=name, task=_task(name, files), file=file, shipped=file.is_relative_to(shipped), **read_header(file)
+            name=name,
+            task=_task(name, files),
+            file=file,
+            shipped=any(file.is_relative_to(folder) for folder in installed),
+            **read_header(file),
         )
         for name, file in files.items()
     ]

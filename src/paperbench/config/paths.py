@@ -1,4 +1,4 @@
-"""Where configurations lie: the folder shipped with the program, and the user's own before it.
+"""Where configurations lie: the user's own folder, those of installed packages, and the one shipped with the program.
 
 A user's folder adds experiments (or any other group) and shadows shipped files of the same name. Nothing here imports Hydra.
 """
@@ -7,9 +7,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
+from paperbench.catalog import notices as catalog_notices
+from paperbench.catalog import packages
 from paperbench.config.fields import walk
 from paperbench.config.marks import AsWritten, DataRoot, OrName, PathMark, mark
 from paperbench.errors import ConfigError
@@ -27,17 +30,54 @@ def shipped_conf() -> Path:
     return installed if installed.is_dir() else package.parents[1] / "conf"
 
 
+@cache
+def _of_packages() -> tuple[dict[str, Path], tuple[str, ...]]:
+    """Folders of configurations by installed package, and notices of those that are left out."""
+    shipped = shipped_conf()
+    folders: dict[str, Path] = {}
+    left_out: list[str] = []
+    for item in packages():
+        folder = item.conf
+        if folder is None:
+            continue
+        what = f"configurations of package {item.package.name} ({folder})"
+        files = {file.relative_to(folder) for file in folder.rglob("*.yaml")}
+        taken = [
+            f"{file.as_posix()} is {name}'s"
+            for name, other in {"paperbench": shipped, **folders}.items()
+            for file in sorted(files)
+            if (other / file).is_file()
+        ]
+        if taken:
+            left_out.append(f"{what} are left out, they have names that are taken: {', '.join(taken)}")
+        elif not is_conf(folder):
+            left_out.append(f"{what} are left out, there is no folder that holds one of {', '.join(GROUPS)}")
+        else:
+            folders[item.package.name] = folder
+    return folders, tuple(left_out)
+
+
+def installed_confs() -> tuple[Path, ...]:
+    """Folders of configurations that came with an installation: those of installed packages, then the program's own."""
+    return (*_of_packages()[0].values(), shipped_conf())
+
+
+def notices() -> tuple[str, ...]:
+    """What is wrong with installed packages, or with their configurations, a sentence for each that is left out."""
+    return (*catalog_notices(), *_of_packages()[1])
+
+
 def is_conf(folder: Path) -> bool:
     """Whether `folder` holds one of our groups; another program's `./conf` does not."""
     return any((folder / group).is_dir() for group in GROUPS)
 
 
 def search_path(conf_dir: Path | None = None, *, cwd: Path | None = None) -> tuple[Path, ...]:
-    """Folders to look for configurations in, the user's first.
+    """Folders to look for configurations in: the user's, those of installed packages, the program's.
 
     The user's is `conf_dir` if given (`ConfigError` if it holds none of our groups), else `./conf` if it looks like ours.
     """
-    shipped = shipped_conf()
+    installed = installed_confs()
     if conf_dir is not None:
         own = conf_dir.expanduser().resolve()
         if not own.is_dir():
@@ -47,8 +87,8 @@ def search_path(conf_dir: Path | None = None, *, cwd: Path | None = None) -> tup
     else:
         own = ((cwd or Path.cwd()) / "conf").resolve()
         if not is_conf(own):
-            return (shipped,)
-    return (shipped,) if own == shipped else (own, shipped)
+            return installed
+    return installed if own in installed else (own, *installed)
 
 
 def options(group: str, folders: Sequence[Path]) -> dict[str, Path]:

@@ -19,6 +19,7 @@ from paperbench.config.explain import Explainer, Origin, explain, look_up
 from paperbench.config.fields import every_key, hints, members, plain, strip, walk
 from paperbench.config.former import modernised
 from paperbench.config.marks import Formerly, Incidental, mark, marks
+from paperbench.config.paths import notices
 from paperbench.config.schema import TrainConfig
 from paperbench.config.suggest import nearest
 from paperbench.errors import ConfigError, DataError
@@ -46,7 +47,7 @@ def task_named(name: object) -> TaskSpec:
     if not name:
         raise ConfigError(f"task: says no task. Tasks: {', '.join(TASKS)}")
     near = nearest(str(name), TASKS)
-    raise ConfigError(f"task: no task {name}. {'Nearest' if near else 'Tasks'}: {', '.join(near or TASKS)}")
+    raise ConfigError(f"task: no task {name}. {'Nearest' if near else 'Tasks'}: {', '.join(near or TASKS)}", *notices())
 
 
 def validate(

@@ -12,7 +12,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from paperbench.config.paths import shipped_conf
+from paperbench.config.paths import installed_confs, options
 from paperbench.config.suggest import nearest
 from paperbench.config.yamlfile import read_yaml
 from paperbench.errors import ConfigError, DataError
@@ -144,8 +144,7 @@ def tables(paper: str) -> list[str]:
 @cache
 def all_published() -> tuple[Published, ...]:
     """Every number of every file in `conf/paper`, in the order of files, tables, rows and columns."""
-    files = sorted((shipped_conf() / "paper").glob("*.yaml"))
-    return tuple(entry for path in files for entry in read(path))
+    return tuple(entry for path in _files().values() for entry in read(path))
 
 
 def _index(paper: str, name: str, row: str) -> dict[str, Published]:
@@ -157,14 +156,18 @@ def _index(paper: str, name: str, row: str) -> dict[str, Published]:
 
 @cache
 def _tables(paper: str) -> dict[str, dict[str, dict[str, Published]]]:
-    path = shipped_conf() / "paper" / f"{paper}.yaml"
-    names = sorted(file.stem for file in path.parent.glob("*.yaml"))
-    if paper not in names:
-        raise DataError(_absent("conf/paper", "paper", paper, names))
+    files = _files()
+    if paper not in files:
+        raise DataError(_absent("conf/paper", "paper", paper, files))
     found: dict[str, dict[str, dict[str, Published]]] = {}
-    for entry in read(path):
+    for entry in read(files[paper]):
         found.setdefault(entry.table, {}).setdefault(entry.row, {})[entry.column] = entry
     return found
+
+
+def _files() -> dict[str, Path]:
+    """The file of each paper, by its name: the program's, and those of installed packages."""
+    return options("paper", installed_confs())
 
 
 def _file(paper: str) -> str:
