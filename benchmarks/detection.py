@@ -50,7 +50,7 @@ from paperbench.detection.detectors.faster_rcnn import build_faster_rcnn
 from paperbench.detection.evaluation.inference import per_image
 from paperbench.detection.losses import fast_rcnn_loss
 from paperbench.detection.model_config import FasterRCNNModel
-from paperbench.detection.nms import detections
+from paperbench.detection.nms import postprocess
 from paperbench.detection.roi_head import two_layer_head
 from paperbench.detection.training.joint import parameter_groups, trainer
 from paperbench.engine import device as devices
@@ -126,14 +126,14 @@ def torchvision_model(config: DetectTrain, classes: int) -> TorchvisionFasterRCN
         min_size=config.data.short_side,
         max_size=config.data.max_side,
         rpn_anchor_generator=AnchorGenerator((model.anchors.sizes,), (model.anchors.ratios,)),
-        rpn_pre_nms_top_n_train=model.rpn.pre_nms_train,
-        rpn_pre_nms_top_n_test=model.rpn.pre_nms_test,
-        rpn_post_nms_top_n_train=model.rpn.post_nms_train,
-        rpn_post_nms_top_n_test=model.rpn.post_nms_test,
+        rpn_pre_nms_top_n_train=model.rpn.pre_nms_topk_train,
+        rpn_pre_nms_top_n_test=model.rpn.pre_nms_topk_test,
+        rpn_post_nms_top_n_train=model.rpn.post_nms_topk_train,
+        rpn_post_nms_top_n_test=model.rpn.post_nms_topk_test,
         rpn_nms_thresh=model.rpn.nms_iou,
         rpn_fg_iou_thresh=model.rpn.positive_iou,
         rpn_bg_iou_thresh=model.rpn.negative_iou,
-        rpn_batch_size_per_image=model.rpn.sampled,
+        rpn_batch_size_per_image=model.rpn.batch_size_per_image,
         rpn_positive_fraction=model.rpn.positive_fraction,
         box_roi_pool=MultiScaleRoIAlign(["0"], pool, 2),
         box_head=two_layer_head(
@@ -146,8 +146,8 @@ def torchvision_model(config: DetectTrain, classes: int) -> TorchvisionFasterRCN
         box_predictor=FastRCNNPredictor(model.head.hidden, classes + 1),
         box_score_thresh=model.head.score_threshold,
         box_nms_thresh=model.head.nms_iou,
-        box_detections_per_img=model.head.detections,
-        box_batch_size_per_image=model.head.rois,
+        box_detections_per_img=model.head.detections_per_image,
+        box_batch_size_per_image=model.head.batch_size_per_image,
         box_positive_fraction=model.head.positive_fraction,
     )
 
@@ -337,7 +337,7 @@ class OurSide:
                 regions.targets.flatten(0, 1),
                 regions.labels.flatten(),
                 regions.valid.flatten(),
-                sigma=model.sigma,
+                sigma=model.head_config.sigma,
             )
         clock("train/backward", lambda: torch.stack([*rpn, *head]).sum().backward())
         nn.utils.clip_grad_norm_(model.parameters(), 1e9)
@@ -356,16 +356,13 @@ class OurSide:
             images = len(proposals.boxes)
             clock(
                 "inference/post-processing",
-                lambda: detections(
+                lambda: postprocess(
                     scores.view(images, -1, scores.shape[-1]),
                     boxes.view(images, -1, *boxes.shape[1:]),
                     proposals.boxes,
                     proposals.valid,
                     batch.sizes,
-                    target_std=model.target_std,
-                    score_threshold=model.score_threshold,
-                    nms_iou=model.nms_iou,
-                    limit=model.detections_per_image,
+                    model.head_config,
                 ),
             )
 

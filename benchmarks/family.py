@@ -36,15 +36,13 @@ from paperbench.config.validate import dump, load_file
 from paperbench.data.detection import DetectionSet
 from paperbench.detection import datasets
 from paperbench.detection.batches import BatchMaker
-from paperbench.detection.build import build as build_detector
 from paperbench.detection.build import load_detector
-from paperbench.detection.detectors.fast_rcnn import RegionNet
+from paperbench.detection.detectors.fast_rcnn import FastRCNN
 from paperbench.detection.detectors.faster_rcnn import FasterRCNN
 from paperbench.detection.detectors.rcnn import RCNN
-from paperbench.detection.detectors.rcnn_build import build, needs_svm
 from paperbench.detection.evaluation import timing
 from paperbench.detection.proposals.selective import selective_search
-from paperbench.detection.training.multi_stage import region_batches
+from paperbench.detection.training.multi_stage import proposal_batches
 from paperbench.engine import device as devices
 from paperbench.engine import launch
 from paperbench.engine.reporter import SilentReporter
@@ -112,23 +110,19 @@ def contestants(folder: Path, dataset: DetectionSet, device: torch.device) -> li
         _, config, _ = load_file(run / "config.yaml")
         precision = devices.resolve_precision(config.precision, device)
         store = datasets.store(config.data, dataset, device)
-        given = name != "faster-rcnn"
-        builder = partial(build, svm=needs_svm(config)) if given else build_detector
-        model, _ = load_detector(config, run, device, build=builder)
+        model, _ = load_detector(config, run, device)
         if isinstance(model, FasterRCNN):
             make = BatchMaker(
                 dataset, store, flip=0.0, seed=0, multiple=model.multiple, square=model.square, training=False
             )
             found.append(Contestant(name, partial(_faster, model, make, precision), False, False, ap50(run)))
             continue
-        assert isinstance(model, RegionNet)
+        assert isinstance(model, FastRCNN)
 
-        def batches(
-            boxes: Boxes, index: int, config: Any = config, model: RegionNet = model, store: Any = store
-        ) -> Any:
+        def batches(boxes: Boxes, index: int, config: Any = config, model: FastRCNN = model, store: Any = store) -> Any:
             everything = [np.zeros((0, 4), np.float32)] * len(dataset)
             everything[index] = boxes
-            return region_batches(config, model, dataset, everything, store, 0, training=False)
+            return proposal_batches(config, model, dataset, everything, store, 0, training=False)
 
         slow = isinstance(model, RCNN)
         found.append(Contestant(name, partial(_given, model, batches, precision, None), True, slow, ap50(run)))
@@ -139,16 +133,16 @@ def contestants(folder: Path, dataset: DetectionSet, device: torch.device) -> li
 
 
 def _given(
-    model: RegionNet, batches: Any, precision: str, crop: int | None, index: int, boxes: Boxes, watch: timing.Stopwatch
+    model: FastRCNN, batches: Any, precision: str, crop: int | None, index: int, boxes: Boxes, watch: timing.Stopwatch
 ) -> None:
     batch = batches(boxes, index)(np.array([index]), np.array([0]))
-    before = model.crop if isinstance(model, RCNN) else 0
+    before = model.config.crop if isinstance(model, RCNN) else 0
     if crop is not None and isinstance(model, RCNN):
-        model.crop = crop
+        model.config.crop = crop
     with devices.autocast(watch.device, precision), torch.inference_mode():
         timing.detect_rcnn_timed(model, batch, watch)
     if isinstance(model, RCNN):
-        model.crop = before
+        model.config.crop = before
 
 
 def _faster(

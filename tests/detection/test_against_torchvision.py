@@ -16,8 +16,9 @@ from torchvision.ops import MultiScaleRoIAlign
 from paperbench.detection.anchors import AnchorGrid
 from paperbench.detection.batches import Batch
 from paperbench.detection.detectors.faster_rcnn import FasterRCNN
+from paperbench.detection.model_config import HeadConfig, RpnConfig
 from paperbench.detection.roi_head import BoxPredictor, two_layer_head
-from paperbench.detection.rpn import RPNHead, RPNLoss
+from paperbench.detection.rpn import RPNHead
 
 STRIDE, CHANNELS, HIDDEN, CLASSES = 16, 8, 24, 3
 SIZES, RATIOS = (16.0, 32.0, 64.0), (0.5, 1.0, 2.0)
@@ -82,27 +83,30 @@ def ours(reference: TorchvisionFasterRCNN) -> FasterRCNN:
         predictor=BoxPredictor(in_channels=HIDDEN, classes=CLASSES),
         rpn=RPNHead(in_channels=CHANNELS, channels=CHANNELS, anchors=anchors.per_location, softmax=False),
         anchors=anchors,
-        rpn_loss=RPNLoss(
-            sampled=EVERYTHING,
+        rpn_config=RpnConfig(
+            batch_size_per_image=EVERYTHING,
             positive_fraction=1.0,
             ignore_cross_boundary=False,
             normalisation="sampled",
-            weight=1.0,
+            loss_weight=1.0,
             sigma=BETA_SIGMA,
+            pre_nms_topk_train=200,
+            post_nms_topk_train=60,
+            pre_nms_topk_test=120,
+            post_nms_topk_test=40,
+            min_size=1e-3,
         ),
-        pre_nms_train=200,
-        post_nms_train=60,
-        pre_nms_test=120,
-        post_nms_test=40,
-        min_size=1e-3,
-        rois=EVERYTHING,
-        positive_fraction=1.0,
-        pool="roi-align",
-        target_std=(0.1, 0.1, 0.2, 0.2),
-        sigma=BETA_SIGMA,
-        score_threshold=0.26,
-        nms_iou=0.4,
-        detections_per_image=15,
+        head_config=HeadConfig(
+            batch_size_per_image=EVERYTHING,
+            positive_fraction=1.0,
+            pool="roi-align",
+            pool_size=7,
+            target_std=(0.1, 0.1, 0.2, 0.2),
+            sigma=BETA_SIGMA,
+            score_threshold=0.26,
+            nms_iou=0.4,
+            detections_per_image=15,
+        ),
     )
     state = reference.state_dict()
     renamed = {

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from paperbench.data.image_store import ImageStore
-from paperbench.detection.batches import Batch, BatchMaker, RegionBatchMaker, coin, side_multiple
+from paperbench.detection.batches import Batch, BatchMaker, ProposalBatchMaker, coin, side_multiple
 from tests.data.sets import in_memory, record
 
 CPU = torch.device("cpu")
@@ -149,7 +149,7 @@ def test_proposals_follow_their_images() -> None:
     given = [np.array([[1, 2, 9, 8], [0, 0, 20, 20]], np.float32)[: k % 3] for k in range(8)]
     settings = {"flip": 0.5, "seed": 0, "multiple": 8, "training": True}
     indices = [5, 2, 0, 7]
-    batch = RegionBatchMaker(dataset, store, given, **settings)(np.array(indices), np.full(4, 3))
+    batch = ProposalBatchMaker(dataset, store, given, **settings)(np.array(indices), np.full(4, 3))
     plain, found = call(make, indices, epoch=3), batch.proposals
     assert torch.equal(batch.images, plain.images)
     assert found is not None
@@ -170,4 +170,4 @@ def test_proposals_follow_their_images() -> None:
     assert moved is not None
     assert torch.equal(moved.boxes, found.boxes)
     with pytest.raises(ValueError, match="7 images for 8 images"):
-        RegionBatchMaker(dataset, store, given[1:], **settings)
+        ProposalBatchMaker(dataset, store, given[1:], **settings)

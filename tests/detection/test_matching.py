@@ -128,9 +128,9 @@ def test_every_positive_is_as_likely_as_any_other() -> None:
 
 
 @pytest.fixture
-def mining() -> FasterRCNN:
+def ohem() -> FasterRCNN:
     torch.manual_seed(0)
-    config = compose("faster-rcnn", ["scale=smoke", "model.head.mining=true"]).config
+    config = compose("faster-rcnn", ["scale=smoke", "model.head.ohem=true"]).config
     return build_faster_rcnn(config.model, classes=["cat", "dog"]).train()
 
 
@@ -157,27 +157,27 @@ def test_losses_of_single_regions_add_up_to_the_loss_of_the_minibatch() -> None:
     torch.testing.assert_close(distance.sum() / 5, box)
 
 
-def test_the_regions_that_are_trained_on_cost_more_than_random_ones(mining: FasterRCNN) -> None:
+def test_the_regions_that_are_trained_on_cost_more_than_random_ones(ohem: FasterRCNN) -> None:
     images = batch()
-    hard = mining(images, torch.Generator().manual_seed(0))
-    mining.mining = False
-    drawn = [mining(images, torch.Generator().manual_seed(seed)) for seed in range(5)]
+    hard = ohem(images, torch.Generator().manual_seed(0))
+    ohem.head_config.ohem = False
+    drawn = [ohem(images, torch.Generator().manual_seed(seed)) for seed in range(5)]
     cost = [float((losses["loss_classification"] + losses["loss_box"]).detach()) for losses in drawn]
     assert float((hard["loss_classification"] + hard["loss_box"]).detach()) > sum(cost) / len(cost)
 
 
-def test_the_pass_that_only_looks_leaves_statistics_alone_and_every_weight_its_gradient(mining: FasterRCNN) -> None:
+def test_the_pass_that_only_looks_leaves_statistics_alone_and_every_weight_its_gradient(ohem: FasterRCNN) -> None:
     images = batch()
     with torch.autocast("cpu", torch.bfloat16):
-        features = mining.extract(images)
-        before = {name: value.clone() for name, value in mining.head.named_buffers()}
-        logits, deltas, anchors = mining.score_anchors(features)
-        regions = mining.hard_regions(images, features, mining.regions_of_interest(images, (logits, deltas), anchors))
-        assert all(torch.equal(value, before[name]) for name, value in mining.head.named_buffers())
-        assert mining.training
-        losses = mining.region_losses(images, features, regions)
+        features = ohem.extract(images)
+        before = {name: value.clone() for name, value in ohem.head.named_buffers()}
+        logits, deltas, anchors = ohem.score_anchors(features)
+        regions = ohem.hard_regions(images, features, ohem.regions_of_interest(images, (logits, deltas), anchors))
+        assert all(torch.equal(value, before[name]) for name, value in ohem.head.named_buffers())
+        assert ohem.training
+        losses = ohem.region_losses(images, features, regions)
     # Weights cast without a gradient must not come out of autocast's cache.
     torch.stack([value.float() for value in losses.values()]).sum().backward()
-    for name, parameter in [*mining.head.named_parameters(), *mining.predictor.named_parameters()]:
+    for name, parameter in [*ohem.head.named_parameters(), *ohem.predictor.named_parameters()]:
         assert parameter.grad is not None, name
         assert parameter.grad.abs().sum() > 0, name

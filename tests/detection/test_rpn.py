@@ -3,6 +3,7 @@ from __future__ import annotations
 import torch
 
 from paperbench.detection.anchors import AnchorGrid
+from paperbench.detection.model_config import RpnConfig
 from paperbench.detection.rpn import RPNHead, RPNLoss, objectness_score, propose
 
 
@@ -37,7 +38,7 @@ def test_loss_falls_to_nothing_for_perfect_outputs_and_counts_only_anchors_insid
     boxes, labels = anchors[5].view(1, 1, 4), torch.ones(1, 1, dtype=torch.int64)
     logits = torch.full((1, 16, 1), -30.0)
     logits[0, 5] = 30.0
-    loss = RPNLoss(positive_iou=0.7, sampled=16)
+    loss = RPNLoss(RpnConfig(positive_iou=0.7, batch_size_per_image=16))
     common = {"sizes": torch.tensor([[64, 64]]), "gt_boxes": boxes, "gt_labels": labels, "stride": (16,)}
     objectness, box = loss(logits, torch.zeros(1, 16, 4), anchors, **common)
     assert objectness < 1e-6
@@ -60,10 +61,9 @@ def test_proposals_are_ranked_clipped_filtered_and_suppressed() -> None:
         torch.zeros(1, 4, 4),
         anchors,
         torch.tensor([[60, 60]]),
-        pre_nms=4,
-        post_nms=3,
-        nms_iou=0.7,
-        min_size=4.0,
+        torch.ones(1),
+        RpnConfig(pre_nms_topk_test=4, post_nms_topk_test=3, nms_iou=0.7, min_size=4.0),
+        training=False,
     )
     assert found.valid.tolist() == [[True, True, False]]
     assert found.boxes[0, :2].tolist() == [[1, 1, 21, 21], [40, 40, 60, 60]]
@@ -77,8 +77,8 @@ def test_the_smallest_side_is_a_number_of_each_image() -> None:
         torch.zeros(2, 2, 4),
         anchors,
         torch.tensor([[60, 60], [60, 60]]),
-        pre_nms=2,
-        post_nms=2,
-        min_size=torch.tensor([8.0, 16.0]),
+        torch.tensor([1.0, 2.0]),
+        RpnConfig(pre_nms_topk_train=2, post_nms_topk_train=2, min_size=8.0),
+        training=True,
     )
     assert found.valid.any(1).tolist() == [True, False]

@@ -343,3 +343,10 @@ def make_backbone(model: BackboneModel, *, pretrained: bool) -> Backbone:
     backbone = BACKBONES[model.backbone](model.weights if pretrained else None)
     freeze(backbone, model.frozen_layers)
     return backbone
+
+
+def projection(backbone: Backbone, channels: int) -> nn.Module | None:
+    """A 1x1 convolution from a backbone's features to so many channels; None for 0."""
+    if not channels:
+        return None
+    return nn.Sequential(nn.Conv2d(backbone.channels, channels, 1), nn.ReLU(inplace=True))

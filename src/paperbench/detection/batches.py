@@ -184,7 +184,7 @@ class BatchMaker:
         return images
 
 
-class RegionBatchMaker(BatchMaker):
+class ProposalBatchMaker(BatchMaker):
     """A `BatchMaker` whose batches carry proposals that were made beforehand, resized and mirrored with their images.
 
     proposals: for each image of the data set (P, 4) float32 xyxy in pixels of the image as it is stored, best first.

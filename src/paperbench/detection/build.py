@@ -2,30 +2,39 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Protocol
 
 import torch
 
-from paperbench.detection.config import FasterRCNNModel, ModelConfig
+from paperbench.detection.config import DetectTrain, FasterRCNNModel, ModelConfig, RCNNTrain
 from paperbench.detection.detectors.base import Detector
+from paperbench.detection.detectors.fast_rcnn import build_fast_rcnn
 from paperbench.detection.detectors.faster_rcnn import build_faster_rcnn
 from paperbench.detection.detectors.fpn import build_fpn
 from paperbench.detection.detectors.mask_rcnn import build_mask_rcnn
 from paperbench.detection.detectors.one_stage import build_one_stage
+from paperbench.detection.detectors.rcnn import build_rcnn
 from paperbench.detection.detectors.rfcn import build_rfcn
+from paperbench.detection.detectors.spp_net import build_spp_net
 from paperbench.detection.detectors.ssd import build_ssd
 from paperbench.detection.detectors.unshared import build_unshared
 from paperbench.detection.detectors.yolo import build_yolo
 from paperbench.detection.model_config import FPNModel, MaskRCNNModel, RFCNModel, SSDModel, YOLOModel
+from paperbench.detection.rcnn_config import FastRCNNModel, RCNNModel, RCNNModelConfig, SPPNetModel
 from paperbench.engine.checkpoints import load_for_evaluation
 from paperbench.engine.reporter import Reporter, SilentReporter
 from paperbench.errors import CheckpointError
 
 
-def build(model: ModelConfig, *, classes: Sequence[str], pretrained: bool = True) -> Detector:
-    """A detector for the named classes. `pretrained=False` skips the backbone's weights: a checkpoint will replace them."""
+def build(
+    model: ModelConfig | RCNNModelConfig, *, classes: Sequence[str], pretrained: bool = True, svm: bool | None = None
+) -> Detector:
+    """Return a detector for the named classes.
+
+    `pretrained=False` skips the backbone's weights: a checkpoint will replace them. svm: whether a net of the R-CNN family holds
+    SVMs; by default as `model.classifier` says.
+    """
     match model:
         case MaskRCNNModel():
             return build_mask_rcnn(model, classes=classes, pretrained=pretrained)
@@ -43,29 +52,32 @@ def build(model: ModelConfig, *, classes: Sequence[str], pretrained: bool = True
             return build_unshared(model, classes=classes, pretrained=pretrained)
         case FasterRCNNModel():
             return build_faster_rcnn(model, classes=classes, pretrained=pretrained)
+        case RCNNModel():
+            return build_rcnn(model, classes=classes, pretrained=pretrained, svm=svm)
+        case SPPNetModel():
+            return build_spp_net(model, classes=classes, pretrained=pretrained, svm=svm)
+        case FastRCNNModel():
+            return build_fast_rcnn(model, classes=classes, pretrained=pretrained, svm=svm)
 
 
-class HasModel(Protocol):
-    """A configuration with a model that `build` takes."""
-
-    @property
-    def model(self) -> Any: ...
+def build_for(config: DetectTrain | RCNNTrain, *, classes: Sequence[str], pretrained: bool = True) -> Detector:
+    """Return the detector of a configuration, with everything that its evaluation needs."""
+    svm = config.needs_svm if isinstance(config, RCNNTrain) else None
+    return build(config.model, classes=classes, pretrained=pretrained, svm=svm)
 
 
 def load_detector(
-    config: HasModel,
+    config: DetectTrain | RCNNTrain,
     checkpoint: Path | str,
     device: torch.device,
     reporter: Reporter | None = None,
     *,
     classes: Sequence[str] | None = None,
-    build: Callable[..., Detector] = build,
 ) -> tuple[Detector, int]:
-    """The trained detector of a run directory or checkpoint file, in test mode, and its step.
+    """Return the trained detector of a run directory or checkpoint file, in test mode, and its step.
 
-    `classes`: the label set of the data it is to be used on; by default the one it was trained on. `build`: what makes a detector
-    from the section `model`, as `build.build` does. Raises `CheckpointError`
-    when the weights belong to another net or label set.
+    `classes`: the label set of the data it is to be used on; by default the one it was trained on. Raises `CheckpointError` when
+    the weights belong to another net or label set.
     """
     state, step, path = load_for_evaluation(checkpoint, reporter or SilentReporter())
     try:
@@ -75,7 +87,7 @@ def load_detector(
         raise CheckpointError(
             f"{path}: holds no detector; give a run of one, such as `paperbench train faster-rcnn` makes"
         ) from error
-    model = build(config.model, classes=names if classes is None else classes, pretrained=False)
+    model = build_for(config, classes=names if classes is None else classes, pretrained=False)
     if classes is not None:
         model.set_extra_state(weights["_extra_state"])  # says which label set differs before any shape does
     try:

@@ -35,7 +35,7 @@ from paperbench.detection.model_config import (
     SSDModel,
     YOLOModel,
 )
-from paperbench.detection.rcnn_config import FastRCNNModel, ProposalConfig, RegionModelConfig
+from paperbench.detection.rcnn_config import FastRCNNModel, ProposalConfig, RCNNModelConfig
 
 OnBadBox = Literal["error", "drop"]
 
@@ -182,7 +182,7 @@ Variant = Literal["no-boxes", "svd", "svm", "softmax"]
 
 
 @dataclass(kw_only=True)
-class RegionEvaluation(Schema):
+class RCNNEvaluation(Schema):
     """How detections are made and scored."""
 
     batch_size: PositiveInt = 4
@@ -243,17 +243,22 @@ class Propose(RunConfig):
 
 
 @dataclass(kw_only=True)
-class RegionTrain(TrainConfig):
+class RCNNTrain(TrainConfig):
     """Task `region-train`."""
 
     data: DataConfig = field(default_factory=ShapesData)
     proposals: ProposalConfig = field(default_factory=ProposalConfig)
-    model: RegionModelConfig = field(default_factory=FastRCNNModel)
-    evaluation: RegionEvaluation = field(default_factory=RegionEvaluation)
+    model: RCNNModelConfig = field(default_factory=FastRCNNModel)
+    evaluation: RCNNEvaluation = field(default_factory=RCNNEvaluation)
+
+    @property
+    def needs_svm(self) -> bool:
+        """Whether SVMs are fitted."""
+        return self.model.classifier == "svm" or "svm" in self.evaluation.variants
 
 
 @dataclass(kw_only=True)
-class RegionEval(RegionTrain):
+class RCNNEval(RCNNTrain):
     """Task `region-eval` on a trained run: its own configuration, with what the command line changes."""
 
     checkpoint: Annotated[AnyPath, OR_NAME] = ""

@@ -7,7 +7,7 @@ from paperbench.detection.config import (
     DetectTrain,
     ModelConfig,
     PennFudanData,
-    RegionTrain,
+    RCNNTrain,
     ShapesData,
     VocData,
 )
@@ -73,7 +73,7 @@ def describe_schedule(config: DetectTrain) -> str:
     return f"{train.samples:,} images in {steps:,} steps of {train.batch_size}, {optim.name} {optim.lr:g}, {optim.schedule}"
 
 
-def describe_rcnn(config: RegionTrain) -> dict[str, str]:
+def describe_rcnn(config: RCNNTrain) -> dict[str, str]:
     """Data, proposals, model and schedule, a line each."""
     model, train, optim = config.model, config.train, config.optim
     weights = f"weights {model.weights}" if model.weights else "random weights"

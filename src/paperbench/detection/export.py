@@ -54,8 +54,8 @@ class DeployedDetector(nn.Module):
         # Computed now: the model's own cache would end up holding the tracer's tensors.
         self.register_buffer("grid", model.anchors(rows, columns).clone(), persistent=False)
         self.apart = float(max(height, width) + 1)
-        self.ranked = min(model.pre_nms_test, len(self.grid))
-        self.proposed = min(model.post_nms_test, self.ranked)
+        self.ranked = min(model.rpn_config.pre_nms_topk_test, len(self.grid))
+        self.proposed = min(model.rpn_config.post_nms_topk_test, self.ranked)
 
     def forward(self, images: Tensor, sizes: Tensor, scales: Tensor) -> Tensors:
         model = self.model
@@ -66,30 +66,30 @@ class DeployedDetector(nn.Module):
         return self._detections(logits, deltas, proposals, there, sizes)
 
     def _proposals(self, logits: Tensor, deltas: Tensor, sizes: Tensor, scales: Tensor) -> tuple[Tensor, Tensor]:
-        """`proposals.propose` for one image: boxes (P, 4) and which of them are there (P,)."""
+        """`rpn.propose` for one image: boxes (P, 4) and which of them are there (P,)."""
         model = self.model
         scores = objectness_score(logits)[0]
         best, index = scores.topk(self.ranked)
         decoded = box_ops.clip(box_ops.decode(self.grid[index], deltas[0][index])[None], sizes)[0]
-        small = (decoded[:, 2:] - decoded[:, :2] < model.min_size * scales).any(-1)
+        small = (decoded[:, 2:] - decoded[:, :2] < model.rpn_config.min_size * scales).any(-1)
         best = best.masked_fill(small, float("-inf"))
-        kept, there = _first(nms(decoded, best, model.rpn_nms_iou), self.proposed)
+        kept, there = _first(nms(decoded, best, model.rpn_config.nms_iou), self.proposed)
         return decoded[kept], there & (best[kept] > float("-inf"))
 
     def _detections(self, logits: Tensor, deltas: Tensor, proposals: Tensor, there: Tensor, sizes: Tensor) -> Tensors:
-        """`postprocess.detections` for one image."""
+        """`nms.postprocess` for one image."""
         model = self.model
         probability = logits.softmax(-1)[:, 1:] * there[:, None]
         classes = len(model.class_names)
-        boxes = box_ops.decode(proposals[:, None].expand(-1, classes, -1), deltas[:, 1:], model.target_std)
+        boxes = box_ops.decode(proposals[:, None].expand(-1, classes, -1), deltas[:, 1:], model.head_config.target_std)
         boxes = boxes.clamp(min=0).minimum(sizes.flip(-1).repeat(1, 2).to(boxes.dtype))
         large = (boxes[..., 2:] - boxes[..., :2] >= SMALLEST_SIDE).all(-1)
-        candidates = ((probability > model.score_threshold) & large).flatten().nonzero()[:, 0]
+        candidates = ((probability > model.head_config.score_threshold) & large).flatten().nonzero()[:, 0]
         labels = torch.arange(1, classes + 1, device=boxes.device).repeat(self.proposed)[candidates]
         scores, boxes = probability.flatten()[candidates], boxes.reshape(-1, 4)[candidates]
         # Boxes of different classes are moved apart, so that one suppression does for all.
-        survivors = nms(boxes + labels[:, None] * self.apart, scores, model.nms_iou)
-        kept, present = _first(survivors, min(model.detections_per_image, self.proposed * classes))
+        survivors = nms(boxes + labels[:, None] * self.apart, scores, model.head_config.nms_iou)
+        kept, present = _first(survivors, min(model.head_config.detections_per_image, self.proposed * classes))
         # One more row stands for no detection: also where there is no candidate at all, something can be picked.
         kept = torch.where(present, kept, -1)
         boxes = torch.cat([boxes, boxes.new_zeros(1, 4)])

@@ -19,7 +19,7 @@ Maps = tuple[Tensor, ...]
 class BottomUp(nn.Module):
     """The stages of a backbone one after the other; gives the maps from the stride `finest` on."""
 
-    def __init__(self, backbone: Backbone, *, finest: int, key: str = "model.pyramid.finest") -> None:
+    def __init__(self, backbone: Backbone, *, finest: int, key: str = "model.pyramid.finest_stride") -> None:
         super().__init__()
         if not any(stage.stride == finest for stage in backbone.stages):
             strides = ", ".join(str(stage.stride) for stage in backbone.stages)

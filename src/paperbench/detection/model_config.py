@@ -13,6 +13,7 @@ from pydantic import Field
 from paperbench.config.schema import (
     OR_NAME,
     FilePath,
+    Formerly,
     Fraction,
     NonNegativeFloat,
     NonNegativeInt,
@@ -41,29 +42,37 @@ class RpnConfig(Schema):
     objectness: Literal["softmax", "sigmoid"] = "softmax"
     positive_iou: Fraction = 0.7
     negative_iou: Fraction = 0.3
-    sampled: PositiveInt = 256
+    batch_size_per_image: Annotated[PositiveInt, Formerly("sampled")] = 256
+    """Anchors of an image that a training step draws."""
     positive_fraction: Fraction = 0.5
     ignore_cross_boundary: bool = True
     normalisation: Literal["paper", "sampled"] = "paper"
-    """`paper`: classification over 256 samples, regression over the anchor locations; `sampled`: both over the samples."""
+    """`paper`: classification over the drawn anchors, regression over the anchor locations; `sampled`: both over the drawn ones."""
     loss_weight: NonNegativeFloat = 10.0
-    """Lambda of equation 1; with `normalisation=sampled` the code lineage uses 1."""
+    """Lambda of equation 1; py-faster-rcnn, the reference implementation, has `normalisation=sampled` and 1."""
     sigma: PositiveFloat = 3.0
     """Smooth L1: quadratic below 1 / sigma^2."""
-    pre_nms_train: PositiveInt = 12000
-    pre_nms_test: PositiveInt = 6000
-    post_nms_train: PositiveInt = 2000
-    post_nms_test: PositiveInt = 300
+    pre_nms_topk_train: Annotated[PositiveInt, Formerly("pre_nms_train")] = 12000
+    pre_nms_topk_test: Annotated[PositiveInt, Formerly("pre_nms_test")] = 6000
+    post_nms_topk_train: Annotated[PositiveInt, Formerly("post_nms_train")] = 2000
+    post_nms_topk_test: Annotated[PositiveInt, Formerly("post_nms_test")] = 300
     nms_iou: Fraction = 0.7
     min_size: NonNegativeFloat = 16.0
     """Smallest side of a proposal, in pixels of the original image."""
+
+    def topk(self, *, training: bool) -> tuple[int, int]:
+        """Return how many of the best boxes are kept before and after suppression."""
+        if training:
+            return self.pre_nms_topk_train, self.post_nms_topk_train
+        return self.pre_nms_topk_test, self.post_nms_topk_test
 
 
 @dataclass(kw_only=True)
 class HeadConfig(Schema):
     """The Fast R-CNN detector on the proposals."""
 
-    rois: PositiveInt = 128
+    batch_size_per_image: Annotated[PositiveInt, Formerly("rois")] = 128
+    """Regions of an image that a training step draws."""
     positive_fraction: Fraction = 0.25
     positive_iou: Fraction = 0.5
     negative_iou_low: Fraction = 0.0
@@ -78,12 +87,12 @@ class HeadConfig(Schema):
     sigma: PositiveFloat = 1.0
     score_threshold: Fraction = 0.05
     nms_iou: Fraction = 0.3
-    detections: PositiveInt = 100
-    mining: bool = False
+    detections_per_image: Annotated[PositiveInt, Formerly("detections")] = 100
+    ohem: Annotated[bool, Formerly("mining")] = False
     """Online hard example mining: the regions with the largest losses are trained on, `positive_fraction` and
     `negative_iou_low` are not asked (Shrivastava et al., CVPR 2016)."""
-    mining_nms_iou: Fraction = 0.7
-    """Of two regions that overlap by more, mining counts the one with the larger loss."""
+    ohem_nms_iou: Annotated[Fraction, Formerly("mining_nms_iou")] = 0.7
+    """Of two regions that overlap by more, OHEM counts the one with the larger loss."""
 
 
 Backbones = Literal["small", "alexnet", "zf", "vgg16", "resnet50", "squeezenet1_1"]
@@ -129,13 +138,13 @@ class PyramidConfig(Schema):
 
     channels: PositiveInt = 256
     """Of every map of the pyramid."""
-    finest: PositiveInt = 4
+    finest_stride: Annotated[PositiveInt, Formerly("finest")] = 4
     """Stride of the finest map; the backbone must have one of it."""
-    deeper: NonNegativeInt = 0
+    extra_stages: Annotated[NonNegativeInt, Formerly("deeper")] = 0
     """Stages of stride 2 that are added below the backbone's own, for backbones that end early."""
-    pooled: NonNegativeInt = 1
+    pooled_levels: Annotated[NonNegativeInt, Formerly("pooled")] = 1
     """Maps beyond the coarsest, each every second pixel of the one before; for proposals alone (the paper's P6)."""
-    canonical: PositiveFloat = 224.0
+    canonical_size: Annotated[PositiveFloat, Formerly("canonical")] = 224.0
     """Side in pixels of a region that is pooled from stride 16 (equation 1)."""
 
 
@@ -203,20 +212,20 @@ class SSDModel(BackboneModel):
     side: PositiveInt = 300
     """Images lie in the corner of a square of this side; the paper warps them to it. With VGG-16, 300 and six entries of
     `boxes.ratios` the maps are the paper's own."""
-    finest: PositiveInt = 8
+    finest_stride: Annotated[PositiveInt, Formerly("finest")] = 8
     """Stride of the finest map that is predicted from (conv4_3 in VGG-16)."""
     extra_channels: PositiveInt = 256
     """Of the maps that are added below the backbone's own."""
     boxes: DefaultBoxConfig = field(default_factory=DefaultBoxConfig)
     positive_iou: Fraction = 0.5
-    negatives: PositiveFloat = 3.0
+    negatives_per_positive: Annotated[PositiveFloat, Formerly("negatives")] = 3.0
     """Background boxes for each object box in the loss, the hardest of them (section 2.2, hard negative mining)."""
     loss_weight: NonNegativeFloat = 1.0
     """Alpha of equation 1."""
     target_std: tuple[PositiveFloat, PositiveFloat, PositiveFloat, PositiveFloat] = (0.1, 0.1, 0.2, 0.2)
     score_threshold: Fraction = 0.01
     nms_iou: Fraction = 0.45
-    detections: PositiveInt = 200
+    detections_per_image: Annotated[PositiveInt, Formerly("detections")] = 200
 
 
 @dataclass(kw_only=True)
@@ -237,10 +246,10 @@ class YOLOModel(BackboneModel):
     hidden: PositiveInt = 4096
     """Width of the first fully connected layer."""
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.5
-    coordinate_weight: NonNegativeFloat = 5.0
+    coord_weight: Annotated[NonNegativeFloat, Formerly("coordinate_weight")] = 5.0
     """Lambda coord of equation 3."""
-    empty_weight: NonNegativeFloat = 0.5
+    noobj_weight: Annotated[NonNegativeFloat, Formerly("empty_weight")] = 0.5
     """Lambda noobj of equation 3."""
     score_threshold: Fraction = 0.01
     nms_iou: Fraction = 0.5
-    detections: PositiveInt = 100
+    detections_per_image: Annotated[PositiveInt, Formerly("detections")] = 100

@@ -12,7 +12,7 @@ from torch import Tensor
 from torchvision.ops import batched_nms
 
 from paperbench.detection import boxes as box_ops
-from paperbench.detection.boxes import BoxStd
+from paperbench.detection.model_config import HeadConfig, SSDModel, YOLOModel
 
 
 def survivors(boxes: Tensor, scores: Tensor, *, iou: float, keep: int) -> tuple[Tensor, Tensor]:
@@ -50,112 +50,56 @@ class DetectionBatch(NamedTuple):
 
 
 @torch.no_grad()
-def detections(
-    logits: Tensor,
-    deltas: Tensor,
-    proposals: Tensor,
-    valid: Tensor,
-    sizes: Tensor,
-    *,
-    target_std: BoxStd = (0.1, 0.1, 0.2, 0.2),
-    score_threshold: float = 0.05,
-    nms_iou: float = 0.3,
-    limit: int = 100,
+def postprocess(
+    logits: Tensor, deltas: Tensor, proposals: Tensor, valid: Tensor, sizes: Tensor, config: HeadConfig | SSDModel
 ) -> DetectionBatch:
-    """The best `limit` detections of each image after suppression per class.
+    """Return the best detections of each image after suppression per class, `detections_per_image` at most.
 
     logits (B, P, C + 1), deltas (B, P, C + 1, 4), proposals (B, P, 4), valid (B, P), sizes (B, 2) as (height, width).
     """
-    return select(
-        logits.softmax(-1)[..., 1:],
-        deltas,
-        proposals,
-        valid,
-        sizes,
-        target_std=target_std,
-        score_threshold=score_threshold,
-        nms_iou=nms_iou,
-        limit=limit,
-    )
+    return postprocess_scores(logits.softmax(-1)[..., 1:], deltas, proposals, valid, sizes, config)
 
 
 @torch.no_grad()
-def select(
-    scores: Tensor,
-    deltas: Tensor,
-    proposals: Tensor,
-    valid: Tensor,
-    sizes: Tensor,
-    *,
-    target_std: BoxStd,
-    score_threshold: float,
-    nms_iou: float,
-    limit: int,
+def postprocess_scores(
+    scores: Tensor, deltas: Tensor, proposals: Tensor, valid: Tensor, sizes: Tensor, config: HeadConfig | SSDModel
 ) -> DetectionBatch:
-    """`detections` for scores (B, P, C) in 0..1 that are no softmax, such as those of one classifier a class."""
-    _, count, classes = scores.shape
+    """As `postprocess`, for scores (B, P, C) in 0..1 that are no softmax, such as those of one classifier a class."""
     probability = scores * valid[..., None]
-    image, proposal, label = torch.nonzero(probability > score_threshold, as_tuple=True)
-    boxes = box_ops.decode(proposals[image, proposal], deltas[image, proposal, label + 1], target_std)
-    return _best(
-        boxes,
-        probability[image, proposal, label],
-        image,
-        label,
-        sizes,
-        classes=classes,
-        slots=count * classes,
-        nms_iou=nms_iou,
-        limit=limit,
-    )
+    image, proposal, label = torch.nonzero(probability > config.score_threshold, as_tuple=True)
+    boxes = box_ops.decode(proposals[image, proposal], deltas[image, proposal, label + 1], config.target_std)
+    return _suppress_by_class(boxes, probability[image, proposal, label], image, label, sizes, scores.shape, config)
 
 
 @torch.no_grad()
-def scored_boxes(
-    scores: Tensor,
-    boxes: Tensor,
-    sizes: Tensor,
-    *,
-    score_threshold: float,
-    nms_iou: float,
-    limit: int,
-) -> DetectionBatch:
-    """The same for boxes (B, P, 4) that are the same for every class, with scores (B, P, C) in 0..1."""
-    _, count, classes = scores.shape
-    image, box, label = torch.nonzero(scores > score_threshold, as_tuple=True)
-    return _best(
-        boxes[image, box],
-        scores[image, box, label],
-        image,
-        label,
-        sizes,
-        classes=classes,
-        slots=count * classes,
-        nms_iou=nms_iou,
-        limit=limit,
-    )
+def postprocess_boxes(scores: Tensor, boxes: Tensor, sizes: Tensor, config: YOLOModel) -> DetectionBatch:
+    """As `postprocess`, for boxes (B, P, 4) that are the same for every class, with scores (B, P, C) in 0..1."""
+    image, box, label = torch.nonzero(scores > config.score_threshold, as_tuple=True)
+    return _suppress_by_class(boxes[image, box], scores[image, box, label], image, label, sizes, scores.shape, config)
 
 
-def _best(
+def _suppress_by_class(
     boxes: Tensor,
     scores: Tensor,
     image: Tensor,
     label: Tensor,
     sizes: Tensor,
-    *,
-    classes: int,
-    slots: int,
-    nms_iou: float,
-    limit: int,
+    shape: torch.Size,
+    config: HeadConfig | SSDModel | YOLOModel,
 ) -> DetectionBatch:
-    """Candidates in one row, boxes (N, 4), scores, image and label in 0..C - 1 (N,) -> the detections of each image."""
+    """Return the detections of each image, of candidates in one row: boxes (N, 4), scores, image, label in 0..C - 1 (N,).
+
+    shape: (B, P, C) of the scores that they were taken from.
+    """
+    _, count, classes = shape
+    limit = config.detections_per_image
     batch = len(sizes)
     limits = sizes.flip(-1).repeat(1, 2).to(boxes.dtype)
     boxes = boxes.clamp(min=0).minimum(limits[image])
     large = (boxes[:, 2:] - boxes[:, :2] >= SMALLEST_SIDE).all(-1)
     image, label, scores, boxes = image[large], label[large], scores[large], boxes[large]
 
-    kept = batched_nms(boxes, scores, image * classes + label, nms_iou)
+    kept = batched_nms(boxes, scores, image * classes + label, config.nms_iou)
     # `kept` is in order of score over the whole batch; a stable sort by image leaves each image's own in that order.
     kept = kept[image[kept].argsort(stable=True)]
     image = image[kept]
@@ -163,7 +107,7 @@ def _best(
     rank = torch.arange(len(kept), device=kept.device) - (per_image.cumsum(0) - per_image)[image]
     kept, image, rank = kept[rank < limit], image[rank < limit], rank[rank < limit]
 
-    slots = min(limit, slots)
+    slots = min(limit, count * classes)
     result = DetectionBatch(
         boxes.new_zeros(batch, slots, 4),
         scores.new_zeros(batch, slots),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,18 +14,16 @@ from paperbench.data.image_files import decode_rgb, inspect
 from paperbench.detection import datasets
 from paperbench.detection.batches import BatchMaker
 from paperbench.detection.build import load_detector
-from paperbench.detection.config import DetectEval, DetectTrain, RegionEval, RegionTrain
+from paperbench.detection.config import DetectEval, DetectTrain, RCNNEval, RCNNTrain
 from paperbench.detection.detectors.base import Detector
-from paperbench.detection.detectors.fast_rcnn import RegionNet
-from paperbench.detection.detectors.rcnn_build import build as build_rcnn
-from paperbench.detection.detectors.rcnn_build import needs_svm
+from paperbench.detection.detectors.fast_rcnn import FastRCNN
 from paperbench.detection.drawing import draw
 from paperbench.detection.evaluation.detections import Detections
 from paperbench.detection.evaluation.inference import per_image
 from paperbench.detection.masks import as_runs, in_image
 from paperbench.detection.proposals import making, source
 from paperbench.detection.rcnn_config import ProposalConfig
-from paperbench.detection.training.multi_stage import region_batches
+from paperbench.detection.training.multi_stage import proposal_batches
 from paperbench.engine import device as devices
 from paperbench.engine.reporter import Reporter
 from paperbench.errors import ConfigError
@@ -147,7 +144,7 @@ def _distinct_names(images: Sequence[Path]) -> list[str]:
 
 
 def predict_on_proposals(
-    config: RegionTrain,
+    config: RCNNTrain,
     run_dir: Path,
     images: Sequence[Path],
     output: Path,
@@ -163,14 +160,14 @@ def predict_on_proposals(
     """
     where = devices.resolve(device or config.device)
     precision = devices.resolve_precision(config.precision, where)
-    weights = config.checkpoint if isinstance(config, RegionEval) else run_dir
-    model, _ = load_detector(config, weights, where, reporter, build=partial(build_rcnn, svm=needs_svm(config)))
-    assert isinstance(model, RegionNet)
+    weights = config.checkpoint if isinstance(config, RCNNEval) else run_dir
+    model, _ = load_detector(config, weights, where, reporter)
+    assert isinstance(model, FastRCNN)
     dataset = pictures(images, model.class_names)
     boxes = _search_proposals(dataset, config.proposals, where, precision)
     count = config.proposals.test_count or None
     store = datasets.store(config.data, dataset, where)
-    make = region_batches(config, model, dataset, [found[:count] for found in boxes], store, 0, training=False)
+    make = proposal_batches(config, model, dataset, [found[:count] for found in boxes], store, 0, training=False)
     return show(model, make, images, output, score_threshold=score_threshold, precision=precision)
 
 

@@ -16,6 +16,7 @@ from paperbench.config.schema import (
     OR_NAME,
     AnyPath,
     FilePath,
+    Formerly,
     Fraction,
     NonNegativeFloat,
     NonNegativeInt,
@@ -24,6 +25,7 @@ from paperbench.config.schema import (
     Schema,
 )
 from paperbench.detection.model_config import BackboneModel, HeadConfig
+from paperbench.errors import ConfigError
 
 # --- proposals --------------------------------------------------------------------------------------------------------
 
@@ -104,20 +106,20 @@ class RidgeConfig(Schema):
     """Lambda of the penalty, with features scaled to a mean norm of 20."""
     iou: Fraction = 0.6
     """Least overlap of a proposal with its object."""
-    most: PositiveInt = 5000
+    max_examples: Annotated[PositiveInt, Formerly("most")] = 5000
     """Proposals of a class that are used, drawn at random."""
 
 
 @dataclass(kw_only=True)
-class RegionHeadConfig(HeadConfig):
+class FastRCNNHeadConfig(HeadConfig):
     """With Fast R-CNN's regions: 64 of each of two images, background with an IoU of at least 0.1 (section 2.3)."""
 
-    rois: PositiveInt = 64
+    batch_size_per_image: Annotated[PositiveInt, Formerly("rois")] = 64
     negative_iou_low: Fraction = 0.1
 
 
 @dataclass(kw_only=True)
-class RegionModel(BackboneModel):
+class RCNNFamilyModel(BackboneModel):
     """What the three detectors share: a backbone, a head on pooled regions, and what is fitted on its features."""
 
     projection: NonNegativeInt = 0
@@ -136,19 +138,19 @@ class RegionModel(BackboneModel):
 
 
 @dataclass(kw_only=True)
-class FastRCNNModel(RegionModel):
+class FastRCNNModel(RCNNFamilyModel):
     """Fast R-CNN: features of the whole image, a pooled map for each region, one loss for classes and boxes."""
 
     name: Literal["fast-rcnn"] = "fast-rcnn"
-    head: RegionHeadConfig = field(default_factory=RegionHeadConfig)
+    head: FastRCNNHeadConfig = field(default_factory=FastRCNNHeadConfig)
 
 
 @dataclass(kw_only=True)
-class SPPNetModel(RegionModel):
+class SPPNetModel(RCNNFamilyModel):
     """SPP-net (He et al., TPAMI 2015): fixed convolutions, a pyramid of pooled maps, SVMs and ridge regression on top."""
 
     name: Literal["sppnet"] = "sppnet"
-    head: RegionHeadConfig = field(default_factory=RegionHeadConfig)
+    head: FastRCNNHeadConfig = field(default_factory=FastRCNNHeadConfig)
     pyramid: Annotated[tuple[PositiveInt, ...], Field(min_length=1)] = (6, 3, 2, 1)
     """Cells on a side of each level: 50 in all."""
     classifier: Literal["softmax", "svm"] = "svm"
@@ -161,7 +163,7 @@ class SPPNetModel(RegionModel):
 
 
 @dataclass(kw_only=True)
-class RCNNModel(RegionModel):
+class RCNNModel(RCNNFamilyModel):
     """R-CNN (Girshick et al., CVPR 2014): each region is warped to one size and goes through the whole net by itself."""
 
     name: Literal["rcnn"] = "rcnn"
@@ -178,4 +180,30 @@ class RCNNModel(RegionModel):
     """Whether the net is trained on warped regions before its features are used."""
 
 
-RegionModelConfig = Annotated[FastRCNNModel | SPPNetModel | RCNNModel, Field(discriminator="name")]
+RCNNModelConfig = Annotated[FastRCNNModel | SPPNetModel | RCNNModel, Field(discriminator="name")]
+
+
+def check_model(model: FastRCNNModel | SPPNetModel | RCNNModel) -> None:
+    """Raise `ConfigError` for settings that do not go together, all of them at once."""
+    faults = []
+    if model.head.ohem:
+        faults.append("model.head.ohem: is not for detectors on precomputed boxes; leave it out")
+    if isinstance(model, RCNNModel) and model.crop <= 2 * model.context:
+        faults.append(f"model.context={model.context}: leaves nothing of a region of {model.crop} pixels; give less")
+    if isinstance(model, RCNNModel) and not model.fine_tune:
+        if model.classifier == "softmax":
+            faults.append(
+                "model.classifier=softmax: is not trained with model.fine_tune=false; give model.classifier=svm"
+            )
+        if model.boxes in ("multi-task", "stage-wise"):
+            faults.append(f"model.boxes={model.boxes}: is not trained with model.fine_tune=false; give ridge or none")
+    if model.projection and not model.head.hidden and model.backbone in ("alexnet", "zf", "vgg16", "resnet50"):
+        faults.append(f"model.projection={model.projection}: needs a new head as well (model.head.hidden=256)")
+    if isinstance(model, SPPNetModel) and model.backbone == "resnet50" and not model.head.hidden:
+        faults.append(
+            "model.backbone=resnet50: its own head cannot take a pyramid; give a width (model.head.hidden=256)"
+        )
+    if model.backbone == "resnet50" and not model.head.hidden and model.features == "fc6":
+        faults.append("model.features=fc6: resnet50's own head has no such layer; give model.features=fc7")
+    if faults:
+        raise ConfigError(*faults)

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from paperbench.detection import boxes as box_ops
-from paperbench.detection.boxes import BoxStd
 from paperbench.detection.matching import POSITIVE, Matches, Sample, match, sample
+from paperbench.detection.model_config import HeadConfig
 from paperbench.detection.rpn import Proposals
 
 
@@ -27,43 +27,36 @@ def sample_regions(
     proposals: Proposals,
     gt_boxes: Tensor,
     gt_labels: Tensor,
+    config: HeadConfig,
     *,
-    rois: int = 128,
-    positive_fraction: float = 0.25,
-    positive_iou: float = 0.5,
-    negative_iou_low: float = 0.0,
-    target_std: BoxStd = (0.1, 0.1, 0.2, 0.2),
     generator: torch.Generator | None = None,
 ) -> Regions:
-    """Draws `rois` regions an image from its proposals and its ground truth, which is added to them as the code lineage does.
+    """Draw the regions of each image that the head is trained on, from its proposals and its ground truth.
 
-    proposals: (B, P, .); gt_boxes (B, G, 4); gt_labels (B, G), 0 for padding. A quarter at most are objects (overlap at least
-    `positive_iou`); the background is what overlaps less, and at least `negative_iou_low` (0.1 in plain Fast R-CNN).
+    proposals: (B, P, .); gt_boxes (B, G, 4); gt_labels (B, G), 0 for padding. The ground truth is added to the proposals, as
+    py-faster-rcnn does. At most `positive_fraction` of `batch_size_per_image` are objects (overlap at least `positive_iou`); the
+    background is what overlaps less, and at least `negative_iou_low` (0.1 in plain Fast R-CNN).
     """
-    boxes, matches = _matched(
-        proposals, gt_boxes, gt_labels, positive_iou=positive_iou, negative_iou_low=negative_iou_low
+    boxes, matches = _matched(proposals, gt_boxes, gt_labels, config, negative_iou_low=config.negative_iou_low)
+    drawn = sample(
+        matches.labels,
+        count=config.batch_size_per_image,
+        positive_fraction=config.positive_fraction,
+        generator=generator,
     )
-    drawn = sample(matches.labels, count=rois, positive_fraction=positive_fraction, generator=generator)
-    return _with_targets(boxes, matches, drawn, gt_boxes, gt_labels, target_std)
+    return _with_targets(boxes, matches, drawn, gt_boxes, gt_labels, config)
 
 
 @torch.no_grad()
-def every_region(
-    proposals: Proposals,
-    gt_boxes: Tensor,
-    gt_labels: Tensor,
-    *,
-    positive_iou: float = 0.5,
-    target_std: BoxStd = (0.1, 0.1, 0.2, 0.2),
-) -> Regions:
-    """All proposals and the ground truth, none drawn; R = P + G. Arguments as of `sample_regions`."""
-    boxes, matches = _matched(proposals, gt_boxes, gt_labels, positive_iou=positive_iou, negative_iou_low=0.0)
+def every_region(proposals: Proposals, gt_boxes: Tensor, gt_labels: Tensor, config: HeadConfig) -> Regions:
+    """Return all proposals and the ground truth, none drawn; R = P + G. Arguments as of `sample_regions`."""
+    boxes, matches = _matched(proposals, gt_boxes, gt_labels, config, negative_iou_low=0.0)
     everything = torch.arange(boxes.shape[1], device=boxes.device).expand(len(boxes), -1)
-    return _with_targets(boxes, matches, Sample(everything, matches.labels >= 0), gt_boxes, gt_labels, target_std)
+    return _with_targets(boxes, matches, Sample(everything, matches.labels >= 0), gt_boxes, gt_labels, config)
 
 
 def _matched(
-    proposals: Proposals, gt_boxes: Tensor, gt_labels: Tensor, *, positive_iou: float, negative_iou_low: float
+    proposals: Proposals, gt_boxes: Tensor, gt_labels: Tensor, config: HeadConfig, *, negative_iou_low: float
 ) -> tuple[Tensor, Matches]:
     """Proposals with the ground truth behind them (B, P + G, 4), and what each is responsible for."""
     real = gt_labels > 0
@@ -72,8 +65,8 @@ def _matched(
     matches = match(
         box_ops.iou(gt_boxes, boxes),
         real,
-        positive=positive_iou,
-        negative=positive_iou,
+        positive=config.positive_iou,
+        negative=config.positive_iou,
         negative_low=negative_iou_low,
         eligible=present,
     )
@@ -81,7 +74,7 @@ def _matched(
 
 
 def _with_targets(
-    boxes: Tensor, matches: Matches, drawn: Sample, gt_boxes: Tensor, gt_labels: Tensor, target_std: BoxStd
+    boxes: Tensor, matches: Matches, drawn: Sample, gt_boxes: Tensor, gt_labels: Tensor, config: HeadConfig
 ) -> Regions:
     chosen = boxes.gather(1, drawn.chosen[..., None].expand(-1, -1, 4))
     own = matches.matched.gather(1, drawn.chosen)
@@ -90,7 +83,7 @@ def _with_targets(
     target_boxes = gt_boxes.gather(1, own[..., None].expand(-1, -1, 4))
     reference = torch.where(positive[..., None], chosen, chosen.new_tensor([0.0, 0.0, 1.0, 1.0]))
     target_boxes = torch.where(positive[..., None], target_boxes, reference)
-    return Regions(chosen, labels, box_ops.encode(reference, target_boxes, target_std), drawn.valid)
+    return Regions(chosen, labels, box_ops.encode(reference, target_boxes, config.target_std), drawn.valid)
 
 
 def two_layer_head(*, in_channels: int, pool_size: int, hidden: int, batch_norm: bool, dropout: float) -> nn.Sequential:

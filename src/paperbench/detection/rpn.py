@@ -10,8 +10,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from paperbench.detection import boxes as box_ops
-from paperbench.detection.losses import Normalisation, rpn_loss
+from paperbench.detection.losses import rpn_loss
 from paperbench.detection.matching import POSITIVE, match, sample
+from paperbench.detection.model_config import RpnConfig
 from paperbench.detection.nms import survivors
 
 
@@ -48,27 +49,9 @@ def objectness_score(logits: Tensor) -> Tensor:
 class RPNLoss(nn.Module):
     """Assigns anchors to objects, samples a minibatch an image, and computes equation 1; the whole batch at once."""
 
-    def __init__(
-        self,
-        *,
-        positive_iou: float = 0.7,
-        negative_iou: float = 0.3,
-        sampled: int = 256,
-        positive_fraction: float = 0.5,
-        ignore_cross_boundary: bool = True,
-        normalisation: Normalisation = "paper",
-        weight: float = 10.0,
-        sigma: float = 3.0,
-    ) -> None:
+    def __init__(self, config: RpnConfig) -> None:
         super().__init__()
-        self.positive_iou = positive_iou
-        self.negative_iou = negative_iou
-        self.sampled = sampled
-        self.positive_fraction = positive_fraction
-        self.ignore_cross_boundary = ignore_cross_boundary
-        self.normalisation: Normalisation = normalisation
-        self.weight = weight
-        self.sigma = sigma
+        self.config = config
 
     def forward(
         self,
@@ -85,18 +68,21 @@ class RPNLoss(nn.Module):
         """Objectness and regression loss: logits (B, A, .), deltas (B, A, 4), anchors (A, 4), sizes (B, 2) as (height, width),
         gt_boxes (B, G, 4), gt_labels (B, G) with 0 for padding, stride of each map that has anchors -> (scalar, scalar)."""
         with torch.no_grad():
-            eligible = box_ops.inside(anchors, sizes) if self.ignore_cross_boundary else None
+            eligible = box_ops.inside(anchors, sizes) if self.config.ignore_cross_boundary else None
             overlaps = box_ops.iou(gt_boxes, anchors[None])
             matches = match(
                 overlaps,
                 gt_labels > 0,
-                positive=self.positive_iou,
-                negative=self.negative_iou,
+                positive=self.config.positive_iou,
+                negative=self.config.negative_iou,
                 best_for_each=True,
                 eligible=eligible,
             )
             drawn = sample(
-                matches.labels, count=self.sampled, positive_fraction=self.positive_fraction, generator=generator
+                matches.labels,
+                count=self.config.batch_size_per_image,
+                positive_fraction=self.config.positive_fraction,
+                generator=generator,
             )
             positive = matches.labels.gather(1, drawn.chosen) == POSITIVE
             own = matches.matched.gather(1, drawn.chosen)
@@ -113,11 +99,11 @@ class RPNLoss(nn.Module):
             targets,
             positive,
             drawn.valid,
-            normalisation=self.normalisation,
-            sampled=self.sampled,
+            normalisation=self.config.normalisation,
+            sampled=self.config.batch_size_per_image,
             locations=locations,
-            weight=self.weight,
-            sigma=self.sigma,
+            weight=self.config.loss_weight,
+            sigma=self.config.sigma,
         )
 
 
@@ -135,20 +121,21 @@ def propose(
     deltas: Tensor,
     anchors: Tensor,
     sizes: Tensor,
+    scales: Tensor,
+    config: RpnConfig,
     *,
-    pre_nms: int,
-    post_nms: int,
-    nms_iou: float = 0.7,
-    min_size: float | Tensor = 16.0,
+    training: bool,
 ) -> Proposals:
-    """The best boxes of each image: scores (B, A), deltas (B, A, 4), anchors (A, 4), sizes (B, 2) as (height, width).
+    """Return the best boxes of each image: scores (B, A), deltas (B, A, 4), anchors (A, 4), sizes (B, 2) as (height, width).
 
-    `pre_nms` boxes are ranked and decoded, cut off at the border, and dropped when a side is below `min_size` pixels (a number or
-    one value an image: the paper measures it in the original image); up to `post_nms` survive the suppression. Gradients do not
-    flow through the coordinates: that is what "approximate" joint training means. P = min(pre_nms, post_nms, A).
+    `pre_nms_topk` boxes are ranked and decoded, cut off at the border, and dropped when a side is below `min_size` pixels of the
+    original image, which was resized by `scales` (B,); up to `post_nms_topk` survive the suppression, of training or of test.
+    Gradients do not flow through the coordinates: that is what "approximate" joint training means.
+    P = min(pre_nms_topk, post_nms_topk, A).
     """
-    ranked = rank(scores, deltas, anchors, sizes, count=pre_nms, min_size=min_size)
-    return suppress(ranked, count=post_nms, nms_iou=nms_iou)
+    pre_nms, post_nms = config.topk(training=training)
+    ranked = rank(scores, deltas, anchors, sizes, count=pre_nms, min_size=config.min_size * scales)
+    return suppress(ranked, count=post_nms, nms_iou=config.nms_iou)
 
 
 @torch.no_grad()
@@ -159,15 +146,17 @@ def rank(
     sizes: Tensor,
     *,
     count: int,
-    min_size: float | Tensor = 16.0,
+    min_size: Tensor,
 ) -> Proposals:
-    """The first half of `propose`: the `count` boxes with the highest scores, decoded, cut off, those too small not valid."""
+    """Return the `count` boxes with the highest scores, decoded and cut off: the first half of `propose`.
+
+    Those with a side below `min_size` (B,), in pixels of the resized images, are not valid.
+    """
     best, index = scores.topk(min(count, scores.shape[1]), dim=1)
     chosen = deltas.gather(1, index[..., None].expand(-1, -1, 4))
     decoded = box_ops.clip(box_ops.decode(anchors[index], chosen), sizes)
     side = decoded[..., 2:] - decoded[..., :2]
-    least = min_size.view(-1, 1, 1) if isinstance(min_size, Tensor) else min_size
-    best = best.masked_fill((side < least).any(-1), float("-inf"))
+    best = best.masked_fill((side < min_size.view(-1, 1, 1)).any(-1), float("-inf"))
     # Candidates that are not there go last, so that each row stays in order of score.
     best, order = best.sort(dim=1, descending=True, stable=True)
     decoded = decoded.gather(1, order[..., None].expand(-1, -1, 4))
@@ -175,7 +164,7 @@ def rank(
 
 
 @torch.no_grad()
-def suppress(ranked: Proposals, *, count: int, nms_iou: float = 0.7) -> Proposals:
-    """The second half of `propose`: up to `count` of the ranked boxes, none of which overlaps a better one by more."""
+def suppress(ranked: Proposals, *, count: int, nms_iou: float) -> Proposals:
+    """Return up to `count` of the ranked boxes, none of which overlaps a better one by more: the second half of `propose`."""
     kept, valid = survivors(ranked.boxes, ranked.scores, iou=nms_iou, keep=count)
     return Proposals(ranked.boxes.gather(1, kept[..., None].expand(-1, -1, 4)), ranked.scores.gather(1, kept), valid)

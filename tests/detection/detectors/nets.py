@@ -8,6 +8,9 @@ from paperbench.config.compose import compose
 from paperbench.detection.batches import Batch
 from paperbench.detection.build import build
 from paperbench.detection.detectors.base import Detector
+from paperbench.detection.detectors.faster_rcnn import FasterRCNN
+from paperbench.detection.detectors.ssd import SSD
+from paperbench.detection.detectors.yolo import YOLO
 from paperbench.detection.masks import FRAME
 
 KINDS = ("fpn", "mask-rcnn", "rfcn", "ssd", "yolo")
@@ -35,3 +38,10 @@ def batch(*, objects: bool = True) -> Batch:
         indices=torch.arange(2),
         masks=masks,
     )
+
+
+def set_score_threshold(net: Detector, threshold: float) -> None:
+    """Change the least score of a detection."""
+    assert isinstance(net, FasterRCNN | SSD | YOLO)
+    config = net.head_config if isinstance(net, FasterRCNN) else net.config
+    config.score_threshold = threshold

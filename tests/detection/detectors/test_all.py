@@ -7,7 +7,7 @@ import torch
 
 from paperbench.detection.detectors.base import Detector
 from paperbench.errors import ConfigError
-from tests.detection.detectors.nets import KINDS, batch, detector
+from tests.detection.detectors.nets import KINDS, batch, detector, set_score_threshold
 
 
 @pytest.fixture(params=KINDS)
@@ -48,7 +48,7 @@ def test_a_few_steps_on_one_batch_lower_the_loss(net: Detector) -> None:
 
 def test_detections_are_inside_their_image_sorted_and_named(net: Detector) -> None:
     net.eval()
-    net.score_threshold = 0.0
+    set_score_threshold(net, 0.0)
     found, proposals = net.detect(batch())
     assert found.valid.any()
     for image, (height, width) in enumerate([(96, 96), (80, 96)]):
@@ -64,7 +64,7 @@ def test_detections_are_inside_their_image_sorted_and_named(net: Detector) -> No
 
 def test_nothing_found_is_an_answer(net: Detector) -> None:
     net.eval()
-    net.score_threshold = 1.0
+    set_score_threshold(net, 1.0)
     assert not net.detect(batch())[0].valid.any()
 
 
@@ -98,7 +98,9 @@ def test_what_a_net_cannot_do_is_refused(kind: str, override: str, message: str)
 @pytest.mark.parametrize("kind", ["fpn", "mask-rcnn"])
 def test_maps_that_are_no_whole_fraction_of_the_image(kind: str) -> None:
     # SqueezeNet pools without padding: 96 pixels give maps of 23, 11 and 5 cells, not of 24, 12 and 6.
-    net = detector(kind, "model.backbone=squeezenet1_1", "model.anchors.sizes=[8,16,32,64]", "model.pyramid.pooled=1")
+    net = detector(
+        kind, "model.backbone=squeezenet1_1", "model.anchors.sizes=[8,16,32,64]", "model.pyramid.pooled_levels=1"
+    )
     losses = net.train()(batch(), torch.Generator().manual_seed(0))
     assert all(torch.isfinite(loss) for loss in losses.values())
     _, proposals = net.eval().detect(batch())
@@ -107,6 +109,6 @@ def test_maps_that_are_no_whole_fraction_of_the_image(kind: str) -> None:
 
 
 def test_the_hardest_regions_are_drawn_too() -> None:
-    net = detector("mask-rcnn", "model.head.mining=true").train()
+    net = detector("mask-rcnn", "model.head.ohem=true").train()
     losses = net(batch(), torch.Generator().manual_seed(0))
     assert losses["loss_mask"] > 0

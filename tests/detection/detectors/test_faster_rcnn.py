@@ -76,7 +76,7 @@ def test_a_training_step_reads_nothing_back_to_the_host(detector: FasterRCNN) ->
 
 def test_detections_are_inside_their_image_sorted_and_named(detector: FasterRCNN) -> None:
     detector.eval()
-    detector.score_threshold = 0.2
+    detector.head_config.score_threshold = 0.2
     found, proposals = detector.detect(batch())
     assert found.valid.any()
     for image, (height, width) in enumerate([(96, 96), (80, 96)]):
@@ -93,7 +93,7 @@ def test_detections_are_inside_their_image_sorted_and_named(detector: FasterRCNN
 
 def test_nothing_found_is_an_answer(detector: FasterRCNN) -> None:
     detector.eval()
-    detector.score_threshold = 1.0
+    detector.head_config.score_threshold = 1.0
     found, _ = detector.detect(batch())
     assert not found.valid.any()
 

@@ -74,5 +74,5 @@ def test_maps_have_the_strides_they_say() -> None:
 
 
 def test_a_stride_that_the_backbone_has_not_is_refused() -> None:
-    with pytest.raises(ConfigError, match=r"model.pyramid.finest=2: small has maps of stride 4, 8"):
+    with pytest.raises(ConfigError, match=r"model.pyramid.finest_stride=2: small has maps of stride 4, 8"):
         BottomUp(BACKBONES["small"](None), finest=2)

@@ -59,7 +59,7 @@ def test_a_window_is_pooled_where_it_is_closest_to_the_side_asked_for() -> None:
 
 def test_a_pyramid_of_one_size_changes_nothing_and_a_real_one_does(detector: OneStage) -> None:
     images = batch()
-    detector.score_threshold = 0.2
+    detector.head_config.score_threshold = 0.2
     with torch.no_grad():
         plain = detector._on_pyramid(images, detector.windows(images, 12, 12).boxes, detector.anchors(12, 12))
         detector.pyramid = (1.0, 1.0)  # computed by the other way

@@ -11,25 +11,27 @@ from torch import nn
 
 from paperbench.config.compose import compose
 from paperbench.detection.batches import Batch
-from paperbench.detection.detectors.fast_rcnn import RegionNet
+from paperbench.detection.build import build, build_for
+from paperbench.detection.detectors.fast_rcnn import FastRCNN
 from paperbench.detection.detectors.rcnn import RCNN
-from paperbench.detection.detectors.rcnn_build import build, build_for
 from paperbench.detection.detectors.spp_net import SPPNet, Warped
 from paperbench.detection.evaluation.variants import check_variants, variant
 from paperbench.detection.rpn import Proposals
 from paperbench.detection.training.multi_stage import Fixed
 from paperbench.errors import ConfigError
 
-NETS = {"fast-rcnn": RegionNet, "sppnet": SPPNet, "rcnn": RCNN}
+NETS = {"fast-rcnn": FastRCNN, "sppnet": SPPNet, "rcnn": RCNN}
 
 
 def config(name: str, *overrides: str) -> Any:
     return compose(name, ["scale=smoke", *overrides]).config
 
 
-def net(name: str, *overrides: str) -> RegionNet:
+def net(name: str, *overrides: str) -> FastRCNN:
     torch.manual_seed(0)
-    return build_for(config(name, *overrides), classes=["cat", "dog"])
+    model = build_for(config(name, *overrides), classes=["cat", "dog"])
+    assert isinstance(model, FastRCNN)
+    return model
 
 
 def batch() -> Batch:
@@ -70,7 +72,7 @@ def test_every_net_learns_what_its_paper_says(name: str) -> None:
 @pytest.mark.parametrize("name", NETS)
 def test_detections_do_not_depend_on_the_company(name: str) -> None:
     model = net(name).eval()
-    model.score_threshold = 0.2
+    model.head_config.score_threshold = 0.2
     model.classifier, model.box_source = "softmax", "predictor"
     together, proposals = model.detect(batch())
     assert proposals is not None
@@ -89,9 +91,9 @@ def test_detections_do_not_depend_on_the_company(name: str) -> None:
 def test_crops_at_a_time_change_nothing() -> None:
     model = net("rcnn").eval()
     assert isinstance(model, RCNN)
-    model.classifier, model.box_source, model.score_threshold = "softmax", "predictor", 0.0
+    model.classifier, model.box_source, model.head_config.score_threshold = "softmax", "predictor", 0.0
     all_at_once, _ = model.detect(batch())
-    model.crops = 3
+    model.config.crops = 3
     torch.testing.assert_close(model.detect(batch())[0].scores, all_at_once.scores, rtol=1e-4, atol=1e-5)
 
 
@@ -135,7 +137,8 @@ def test_variants_are_the_same_net_used_otherwise() -> None:
     check_variants(own)
     torch.manual_seed(0)
     model = build_for(own, classes=["cat", "dog"]).eval()
-    model.score_threshold = 0.0
+    assert isinstance(model, FastRCNN)
+    model.head_config.score_threshold = 0.0
     plain = model.detect(batch())[0]
     with variant(model, "no-boxes", own):
         given = batch().proposals
@@ -170,7 +173,7 @@ def test_variants_that_cannot_be(name: str, overrides: list[str], said: str) -> 
 @pytest.mark.parametrize(
     ("name", "overrides", "said"),
     [
-        ("fast-rcnn", ["model.head.mining=true"], "model.head.mining"),
+        ("fast-rcnn", ["model.head.ohem=true"], "model.head.ohem"),
         ("fast-rcnn", ["model.backbone=zf", "model.projection=8", "model.head.hidden=0"], "model.projection=8"),
         ("sppnet", ["model.backbone=resnet50", "model.head.hidden=0"], "cannot take a pyramid"),
         ("rcnn", ["model.fine_tune=false", "model.classifier=softmax"], "softmax: is not trained"),
@@ -191,7 +194,7 @@ def test_every_backbone_fits(name: str, backbone: str) -> None:
     own = config(name, f"model.backbone={backbone}", *new, "model.head.batch_norm=false")
     with torch.device("meta"):
         model = build(own.model, classes=["cat"], pretrained=False).eval()
-        pooled = torch.zeros(3, model.channels, model.pool_size, model.pool_size)
+        pooled = torch.zeros(3, model.channels, model.head_config.pool_size, model.head_config.pool_size)
         if isinstance(model, SPPNet):
             pooled = torch.zeros(3, model.channels * sum(level**2 for level in model.pyramid))
         scores, deltas = model.judge(pooled)

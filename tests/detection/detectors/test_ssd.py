@@ -55,8 +55,8 @@ def test_the_loss_is_equation_1() -> None:
 def test_sizes_and_ratios_must_fit() -> None:
     with pytest.raises(ConfigError, match=r"2 maps .* take 3 sizes"):
         build(compose("ssd", ["scale=smoke", "model.boxes.sizes=[16,32]"]).config.model, classes=["cat"])
-    one_map = ["model.finest=4", "model.boxes.ratios=[[2.0]]", "model.boxes.sizes=[16,32]"]
-    with pytest.raises(ConfigError, match=r"1 entries for the 2 maps that small has from model.finest=4"):
+    one_map = ["model.finest_stride=4", "model.boxes.ratios=[[2.0]]", "model.boxes.sizes=[16,32]"]
+    with pytest.raises(ConfigError, match=r"1 entries for the 2 maps that small has from model.finest_stride=4"):
         build(compose("ssd", ["scale=smoke", *one_map]).config.model, classes=["cat"])
 
 

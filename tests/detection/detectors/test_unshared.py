@@ -8,7 +8,7 @@ from paperbench.detection.build import build
 from paperbench.detection.detectors.faster_rcnn import FasterRCNN
 from paperbench.detection.detectors.unshared import UnsharedFasterRCNN
 from paperbench.detection.tasks import train as task
-from paperbench.detection.training.alternating import proposal_features, region_features
+from paperbench.detection.training.alternating import detector_features, proposal_features
 from paperbench.detection.training.joint import parameter_groups
 from paperbench.errors import ConfigError
 from tests.detection.detectors.test_faster_rcnn import batch
@@ -39,7 +39,7 @@ def test_proposals_and_regions_move_weights_of_their_own() -> None:
     moved = {name for name, parameter in model.named_parameters() if parameter.grad is not None}
     assert moved
     assert all(name.startswith(("backbone.proposals.", "rpn.")) for name in moved)
-    assert region_features(model, images).proposals is None
+    assert detector_features(model, images).proposals is None
     slow = parameter_groups(model, backbone_lr_scale=0.1)[1]["params"]
     assert {name.split(".")[1] for name, _ in slow} == {"regions", "proposals"}
 

@@ -9,8 +9,8 @@ from paperbench.detection.detectors.yolo import YOLO, cell_targets, decode_cells
 from paperbench.detection.model_config import YOLOModel
 from paperbench.errors import ConfigError
 
-GRID, SIDE = 4, 80.0
-WEIGHTS = {"grid": GRID, "side": SIDE, "coordinate_weight": 5.0, "empty_weight": 0.5}
+GRID, SIDE = 4, 80
+CONFIG = YOLOModel(grid=GRID, side=SIDE)
 
 
 def truth() -> tuple[torch.Tensor, torch.Tensor]:
@@ -47,7 +47,7 @@ def test_what_is_encoded_is_decoded() -> None:
 
 
 def test_saying_what_is_true_costs_nothing() -> None:
-    losses = yolo_loss(*perfect(), cell_targets(*truth(), grid=GRID, side=SIDE), **WEIGHTS)
+    losses = yolo_loss(*perfect(), cell_targets(*truth(), grid=GRID, side=SIDE), CONFIG)
     for name, value in losses.items():
         assert value.item() == pytest.approx(0, abs=1e-8), name
 
@@ -60,7 +60,7 @@ def test_the_parts_of_equation_3() -> None:
     scores[0, 15, 0] = 0.7  # the class of a full cell
     scores[0, 0, 0] = 0.7  # the class of an empty cell: nobody asks
     boxes[0, 15, 0, 0] += 0.01
-    losses = yolo_loss(boxes, confidence, scores, targets, **WEIGHTS)
+    losses = yolo_loss(boxes, confidence, scores, targets, CONFIG)
     assert losses["loss_classification"].item() == pytest.approx(0.09)
     assert losses["loss_box"].item() == pytest.approx(5 * 0.01**2, rel=1e-3)
     # A shift of 0.2 of 20 pixels: the overlap that its confidence is to be is 19.8 / 20.2.
@@ -78,7 +78,7 @@ def test_the_box_that_overlaps_most_is_responsible_else_the_closest() -> None:
     boxes[0, 1, 0] = torch.tensor([-1.0, 0.5, 0.01, 0.01])
     boxes[0, 1, 1] = torch.tensor([-2.0, 0.5, 0.01, 0.01])
     confidence[0, 1] = 0
-    losses = yolo_loss(boxes, confidence, scores, targets, **WEIGHTS)
+    losses = yolo_loss(boxes, confidence, scores, targets, CONFIG)
     expected = (boxes[0, 1, 0] - targets.coordinates[0, 1]).square().sum()
     assert losses["loss_box"].item() == pytest.approx(5 * expected.item(), rel=1e-5)
     assert losses["loss_confidence"].item() == pytest.approx(0, abs=1e-6)
@@ -90,7 +90,7 @@ def test_the_papers_model_has_98_boxes_and_1470_outputs() -> None:
     assert isinstance(net, YOLO)
     assert isinstance(net.head, torch.nn.Sequential)
     assert net.head[-1].out_features == 7 * 7 * 30
-    assert net.grid**2 * net.boxes == 98
+    assert net.config.grid**2 * net.config.boxes == 98
 
 
 def test_a_side_that_the_grid_does_not_divide_is_refused() -> None:

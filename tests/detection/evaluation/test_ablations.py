@@ -26,7 +26,7 @@ OPTIONS = Options(share=0.05, seed=0)
 def detector() -> FasterRCNN:
     torch.manual_seed(0)
     model = build_faster_rcnn(compose("faster-rcnn", ["scale=smoke"]).config.model, classes=["cat", "dog"]).eval()
-    model.score_threshold = 0.2
+    model.head_config.score_threshold = 0.2
     return model
 
 
@@ -47,7 +47,8 @@ def test_the_paper_s_rows_are_among_them() -> None:
 def test_a_row_of_the_whole_network_is_its_plain_detection(detector: FasterRCNN, count: int) -> None:
     images = batch()
     row = ROWS.index(Row("rpn", count))
-    detector.pre_nms_test, detector.post_nms_test = OPTIONS.most("no-nms"), OPTIONS.count(ROWS[row])
+    config = detector.rpn_config
+    config.pre_nms_topk_test, config.post_nms_topk_test = OPTIONS.most("no-nms"), OPTIONS.count(ROWS[row])
     expected = [found for found, _ in per_image(*detector.detect(images), images)]
     for found, plain in zip(detect_rows(detector, images, OPTIONS)[row][0], expected, strict=True):
         torch.testing.assert_close(torch.from_numpy(found.boxes), torch.from_numpy(plain.boxes), rtol=1e-4, atol=1e-3)

@@ -9,7 +9,7 @@ import pytest
 
 from paperbench.data.detection import Record
 from paperbench.detection.evaluation.detections import Detections
-from paperbench.detection.evaluation.voc import VocResult, average_precision, evaluate
+from paperbench.detection.evaluation.voc import VocResult, average_precision, evaluate, voc_average_precision
 from tests.detection.evaluation.cases import CLASSES, found, perfect, random_case, record
 
 BOX = (10, 10, 50, 50)
@@ -191,3 +191,45 @@ def test_agrees_with_a_scorer_that_goes_detection_by_detection(seed: int, inclus
         assert 0 < area < 1
         assert result.ap_area[index] == pytest.approx(area, abs=1e-12)
         assert result.ap_11_point[index] == pytest.approx(eleven, abs=1e-12)
+
+
+# --- plain arrays -----------------------------------------------------------------------------------------------------
+
+
+def test_plain_arrays_give_the_same_numbers() -> None:
+    records, detections = random_case(3)
+    truth = [
+        {"boxes": item.boxes, "labels": 10 * item.labels, "difficult": item.difficult | item.crowd} for item in records
+    ]
+    given = [{"boxes": item.boxes, "labels": 10 * item.labels, "scores": item.scores} for item in detections]
+    expected = evaluate(records, detections, CLASSES)
+    for method, values in (("area", expected.ap_area), ("11-point", expected.ap_11_point)):
+        found_here = voc_average_precision(truth, given, method=method)  # type: ignore[arg-type]
+        assert found_here.keys() == {10, 20, 30}
+        np.testing.assert_allclose(list(found_here.values()), values)
+
+
+def test_plain_arrays_may_be_lists_and_empty() -> None:
+    truth = [{"boxes": [BOX], "labels": [7]}, {"boxes": [], "labels": []}]
+    detections = [{"boxes": [BOX], "labels": [7], "scores": [0.5]}, {"boxes": [BOX], "labels": [3], "scores": [0.9]}]
+    assert voc_average_precision(truth, detections) == {7: 1.0}  # nothing says how well label 3 is found
+    assert voc_average_precision([], []) == {}
+
+
+@pytest.mark.parametrize(
+    ("truth", "detection"),
+    [
+        ({"boxes": [BOX], "labels": []}, {"boxes": [], "labels": [], "scores": []}),
+        ({"boxes": [BOX], "labels": [1], "difficult": [True, False]}, {"boxes": [], "labels": [], "scores": []}),
+        ({"boxes": [BOX], "labels": [1]}, {"boxes": [BOX], "labels": [1], "scores": []}),
+        ({"boxes": [BOX], "labels": [1]}, {"boxes": [BOX], "labels": [1], "scores": [float("nan")]}),
+    ],
+)
+def test_plain_arrays_that_disagree_are_refused(truth: dict, detection: dict) -> None:
+    with pytest.raises(ValueError, match=r"label|difficult|scores|finite"):
+        voc_average_precision([truth], [detection])
+
+
+def test_plain_arrays_of_different_numbers_of_images_are_refused() -> None:
+    with pytest.raises(ValueError, match="1 images but detections for 0"):
+        voc_average_precision([{"boxes": [BOX], "labels": [1]}], [])

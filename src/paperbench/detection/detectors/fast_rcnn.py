@@ -1,4 +1,4 @@
-"""Detectors on given proposals: Fast R-CNN, and the two it came from, as one class whose regions are pooled in three ways.
+"""Fast R-CNN (Girshick, ICCV 2015), and the base of SPP-net and R-CNN, which pool their regions in other ways.
 
 B images, P proposals, R sampled regions, C classes, F channels of the features, D features of a region.
 """
@@ -6,30 +6,42 @@ B images, P proposals, R sampled regions, C classes, F channels of the features,
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
+from dataclasses import replace
+from typing import Any, Literal, cast
 
 import torch
 from torch import Tensor, nn
 
+from paperbench.detection.backbones import Backbone, make_backbone, projection
 from paperbench.detection.batches import Batch
-from paperbench.detection.boxes import BoxStd
+from paperbench.detection.deformable import deform
 from paperbench.detection.detectors.base import Detector
 from paperbench.detection.detectors.linear import LinearBoxes, LinearScores
 from paperbench.detection.losses import fast_rcnn_loss
-from paperbench.detection.nms import DetectionBatch, select
-from paperbench.detection.roi_head import BoxPredictor, sample_regions
-from paperbench.detection.roi_pooling import Pooling, pool_regions
+from paperbench.detection.model_config import HeadConfig
+from paperbench.detection.nms import DetectionBatch, postprocess_scores
+from paperbench.detection.rcnn_config import Boxes, FastRCNNModel, RCNNModel, SPPNetModel, check_model
+from paperbench.detection.roi_head import BoxPredictor, sample_regions, two_layer_head
+from paperbench.detection.roi_pooling import pool_regions
 from paperbench.detection.rpn import Proposals
 
 Layer = Literal["pool5", "fc6", "fc7"]
 Classifier = Literal["softmax", "svm"]
 BoxSource = Literal["predictor", "ridge", "none"]
 
+BOX_SOURCES: dict[Boxes, BoxSource] = {
+    "multi-task": "predictor",
+    "stage-wise": "predictor",
+    "ridge": "ridge",
+    "none": "none",
+}
+"""The part of the net that moves the boxes at test, by `model.boxes`."""
+
 SVM_THRESHOLD = 0.25
 """Least score of a detection by SVMs, as a logistic function of the margin: margins from -1.1, as in R-CNN's code."""
 
 
-class RegionNet(Detector):
+class FastRCNN(Detector):
     """Fast R-CNN (Girshick, ICCV 2015): a map of features for the image, a pooled grid for each region, a head, two outputs.
 
     What is learned is named by `learns`; what scores and boxes come from at test by `classifier` and `box_source`.
@@ -44,22 +56,10 @@ class RegionNet(Detector):
         predictor: BoxPredictor,
         stride: int,
         channels: int,
-        pool: Pooling = "roi-pool",
-        pool_size: int = 7,
-        rois: int = 64,
-        positive_fraction: float = 0.25,
-        positive_iou: float = 0.5,
-        negative_iou_low: float = 0.1,
-        target_std: BoxStd = (0.1, 0.1, 0.2, 0.2),
-        sigma: float = 1.0,
-        score_threshold: float = 0.05,
-        nms_iou: float = 0.3,
-        detections_per_image: int = 100,
+        config: FastRCNNModel | SPPNetModel | RCNNModel,
+        head_config: HeadConfig,
         svm: LinearScores | None = None,
         ridge: LinearBoxes | None = None,
-        layer: Layer = "fc7",
-        classifier: Classifier = "softmax",
-        box_source: BoxSource = "predictor",
         classes: Sequence[str] = (),
     ) -> None:
         super().__init__(classes=classes, stride=stride)
@@ -70,22 +70,13 @@ class RegionNet(Detector):
         self.stride = stride
         self.channels = channels
         """F: of what `maps` gives."""
-        self.pool_kind: Pooling = pool
-        self.pool_size = pool_size
-        self.rois = rois
-        self.positive_fraction = positive_fraction
-        self.positive_iou = positive_iou
-        self.negative_iou_low = negative_iou_low
-        self.target_std = target_std
-        self.sigma = sigma
-        self.score_threshold = score_threshold
-        self.nms_iou = nms_iou
-        self.detections_per_image = detections_per_image
+        self.head_config = head_config
+        """With the number of cells in `pool_size`, never 0."""
         self.svm = svm
         self.ridge = ridge
-        self.layer: Layer = layer
-        self.classifier: Classifier = classifier
-        self.box_source: BoxSource = box_source
+        self.layer: Layer = config.features
+        self.classifier: Classifier = config.classifier
+        self.box_source: BoxSource = BOX_SOURCES[config.boxes]
         self.learns: tuple[str, ...] = ("classification", "box")
         self.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
 
@@ -97,7 +88,8 @@ class RegionNet(Detector):
 
     def pool(self, maps: Tensor, boxes: Tensor) -> Tensor:
         """Pooled regions of `maps`: boxes (B, R, 4) -> (B * R, F, size, size)."""
-        return pool_regions(maps, boxes, kind=self.pool_kind, size=self.pool_size, scale=1 / self.stride)
+        config = self.head_config
+        return pool_regions(maps, boxes, kind=config.pool, size=config.pool_size, scale=1 / self.stride)
 
     def features(self, pooled: Tensor, layer: Layer) -> Tensor:
         """Features of pooled regions after a layer: (N, D). `fc6` and `fc7` are after their non-linearity."""
@@ -115,17 +107,7 @@ class RegionNet(Detector):
     def forward(self, batch: Batch, generator: torch.Generator | None = None) -> dict[str, Tensor]:
         """The losses that the net learns from, scalars whose sum is minimised; `generator` decides which regions are sampled."""
         assert batch.proposals is not None
-        regions = sample_regions(
-            batch.proposals,
-            batch.boxes,
-            batch.labels,
-            rois=self.rois,
-            positive_fraction=self.positive_fraction,
-            positive_iou=self.positive_iou,
-            negative_iou_low=self.negative_iou_low,
-            target_std=self.target_std,
-            generator=generator,
-        )
+        regions = sample_regions(batch.proposals, batch.boxes, batch.labels, self.head_config, generator=generator)
         logits, deltas = self.predictor(self.head(self.pool(self.maps(batch), regions.boxes)))
         classification, box = fast_rcnn_loss(
             logits,
@@ -133,7 +115,7 @@ class RegionNet(Detector):
             regions.targets.flatten(0, 1),
             regions.labels.flatten(),
             regions.valid.flatten(),
-            sigma=self.sigma,
+            sigma=self.head_config.sigma,
         )
         losses = {"classification": classification, "box": box}
         return {f"loss_{name}": losses[name] for name in self.learns}
@@ -180,16 +162,86 @@ class RegionNet(Detector):
     def finish(self, batch: Batch, scores: Tensor, deltas: Tensor) -> DetectionBatch:
         """From scores (B, P, C) and box changes (B, P, C + 1, 4) to detections; P may be less than the padded number."""
         assert batch.proposals is not None
-        fitted = self.box_source == "ridge"
+        config = self.head_config
+        if self.box_source == "ridge":
+            config = replace(config, target_std=(1.0, 1.0, 1.0, 1.0))
+        if self.classifier == "svm":
+            config = replace(config, score_threshold=SVM_THRESHOLD)
         found = scores.shape[1]
-        return select(
+        return postprocess_scores(
             scores,
             deltas,
             batch.proposals.boxes[:, :found],
             batch.proposals.valid[:, :found],
             batch.sizes,
-            target_std=(1.0, 1.0, 1.0, 1.0) if fitted else self.target_std,
-            score_threshold=SVM_THRESHOLD if self.classifier == "svm" else self.score_threshold,
-            nms_iou=self.nms_iou,
-            limit=self.detections_per_image,
+            config,
         )
+
+
+# --- from the configuration -------------------------------------------------------------------------------------------
+
+
+def build_fast_rcnn(
+    model: FastRCNNModel, *, classes: Sequence[str], pretrained: bool = True, svm: bool | None = None
+) -> FastRCNN:
+    """Return Fast R-CNN; arguments as of `build.build`."""
+    return FastRCNN(**build_parts(model, classes=classes, pretrained=pretrained, svm=svm))
+
+
+def build_parts(
+    model: FastRCNNModel | SPPNetModel | RCNNModel, *, classes: Sequence[str], pretrained: bool, svm: bool | None
+) -> dict[str, Any]:
+    """Return the arguments of `FastRCNN`. Raises `ConfigError` for settings that do not go together."""
+    check_model(model)
+    backbone = make_backbone(model, pretrained=pretrained)
+    deform([backbone.features], model.deformable)
+    neck, channels = projection(backbone, model.projection), model.projection or backbone.channels
+    pool_size = model.head.pool_size or backbone.pool_size
+    cells = sum(level**2 for level in model.pyramid) if isinstance(model, SPPNetModel) else pool_size**2
+    pooled = channels * cells
+    head, hidden = _build_head(model, backbone, pooled=pooled, pool_size=pool_size)
+    parts: dict[str, Any] = {
+        "backbone": backbone.features,
+        "neck": neck,
+        "head": head,
+        "predictor": BoxPredictor(in_channels=hidden, classes=len(classes)),
+        "stride": backbone.stride,
+        "channels": channels,
+        "config": model,
+        "head_config": replace(model.head, pool_size=pool_size),
+        "classes": classes,
+    }
+    if model.classifier == "svm" if svm is None else svm:
+        width = {"pool5": pooled, "fc6": _first_width(head, hidden), "fc7": hidden}[model.features]
+        parts["svm"] = LinearScores(features=width, classes=len(classes))
+    if model.boxes == "ridge":
+        parts["ridge"] = LinearBoxes(features=pooled, classes=len(classes))
+    return parts
+
+
+def _build_head(
+    model: FastRCNNModel | SPPNetModel | RCNNModel, backbone: Backbone, *, pooled: int, pool_size: int
+) -> tuple[nn.Sequential, int]:
+    """Return the head on pooled regions and the width of its output: the backbone's own, or two new layers."""
+    own = backbone.head is not None and not model.head.hidden
+    if own and (isinstance(model, SPPNetModel) or pool_size != backbone.pool_size) and model.backbone != "resnet50":
+        # Another number of inputs: fc6 begins anew, fc7 keeps its weights.
+        layers = list(cast(nn.Sequential, backbone.head))
+        place = next(place for place, part in enumerate(layers) if isinstance(part, nn.Linear))
+        layers[place] = nn.Linear(pooled, cast(nn.Linear, layers[place]).out_features)
+        head, hidden = nn.Sequential(*layers), backbone.head_channels
+    elif own:
+        head, hidden = cast(nn.Sequential, backbone.head), backbone.head_channels
+    else:
+        hidden = model.head.hidden or 1024
+        head = two_layer_head(
+            in_channels=pooled, pool_size=1, hidden=hidden, batch_norm=model.head.batch_norm, dropout=model.head.dropout
+        )
+    for module in head.modules():
+        if isinstance(module, nn.Dropout):
+            module.p = model.head.dropout
+    return head, hidden
+
+
+def _first_width(head: nn.Sequential, otherwise: int) -> int:
+    return next((part.out_features for part in head if isinstance(part, nn.Linear)), otherwise)

@@ -13,19 +13,20 @@ import torch
 from torch import Tensor, nn
 
 from paperbench.detection.anchors import AnchorGrid
-from paperbench.detection.backbones import Backbone, make_backbone
+from paperbench.detection.backbones import Backbone, make_backbone, projection
 from paperbench.detection.batches import Batch
-from paperbench.detection.boxes import BoxStd
 from paperbench.detection.deformable import deform
 from paperbench.detection.detectors.base import Detector
 from paperbench.detection.losses import fast_rcnn_loss, loss_of_each_region
 from paperbench.detection.matching import hardest
 from paperbench.detection.model_config import (
     FasterRCNNModel,
+    HeadConfig,
+    RpnConfig,
 )
-from paperbench.detection.nms import DetectionBatch, detections
+from paperbench.detection.nms import DetectionBatch, postprocess
 from paperbench.detection.roi_head import BoxPredictor, Regions, every_region, sample_regions, two_layer_head
-from paperbench.detection.roi_pooling import Pooling, pool_regions
+from paperbench.detection.roi_pooling import pool_regions
 from paperbench.detection.rpn import Proposals, RPNHead, RPNLoss, objectness_score, propose
 from paperbench.errors import ConfigError
 
@@ -48,26 +49,8 @@ class FasterRCNN(Detector):
         predictor: BoxPredictor,
         rpn: RPNHead,
         anchors: AnchorGrid,
-        rpn_loss: RPNLoss,
-        pre_nms_train: int = 12000,
-        pre_nms_test: int = 6000,
-        post_nms_train: int = 2000,
-        post_nms_test: int = 300,
-        rpn_nms_iou: float = 0.7,
-        min_size: float = 16.0,
-        rois: int = 128,
-        positive_fraction: float = 0.25,
-        positive_iou: float = 0.5,
-        negative_iou_low: float = 0.0,
-        pool: Pooling = "roi-pool",
-        pool_size: int = 7,
-        target_std: BoxStd = (0.1, 0.1, 0.2, 0.2),
-        sigma: float = 1.0,
-        score_threshold: float = 0.05,
-        nms_iou: float = 0.3,
-        detections_per_image: int = 100,
-        mining: bool = False,
-        mining_nms_iou: float = 0.7,
+        rpn_config: RpnConfig,
+        head_config: HeadConfig,
         classes: Sequence[str] = (),
     ) -> None:
         super().__init__(classes=classes, stride=anchors.stride)
@@ -77,26 +60,10 @@ class FasterRCNN(Detector):
         self.head = head
         self.predictor = predictor
         self.anchors = anchors
-        self.rpn_loss = rpn_loss
-        self.pre_nms_train = pre_nms_train
-        self.pre_nms_test = pre_nms_test
-        self.post_nms_train = post_nms_train
-        self.post_nms_test = post_nms_test
-        self.rpn_nms_iou = rpn_nms_iou
-        self.min_size = min_size
-        self.rois = rois
-        self.positive_fraction = positive_fraction
-        self.positive_iou = positive_iou
-        self.negative_iou_low = negative_iou_low
-        self.pool: Pooling = pool
-        self.pool_size = pool_size
-        self.target_std = target_std
-        self.sigma = sigma
-        self.score_threshold = score_threshold
-        self.nms_iou = nms_iou
-        self.detections_per_image = detections_per_image
-        self.mining = mining
-        self.mining_nms_iou = mining_nms_iou
+        self.rpn_loss = RPNLoss(rpn_config)
+        self.rpn_config = rpn_config
+        self.head_config = head_config
+        """With the number of cells in `pool_size`, never 0."""
         self.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
 
     # --- parts --------------------------------------------------------------------------------------------------------
@@ -118,15 +85,15 @@ class FasterRCNN(Detector):
             deltas.detach(),
             anchors,
             batch.sizes,
-            pre_nms=self.pre_nms_train if self.training else self.pre_nms_test,
-            post_nms=self.post_nms_train if self.training else self.post_nms_test,
-            nms_iou=self.rpn_nms_iou,
-            min_size=self.min_size * batch.scales,
+            batch.scales,
+            self.rpn_config,
+            training=self.training,
         )
 
     def classify(self, features: Features, boxes: Tensor) -> tuple[Tensor, Tensor]:
         """Features and boxes (B, R, 4) -> logits (B * R, C + 1) and deltas (B * R, C + 1, 4)."""
-        pooled = pool_regions(features, boxes, kind=self.pool, size=self.pool_size, scale=1 / self.anchors.stride)
+        head = self.head_config
+        pooled = pool_regions(features, boxes, kind=head.pool, size=head.pool_size, scale=1 / self.anchors.stride)
         return self.predictor(self.head(pooled))
 
     # --- training -----------------------------------------------------------------------------------------------------
@@ -166,7 +133,7 @@ class FasterRCNN(Detector):
             regions.targets.flatten(0, 1),
             regions.labels.flatten(),
             regions.valid.flatten(),
-            sigma=self.sigma,
+            sigma=self.head_config.sigma,
         )
         return {"loss_classification": classification, "loss_box": box}
 
@@ -174,7 +141,7 @@ class FasterRCNN(Detector):
         self, batch: Batch, features: Features, proposals: Proposals, generator: torch.Generator | None
     ) -> Regions:
         """The minibatch of regions that the head is trained on: drawn at random, or the hardest."""
-        if self.mining:
+        if self.head_config.ohem:
             return self.hard_regions(batch, features, proposals)
         return self.sample_regions(batch, proposals, generator)
 
@@ -184,9 +151,8 @@ class FasterRCNN(Detector):
 
         This pass only looks: it leaves the running means of batch statistics alone and drops nothing out.
         """
-        regions = every_region(
-            proposals, batch.boxes, batch.labels, positive_iou=self.positive_iou, target_std=self.target_std
-        )
+        config = self.head_config
+        regions = every_region(proposals, batch.boxes, batch.labels, config)
         training = self.training
         self.eval()
         logits, deltas = self.classify(features, regions.boxes)
@@ -195,10 +161,12 @@ class FasterRCNN(Detector):
         torch.clear_autocast_cache()
         valid = regions.valid.flatten()
         classification, box = loss_of_each_region(
-            logits, deltas, regions.targets.flatten(0, 1), regions.labels.flatten(), valid, sigma=self.sigma
+            logits, deltas, regions.targets.flatten(0, 1), regions.labels.flatten(), valid, sigma=self.head_config.sigma
         )
         losses = (classification + box).view_as(regions.labels)
-        drawn = hardest(regions.boxes, losses, regions.valid, count=self.rois, nms_iou=self.mining_nms_iou)
+        drawn = hardest(
+            regions.boxes, losses, regions.valid, count=config.batch_size_per_image, nms_iou=config.ohem_nms_iou
+        )
         corners = drawn.chosen[..., None].expand(-1, -1, 4)
         return Regions(
             regions.boxes.gather(1, corners),
@@ -209,17 +177,7 @@ class FasterRCNN(Detector):
 
     def sample_regions(self, batch: Batch, proposals: Proposals, generator: torch.Generator | None) -> Regions:
         """The minibatch of regions that the head is trained on."""
-        return sample_regions(
-            proposals,
-            batch.boxes,
-            batch.labels,
-            rois=self.rois,
-            positive_fraction=self.positive_fraction,
-            positive_iou=self.positive_iou,
-            negative_iou_low=self.negative_iou_low,
-            target_std=self.target_std,
-            generator=generator,
-        )
+        return sample_regions(proposals, batch.boxes, batch.labels, self.head_config, generator=generator)
 
     # --- test ---------------------------------------------------------------------------------------------------------
 
@@ -243,16 +201,13 @@ class FasterRCNN(Detector):
         features, proposals = self._features_and_proposals(batch)
         logits, deltas = self.classify(features, proposals.boxes)
         images = len(proposals.boxes)
-        found = detections(
+        found = postprocess(
             logits.view(images, -1, logits.shape[-1]),
             deltas.view(images, -1, *deltas.shape[1:]),
             proposals.boxes,
             proposals.valid,
             batch.sizes,
-            target_std=self.target_std,
-            score_threshold=self.score_threshold,
-            nms_iou=self.nms_iou,
-            limit=self.detections_per_image,
+            self.head_config,
         )
         return found, proposals, features
 
@@ -326,13 +281,6 @@ def _build_head(model: FasterRCNNModel, backbone: Backbone) -> tuple[nn.Module, 
     return backbone.head, backbone.head_channels, pool_size
 
 
-def projection(backbone: Backbone, channels: int) -> nn.Module | None:
-    """A 1x1 convolution from a backbone's features to so many channels; None for 0."""
-    if not channels:
-        return None
-    return nn.Sequential(nn.Conv2d(backbone.channels, channels, 1), nn.ReLU(inplace=True))
-
-
 def _proposal_backbone(model: FasterRCNNModel, backbone: Backbone, *, pretrained: bool) -> Backbone:
     """Return the backbone that proposals are made from: the detector's, or another where the configuration names one."""
     if model.proposals_backbone is None:
@@ -370,35 +318,8 @@ def two_stage_settings(
             anchors=anchors_per_location,
             softmax=rpn.objectness == "softmax",
         ),
-        "rpn_loss": RPNLoss(
-            positive_iou=rpn.positive_iou,
-            negative_iou=rpn.negative_iou,
-            sampled=rpn.sampled,
-            positive_fraction=rpn.positive_fraction,
-            ignore_cross_boundary=rpn.ignore_cross_boundary,
-            normalisation=rpn.normalisation,
-            weight=rpn.loss_weight,
-            sigma=rpn.sigma,
-        ),
-        "pre_nms_train": rpn.pre_nms_train,
-        "pre_nms_test": rpn.pre_nms_test,
-        "post_nms_train": rpn.post_nms_train,
-        "post_nms_test": rpn.post_nms_test,
-        "rpn_nms_iou": rpn.nms_iou,
-        "min_size": rpn.min_size,
-        "rois": head.rois,
-        "positive_fraction": head.positive_fraction,
-        "positive_iou": head.positive_iou,
-        "negative_iou_low": head.negative_iou_low,
-        "pool": head.pool,
-        "pool_size": pool_size,
-        "target_std": head.target_std,
-        "sigma": head.sigma,
-        "score_threshold": head.score_threshold,
-        "nms_iou": head.nms_iou,
-        "detections_per_image": head.detections,
-        "mining": head.mining,
-        "mining_nms_iou": head.mining_nms_iou,
+        "rpn_config": rpn,
+        "head_config": replace(head, pool_size=pool_size),
         "classes": classes,
     }
 

@@ -64,31 +64,23 @@ class FPN(FasterRCNN):
         counts = [height * width * self.anchors.per_location for height, width in shapes]
         scores, deltas = objectness_score(outputs[0].detach()), outputs[1].detach()
         parts = zip(scores.split(counts, 1), deltas.split(counts, 1), anchors.split(counts), strict=True)
-        pre, post = (
-            (self.pre_nms_train, self.post_nms_train) if self.training else (self.pre_nms_test, self.post_nms_test)
-        )
-        levels = [
-            propose(
-                *part,
-                batch.sizes,
-                pre_nms=pre,
-                post_nms=post,
-                nms_iou=self.rpn_nms_iou,
-                min_size=self.min_size * batch.scales,
-            )
-            for part in parts
-        ]
-        return best_of_levels(levels, post)
+        levels = [propose(*part, batch.sizes, batch.scales, self.rpn_config, training=self.training) for part in parts]
+        return best_of_levels(levels, self.rpn_config.topk(training=self.training)[1])
 
     def pool_regions(self, features: Maps, boxes: Tensor, size: int) -> Tensor:
         """Maps and boxes (B, R, 4) -> (B * R, F, size, size)."""
         return pool_from_levels(
-            features, boxes, strides=self.pooled_strides, canonical=self.canonical, kind=self.pool, size=size
+            features,
+            boxes,
+            strides=self.pooled_strides,
+            canonical=self.canonical,
+            kind=self.head_config.pool,
+            size=size,
         )
 
     def classify(self, features: Maps, boxes: Tensor) -> tuple[Tensor, Tensor]:
         """As in `FasterRCNN`."""
-        return self.predictor(self.head(self.pool_regions(features, boxes, self.pool_size)))
+        return self.predictor(self.head(self.pool_regions(features, boxes, self.head_config.pool_size)))
 
 
 def best_of_levels(levels: Sequence[Proposals], count: int) -> Proposals:
@@ -109,15 +101,15 @@ def build_parts(model: FPNModel, *, classes: Sequence[str], pretrained: bool) ->
     """Return the arguments of `FPN`."""
     require_two_shared_stages(model)
     backbone = make_backbone(model, pretrained=pretrained)
-    bottom_up = BottomUp(backbone, finest=model.pyramid.finest)
+    bottom_up = BottomUp(backbone, finest=model.pyramid.finest_stride)
     deform(list(bottom_up.stages), model.deformable)
     pyramid, channels = model.pyramid, model.pyramid.channels
     if model.projection:
         raise ConfigError(
             f"model.projection={model.projection}: maps of a pyramid are projected anyway; give model.pyramid.channels instead"
         )
-    pooled_strides = _extended(bottom_up.strides, pyramid.deeper)
-    strides = _extended(pooled_strides, pyramid.pooled)
+    pooled_strides = _extended(bottom_up.strides, pyramid.extra_stages)
+    strides = _extended(pooled_strides, pyramid.pooled_levels)
     if len(model.anchors.sizes) != len(strides):
         raise ConfigError(
             f"model.anchors.sizes={list(model.anchors.sizes)}: the pyramid has maps of stride "
@@ -128,7 +120,9 @@ def build_parts(model: FPNModel, *, classes: Sequence[str], pretrained: bool) ->
     hidden = model.head.hidden or 1024
     return {
         "backbone": bottom_up,
-        "neck": PyramidNeck(bottom_up.channels, channels=channels, deeper=pyramid.deeper, pooled=pyramid.pooled),
+        "neck": PyramidNeck(
+            bottom_up.channels, channels=channels, deeper=pyramid.extra_stages, pooled=pyramid.pooled_levels
+        ),
         "head": two_layer_head(
             in_channels=channels,
             pool_size=pool_size,
@@ -139,7 +133,7 @@ def build_parts(model: FPNModel, *, classes: Sequence[str], pretrained: bool) ->
         "predictor": BoxPredictor(in_channels=hidden, classes=len(classes)),
         "anchors": anchors,
         "pooled_strides": pooled_strides,
-        "canonical": pyramid.canonical,
+        "canonical": pyramid.canonical_size,
         **two_stage_settings(
             model,
             channels=channels,

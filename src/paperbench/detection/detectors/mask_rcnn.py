@@ -51,7 +51,10 @@ class MaskRCNN(FPN):
         losses = super().region_losses(batch, features, regions)
         assert batch.masks is not None
         # Sampled regions have their objects first, and no more than their share of them.
-        slots = self.rois if self.mining else max(1, int(self.rois * self.positive_fraction))
+        config = self.head_config
+        slots = config.batch_size_per_image
+        if not config.ohem:
+            slots = max(1, int(slots * config.positive_fraction))
         boxes, labels = regions.boxes[:, :slots], regions.labels[:, :slots]
         own = matched_objects(boxes, batch.boxes, batch.labels)
         side = batch.masks.shape[-1]

@@ -17,7 +17,7 @@ from paperbench.detection import boxes as box_ops
 from paperbench.detection.batches import Batch
 from paperbench.detection.detectors.faster_rcnn import FasterRCNN, build_parts
 from paperbench.detection.model_config import FasterRCNNModel
-from paperbench.detection.nms import DetectionBatch, detections
+from paperbench.detection.nms import DetectionBatch, postprocess
 from paperbench.detection.rpn import Proposals
 from paperbench.errors import ConfigError
 
@@ -54,7 +54,7 @@ class OneStage(FasterRCNN):
     def windows(self, batch: Batch, height: int, width: int) -> Proposals:
         """The windows of a map of that size, cut off at the border of their image; too small ones are not valid."""
         boxes = box_ops.clip(self.anchors(height, width).expand(len(batch), -1, -1), batch.sizes)
-        least = (self.min_size * batch.scales).view(-1, 1, 1)
+        least = (self.rpn_config.min_size * batch.scales).view(-1, 1, 1)
         valid = (boxes[..., 2:] - boxes[..., :2] >= least.clamp(min=1)).all(-1)
         return Proposals(boxes, valid.float(), valid)
 
@@ -66,16 +66,13 @@ class OneStage(FasterRCNN):
         rows, columns = (side // self.anchors.stride for side in batch.images.shape[-2:])
         windows = self.windows(batch, rows, columns)
         logits, deltas = self._on_pyramid(batch, windows.boxes, self.anchors(rows, columns))
-        found = detections(
+        found = postprocess(
             logits,
             deltas,
             windows.boxes,
             windows.valid,
             batch.sizes,
-            target_std=self.target_std,
-            score_threshold=self.score_threshold,
-            nms_iou=self.nms_iou,
-            limit=self.detections_per_image,
+            self.head_config,
         )
         return found, None
 

@@ -2,25 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextlib import nullcontext
+from dataclasses import replace
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from paperbench.detection.batches import Batch
-from paperbench.detection.detectors.fast_rcnn import RegionNet
+from paperbench.detection.detectors.fast_rcnn import FastRCNN, build_parts
+from paperbench.detection.rcnn_config import RCNNModel
 from paperbench.detection.roi_pooling import warp
 
 
-class RCNN(RegionNet):
+class RCNN(FastRCNN):
     """R-CNN (Girshick et al., CVPR 2014): every region is warped and goes through all layers by itself."""
 
-    def __init__(self, *, crop: int, context: int, crops: int = 128, frozen: bool = False, **settings: object) -> None:
-        super().__init__(**settings)  # pyright: ignore[reportArgumentType]
-        self.crop = crop
-        self.context = context
-        self.crops = crops
-        self.frozen = frozen
+    def __init__(self, *, config: RCNNModel, **parts: Any) -> None:
+        super().__init__(config=config, **parts)
+        self.config = config
 
     def maps(self, batch: Batch) -> Tensor:
         """The normalised images themselves, (B, 3, H, W)."""
@@ -29,13 +30,18 @@ class RCNN(RegionNet):
     def pool(self, maps: Tensor, boxes: Tensor) -> Tensor:
         """Warped regions through the convolutions, then the maximum in a grid: (B * R, F, size, size)."""
         with torch.no_grad():
-            warped = warp(maps, boxes, size=self.crop, context=self.context)
+            warped = warp(maps, boxes, size=self.config.crop, context=self.config.context)
             warped = warped.contiguous(memory_format=torch.channels_last)
-        with torch.no_grad() if self.frozen else nullcontext():
-            return nn.functional.adaptive_max_pool2d(self.neck(self.backbone(warped)), self.pool_size)
+        with torch.no_grad() if not self.config.fine_tune else nullcontext():
+            return nn.functional.adaptive_max_pool2d(self.neck(self.backbone(warped)), self.head_config.pool_size)
 
     def judge_regions(self, maps: Tensor, boxes: Tensor) -> tuple[Tensor, Tensor]:
-        """As of `RegionNet`, `crops` regions at a time."""
-        parts = [self.judge(self.pool(maps, part)) for part in boxes.split(self.crops, dim=1)]
+        """As of `FastRCNN`, `crops` regions at a time."""
+        parts = [self.judge(self.pool(maps, part)) for part in boxes.split(self.config.crops, dim=1)]
         scores, deltas = zip(*parts, strict=True)
         return torch.cat(scores), torch.cat(deltas)
+
+
+def build_rcnn(model: RCNNModel, *, classes: Sequence[str], pretrained: bool = True, svm: bool | None = None) -> RCNN:
+    """Return R-CNN; arguments as of `build.build`."""
+    return RCNN(**build_parts(replace(model), classes=classes, pretrained=pretrained, svm=svm))

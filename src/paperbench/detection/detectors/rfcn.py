@@ -70,13 +70,15 @@ class RFCN(FasterRCNN):
     Proposals are made from the backbone's map, scores from `trunk` of it, (B, F, h, w) -> (B, channels, h, w).
     """
 
-    def __init__(self, *, trunk: nn.Module, channels: int, pool_size: int, classes: Any, **settings: Any) -> None:
-        maps = PositionSensitiveMaps(in_channels=channels, classes=len(classes), cells=pool_size)
+    def __init__(
+        self, *, trunk: nn.Module, channels: int, head_config: HeadConfig, classes: Any, **settings: Any
+    ) -> None:
+        maps = PositionSensitiveMaps(in_channels=channels, classes=len(classes), cells=head_config.pool_size)
         super().__init__(
             neck=None,
             head=trunk,
             predictor=maps,  # pyright: ignore[reportArgumentType]
-            pool_size=pool_size,
+            head_config=head_config,
             classes=classes,
             **settings,
         )
@@ -93,10 +95,10 @@ class RFCN(FasterRCNN):
         return scores, deltas[:, None].expand(-1, scores.shape[1], -1)
 
     def _pooled(self, maps: Tensor, rois: Tensor) -> Tensor:
-        scale = 1 / self.anchors.stride
-        if self.pool == "roi-pool":
-            return ps_roi_pool(maps, rois, self.pool_size, scale)
-        return ps_roi_align(maps, rois, self.pool_size, scale, sampling_ratio=2)
+        scale, cells = 1 / self.anchors.stride, self.head_config.pool_size
+        if self.head_config.pool == "roi-pool":
+            return ps_roi_pool(maps, rois, cells, scale)
+        return ps_roi_align(maps, rois, cells, scale, sampling_ratio=2)
 
 
 def build_rfcn(model: RFCNModel, *, classes: Sequence[str], pretrained: bool = True) -> RFCN:

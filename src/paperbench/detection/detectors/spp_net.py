@@ -8,12 +8,14 @@ import torch
 from torch import Tensor, nn
 
 from paperbench.detection.batches import Batch
-from paperbench.detection.detectors.fast_rcnn import RegionNet
+from paperbench.detection.detectors.fast_rcnn import FastRCNN, build_parts
+from paperbench.detection.model_config import HeadConfig
+from paperbench.detection.rcnn_config import SPPNetModel
 from paperbench.detection.roi_head import sample_regions
 from paperbench.detection.roi_pooling import pyramid_pool, warp
 
 
-class SPPNet(RegionNet):
+class SPPNet(FastRCNN):
     """SPP-net (He et al., TPAMI 2015): convolutions stay as they are, regions are pooled with a pyramid of grids."""
 
     def __init__(self, *, pyramid: Sequence[int], **settings: object) -> None:
@@ -30,7 +32,7 @@ class SPPNet(RegionNet):
         return self
 
     def maps(self, batch: Batch) -> Tensor:
-        """As of `RegionNet`, without a gradient."""
+        """As of `FastRCNN`, without a gradient."""
         with torch.no_grad():
             return super().maps(batch)
 
@@ -42,20 +44,18 @@ class SPPNet(RegionNet):
 class Warped(nn.Module):
     """Classifies warped regions of several sizes by the convolutions of a detector, the mean over the map, and one layer."""
 
-    def __init__(self, model: RegionNet, *, crops: Sequence[int]) -> None:
+    def __init__(self, model: FastRCNN, *, crops: Sequence[int]) -> None:
         super().__init__()
         self.backbone, self.neck = model.backbone, model.neck
         self.scores = nn.Linear(model.channels, len(model.class_names) + 1)
         self.crops = tuple(crops)
-        self._rois = model.rois
+        self._config = HeadConfig(batch_size_per_image=model.head_config.batch_size_per_image, positive_fraction=0.5)
         self._normalise = model.normalise
 
     def forward(self, batch: Batch, generator: torch.Generator | None = None) -> dict[str, Tensor]:
         """The classification loss; `generator` decides which regions are drawn, and the size they are warped to."""
         assert batch.proposals is not None
-        regions = sample_regions(
-            batch.proposals, batch.boxes, batch.labels, rois=self._rois, positive_fraction=0.5, generator=generator
-        )
+        regions = sample_regions(batch.proposals, batch.boxes, batch.labels, self._config, generator=generator)
         drawn = torch.randint(len(self.crops), (), generator=generator, device=batch.images.device)
         images = self._normalise(batch.images, batch.sizes)
         warped = warp(images, regions.boxes, size=self.crops[int(drawn)], context=0)
@@ -65,3 +65,10 @@ class Warped(nn.Module):
         )
         valid = regions.valid.flatten()
         return {"loss_classification": (losses * valid).sum() / valid.sum().clamp(min=1)}
+
+
+def build_spp_net(
+    model: SPPNetModel, *, classes: Sequence[str], pretrained: bool = True, svm: bool | None = None
+) -> SPPNet:
+    """Return SPP-net; arguments as of `build.build`."""
+    return SPPNet(pyramid=model.pyramid, **build_parts(model, classes=classes, pretrained=pretrained, svm=svm))

@@ -6,6 +6,7 @@ B images, A default boxes, G objects (padded), C classes.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import torch
 import torch.nn.functional as F
@@ -16,14 +17,13 @@ from paperbench.detection import boxes as box_ops
 from paperbench.detection.anchors import DefaultBoxes
 from paperbench.detection.backbones import make_backbone
 from paperbench.detection.batches import Batch
-from paperbench.detection.boxes import BoxStd
 from paperbench.detection.deformable import deform
 from paperbench.detection.detectors.base import Detector
 from paperbench.detection.feature_pyramid import BottomUp, Deeper, Maps
 from paperbench.detection.losses import smooth_l1
 from paperbench.detection.matching import POSITIVE, hardest_negatives, match
 from paperbench.detection.model_config import SSDModel
-from paperbench.detection.nms import DetectionBatch, detections
+from paperbench.detection.nms import DetectionBatch, postprocess
 from paperbench.errors import ConfigError
 
 
@@ -91,13 +91,7 @@ class SSD(Detector):
         neck: nn.Module,
         outputs: Outputs,
         boxes: DefaultBoxes,
-        positive_iou: float = 0.5,
-        negatives: float = 3.0,
-        loss_weight: float = 1.0,
-        target_std: BoxStd = (0.1, 0.1, 0.2, 0.2),
-        score_threshold: float = 0.01,
-        nms_iou: float = 0.45,
-        detections_per_image: int = 200,
+        config: SSDModel,
         classes: Sequence[str] = (),
     ) -> None:
         super().__init__(classes=classes, side=boxes.side)
@@ -105,13 +99,7 @@ class SSD(Detector):
         self.neck = neck
         self.outputs = outputs
         self.boxes = boxes
-        self.positive_iou = positive_iou
-        self.negatives = negatives
-        self.loss_weight = loss_weight
-        self.target_std: BoxStd = target_std
-        self.score_threshold = score_threshold
-        self.nms_iou = nms_iou
-        self.detections_per_image = detections_per_image
+        self.config = config
         self.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
 
     def predict(self, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
@@ -128,31 +116,28 @@ class SSD(Detector):
             matches = match(
                 box_ops.iou(batch.boxes, boxes[None]),
                 batch.labels > 0,
-                positive=self.positive_iou,
-                negative=self.positive_iou,
+                positive=self.config.positive_iou,
+                negative=self.config.positive_iou,
                 best_for_each=True,
             )
             positive = matches.labels == POSITIVE
             labels = torch.where(positive, batch.labels.gather(1, matches.matched), 0)
             own = batch.boxes.gather(1, matches.matched[..., None].expand(-1, -1, 4))
-            targets = box_ops.encode(boxes, torch.where(positive[..., None], own, boxes), self.target_std)
-        classification, box = ssd_loss(logits, deltas, targets, labels, negatives=self.negatives)
-        return {"loss_classification": classification, "loss_box": self.loss_weight * box}
+            targets = box_ops.encode(boxes, torch.where(positive[..., None], own, boxes), self.config.target_std)
+        classification, box = ssd_loss(logits, deltas, targets, labels, negatives=self.config.negatives_per_positive)
+        return {"loss_classification": classification, "loss_box": self.config.loss_weight * box}
 
     @torch.no_grad()
     def detect(self, batch: Batch) -> tuple[DetectionBatch, None]:
         """Detections in pixels of the resized images; there are no proposals."""
         logits, deltas, boxes = self.predict(batch)
-        found = detections(
+        found = postprocess(
             logits,
             deltas[:, :, None].expand(-1, -1, logits.shape[-1], -1),
             boxes.expand(len(batch), -1, -1),
             torch.ones_like(logits[..., 0], dtype=torch.bool),
             batch.sizes,
-            target_std=self.target_std,
-            score_threshold=self.score_threshold,
-            nms_iou=self.nms_iou,
-            limit=self.detections_per_image,
+            self.config,
         )
         return found, None
 
@@ -172,13 +157,7 @@ def build_ssd(model: SSDModel, *, classes: Sequence[str], pretrained: bool = Tru
         neck=neck,
         outputs=Outputs(channels=channels, boxes=boxes.per_location, classes=len(classes)),
         boxes=boxes,
-        positive_iou=model.positive_iou,
-        negatives=model.negatives,
-        loss_weight=model.loss_weight,
-        target_std=model.target_std,
-        score_threshold=model.score_threshold,
-        nms_iou=model.nms_iou,
-        detections_per_image=model.detections,
+        config=replace(model),
         classes=classes,
     )
 
@@ -197,13 +176,15 @@ def _paper_maps(model: SSDModel, maps: int, pretrained: bool) -> tuple[nn.Module
 
 def _maps(model: SSDModel, maps: int, pretrained: bool) -> tuple[nn.Module, nn.Module, tuple[int, ...]]:
     """The maps of any backbone from `finest` on, with further stages below until there are enough."""
-    bottom_up = BottomUp(make_backbone(model, pretrained=pretrained), finest=model.finest, key="model.finest")
+    bottom_up = BottomUp(
+        make_backbone(model, pretrained=pretrained), finest=model.finest_stride, key="model.finest_stride"
+    )
     deform(list(bottom_up.stages), model.deformable)
     deeper = maps - len(bottom_up.channels)
     if deeper < 0:
         raise ConfigError(
             f"model.boxes.ratios: {maps} entries for the {len(bottom_up.channels)} maps that {model.backbone} has from "
-            f"model.finest={model.finest} on; give one for each, or a coarser model.finest"
+            f"model.finest_stride={model.finest_stride} on; give one for each, or a coarser model.finest_stride"
         )
     channels = (*bottom_up.channels, *[model.extra_channels] * deeper)
     return bottom_up, Deeper(bottom_up.channels[-1], channels=model.extra_channels, count=deeper), channels

@@ -8,8 +8,9 @@ from typing import NamedTuple
 
 from torch import Tensor, nn
 
+from paperbench.detection.backbones import projection
 from paperbench.detection.batches import Batch
-from paperbench.detection.detectors.faster_rcnn import FasterRCNN, build_parts, projection
+from paperbench.detection.detectors.faster_rcnn import FasterRCNN, build_parts
 from paperbench.detection.model_config import FasterRCNNModel
 
 REGIONS, PROPOSALS = "regions", "proposals"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import NamedTuple
 
 import torch
@@ -15,7 +16,7 @@ from paperbench.detection.batches import Batch
 from paperbench.detection.deformable import deform
 from paperbench.detection.detectors.base import Detector
 from paperbench.detection.model_config import YOLOModel
-from paperbench.detection.nms import DetectionBatch, scored_boxes
+from paperbench.detection.nms import DetectionBatch, postprocess_boxes
 from paperbench.errors import ConfigError
 
 LEAK = 0.1
@@ -71,62 +72,40 @@ class YOLO(Detector):
         backbone: nn.Module,
         neck: nn.Module,
         head: nn.Module,
-        side: int,
-        grid: int,
-        boxes: int,
-        coordinate_weight: float = 5.0,
-        empty_weight: float = 0.5,
-        score_threshold: float = 0.01,
-        nms_iou: float = 0.5,
-        detections_per_image: int = 100,
+        config: YOLOModel,
         classes: Sequence[str] = (),
     ) -> None:
-        super().__init__(classes=classes, side=side)
+        super().__init__(classes=classes, side=config.side)
         self.backbone = backbone
         self.neck = neck
         self.head = head
-        self.grid = grid
-        self.boxes = boxes
-        self.coordinate_weight = coordinate_weight
-        self.empty_weight = empty_weight
-        self.score_threshold = score_threshold
-        self.nms_iou = nms_iou
-        self.detections_per_image = detections_per_image
+        self.config = config
         self.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
 
     def predict(self, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
         """Boxes (B, S * S, N, 4), confidence (B, S * S, N) and class scores (B, S * S, C), float32."""
         x = self.head(self.neck(self.backbone(self.normalise(batch.images, batch.sizes)))).float()
-        cells = x.view(len(batch), self.grid * self.grid, -1)
-        boxes, scores = cells.split([5 * self.boxes, cells.shape[-1] - 5 * self.boxes], dim=-1)
-        boxes = boxes.reshape(*boxes.shape[:2], self.boxes, 5)
+        count = self.config.boxes
+        cells = x.view(len(batch), self.config.grid**2, -1)
+        boxes, scores = cells.split([5 * count, cells.shape[-1] - 5 * count], dim=-1)
+        boxes = boxes.reshape(*boxes.shape[:2], count, 5)
         return boxes[..., :4], boxes[..., 4], scores
 
     def forward(self, batch: Batch, generator: torch.Generator | None = None) -> dict[str, Tensor]:
         """The losses of a batch; nothing in them is drawn."""
         boxes, confidence, scores = self.predict(batch)
-        return yolo_loss(
-            boxes,
-            confidence,
-            scores,
-            cell_targets(batch.boxes, batch.labels, grid=self.grid, side=self.side),
-            grid=self.grid,
-            side=self.side,
-            coordinate_weight=self.coordinate_weight,
-            empty_weight=self.empty_weight,
-        )
+        targets = cell_targets(batch.boxes, batch.labels, grid=self.config.grid, side=self.side)
+        return yolo_loss(boxes, confidence, scores, targets, self.config)
 
     @torch.no_grad()
     def detect(self, batch: Batch) -> tuple[DetectionBatch, None]:
         """Detections in pixels of the resized images; a box's score is its confidence times the class's (equation 1)."""
         boxes, confidence, scores = self.predict(batch)
-        found = scored_boxes(
+        found = postprocess_boxes(
             (confidence[..., None] * scores[:, :, None]).flatten(1, 2).clamp(0, 1),
-            decode_cells(boxes, grid=self.grid, side=self.side).flatten(1, 2),
+            decode_cells(boxes, grid=self.config.grid, side=self.side).flatten(1, 2),
             batch.sizes,
-            score_threshold=self.score_threshold,
-            nms_iou=self.nms_iou,
-            limit=self.detections_per_image,
+            self.config,
         )
         return found, None
 
@@ -183,11 +162,7 @@ def yolo_loss(
     confidence: Tensor,
     scores: Tensor,
     targets: CellTargets,
-    *,
-    grid: int,
-    side: float,
-    coordinate_weight: float,
-    empty_weight: float,
+    config: YOLOModel,
 ) -> dict[str, Tensor]:
     """The parts of equation 3, already weighted, as means over images.
 
@@ -195,7 +170,7 @@ def yolo_loss(
     overlaps it most is responsible; where none overlaps it, the one whose coordinates are closest, as in the authors' code.
     Its confidence is to be its overlap, all others' 0.
     """
-    images = len(boxes)
+    images, grid, side = len(boxes), config.grid, config.side
     with torch.no_grad():
         overlap = box_ops.iou(
             decode_cells(boxes, grid=grid, side=side).flatten(0, 1), targets.corners.flatten(0, 1)[:, None]
@@ -210,8 +185,8 @@ def yolo_loss(
     wanted = torch.nn.functional.one_hot(targets.label, scores.shape[-1] + 1)[..., 1:]
     classes = (scores - wanted).square().sum(-1) * targets.object
     return {
-        "loss_box": coordinate_weight * place.sum() / images,
-        "loss_confidence": (with_object.sum() + empty_weight * without.sum()) / images,
+        "loss_box": config.coord_weight * place.sum() / images,
+        "loss_confidence": (with_object.sum() + config.noobj_weight * without.sum()) / images,
         "loss_classification": classes.sum() / images,
     }
 
@@ -238,13 +213,6 @@ def build_yolo(model: YOLOModel, *, classes: Sequence[str], pretrained: bool = T
         backbone=backbone.features,
         neck=further_layers(backbone.channels, channels=model.channels, halvings=halvings),
         head=head,
-        side=model.side,
-        grid=model.grid,
-        boxes=model.boxes,
-        coordinate_weight=model.coordinate_weight,
-        empty_weight=model.empty_weight,
-        score_threshold=model.score_threshold,
-        nms_iou=model.nms_iou,
-        detections_per_image=model.detections,
+        config=replace(model),
         classes=classes,
     )

@@ -122,7 +122,7 @@ class _Candidates:
         self, model: FasterRCNN, batch: Batch, scores: Tensor, deltas: Tensor, anchors: Tensor, options: Options
     ) -> None:
         self.options = options
-        least = (model.min_size * batch.scales).view(-1, 1, 1).clamp(min=SMALLEST_SIDE)
+        least = (model.rpn_config.min_size * batch.scales).view(-1, 1, 1).clamp(min=SMALLEST_SIDE)
         decoded = box_ops.clip(box_ops.decode(anchors, deltas), batch.sizes)
         fixed = box_ops.clip(anchors.expand(len(scores), -1, -1), batch.sizes)
         large = _sides_of(decoded, least)
@@ -131,7 +131,7 @@ class _Candidates:
         best, order = scores.masked_fill(~large, float("-inf")).topk(ranks, dim=1)
         ranked = _take(decoded, order)
         self.ranked = torch.arange(ranks, device=order.device).expand(len(order), -1), best > float("-inf")
-        self.kept = survivors(ranked, best, iou=model.rpn_nms_iou, keep=options.most("rpn"))
+        self.kept = survivors(ranked, best, iou=model.rpn_config.nms_iou, keep=options.most("rpn"))
 
         keys = _random(batch.indices, scores, options.seed).masked_fill(~large, -1.0)
         key, drawn = keys.topk(min(options.most("no-cls"), scores.shape[1]), dim=1)
@@ -140,7 +140,7 @@ class _Candidates:
 
         best, order = scores.masked_fill(~_sides_of(fixed, least), float("-inf")).topk(ranks, dim=1)
         still = _take(fixed, order)
-        index, valid = survivors(still, best, iou=model.rpn_nms_iou, keep=options.most("no-reg"))
+        index, valid = survivors(still, best, iou=model.rpn_config.nms_iou, keep=options.most("no-reg"))
         first += drawn.shape[1]
         self.fixed = torch.arange(first, first + index.shape[1], device=order.device).expand_as(index), valid
         first += index.shape[1]
@@ -167,9 +167,9 @@ class _Answers:
         self.shape = scores.shape[:2]
         self.classes = scores.shape[2] - 1
         probability = scores.softmax(-1)[..., 1:]
-        image, region, label = torch.nonzero(probability > model.score_threshold, as_tuple=True)
+        image, region, label = torch.nonzero(probability > model.head_config.score_threshold, as_tuple=True)
         score = probability[image, region, label]
-        box = box_ops.decode(boxes[image, region], offsets[image, region, label + 1], model.target_std)
+        box = box_ops.decode(boxes[image, region], offsets[image, region, label + 1], model.head_config.target_std)
         limits = batch.sizes.flip(-1).repeat(1, 2).to(box.dtype)
         box = box.clamp(min=0).minimum(limits[image])
         large = (box[:, 2:] - box[:, :2] >= SMALLEST_SIDE).all(-1)
@@ -183,10 +183,13 @@ class _Answers:
         member = torch.zeros(self.shape, dtype=torch.bool, device=valid.device).scatter_(1, index, valid)
         own = torch.nonzero(member[self.image, self.region]).flatten()
         groups = self.image[own] * self.classes + self.label[own]
-        kept = own[batched_nms(self.box[own], self.score[own], groups, self.model.nms_iou)]
+        kept = own[batched_nms(self.box[own], self.score[own], groups, self.model.head_config.nms_iou)]
         parts = (self.image, self.stored, self.score.float(), self.label + 1)
         image, boxes, scores, labels = (part[kept].cpu().numpy() for part in parts)
-        rows = [np.flatnonzero(image == number)[: self.model.detections_per_image] for number in range(len(index))]
+        rows = [
+            np.flatnonzero(image == number)[: self.model.head_config.detections_per_image]
+            for number in range(len(index))
+        ]
         return [Detections(boxes=boxes[row], scores=scores[row], labels=labels[row]) for row in rows]
 
 

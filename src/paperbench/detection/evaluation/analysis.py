@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from paperbench.detection.batches import BatchMaker, RegionBatchMaker
+from paperbench.detection.batches import BatchMaker, ProposalBatchMaker
 from paperbench.detection.config import DetectTrain
 from paperbench.detection.detectors.faster_rcnn import FasterRCNN
 from paperbench.detection.detectors.one_stage import OneStage
@@ -41,7 +41,7 @@ def measure(config: DetectTrain, scorer: Scorer) -> dict[str, float]:
     metrics: dict[str, float] = {}
     if evaluation.ablations:
         assert isinstance(model, FasterRCNN)
-        share = evaluation.ablation_share or ablations.share_of(model.pre_nms_test)
+        share = evaluation.ablation_share or ablations.share_of(model.rpn_config.pre_nms_topk_test)
         metrics |= ablations.measure(
             model,
             _batches(config, scorer),
@@ -66,7 +66,7 @@ def _batches(config: DetectTrain, scorer: Scorer) -> BatchMaker:
     if given is None:
         return plain
     found = proposals_of(scorer.dataset, given, scorer.run, root=config.output.root)
-    return RegionBatchMaker(
+    return ProposalBatchMaker(
         scorer.dataset,
         plain.store,
         found.boxes,

@@ -16,7 +16,7 @@ from torch import nn
 from paperbench.data.detection import DetectionSet
 from paperbench.detection import datasets
 from paperbench.detection.batches import Batch, BatchMaker
-from paperbench.detection.config import DataConfig, EvaluationConfig, RegionEvaluation
+from paperbench.detection.config import DataConfig, EvaluationConfig, RCNNEvaluation
 from paperbench.detection.detectors.base import Detector
 from paperbench.detection.drawing import precision_recall_curves, recall_curves, sheet
 from paperbench.detection.evaluation.detections import Detections
@@ -177,7 +177,7 @@ class Scored(Protocol):
     def data(self) -> DataConfig: ...
 
     @property
-    def evaluation(self) -> EvaluationConfig | RegionEvaluation: ...
+    def evaluation(self) -> EvaluationConfig | RCNNEvaluation: ...
 
 
 class Scorer:

@@ -17,11 +17,11 @@ import numpy as np
 import torch
 from torch import nn
 
-from paperbench.detection.batches import Batch, BatchMaker, RegionBatchMaker
-from paperbench.detection.detectors.fast_rcnn import RegionNet
+from paperbench.detection.batches import Batch, BatchMaker, ProposalBatchMaker
+from paperbench.detection.detectors.fast_rcnn import FastRCNN
 from paperbench.detection.detectors.faster_rcnn import FasterRCNN
 from paperbench.detection.detectors.rcnn import RCNN
-from paperbench.detection.nms import detections
+from paperbench.detection.nms import postprocess
 from paperbench.detection.rpn import objectness_score, rank, suppress
 from paperbench.engine.run import Run
 
@@ -58,6 +58,8 @@ class Stopwatch:
 @torch.no_grad()
 def detect_timed(model: FasterRCNN, batch: Batch, watch: Stopwatch) -> None:
     """`model.detect(batch)`, the time of its parts added to those of `watch`."""
+    config = model.rpn_config
+    pre_nms, post_nms = config.topk(training=False)
     with watch.part("conv"):
         features = model.extract(batch)
     with watch.part("proposal"):
@@ -67,23 +69,20 @@ def detect_timed(model: FasterRCNN, batch: Batch, watch: Stopwatch) -> None:
             deltas,
             anchors,
             batch.sizes,
-            count=model.pre_nms_test,
-            min_size=model.min_size * batch.scales,
+            count=pre_nms,
+            min_size=config.min_size * batch.scales,
         )
     with watch.part("region-wise"):
-        proposals = suppress(ranked, count=model.post_nms_test, nms_iou=model.rpn_nms_iou)
+        proposals = suppress(ranked, count=post_nms, nms_iou=config.nms_iou)
         logits, deltas = model.classify(features, proposals.boxes)
         images = len(proposals.boxes)
-        detections(
+        postprocess(
             logits.view(images, -1, logits.shape[-1]),
             deltas.view(images, -1, *deltas.shape[1:]),
             proposals.boxes,
             proposals.valid,
             batch.sizes,
-            target_std=model.target_std,
-            score_threshold=model.score_threshold,
-            nms_iou=model.nms_iou,
-            limit=model.detections_per_image,
+            model.head_config,
         )
 
 
@@ -130,7 +129,7 @@ RCNN_PARTS = ("conv", "pool", "fc6", "fc7", "other")
 
 
 @torch.no_grad()
-def detect_rcnn_timed(model: RegionNet, batch: Batch, watch: Stopwatch) -> None:
+def detect_rcnn_timed(model: FastRCNN, batch: Batch, watch: Stopwatch) -> None:
     """`model.detect` of a batch of one image, the time of its parts added to those of `watch`."""
     assert batch.proposals is not None
     with watch.part("conv"):
@@ -138,7 +137,7 @@ def detect_rcnn_timed(model: RegionNet, batch: Batch, watch: Stopwatch) -> None:
     boxes = batch.proposals.boxes[:, : int(batch.proposals.valid.sum())]
     first, second = model.head_parts()
     scores, deltas = [], []
-    for part in boxes.split(model.crops if isinstance(model, RCNN) else max(1, boxes.shape[1]), dim=1):
+    for part in boxes.split(model.config.crops if isinstance(model, RCNN) else max(1, boxes.shape[1]), dim=1):
         with watch.part("pool"):
             pooled = model.pool(maps, part)
         with watch.part("fc6"):
@@ -153,7 +152,7 @@ def detect_rcnn_timed(model: RegionNet, batch: Batch, watch: Stopwatch) -> None:
         model.finish(batch, torch.cat(scores)[None], torch.cat(deltas)[None])
 
 
-def measure_rcnn(model: RegionNet, make: RegionBatchMaker, *, images: int, run: Run) -> dict[str, float]:
+def measure_rcnn(model: FastRCNN, make: ProposalBatchMaker, *, images: int, run: Run) -> dict[str, float]:
     """`seconds/conv`, `seconds/pool`, `seconds/fc6`, `seconds/fc7`, `seconds/other`, `seconds/total`: medians an image.
 
     At most `images` images of `make`, by rank 0 alone while the others wait. The total is the median of the sums; `other` is the

@@ -9,15 +9,15 @@ from copy import deepcopy
 import torch
 from torch import nn
 
-from paperbench.detection.config import RegionTrain, Variant
-from paperbench.detection.detectors.fast_rcnn import RegionNet
-from paperbench.detection.detectors.rcnn_build import build
+from paperbench.detection.build import build
+from paperbench.detection.config import RCNNTrain, Variant
+from paperbench.detection.detectors.fast_rcnn import FastRCNN
 from paperbench.detection.rcnn_config import RCNNModel
 from paperbench.errors import ConfigError
 
 
 @contextmanager
-def variant(model: RegionNet, name: Variant, config: RegionTrain) -> Iterator[None]:
+def variant(model: FastRCNN, name: Variant, config: RCNNTrain) -> Iterator[None]:
     """`model` as the variant for the length of the block.
 
     `no-boxes`: proposals are not moved (Fast R-CNN, table 6); `svd`: `model.svd` singular values of each layer of the head
@@ -79,7 +79,7 @@ def check_ranks(layers: Sequence[nn.Linear], ranks: Sequence[int]) -> None:
             )
 
 
-def check_variants(config: RegionTrain) -> None:
+def check_variants(config: RCNNTrain) -> None:
     """Raises `ConfigError` for variants of a net that are the net itself, or that it lacks the means for."""
     model, variants = config.model, config.evaluation.variants
     faults = []
@@ -98,4 +98,5 @@ def check_variants(config: RegionTrain) -> None:
     if model.svd:
         with torch.device("meta"):
             net = build(model, classes=["object"], pretrained=False)
+        assert isinstance(net, FastRCNN)
         check_ranks([part for part in net.head if isinstance(part, nn.Linear)], model.svd)

@@ -12,12 +12,12 @@ Equal scores keep the order of images and, within one, the order in which they w
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from paperbench.data.detection import Record
 from paperbench.detection.evaluation.detections import Detections, Ranked
@@ -166,6 +166,60 @@ def average_precision(recall: NDArray[np.float64], precision: NDArray[np.float64
     levels = LINEAGE_GRID if method == "11-point" else EXACT_GRID
     reached = np.searchsorted(recall, levels, side="left")
     return float(np.append(envelope, 0.0)[reached].sum() / len(levels))
+
+
+def voc_average_precision(
+    truth: Sequence[Mapping[str, ArrayLike]],
+    detections: Sequence[Mapping[str, ArrayLike]],
+    *,
+    iou: float = 0.5,
+    method: APMethod = "area",
+) -> dict[int, float]:
+    """Return the average precision, 0 to 1, of every label that the ground truth has; `detections[i]` belongs to `truth[i]`.
+
+    truth[i]: `boxes` (G, 4) xyxy in pixels, `labels` (G,) integers, and `difficult` (G,) bool where some objects count as
+    neither found nor missed. detections[i]: `boxes` (N, 4), `labels` (N,) and `scores` (N,), higher is surer. Boxes are continuous:
+    width is x2 - x1. A match needs an overlap of at least `iou`. `method`: `area` (VOC 2010 and later), `11-point` (VOC 2007);
+    see `average_precision`.
+
+    Raises `ValueError` where lengths or shapes disagree, or a number is not finite.
+    """
+    wanted = [np.asarray(image["labels"], np.int64).reshape(-1) for image in truth]
+    found = [np.asarray(image["labels"], np.int64).reshape(-1) for image in detections]
+    labels = np.unique(np.concatenate([np.zeros(0, np.int64), *wanted, *found]))
+    records = [_as_record(image, np.searchsorted(labels, own) + 1) for image, own in zip(truth, wanted, strict=True)]
+    given = [
+        Detections(
+            boxes=np.asarray(image["boxes"], np.float32).reshape(-1, 4),
+            scores=np.asarray(image["scores"], np.float32).reshape(-1),
+            labels=np.searchsorted(labels, own) + 1,
+        )
+        for image, own in zip(detections, found, strict=True)
+    ]
+    curves = evaluate(records, given, [str(label) for label in labels], iou=iou).curves
+    return {int(label): _ap_of(curve, method) for label, curve in zip(labels, curves, strict=True) if curve.objects}
+
+
+def _as_record(image: Mapping[str, ArrayLike], labels: NDArray[np.int64]) -> Record:
+    boxes = np.asarray(image["boxes"], np.float32).reshape(-1, 4)
+    if len(boxes) != len(labels):
+        raise ValueError(f"{len(boxes)} boxes of ground truth have {len(labels)} labels")
+    nothing = np.zeros(len(labels), bool)
+    difficult = np.asarray(image.get("difficult", nothing), bool).reshape(-1)
+    if len(difficult) != len(labels):
+        raise ValueError(f"{len(boxes)} boxes of ground truth have {len(difficult)} flags `difficult`")
+    right, bottom = boxes[:, 2:].max(axis=0, initial=0)
+    return Record(
+        image_id="",
+        source="",
+        height=int(np.ceil(bottom)),
+        width=int(np.ceil(right)),
+        boxes=boxes,
+        labels=labels,
+        difficult=difficult,
+        crowd=nothing,
+        area=np.prod(boxes[:, 2:] - boxes[:, :2], axis=1, dtype=np.float32),
+    )
 
 
 # --- flat arrays over the whole data set ------------------------------------------------------------------------------

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from functools import partial
 
 from paperbench.detection import datasets
 from paperbench.detection.build import load_detector
-from paperbench.detection.config import RegionEval
+from paperbench.detection.config import RCNNEval
 from paperbench.detection.describe import describe_rcnn
-from paperbench.detection.detectors.fast_rcnn import RegionNet
-from paperbench.detection.detectors.rcnn_build import build, needs_svm
+from paperbench.detection.detectors.fast_rcnn import FastRCNN
 from paperbench.detection.evaluation.variants import check_variants
 from paperbench.detection.predict import predict_on_proposals as predict
 from paperbench.detection.proposals import source
@@ -20,7 +18,7 @@ from paperbench.engine.run import Run
 __all__ = ["plan", "predict", "run"]
 
 
-def plan(config: RegionEval) -> Mapping[str, str]:
+def plan(config: RCNNEval) -> Mapping[str, str]:
     """What would be evaluated on what, in words."""
     datasets.locate(config.data)
     source.check(config.proposals, ("test",))
@@ -30,7 +28,7 @@ def plan(config: RegionEval) -> Mapping[str, str]:
     return {**facts, "checkpoint": config.checkpoint}
 
 
-def run(config: RegionEval, run: Run) -> dict[str, float]:
+def run(config: RCNNEval, run: Run) -> dict[str, float]:
     """Evaluates and draws; the detections are written beside the results, as the devkit and as COCO take them."""
     test_set = datasets.load(config.data, "test")
     run.reporter.message(datasets.describe(test_set))
@@ -41,9 +39,8 @@ def run(config: RegionEval, run: Run) -> dict[str, float]:
         run.device,
         run.reporter,
         classes=test_set.classes,
-        build=partial(build, svm=needs_svm(config)),
     )
-    assert isinstance(model, RegionNet)
+    assert isinstance(model, FastRCNN)
     run.reporter.message(f"weights of step {step} from {config.checkpoint}")
     scorer = make_scorer(config, test_set, tested, model, run)
     metrics = scorer()

@@ -7,17 +7,18 @@ from collections.abc import Mapping
 from paperbench.data.detection import DetectionSet
 from paperbench.detection import datasets
 from paperbench.detection.backbones import check_weights
-from paperbench.detection.config import RegionTrain
+from paperbench.detection.build import build_for
+from paperbench.detection.config import RCNNTrain
 from paperbench.detection.describe import describe_rcnn
-from paperbench.detection.detectors.fast_rcnn import RegionNet
-from paperbench.detection.detectors.rcnn_build import build_for, check
+from paperbench.detection.detectors.fast_rcnn import FastRCNN
 from paperbench.detection.evaluation import timing
 from paperbench.detection.evaluation.inference import Scorer
 from paperbench.detection.evaluation.variants import check_variants, variant
 from paperbench.detection.predict import predict_on_proposals as predict
 from paperbench.detection.proposals import source
 from paperbench.detection.proposals.sets import ProposalSet
-from paperbench.detection.training.multi_stage import Stages, region_batches
+from paperbench.detection.rcnn_config import check_model
+from paperbench.detection.training.multi_stage import Stages, proposal_batches
 from paperbench.engine.figures import loss_curves
 from paperbench.engine.order import EpochOrder
 from paperbench.engine.run import Run
@@ -29,11 +30,11 @@ __all__ = ["plan", "predict", "run"]
 _MEANS = ("coco/AP", "coco/AP50", "voc07/mAP", "voc/mAP")
 
 
-def plan(config: RegionTrain) -> Mapping[str, str]:
+def plan(config: RCNNTrain) -> Mapping[str, str]:
     """What would be trained on what, in words; refuses what could not be, before anything is written."""
     datasets.locate(config.data)
     source.check(config.proposals)
-    check(config.model)
+    check_model(config.model)
     check_variants(config)
     EpochOrder(1, config.train.batch_size, config.seed, world=config.nproc)
     if config.model.weights is not None:
@@ -47,7 +48,7 @@ def plan(config: RegionTrain) -> Mapping[str, str]:
     return describe_rcnn(config)
 
 
-def run(config: RegionTrain, run: Run) -> dict[str, float]:
+def run(config: RCNNTrain, run: Run) -> dict[str, float]:
     """Trains, evaluates on the test split, draws; see `engine.task.Task`."""
     train_set, test_set = (datasets.load(config.data, split) for split in ("train", "test"))
     for dataset in (train_set, test_set):
@@ -64,6 +65,7 @@ def run(config: RegionTrain, run: Run) -> dict[str, float]:
     tested = test_proposals(test_set, config, run)
     seed_everything(run.seed, MODEL_INIT)
     model = build_for(config, classes=train_set.classes, pretrained=not run.checkpoints.exists()).to(run.device)
+    assert isinstance(model, FastRCNN)
     scorer = make_scorer(config, test_set, tested, model, run)
     metrics = Stages(config, model, train_set, given.boxes, run).fit(scorer)
     if run.ranks.is_main:
@@ -72,22 +74,20 @@ def run(config: RegionTrain, run: Run) -> dict[str, float]:
     return {**metrics, "seconds_per_image": scorer.seconds_per_image, **more(config, scorer, model)}
 
 
-def test_proposals(dataset: DetectionSet, config: RegionTrain, run: Run) -> ProposalSet:
+def test_proposals(dataset: DetectionSet, config: RCNNTrain, run: Run) -> ProposalSet:
     """The proposals of the test split."""
     own = config.proposals
     return source.proposals_of(dataset, own, run, root=config.output.root, file=own.test_file, count=own.test_count)
 
 
-def make_scorer(
-    config: RegionTrain, dataset: DetectionSet, proposals: ProposalSet, model: RegionNet, run: Run
-) -> Scorer:
+def make_scorer(config: RCNNTrain, dataset: DetectionSet, proposals: ProposalSet, model: FastRCNN, run: Run) -> Scorer:
     """What evaluates `model` on `dataset`."""
     store = datasets.store(config.data, dataset, run.device)
-    make = region_batches(config, model, dataset, proposals.boxes, store, run.seed, training=False)
+    make = proposal_batches(config, model, dataset, proposals.boxes, store, run.seed, training=False)
     return Scorer(config, dataset, model, run, make)
 
 
-def more(config: RegionTrain, scorer: Scorer, model: RegionNet) -> dict[str, float]:
+def more(config: RCNNTrain, scorer: Scorer, model: FastRCNN) -> dict[str, float]:
     """What else is measured where the configuration asks: the times of parts, and variants with the same weights."""
     metrics: dict[str, float] = {}
     images = config.evaluation.timed_images

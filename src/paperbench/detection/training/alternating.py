@@ -24,7 +24,7 @@ from torch import Tensor, nn
 
 from paperbench.config.schema import OptimConfig
 from paperbench.detection import datasets
-from paperbench.detection.batches import Batch, BatchMaker, RegionBatchMaker
+from paperbench.detection.batches import Batch, BatchMaker, ProposalBatchMaker
 from paperbench.detection.config import DetectTrain
 from paperbench.detection.detectors.faster_rcnn import FasterRCNN
 from paperbench.detection.detectors.unshared import PROPOSALS, REGIONS, UnsharedFasterRCNN
@@ -155,7 +155,7 @@ class Alternation:
         batch_size = self.batch_sizes[index]
         return build_trainer(
             run,
-            ProposalStep(self.model) if turn.proposes else RegionStep(self.model),
+            ProposalStep(self.model) if turn.proposes else DetectorStep(self.model),
             optim=self._optim(),
             loop=replace(
                 config.train,
@@ -178,7 +178,7 @@ class Alternation:
         """Of the training images as they are stored, by the net as it is now or by what the configuration names."""
         given = given_proposals(self.config)
         if given is not None:
-            count, root = self.model.post_nms_train, self.config.output.root
+            count, root = self.model.rpn_config.post_nms_topk_train, self.config.output.root
             return proposals_of(self.train_set, given, run, root=root, count=count).boxes
         make = self._batches(run, None, flip=0.0)
         return propose_all(self.model, make, batch_size=self.config.evaluation.batch_size, run=run)
@@ -195,7 +195,7 @@ class Alternation:
         }
         if proposals is None:
             return BatchMaker(self.train_set, self.store, **settings)
-        return RegionBatchMaker(self.train_set, self.store, proposals, **settings)
+        return ProposalBatchMaker(self.train_set, self.store, proposals, **settings)
 
     def prepare(self, turn: Turn) -> None:
         """Initial weights where the step begins anew; gradients for what it trains and nothing else."""
@@ -237,14 +237,14 @@ class ProposalStep(Step):
         return model.proposal_losses(batch, outputs, generator)
 
 
-class RegionStep(Step):
+class DetectorStep(Step):
     """Trains the detector alone, on proposals that were made before: Fast R-CNN."""
 
     def forward(self, batch: Batch, generator: torch.Generator | None = None) -> dict[str, Tensor]:
         """The losses of a batch that carries proposals; `generator` decides which regions are sampled."""
         assert batch.proposals is not None
         model = self.model
-        features = region_features(model, batch)
+        features = detector_features(model, batch)
         regions = model.choose_regions(batch, features, batch.proposals, generator)
         return model.region_losses(batch, features, regions)
 
@@ -254,7 +254,7 @@ def proposal_features(model: FasterRCNN, batch: Batch) -> Any:
     return model.extract(batch, regions=False) if isinstance(model, UnsharedFasterRCNN) else model.extract(batch)
 
 
-def region_features(model: FasterRCNN, batch: Batch) -> Any:
+def detector_features(model: FasterRCNN, batch: Batch) -> Any:
     """What `model.classify` takes, and of an unshared net nothing else."""
     return model.extract(batch, proposals=False) if isinstance(model, UnsharedFasterRCNN) else model.extract(batch)
 
@@ -279,10 +279,9 @@ def _training_proposals(model: FasterRCNN, batch: Batch) -> list[NDArray[np.floa
         deltas,
         anchors,
         batch.sizes,
-        pre_nms=model.pre_nms_train,
-        post_nms=model.post_nms_train,
-        nms_iou=model.rpn_nms_iou,
-        min_size=model.min_size * batch.scales,
+        batch.scales,
+        model.rpn_config,
+        training=True,
     )
     boxes, valid = (found.boxes / batch.scales.view(-1, 1, 1)).cpu().numpy(), found.valid.cpu().numpy()
     return [row[keep].astype(np.float32) for row, keep in zip(boxes, valid, strict=True)]

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from paperbench.data.detection import DetectionSet
 from paperbench.detection.batches import BatchMaker
-from paperbench.detection.detectors.fast_rcnn import Layer, RegionNet
+from paperbench.detection.detectors.fast_rcnn import FastRCNN, Layer
 from paperbench.engine.files import write_atomic
 from paperbench.engine.run import Run
 from paperbench.errors import DiskFullError
@@ -64,7 +64,7 @@ class FeatureStore:
 class RegionFeatures:
     """Features of given boxes of one image, by the net as it is in test mode."""
 
-    def __init__(self, model: RegionNet, make: BatchMaker, run: Run) -> None:
+    def __init__(self, model: FastRCNN, make: BatchMaker, run: Run) -> None:
         self.model = model
         self.make = make
         self.run = run

@@ -144,20 +144,20 @@ def fit_ridges(
     """One regression a class: weights (C, 4, D), biases (C, 4), and the factor that features are multiplied by.
 
     `pooled(i, boxes)` (R, D): pooled features of boxes (R, 4) of image i. A proposal belongs to the object that it overlaps most;
-    those with an overlap above `iou` are used, at most `most` a class, from the first images of `order`. A class without any
-    leaves boxes where they are.
+    those with an overlap above `iou` are used, at most `max_examples` a class, from the first images of `order`. A class without
+    any leaves boxes where they are.
     """
     inputs: list[list[Array]] = [[] for _ in dataset.classes]
     targets: list[list[Array]] = [[] for _ in dataset.classes]
     counts = np.zeros(len(dataset.classes), int)
     for place, image in enumerate(order.tolist()):
-        if (counts >= config.most).all():
+        if (counts >= config.max_examples).all():
             break
         truth, labels, boxes = usable(dataset, proposals, image)
         if len(truth) and len(boxes):
             overlap = overlaps(boxes, truth)
             chosen = np.flatnonzero(
-                (overlap.max(axis=1) > config.iou) & (counts < config.most)[labels[overlap.argmax(1)] - 1]
+                (overlap.max(axis=1) > config.iou) & (counts < config.max_examples)[labels[overlap.argmax(1)] - 1]
             )
             if len(chosen):
                 nearest = overlap[chosen].argmax(axis=1)
@@ -185,7 +185,7 @@ def _solved(
     for label, (rows, moves) in enumerate(zip(inputs, targets, strict=True)):
         if rows:
             # With fewer examples than features the solver turns to the dual problem by itself.
-            x, y = np.concatenate(rows)[: config.most] * scale, np.concatenate(moves)[: config.most]
+            x, y = np.concatenate(rows)[: config.max_examples] * scale, np.concatenate(moves)[: config.max_examples]
             ridge = Ridge(alpha=config.weight, solver="cholesky").fit(x, y)
             weights[label], biases[label] = ridge.coef_, ridge.intercept_
     return weights, biases, scale

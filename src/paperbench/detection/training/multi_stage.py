@@ -21,10 +21,9 @@ from torch import Tensor, nn
 
 from paperbench.data.image_store import ImageStore
 from paperbench.detection import datasets
-from paperbench.detection.batches import Batch, BatchMaker, RegionBatchMaker
-from paperbench.detection.config import RegionTrain
-from paperbench.detection.detectors.fast_rcnn import RegionNet
-from paperbench.detection.detectors.rcnn_build import needs_svm
+from paperbench.detection.batches import Batch, BatchMaker, ProposalBatchMaker
+from paperbench.detection.config import RCNNTrain
+from paperbench.detection.detectors.fast_rcnn import FastRCNN
 from paperbench.detection.detectors.spp_net import Warped
 from paperbench.detection.evaluation.inference import Scorer
 from paperbench.detection.rcnn_config import RCNNModel, SPPNetModel
@@ -49,8 +48,8 @@ class Stages:
 
     def __init__(
         self,
-        config: RegionTrain,
-        model: RegionNet,
+        config: RCNNTrain,
+        model: FastRCNN,
         train_set: datasets.DetectionSet,
         proposals: Sequence[NDArray[np.float32]],
         run: Run,
@@ -85,7 +84,7 @@ class Stages:
 
     @property
     def _fits(self) -> bool:
-        return needs_svm(self.config) or self.config.model.boxes == "ridge"
+        return self.config.needs_svm or self.config.model.boxes == "ridge"
 
     def _finished(self) -> bool:
         """Takes up the weights after the last stage, if they were reached."""
@@ -129,7 +128,7 @@ class Stages:
             seed = hashed(self.run.seed, STAGE, before)
             prefix = "" if name == "2-net" else None
             run = stage(run, name, before=before, total=self._total, seed=seed, log_prefix=prefix, log_offset=before)
-        make = region_batches(self.config, self.model, self.train_set, self.proposals, self.store, run.seed)
+        make = proposal_batches(self.config, self.model, self.train_set, self.proposals, self.store, run.seed)
         return build_trainer(
             run,
             module,
@@ -171,7 +170,7 @@ class Stages:
         )
         features = RegionFeatures(model, make, run)
         order = np.random.default_rng([run.seed, FIT_ORDER]).permutation(len(self.train_set))
-        if needs_svm(config):
+        if config.needs_svm:
             assert model.svm is not None
             model.svm.set(*run.ranks.all_gather(self._svms(features, order))[0])
         if model.ridge is not None:
@@ -219,18 +218,18 @@ class Stages:
         return report
 
 
-def region_batches(
-    config: RegionTrain,
-    model: RegionNet,
+def proposal_batches(
+    config: RCNNTrain,
+    model: FastRCNN,
     dataset: datasets.DetectionSet,
     proposals: Sequence[NDArray[np.float32]],
     store: ImageStore,
     seed: int,
     *,
     training: bool = True,
-) -> RegionBatchMaker:
+) -> ProposalBatchMaker:
     """What makes batches with their proposals."""
-    return RegionBatchMaker(
+    return ProposalBatchMaker(
         dataset,
         store,
         proposals,
@@ -245,7 +244,7 @@ def region_batches(
 class Fixed(nn.Module):
     """A detector of which one layer learns: everything else is as at test, batch statistics and dropout too."""
 
-    def __init__(self, model: RegionNet) -> None:
+    def __init__(self, model: FastRCNN) -> None:
         super().__init__()
         self.model = model
 
