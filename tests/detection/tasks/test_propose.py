@@ -23,7 +23,7 @@ def test_a_networks_boxes_are_written_and_taken_again(tmp_path: Path, monkeypatc
     paperbench("train", "faster-rcnn", "--smoke", "--run-dir", "rpn")
     paperbench("proposals", "rpn-proposals", "--smoke", "proposals.run=rpn", "data.short_side=96", "--run-dir", "a")
     found = read(Path("a/proposals/test.npz"))
-    assert (found.method, found.split, found.settings) == ("rpn", "test", {"run": "rpn"})
+    assert (found.method, found.split, found.settings) == ("rpn", "test", {"run": str(tmp_path / "rpn")})
     assert len(found) == 4
     assert all(0 < len(boxes) <= 50 for boxes in found.boxes)
 
