@@ -27,6 +27,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from tests.engine import toy
 from tests.sweep import disturbed, toys
 
 from benchmarks.common import machine, write
@@ -131,7 +132,7 @@ def _moment(event: dict[str, Any]) -> float:
 
 def faults(folder: Path, runs: int, jobs: int, kills: int, seed: int) -> list[dict[str, Any]]:
     """One row: how often what was killed, and that nothing differs. Raises `SystemExit` with what does."""
-    environment = {**os.environ, **toys.site(folder / "site"), "OMP_NUM_THREADS": "1"}
+    environment = {**os.environ, **toy.site(folder / "site"), "OMP_NUM_THREADS": "1"}
     conf = toys.conf(folder / "conf", pace=0.1)
 
     def command(root: Path) -> list[str]:

@@ -33,14 +33,7 @@ from paperbench.errors import DataError
 SPEC = TaskSpec(
     name="toy", verb="train", summary="a toy", schema="tests.engine.toy:ToyConfig", module="tests.engine.toy"
 )
-SITE = f"""
-from paperbench import catalog
-catalog.TASKS["toy"] = catalog.TaskSpec(
-    name={SPEC.name!r}, verb={SPEC.verb!r}, summary={SPEC.summary!r}, schema={SPEC.schema!r}, module={SPEC.module!r}
-)
-"""
-"""A sitecustomize.py that makes the toy known to processes which never import this file themselves."""
-
+ROOT = Path(__file__).parents[2]
 SIGNALS = {"term": signal.SIGTERM, "int": signal.SIGINT, "usr1": signal.SIGUSR1}
 
 
@@ -55,6 +48,16 @@ class ToyConfig(TrainConfig):
     fault: str = ""
     fault_rank: NonNegativeInt = 0
     evaluate: bool = True
+
+
+def site(folder: Path, spec: TaskSpec = SPEC) -> dict[str, str]:
+    """Return environment variables with which processes know a task that they never import. Writes into `folder`."""
+    folder.mkdir(parents=True, exist_ok=True)
+    fields = ", ".join(f"{key}={getattr(spec, key)!r}" for key in ("name", "verb", "summary", "schema", "module"))
+    text = f"from paperbench import catalog\ncatalog.TASKS[{spec.name!r}] = catalog.TaskSpec({fields})\n"
+    (folder / "sitecustomize.py").write_text(text)
+    path = os.pathsep.join([str(folder), str(ROOT), os.environ.get("PYTHONPATH", "")])
+    return {"PYTHONPATH": path, "TORCH_CPP_LOG_LEVEL": "ERROR"}
 
 
 def register(monkeypatch: pytest.MonkeyPatch | None = None) -> None:

@@ -144,9 +144,10 @@ def test_metrics_name_the_file_that_could_not_grow(tmp_path: Path) -> None:
     log = JsonLines(tmp_path / "metrics.jsonl")
     log.write(1, {"a": 1.0})
     with Path("/dev/full").open("wb", buffering=0) as full:
-        log._file, kept = full, log._file
+        file = log._file
+        file._file, kept = full, file._file
         with pytest.raises(DiskFullError, match=r"metrics\.jsonl \(No space left on device\)"):
             log.write(2, {"a": 2.0})
-        log._file = kept
+        file._file = kept
     log.close()
     assert [record["a"] for record in read(tmp_path / "metrics.jsonl")] == [1.0]

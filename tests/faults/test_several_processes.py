@@ -89,13 +89,8 @@ def test_a_full_disk_is_rank_0s_trouble_and_both_leave_with_it(tmp_path: Path) -
 @pytest.fixture
 def toy_for_workers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Makes the toy known to the processes that torchrun starts."""
-    site = tmp_path / "site"
-    site.mkdir()
-    (site / "sitecustomize.py").write_text(toy.SITE)
-    root = Path(__file__).parents[2]
-    path = os.pathsep.join([str(site), str(root), os.environ.get("PYTHONPATH", "")])
-    monkeypatch.setenv("PYTHONPATH", path)
-    monkeypatch.setenv("TORCH_CPP_LOG_LEVEL", "ERROR")
+    for name, value in toy.site(tmp_path / "site").items():
+        monkeypatch.setenv(name, value)
 
 
 @pytest.mark.slow

@@ -20,7 +20,7 @@ from paperbench.engine.signals import StopFlag
 from paperbench.sweep import record
 from paperbench.sweep.run import run, run_sweep
 from paperbench.sweep.watch import SilentWatcher
-from tests.engine import processes
+from tests.engine import processes, toy
 from tests.sweep import disturbed, toys
 from tests.sweep.launchers import counter
 
@@ -30,7 +30,7 @@ pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="pr
 @pytest.fixture(autouse=True)
 def _known_everywhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(catalog.TASKS, "counter", counter.SPEC)
-    for name, value in toys.site(tmp_path / "site", counter.SITE).items():
+    for name, value in toy.site(tmp_path / "site", counter.SPEC).items():
         monkeypatch.setenv(name, value)
 
 

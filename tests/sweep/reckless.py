@@ -26,12 +26,6 @@ SPEC = TaskSpec(
     schema="tests.sweep.reckless:RecklessConfig",
     module="tests.sweep.reckless",
 )
-SITE = f"""
-from paperbench import catalog
-catalog.TASKS["reckless"] = catalog.TaskSpec(
-    name={SPEC.name!r}, verb={SPEC.verb!r}, summary={SPEC.summary!r}, schema={SPEC.schema!r}, module={SPEC.module!r}
-)
-"""
 
 
 @dataclass(kw_only=True)

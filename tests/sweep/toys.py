@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,15 +18,6 @@ from paperbench.sweep.launchers.local import LocalSettings
 from paperbench.sweep.plan import Member, Request, Sweep, member_of, sweep_id
 from paperbench.sweep.watch import MemberStatus, SilentWatcher
 from tests.engine import toy
-
-ROOT = Path(__file__).parents[2]
-
-
-def site(folder: Path, text: str = toy.SITE) -> dict[str, str]:
-    """Variables that make a task known to processes which never import it themselves. Writes into `folder`."""
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "sitecustomize.py").write_text(text)
-    return {"PYTHONPATH": os.pathsep.join([str(folder), str(ROOT), os.environ.get("PYTHONPATH", "")])}
 
 
 def conf(folder: Path, **changes: object) -> Path:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
 from paperbench.engine.files import explain_os_errors, finite
+from paperbench.engine.jsonlines import JsonLinesWriter, read_json_lines
 from paperbench.errors import EnvironmentError_
 
 
@@ -25,21 +25,13 @@ class MetricSink(Protocol):
 
 
 class JsonLines:
-    """Appends one JSON object a record to a file: `{"step", "time", <name>: number}`, nothing ever rewritten."""
+    """Appends one JSON object a record to a file: `{"step", "time", <name>: number}`."""
 
     def __init__(self, path: Path) -> None:
-        self.path = path
-        with explain_os_errors(path):
-            # Unbuffered: a line that the disk refuses must not come back when the file is closed.
-            self._file = path.open("ab", buffering=0)
-            if self._file.tell() and not _ends_with_newline(path):
-                self._file.write(b"\n")  # a killed writer left half a line: keep it from spoiling the next one
+        self._file = JsonLinesWriter(path)
 
     def write(self, step: int, values: Mapping[str, float]) -> None:
-        record = {"step": step, "time": round(time.time(), 3), **finite(values)}
-        line = (json.dumps(record, allow_nan=False) + "\n").encode()
-        with explain_os_errors(self.path, needed=len(line)):
-            self._file.write(line)
+        self._file.write({"step": step, "time": round(time.time(), 3), **finite(values)})
 
     def close(self) -> None:
         self._file.close()
@@ -87,22 +79,11 @@ def read(path: Path) -> list[dict[str, Any]]:
     Where a step was written more than once, as after a resume, the later value of a name wins. A line that a killed writer
     left half written is passed over. A file that is not there holds no records.
     """
-    try:
-        lines = path.read_bytes().splitlines()
-    except FileNotFoundError:
-        return []
     steps: dict[int, dict[str, Any]] = {}
-    for line in lines:
+    for record in read_json_lines(path):
         try:
-            record = json.loads(line)
             step = int(record["step"])
         except (ValueError, KeyError, TypeError):
             continue
         steps.setdefault(step, {}).update(record)
     return [steps[step] for step in sorted(steps)]
-
-
-def _ends_with_newline(path: Path) -> bool:
-    with path.open("rb") as file:
-        file.seek(-1, 2)
-        return file.read(1) == b"\n"

@@ -18,7 +18,8 @@ from typing import Any
 from paperbench.config.compose import Composed
 from paperbench.config.suggest import nearest
 from paperbench.config.validate import dump, task_named, validate
-from paperbench.engine.files import TMP_SUFFIX, explain_os_errors, write_atomic, write_json
+from paperbench.engine.files import TMP_SUFFIX, write_atomic, write_json
+from paperbench.engine.jsonlines import JsonLinesWriter, read_json_lines
 from paperbench.errors import ConfigError, DataError
 from paperbench.runs.sweeps import AGAIN, RECORD, SCHEMA_VERSION, SweepEntry, read_object, read_sweep
 from paperbench.sweep.plan import Member, Request, Sweep, member_of
@@ -127,36 +128,19 @@ def _sweeps(root: Path) -> list[Path]:
 
 
 class Events:
-    """Appends to `events.jsonl` what was started and how it ended, one JSON object a line, nothing ever rewritten."""
+    """Appends to `events.jsonl`: each start and end, one JSON object a line."""
 
     def __init__(self, folder: Path) -> None:
-        self._path = folder / EVENTS
-        with explain_os_errors(self._path):
-            self._file = self._path.open("ab", buffering=0)
-            if self._file.tell() and not self._path.read_bytes().endswith(b"\n"):
-                self._file.write(b"\n")  # a killed writer left half a line: keep it from spoiling the next one
+        self._file = JsonLinesWriter(folder / EVENTS)
 
     def write(self, event: str, **values: Any) -> None:
         now = datetime.now().astimezone().isoformat(timespec="milliseconds")
-        with explain_os_errors(self._path):
-            self._file.write((json.dumps({"time": now, "event": event, **values}) + "\n").encode())
+        self._file.write({"time": now, "event": event, **values})
 
     def close(self) -> None:
         self._file.close()
 
 
 def events(folder: Path) -> list[dict[str, Any]]:
-    """All events of the sweep in `folder`, in order; half-written lines are passed over."""
-    try:
-        lines = (folder / EVENTS).read_bytes().splitlines()
-    except FileNotFoundError:
-        return []
-    found = []
-    for line in lines:
-        try:
-            event = json.loads(line)
-        except ValueError:
-            continue
-        if isinstance(event, dict):
-            found.append(event)
-    return found
+    """Return all events of the sweep in `folder`, in order."""
+    return read_json_lines(folder / EVENTS)

@@ -5,12 +5,13 @@ from pathlib import Path
 import pytest
 
 from paperbench import catalog
-from tests.sweep.launchers import counter, toys
+from tests.engine import toy
+from tests.sweep.launchers import counter
 
 
 @pytest.fixture
 def counter_everywhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Make the counter known here and in every process that is started."""
     monkeypatch.setitem(catalog.TASKS, "counter", counter.SPEC)
-    for name, value in toys.environment(tmp_path / "site").items():
+    for name, value in toy.site(tmp_path / "site", counter.SPEC).items():
         monkeypatch.setenv(name, value)

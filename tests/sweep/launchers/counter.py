@@ -28,13 +28,6 @@ SPEC = TaskSpec(
     schema="tests.sweep.launchers.counter:CounterConfig",
     module="tests.sweep.launchers.counter",
 )
-SITE = f"""
-from paperbench import catalog
-catalog.TASKS["counter"] = catalog.TaskSpec(
-    name={SPEC.name!r}, verb={SPEC.verb!r}, summary={SPEC.summary!r}, schema={SPEC.schema!r}, module={SPEC.module!r}
-)
-"""
-"""A sitecustomize.py that makes the counter known to processes which never import this file themselves."""
 
 
 @dataclass(kw_only=True)

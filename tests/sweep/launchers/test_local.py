@@ -21,9 +21,9 @@ from paperbench.errors import EnvironmentError_
 from paperbench.sweep.launchers import server
 from paperbench.sweep.launchers.base import Context, ExitStatus, Job
 from paperbench.sweep.launchers.local import LocalHandle, LocalLauncher, LocalSettings
-from tests.engine import processes
-from tests.sweep import disturbed, reckless, toys
-from tests.sweep.launchers import toys as launcher_toys
+from tests.engine import processes, toy
+from tests.sweep import disturbed, reckless
+from tests.sweep.launchers import toys
 
 linux = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="processes are found in /proc")
 
@@ -32,7 +32,7 @@ linux = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="process
 def _known_everywhere(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(catalog.TASKS, "reckless", reckless.SPEC)
-        for name, value in toys.site(tmp_path_factory.mktemp("site"), reckless.SITE).items():
+        for name, value in toy.site(tmp_path_factory.mktemp("site"), reckless.SPEC).items():
             patch.setenv(name, value)
         yield
 
@@ -239,7 +239,7 @@ def test_when_the_sweep_is_killed_its_run_saves_and_no_process_stays(tmp_path: P
     script.write_text(SWEEP)
     sweep = subprocess.Popen([sys.executable, script, tmp_path, start])
     try:
-        processes.wait_for(lambda: launcher_toys.at_work(tmp_path / "run"))
+        processes.wait_for(lambda: toys.at_work(tmp_path / "run"))
         servers = disturbed.servers(sweep.pid)
         started = [*servers, *(child for pid in (sweep.pid, *servers) for child in disturbed.children(pid))]
     finally:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -12,16 +11,6 @@ from paperbench.engine.claims import prepare
 from paperbench.sweep.launchers.base import Context, ExitStatus, Handle, Job, Launcher
 from tests.engine import processes
 from tests.sweep.launchers import counter
-
-ROOT = Path(__file__).parents[3]
-
-
-def environment(folder: Path) -> dict[str, str]:
-    """Variables that make the counter known to processes which never import it themselves. Writes into `folder`."""
-    folder.mkdir(exist_ok=True)
-    (folder / "sitecustomize.py").write_text(counter.SITE)
-    path = os.pathsep.join([str(folder), str(ROOT), os.environ.get("PYTHONPATH", "")])
-    return {"PYTHONPATH": path, "TORCH_CPP_LOG_LEVEL": "ERROR"}
 
 
 def context(folder: Path) -> Context:

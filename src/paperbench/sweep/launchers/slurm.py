@@ -7,11 +7,11 @@ recorded below the sweep's folder, and the same command given again takes up the
 from __future__ import annotations
 
 import hashlib
-import json
 import logging
 import time
 from collections import defaultdict
 from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -21,6 +21,7 @@ from pydantic import Field, ValidationInfo, field_validator
 
 from paperbench.config.schema import NonNegativeInt, PositiveFloat, PositiveInt, Schema
 from paperbench.engine.files import explain_os_errors, write_atomic
+from paperbench.engine.jsonlines import JsonLinesWriter, read_json_lines
 from paperbench.errors import EXIT_STOPPED
 from paperbench.sweep.launchers.base import UNLIMITED, Context, ExitStatus, Job
 from paperbench.sweep.launchers.cluster import Resources, import_library, resources_of, worker_arguments
@@ -170,7 +171,7 @@ class SlurmLauncher:
 
     @cached_property
     def _recorded_ids(self) -> dict[str, str]:
-        return _read_records(self._records, self._settings.executor)
+        return _read_ids(self._records, self._settings.executor)
 
     def _handle(self, job: Job) -> SlurmHandle:
         name = hashlib.sha256("\0".join(map(str, job.directories)).encode()).hexdigest()[:16]
@@ -195,9 +196,8 @@ class SlurmLauncher:
 
     def _record(self, name: str, job_id: str) -> None:
         self._recorded_ids[name] = job_id
-        line = json.dumps({"order": name, "job": job_id, "executor": self._settings.executor})
-        with explain_os_errors(self._records), self._records.open("a", encoding="utf-8") as file:
-            file.write(f"{line}\n")
+        with closing(JsonLinesWriter(self._records)) as file:
+            file.write({"order": name, "job": job_id, "executor": self._settings.executor})
 
 
 class SlurmHandle:
@@ -280,18 +280,7 @@ class SlurmHandle:
 _WITHDRAWN = ExitStatus(exit_code=EXIT_STOPPED, signal=None, reason="withdrawn from the queue")
 
 
-def _read_records(path: Path, executor: str) -> dict[str, str]:
-    """Return the job ids of earlier sweeps by the name of their order, the latest of each; skips a torn last line."""
-    ids: dict[str, str] = {}
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except OSError:
-        return ids
-    for line in lines:
-        try:
-            record = json.loads(line)
-            if record["executor"] == executor:
-                ids[str(record["order"])] = str(record["job"])
-        except (ValueError, KeyError, TypeError):
-            continue
-    return ids
+def _read_ids(path: Path, executor: str) -> dict[str, str]:
+    """Return the job ids of earlier sweeps by the name of their order, the latest of each."""
+    records = [record for record in read_json_lines(path) if record.get("executor") == executor]
+    return {str(record["order"]): str(record["job"]) for record in records if {"order", "job"} <= record.keys()}
