@@ -47,8 +47,11 @@ _cuda_started = False
 class ForkServer(forkserver.ForkServer):
     """A fork server of one sweep.
 
-    `multiprocessing` has one for the whole program, which cannot be stopped, and imports what was asked of it before its start.
+    `multiprocessing` has one for the whole program, which cannot be stopped and which imports what others asked of it.
     """
+
+    _forkserver_alive_fd: int
+    _forkserver_address: str
 
     def __init__(self, modules: Sequence[str], *, threads: int) -> None:
         """`modules` are those of the tasks; `threads` is for libraries that make their thread pool when they are loaded."""
@@ -86,7 +89,7 @@ class ForkServer(forkserver.ForkServer):
             raise
 
     def close(self, *, kill: bool = True) -> tuple[int, str]:
-        """End the server, after a moment if not `kill`; return its exit code and the last line that it printed."""
+        """End the server, at once or, if not `kill`, after a moment; return its exit code and the last line that it printed."""
         assert self._forkserver_pid is not None
         code = None if kill else _exit_code(self._forkserver_pid)
         if code is None:
@@ -172,10 +175,10 @@ class _Run:
     environment: dict[str, str]
 
     def _bootstrap(self, parent_sentinel: int) -> int:
-        """Called by `multiprocessing.spawn` in the child: let go of all that is the server's, and be a worker like any other."""
+        """Release what belongs to the server, and do the job. `multiprocessing.spawn` calls this in the child."""
         os.close(parent_sentinel)
         # The server ends when nobody holds this any more: with the sweep, and not with its last run.
-        os.close(forkserver._forkserver._forkserver_alive_fd)
+        os.close(forkserver._forkserver._forkserver_alive_fd)  # type: ignore[attr-defined]
         signal.signal(signal.SIGINT, signal.SIG_DFL)
         os.setsid()
         os.environ.update(self.environment)
@@ -186,11 +189,11 @@ class _Run:
 
 
 _SERVER_PID = os.getpid()
-"""In a child of the server, which does not import this module anew: that of the server."""
+"""The process that imported this module: in a child of the server, the server."""
 
 
 def _preload(modules: Sequence[str]) -> None:
-    """Import `modules`. What cannot be imported is the run's to report, in its own log."""
+    """Import `modules` into the server. A run reports in its own log what cannot be imported."""
     global _cuda_started
     os.setsid()  # Ctrl-C at the terminal reaches the sweep alone
     signal.signal(signal.SIGINT, signal.SIG_IGN)
