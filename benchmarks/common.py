@@ -1,4 +1,4 @@
-"""What every benchmark shares: the machine it ran on, and a CSV that says so."""
+"""Shared by all benchmarks: the description of the machine, and CSV files whose rows carry it."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ RESULTS = Path(__file__).parent / "results"
 
 
 def machine(device: str) -> dict[str, str]:
-    """Processor or GPU, cores, threads, versions and the day: the columns every row carries."""
+    """Return processor or GPU, cores, threads, versions and the day: the columns of every row."""
     processor = platform.processor() or "unknown"
     cpuinfo = Path("/proc/cpuinfo")
     if cpuinfo.exists():
@@ -42,20 +42,20 @@ def machine(device: str) -> dict[str, str]:
 
 
 def machine_of(run: Path) -> dict[str, str]:
-    """The columns of `machine`, for a run on the CPU that was made earlier, perhaps from another commit: from its env.json."""
-    made = json.loads((run / "env.json").read_text(encoding="utf-8"))
+    """Return the columns of `machine` for an earlier run on the CPU, perhaps of another commit, from its env.json."""
+    environment = json.loads((run / "env.json").read_text(encoding="utf-8"))
     return {
-        "machine": f"{made['cpu']}, {made['cores']} cores",
-        "threads": str(made["threads"]),
-        "torch": made["packages"]["torch"],
-        "torchvision": made["packages"]["torchvision"],
-        "commit": made["git"]["commit"][:7] if made["git"] else "none",
-        "date": made["started"][:10],
+        "machine": f"{environment['cpu']}, {environment['cores']} cores",
+        "threads": str(environment["threads"]),
+        "torch": environment["packages"]["torch"],
+        "torchvision": environment["packages"]["torchvision"],
+        "commit": environment["git"]["commit"][:7] if environment["git"] else "none",
+        "date": environment["started"][:10],
     }
 
 
 def write(name: str, rows: Sequence[dict[str, Any]]) -> Path:
-    """Replaces `results/<name>.csv` by `rows`, all with the same keys."""
+    """Replace `results/<name>.csv` by `rows`, all with the same keys."""
     RESULTS.mkdir(exist_ok=True)
     path = RESULTS / f"{name}.csv"
     with path.open("w", newline="", encoding="utf-8") as file:
@@ -66,7 +66,7 @@ def write(name: str, rows: Sequence[dict[str, Any]]) -> Path:
 
 
 def read(name: str) -> list[dict[str, str]]:
-    """The lines of `results/<name>.csv`; none if nobody has measured it yet."""
+    """Return the lines of `results/<name>.csv`; none if there is no such file."""
     file = RESULTS / f"{name}.csv"
     if not file.exists():
         return []
@@ -74,9 +74,10 @@ def read(name: str) -> list[dict[str, str]]:
         return list(csv.DictReader(lines))
 
 
-def written_earlier(name: str, rows: Sequence[dict[str, Any]], keys: Sequence[str]) -> list[dict[str, Any]]:
-    """The lines of `results/<name>.csv` that none of `rows` replaces, by the columns `keys`: parts may be measured one at a time.
-    A column that lines of an earlier day lack is empty in them."""
+def earlier_rows(name: str, rows: Sequence[dict[str, Any]], keys: Sequence[str]) -> list[dict[str, Any]]:
+    """Return the lines of `results/<name>.csv` that none of `rows` replaces, by the columns `keys`, so that parts can be measured
+    one at a time. A column that is missing in earlier lines is empty there.
+    """
     if not rows:
         return []
     replaced = {tuple(str(row[key]) for key in keys) for row in rows}

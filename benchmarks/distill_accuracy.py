@@ -33,7 +33,7 @@ from pathlib import Path
 from statistics import mean
 from typing import Any
 
-from benchmarks.common import machine, machine_of, write, written_earlier
+from benchmarks.common import earlier_rows, machine, machine_of, write
 
 NAME = "distill-accuracy"
 THREE_NETS = ("teacher", "baseline", "distilled")
@@ -256,7 +256,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     for case in CASES:
         if case.part in args.parts:
             rows += rows_of(case, runs_of(case, args), args)
-            order = sorted([*written_earlier(name, rows, ("part",)), *rows], key=lambda row: PARTS.index(row["part"]))
+            order = sorted([*earlier_rows(name, rows, ("part",)), *rows], key=lambda row: PARTS.index(row["part"]))
             print(write(name, order), case.part, case.what, flush=True)
 
 

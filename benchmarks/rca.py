@@ -41,7 +41,7 @@ import numpy as np
 import torch
 from PIL import Image as PilImage
 
-from benchmarks.common import machine, write, written_earlier
+from benchmarks.common import earlier_rows, machine, write
 from paperbench.config.compose import compose
 from paperbench.rca import datasets, folders
 from paperbench.rca.atlas import Atlas, schedule
@@ -337,7 +337,7 @@ def main() -> None:
     options.sitk_images = options.images if options.sitk_images is None else options.sitk_images
     torch.set_num_threads(options.threads)
     name, rows = f"rca-{options.mode}-{options.data}-cpu", modes[options.mode](options)
-    earlier = written_earlier(name, rows, KEYS) if options.mode == "accuracy" else []
+    earlier = earlier_rows(name, rows, KEYS) if options.mode == "accuracy" else []
     print(f"written to {write(name, [*earlier, *rows])}")
 
 

@@ -24,7 +24,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.common import machine_of, write, written_earlier
+from benchmarks.common import earlier_rows, machine_of, write
 
 SETS = ("jsrt", "hippocampus")
 SPLITS = ["data.references=8", "data.cases=100", "data.calibration=30", "calibration.kind=labelled"]
@@ -120,7 +120,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     for name in options.sets:
         folder = run_of(name, str(Path(options.data).absolute()), options.runs, options.seed, options.threads)
         table += rows(name, folder, options.seed)
-        write("rca-segmenters-cpu", [*written_earlier("rca-segmenters-cpu", table, KEYS), *table])
+        write("rca-segmenters-cpu", [*earlier_rows("rca-segmenters-cpu", table, KEYS), *table])
     for line in table:
         if line["segmenter"] == ALL:
             shown = ("data", "organ", *COLUMNS, "missed", "found_pearson_r", "found_mae")

@@ -27,7 +27,7 @@ import torch
 from torch import Tensor
 
 from benchmarks import stn_baseline as baseline
-from benchmarks.common import machine, write, written_earlier
+from benchmarks.common import earlier_rows, machine, write
 from paperbench.config.compose import compose
 from paperbench.engine.device import has_bfloat16, keep_freed_memory
 from paperbench.engine.launch import start
@@ -209,7 +209,7 @@ def main() -> None:
     if "step" in arguments.parts:
         rows += measure_steps(data, arguments.rounds, arguments.seconds, arguments.nets)
     if rows:
-        print(f"written to {write('stn-speed-cpu', [*written_earlier('stn-speed-cpu', rows, KEYS), *rows])}")
+        print(f"written to {write('stn-speed-cpu', [*earlier_rows('stn-speed-cpu', rows, KEYS), *rows])}")
     if "svhn" in arguments.parts:
         print(f"written to {write('stn-svhn-cpu', measure_house_numbers(arguments.rounds))}")
 

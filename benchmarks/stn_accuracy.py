@@ -20,7 +20,7 @@ from pathlib import Path
 from statistics import mean
 from typing import Any
 
-from benchmarks.common import machine_of, read, write, written_earlier
+from benchmarks.common import earlier_rows, machine_of, read, write
 
 DISTORTIONS = ("r", "rts", "p", "e", "tc")
 """The paper's order, which is the table's."""
@@ -144,7 +144,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             made = row(cell, seed, run_cell(cell, seed, data, options.runs, options.threads))
             print(*list(made.values())[:7], sep="  ", flush=True)
             rows = finished(options.runs, {*options.seeds, 0, 1, 2})
-            write("stn-accuracy-cpu", sorted([*written_earlier("stn-accuracy-cpu", rows, KEYS), *rows], key=place))
+            write("stn-accuracy-cpu", sorted([*earlier_rows("stn-accuracy-cpu", rows, KEYS), *rows], key=place))
 
 
 if __name__ == "__main__":

@@ -52,10 +52,10 @@ def test_what_a_call_did_not_make_stays_in_the_table(tmp_path: Path, monkeypatch
     common.write("some", [{"net": "a", "seed": 0, "error": "1"}, {"net": "b", "seed": 0, "error": "2"}])
 
     rows = [{"net": "b", "seed": 0, "settings": "", "error": "3"}]
-    kept = common.written_earlier("some", rows, ("net", "seed"))
+    kept = common.earlier_rows("some", rows, ("net", "seed"))
 
     assert kept == [{"net": "a", "seed": "0", "settings": "", "error": "1"}]
-    assert common.written_earlier("none", rows, ("net", "seed")) == []
+    assert common.earlier_rows("none", rows, ("net", "seed")) == []
 
 
 @pytest.mark.parametrize(

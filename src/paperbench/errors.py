@@ -50,7 +50,7 @@ class CheckpointError(PaperbenchError):
 
 
 class ExportError(PaperbenchError):
-    """A model that was written for other programs does not compute what the run's own does; the file was not kept."""
+    """A model that was written for other programs does not compute what the run's own does; the file was removed."""
 
 
 class EnvironmentError_(PaperbenchError):

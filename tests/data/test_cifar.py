@@ -38,7 +38,7 @@ def test_pictures_are_channels_by_rows_by_columns(tmp_path: Path, folder: str) -
 
 
 def test_the_published_pickles_of_python_2_can_be_read(tmp_path: Path) -> None:
-    """What Python 2 and an old NumPy wrote: text as bytes, `numpy.core.multiarray`."""
+    """A pickle as Python 2 and an old NumPy wrote it: text as bytes, `numpy.core.multiarray`."""
     _make(tmp_path)
     old = (tmp_path / "train").read_bytes().replace(b"numpy._core.multiarray", b"numpy.core.multiarray")
     (tmp_path / "train").write_bytes(old)

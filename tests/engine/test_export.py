@@ -107,7 +107,7 @@ def test_onnx_carries_names_origin_and_axes_that_vary(tmp_path: Path) -> None:
     assert [entry["shape"] for entry in record["inputs"]] == [["batch", 3], ["batch"]]
 
 
-# --- a file that disagrees is not kept --------------------------------------------------------------------------------
+# --- a file that disagrees is removed --------------------------------------------------------------------------------
 
 
 class Forgetful(nn.Module):

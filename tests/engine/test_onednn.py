@@ -21,7 +21,7 @@ def taken(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, ...]]:
         shapes.append(tuple(x.shape))
         return operator(x, *rest)
 
-    monkeypatch.setattr(onednn, "helps", lambda: True)
+    monkeypatch.setattr(onednn, "is_faster", lambda: True)
     monkeypatch.setattr(onednn, "_operator", lambda: counted)
     return shapes
 
@@ -49,7 +49,7 @@ def test_what_it_is_not_for_is_left_alone(taken: list[tuple[int, ...]]) -> None:
 
 
 def test_where_it_does_not_help_nothing_changes(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(onednn, "helps", lambda: False)
+    monkeypatch.setattr(onednn, "is_faster", lambda: False)
     monkeypatch.setattr(onednn, "_operator", lambda: pytest.fail("it was asked"))
     with torch.no_grad(), onednn.fast_products(CPU):
         assert nn.Linear(4, 3)(torch.ones(2, 4)).shape == (2, 3)

@@ -22,7 +22,7 @@ from tests.engine import toy
 
 @pytest.fixture
 def stacking(monkeypatch: pytest.MonkeyPatch) -> Any:
-    """The toy with `run_stacked`: one after another is side by side enough for files, and each is bit for bit as alone."""
+    """The toy with `run_stacked`: the runs one after another, which is enough for their files; each is bit for bit as alone."""
     toy.register(monkeypatch)
     object.__setattr__(toy.SPEC, "stacks", True)
     monkeypatch.setattr(toy, "stack_key", lambda config: (config.length, config.width), raising=False)
@@ -93,7 +93,7 @@ def test_a_failure_leaves_each_to_be_tried_alone(tmp_path: Path) -> None:
     for directory in directories:
         status = directory.status()
         assert (status["state"], status["exit_code"]) == ("stopped", 1)
-        assert status["message"].startswith("side by side with 2 other runs it failed (TrainingError: ")
+        assert status["message"].startswith("failed when stacked with 2 other runs (TrainingError: ")
         assert not directory.is_locked()
     assert launch.resume(directories[0].path, SilentReporter()).status == "done"
     (directories[1].path / "fault-struck").unlink()
@@ -123,13 +123,13 @@ def test_a_task_that_forgets_one_is_found_out(tmp_path: Path, monkeypatch: pytes
 @pytest.mark.usefixtures("stacking")
 @pytest.mark.parametrize("change", [{"width": 9}, {"threads": 2}, {"precision": "bfloat16"}])
 def test_runs_that_differ_in_more_than_a_stack_may_are_refused(tmp_path: Path, change: dict[str, Any]) -> None:
-    with pytest.raises(ConfigError, match="cannot be trained side by side: more than a stack may differ in differs"):
+    with pytest.raises(ConfigError, match="cannot be stacked: they differ in more than runs of one stack may"):
         execute(made(tmp_path, {"seed": 1}, {"seed": 2, **change}))
 
 
 def test_a_task_that_does_not_stack(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     toy.register(monkeypatch)
-    with pytest.raises(ConfigError, match="these runs cannot be trained side by side: task toy"):
+    with pytest.raises(ConfigError, match="these runs cannot be stacked: task toy"):
         execute(made(tmp_path, {"seed": 1}, {"seed": 2}))
 
 

@@ -10,10 +10,10 @@ from paperbench.engine.stacked_layers import (
     StackedDropout,
     StackedLinear,
     batched_linear,
+    copy_from_stack,
+    copy_into_stack,
     members,
-    put_in,
     stack,
-    take_out,
 )
 from paperbench.engine.stacked_optim import StackedOptimizer
 
@@ -97,11 +97,11 @@ def test_training_a_stack_is_training_each(kind: str, rates: tuple[float, ...]) 
         together.step()
         together.zero_grad()
         if step == 3:  # out and in again: what a checkpoint holds is all there is
-            take_out(joint, others)
+            copy_from_stack(joint, others)
             together.store()
             joint = stack(others)
             together = StackedOptimizer(joint, others, taken)
-    take_out(joint, others)
+    copy_from_stack(joint, others)
     together.store()
     for module, other, single, mine in zip(modules, others, singles, taken, strict=True):
         for a, b in zip(module.parameters(), other.parameters(), strict=True):
@@ -140,8 +140,8 @@ def test_weights_go_in_and_come_out() -> None:
     changed = nets()
     for module in changed:
         nn.init.normal_(module[0].weight)  # type: ignore[arg-type]
-    put_in(joint, changed)
-    take_out(joint, modules)
+    copy_into_stack(joint, changed)
+    copy_from_stack(joint, modules)
     for module, other in zip(modules, changed, strict=True):
         assert torch.equal(module[0].weight, other[0].weight)  # type: ignore[arg-type]
 

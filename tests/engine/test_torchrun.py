@@ -25,7 +25,7 @@ ROOT = Path(__file__).parents[2]
 
 @pytest.fixture
 def rank_1(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What torchrun tells the second of two processes."""
+    """Set the variables that torchrun sets for the second of two processes."""
     toy.register(monkeypatch)
     for name, value in {"TORCHELASTIC_RUN_ID": "1", "RANK": "1", "LOCAL_RANK": "0", "WORLD_SIZE": "2"}.items():
         monkeypatch.setenv(name, value)
@@ -108,7 +108,7 @@ def free_port() -> int:
 
 
 def on_two_hosts(command: str, folder: Path, environment: Mapping[str, str]) -> list[str]:
-    """Gives the same command twice, at the same time; what each printed. Another port, for tests that run side by side."""
+    """Run the same command twice, at the same time; return what each printed. On a free port, for tests that run in parallel."""
     program, *arguments = shlex.split(command.replace("localhost:29500", f"localhost:{free_port()}"))
     assert program == "torchrun"
     agents = [
@@ -143,7 +143,7 @@ def test_the_documented_commands(tmp_path: Path) -> None:
     assert results is not None
     assert 0 <= results["metrics"]["coco/AP50"] <= 100
     assert directory.config()["nproc"] == 2
-    assert sorted("2 processes" in text for text in printed) == [False, True]  # the first alone speaks
+    assert sorted("2 processes" in text for text in printed) == [False, True]  # only the first reports
     before = directory.results_file.stat().st_mtime_ns
     again = on_two_hosts(documented(containing="resume outputs/two-hosts"), tmp_path, environment)
     assert sum("is done already" in text for text in again) == 1

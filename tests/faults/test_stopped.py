@@ -93,7 +93,7 @@ def test_second_interrupt_ends_every_process_of_a_run(tmp_path: Path) -> None:
 
 
 def _gone(pid: int) -> bool:
-    """Whether a process has ended; one that nobody has waited for yet counts as ended."""
+    """Return True if a process has ended; a zombie counts as ended."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
     except OSError:

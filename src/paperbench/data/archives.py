@@ -1,4 +1,4 @@
-"""The published archives of the data sets: where they are, how large, what proves that they are whole, what they hold.
+"""The published archives of the data sets: address, size, checksum and content.
 
 MD5 sums of VOC, COCO, MNIST, EMNIST and CIFAR-100 are those that torchvision and the COCO community publish; Penn-Fudan
 publishes none, so its archive is judged by its size, by the check sums inside the zip and by what it must hold.
@@ -41,12 +41,12 @@ class Archive:
         return self.url.rsplit("/", 1)[1]
 
     def present(self, root: Path) -> bool:
-        """Whether what the archive holds lies below `root`, all of it."""
+        """Return True if what the archive holds lies below `root`, all of it."""
         # A plain file may have been unpacked by hand: `holds` knows it by either name.
         return (self.plain or (root / self.last).exists()) and not self.lacking(root)
 
     def lacking(self, root: Path) -> list[str]:
-        """What should lie below `root` and does not, in words."""
+        """Describe the files that should lie below `root` and do not."""
         found = {pattern: sum(1 for _ in root.glob(pattern)) for pattern, _ in self.holds}
         return [f"{found[p]} of {count} files {p}" for p, count in self.holds if found[p] < count]
 

@@ -1,7 +1,7 @@
 """CIFAR-100 (Krizhevsky 2009): 50,000 training and 10,000 test pictures of 32 x 32 pixels, 100 classes of equal size.
 
 Read from `cifar-100-python/{train,test,meta}` as published: pickles of Python 2. They are read without executing anything: only
-what arrays and text are made of is let through.
+only the parts of arrays and text are allowed.
 """
 
 from __future__ import annotations

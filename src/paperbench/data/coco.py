@@ -193,7 +193,7 @@ def _objects(
     strays: bool,
 ) -> _Objects:
     """strays: whether an annotation of an image that is not in the list is a fault; it is none of a shortened list."""
-    kept: list[dict[str, Any]] = []
+    used: list[dict[str, Any]] = []
     for entry in entries:
         place = images.get(entry.get("image_id"))
         if place is None:
@@ -207,17 +207,17 @@ def _objects(
         elif not _is_box(entry.get("bbox")):
             faults.add("no box", f"{path}, annotation {entry['id']}", f"bbox {entry.get('bbox')!r}")
         else:
-            kept.append(entry)
-    xywh = np.array([entry["bbox"] for entry in kept], np.float64).reshape(-1, 4)
-    area = np.array([entry.get("area", np.nan) for entry in kept], np.float64)
+            used.append(entry)
+    xywh = np.array([entry["bbox"] for entry in used], np.float64).reshape(-1, 4)
+    area = np.array([entry.get("area", np.nan) for entry in used], np.float64)
     return _Objects(
-        ids=[entry["id"] for entry in kept],
-        image=np.array([images[entry["image_id"]] for entry in kept], np.int64),
-        label=np.array([labels[entry["category_id"]] for entry in kept], np.int64),
+        ids=[entry["id"] for entry in used],
+        image=np.array([images[entry["image_id"]] for entry in used], np.int64),
+        label=np.array([labels[entry["category_id"]] for entry in used], np.int64),
         xywh=xywh,
         area=np.where(np.isfinite(area), area, xywh[:, 2] * xywh[:, 3]),
-        crowd=np.array([bool(entry.get("iscrowd", 0)) for entry in kept], bool),
-        segmentation=[entry.get("segmentation") for entry in kept],
+        crowd=np.array([bool(entry.get("iscrowd", 0)) for entry in used], bool),
+        segmentation=[entry.get("segmentation") for entry in used],
     )
 
 

@@ -1,4 +1,4 @@
-"""What every reader of a detection data set hands over, whatever its format on disk.
+"""The form in which every reader returns a detection data set, whatever its format on disk.
 
 Boxes are continuous, 0-based, `xyxy` in pixels of the image as it is stored: a box that covers the whole image is
 `(0, 0, width, height)`. Labels count from 1; 0 is the background and never appears in ground truth.
@@ -34,7 +34,7 @@ class Record:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class DetectionSet:
-    """An indexed, fully checked detection data set; `decode(i)` gives the pixels of `records[i]`.
+    """An indexed, fully checked detection data set; `decode(i)` returns the pixels of `records[i]`.
 
     `classes[k - 1]` is the name of label k. `decode` returns (H, W, 3) uint8 RGB, is safe to call from several threads, and
     raises `DataError` naming the file. `dropped` counts what was left out because of `data.on_bad_box=drop`, `repaired` the
@@ -51,7 +51,7 @@ class DetectionSet:
     category_ids: tuple[int, ...] = ()
     """`category_ids[k - 1]` is COCO's id of label k; empty for data sets that have no ids of their own."""
     masks: Callable[[int], NDArray[np.bool_]] | None = None
-    """`masks(i)` gives the pixels that are seen of each object of `records[i]`, (N, H, W) in their order; as `decode` otherwise.
+    """`masks(i)` returns the visible pixels of each object of `records[i]`, (N, H, W) in their order; as `decode` otherwise.
     None for data without masks."""
 
     def __len__(self) -> int:

@@ -36,7 +36,7 @@ def load(
     seed: int,
     root: str | Path | None = None,
 ) -> ImageSet:
-    """`count` pairs, (count, 28, 36), the classes in about equal number. The first k of them are the same for every count >= k.
+    """Return `count` pairs, (count, 28, 36), the classes in about equal number. The first k are the same for every count >= k.
 
     Raises DataError where MNIST is asked for and is not below `root`.
     """

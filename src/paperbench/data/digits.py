@@ -1,7 +1,7 @@
 """Handwritten digits that scikit-learn carries with it: 1,797 real ones of 8 x 8 pixels (UCI, Alpaydin and Kaynak 1998).
 
-They are enlarged to MNIST's form, 20 x 20 pixels of ink in the middle of 28 x 28, so that everything made for MNIST runs with
-nothing to download. Every fifth image is test: 1,437 to train on and 360 to test on.
+They are enlarged to MNIST's form, 20 x 20 pixels of ink in the middle of 28 x 28, so that everything for MNIST runs without
+a download. Every fifth image is test: 1,437 to train on and 360 to test on.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _TEST_EVERY: Final = 5
 
 
 def load(split: Literal["train", "test"]) -> ImageSet:
-    """The `train` or `test` split; the same one for ever."""
+    """Return the `train` or `test` split, which never changes."""
     if split not in ("train", "test"):
         raise ValueError(f"split is {split!r}; it takes 'train' or 'test'")
     images, labels = _enlarged()

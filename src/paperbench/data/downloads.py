@@ -1,7 +1,7 @@
-"""`paperbench data get`: fetches the published archives, proves them whole, unpacks them.
+"""`paperbench data get`: download the published archives, verify them, unpack them.
 
-A download that was cut off is taken up where it ended. What is there already is never fetched again, and an archive that a
-user has put below `data.root` by hand is used (and left there).
+An interrupted download continues where it ended. A data set that is present is never downloaded again, and an archive that
+the user has put below `data.root` is used (and left there).
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _PAUSE = 1.0  # seconds, times 2, 4, 8 between attempts
 def get(archive: str, root: Path, reporter: Reporter) -> Path:
     """Make sure that the content of `archive` (a name of `archives.ARCHIVES`) lies below `root`; return its folder.
 
-    Raises DataError if the file cannot be had or is not the published one, DiskFullError before a byte is fetched that
+    Raises DataError if the file cannot be downloaded or is not the published one, DiskFullError before a byte is fetched that
     would not fit, ConfigError for an unknown name.
     """
     if archive not in ARCHIVES:
@@ -86,7 +86,7 @@ def _need(root: Path, needed: int) -> None:
     if needed > free:
         raise DiskFullError(
             f"{root}: needs about {needed / 1e9:.1f} GB free to download and unpack, has {free / 1e9:.1f} GB; "
-            "make room or choose another place with --root"
+            "free some space or choose another place with --root"
         )
 
 
@@ -112,7 +112,7 @@ def _download(spec: Archive, part: Path, by_hand: Path, reporter: Reporter) -> N
             trouble = f"the connection ended after {have} of {spec.size} bytes"
     raise DataError(
         f"{spec.url}: could not be downloaded: {trouble}.\n"
-        f"  What has come so far is kept: the same command goes on from there.\n"
+        f"  The part downloaded so far stays: the same command continues from there.\n"
         f"  By hand: fetch that address elsewhere and put the file at {by_hand}, then run the same command"
     )
 
@@ -127,7 +127,7 @@ def _fetch(spec: Archive, part: Path, reporter: Reporter) -> None:
     request = urllib.request.Request(spec.url, headers={"User-Agent": "paperbench"})
     if have:
         request.add_header("Range", f"bytes={have}-")
-    began, first, told = time.monotonic(), have, 0.0
+    began, first, reported = time.monotonic(), have, 0.0
     with urllib.request.urlopen(request, timeout=_TIMEOUT) as response:
         if have and response.status != http.client.PARTIAL_CONTENT:  # a server that cannot go on sends all of it
             have = first = 0
@@ -146,8 +146,8 @@ def _fetch(spec: Archive, part: Path, reporter: Reporter) -> None:
                     file.flush()
                 have += len(chunk)
                 now = time.monotonic()
-                if now - told > 0.2 or have == spec.size:
-                    told = now
+                if now - reported > 0.2 or have == spec.size:
+                    reported = now
                     rate = (have - first) / _MIB / max(now - began, 1e-6)
                     phase = f"download {spec.filename} (MiB)"
                     reporter.progress(phase, have // _MIB, -(-spec.size // _MIB), {"MiB/s": rate})

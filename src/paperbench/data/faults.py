@@ -50,7 +50,7 @@ class Faults:
         self.counts: Counter[str] = Counter()
 
     def add(self, reason: str, where: str, detail: str) -> None:
-        """`where` names file and object, `detail` the value; `reason` is what `DetectionSet.dropped` counts."""
+        """Add a fault: `where` names file and object, `detail` the value; `reason` is the key in `DetectionSet.dropped`."""
         self.counts[reason] += 1
         if len(self._shown) < _SHOWN:
             self._shown.append(f"{where}: {reason}: {detail}" if detail else f"{where}: {reason}")
@@ -109,7 +109,7 @@ def examine_boxes(
 
 
 def show_box(corners: NDArray[np.float64]) -> str:
-    """The four numbers of a box, short."""
+    """Format the four numbers of a box."""
     return "(" + ", ".join(f"{value:g}" for value in corners) + ")"
 
 

@@ -1,4 +1,4 @@
-"""Image files: their size from the header, a cheap look for truncation, and pixels.
+"""Image files: their size from the header, a cheap check for truncation, and pixels.
 
 Orientation tags (EXIF) are not applied: VOC, COCO and Penn-Fudan annotate pixels in the order in which they are stored.
 """
@@ -67,7 +67,7 @@ def inspect(path: Path) -> tuple[int, int]:
 
 
 def inspect_all(paths: Sequence[Path]) -> list[tuple[int, int] | BadImageError]:
-    """`inspect` for many files at once; a fault stands in the place of the size."""
+    """`inspect` many files at once; the error of a faulty one is in the place of its size."""
 
     def one(path: Path) -> tuple[int, int] | BadImageError:
         try:

@@ -1,4 +1,4 @@
-"""Images of a detection data set on the device: decoded once, resized once, kept as uint8 up to a stated budget."""
+"""Images of a detection data set on the device: decoded once, resized once, cached as uint8 within a memory budget."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from paperbench.data.image_files import READERS
 from paperbench.errors import DataError
 
 
-def resized(height: int, width: int, *, short_side: int, max_side: int) -> tuple[int, int, float]:
+def resized_shape(height: int, width: int, *, short_side: int, max_side: int) -> tuple[int, int, float]:
     """Height, width and scale (resized over stored) under the paper's rule: section 3.3 of Faster R-CNN.
 
     The short side becomes `short_side`, or less where the long one would pass `max_side`. One scale holds for both sides,
@@ -40,8 +40,8 @@ def resize(image: Tensor, height: int, width: int) -> Tensor:
 class ImageStore:
     """Resized images of `dataset` on `device`, (3, h, w) uint8; safe to use from several threads.
 
-    short_side, max_side: see `resized`. cache_mb: MiB of images kept, the first come; what does not fit is decoded and
-    resized anew at each use, with the same result. Images that all have one size live in one tensor, so that a batch of
+    short_side, max_side: see `resized_shape`. cache_mb: MiB of images in the cache, in order of first use; the others are decoded
+    and resized at each use, with the same result. Images that all have one size are in one tensor, so that a batch of
     them is one gather.
     """
 
@@ -51,18 +51,18 @@ class ImageStore:
         self.device = device
         self._dataset = dataset
         stored = np.array([(r.height, r.width) for r in dataset.records], np.int64).reshape(-1, 2)
-        rule = [resized(h, w, short_side=short_side, max_side=max_side) for h, w in stored.tolist()]
+        rule = [resized_shape(h, w, short_side=short_side, max_side=max_side) for h, w in stored.tolist()]
         self.sizes: NDArray[np.int64] = np.array([(h, w) for h, w, _ in rule], np.int64).reshape(-1, 2)
         """(N, 2) height and width after resizing."""
         self.scales: NDArray[np.float32] = np.array([scale for _, _, scale in rule], np.float32)
         """(N,) resized over stored."""
         self.uniform = len(rule) > 0 and bool((self.sizes == self.sizes[0]).all())
-        """Whether all images have one size after resizing."""
+        """True if all images have one size after resizing."""
 
         self._lock = threading.Lock()
         self._pool = ThreadPoolExecutor(READERS, thread_name_prefix="decode")
         self._budget = cache_mb * 2**20
-        self._kept: dict[int, Tensor] = {}
+        self._cache: dict[int, Tensor] = {}
         self._stack: Tensor | None = None
         self._filled = np.zeros(len(rule), bool)
         if self.uniform and 3 * int(self.sizes[0].prod()) * len(rule) <= self._budget:
@@ -82,21 +82,21 @@ class ImageStore:
         return float(self.scales[index])
 
     def get(self, index: int) -> Tensor:
-        """(3, h, w) uint8. Not to be written to. Raises DataError naming a file that cannot be decoded."""
+        """(3, h, w) uint8. Read-only. Raises DataError naming a file that cannot be decoded."""
         return self.get_many([index])[0]
 
     def get_many(self, indices: Sequence[int]) -> list[Tensor]:
-        """One (3, h, w) uint8 each; what is not in memory is decoded by several threads at once. Not to be written to."""
+        """One (3, h, w) uint8 each; what is not in memory is decoded by several threads at once. Read-only."""
         if self._stack is not None:
             self._fill(np.asarray(indices, np.int64))
             return [self._stack[index] for index in indices]
         with self._lock:
-            known = {index: self._kept[index] for index in indices if index in self._kept}
+            known = {index: self._cache[index] for index in indices if index in self._cache}
         for index, image in self._load([index for index in dict.fromkeys(indices) if index not in known]):
             known[index] = image
             with self._lock:
-                if index not in self._kept and image.numel() <= self._budget:
-                    self._kept[index] = image
+                if index not in self._cache and image.numel() <= self._budget:
+                    self._cache[index] = image
                     self._budget -= image.numel()
         return [known[index] for index in indices]
 

@@ -1,4 +1,4 @@
-"""From the `data` part of a configuration to labelled images, and what `paperbench data check` finds in them."""
+"""Labelled images for the `data` section of a configuration, and their check for `paperbench data check`."""
 
 from __future__ import annotations
 

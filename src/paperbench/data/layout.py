@@ -1,4 +1,4 @@
-"""Where a data set lies below `data.root`, and what to say when it does not."""
+"""The folder of a data set below `data.root`, and the error for a missing one."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def data_root(root: str | Path | None) -> Path:
 def missing(name: str, root: Path, wanted: str) -> DataError:
     """The error for a data set that is not below `root`: layout expected, what is there, how to get it.
 
-    `wanted` says what was looked for in vain.
+    `wanted` names what was not found.
     """
     spec = DATASETS[name]
     lines = [
@@ -28,7 +28,7 @@ def missing(name: str, root: Path, wanted: str) -> DataError:
     if spec.archives:
         lines.append(f"  to download it: paperbench data get {name} --root {root}")
     lines.append(f"  to get it by hand: {spec.homepage}")
-    lines.append("  kept elsewhere: data.root=DIR, or set PAPERBENCH_DATA")
+    lines.append("  if it is elsewhere: data.root=DIR, or set PAPERBENCH_DATA")
     return DataError("\n".join(lines))
 
 

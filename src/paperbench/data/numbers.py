@@ -1,6 +1,6 @@
 """Generated house numbers: one to five handwritten digits in a row, in two colours, tilted, cropped as SVHN's numbers are.
 
-They stand in for SVHN where there is no archive, made of scikit-learn's digits. The digits of the test images come from the test
+They replace SVHN where there is no archive, and consist of scikit-learn's digits. The digits of the test images come from the test
 split. Every image is a function of (data_seed, split, index).
 """
 
@@ -25,7 +25,7 @@ _LOOSE = 0.12
 
 
 def generate(split: Literal["train", "test"], *, images: int, size: int, data_seed: int = 0) -> NumberSet:
-    """`images` images of `size` x `size` pixels."""
+    """Return `images` images of `size` x `size` pixels."""
     source = digits.load(split)
     glyphs, names = source.images.numpy(), source.labels.numpy()
     pictures = np.zeros((images, 3, size, size), np.uint8)
@@ -44,7 +44,7 @@ def generate(split: Literal["train", "test"], *, images: int, size: int, data_se
 
 
 def _strip(glyphs: NDArray[np.uint8]) -> Image.Image:
-    """The digits side by side, ink white on black."""
+    """Lay the digits in a row, white ink on black."""
     height, width = glyphs.shape[1:]
     strip = np.zeros((height, width + _PITCH * (len(glyphs) - 1)), np.uint8)
     for place, glyph in enumerate(glyphs):

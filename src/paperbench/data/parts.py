@@ -1,6 +1,6 @@
-"""Generated images whose class two small parts tell: a warm digit below 5 and a cool digit from 5, on a textured ground.
+"""Generated images whose class two small parts show: a warm digit below 5 and a cool digit from 5, on a textured ground.
 
-They stand in for birds, told apart by a beak here and a wing there, where there is no archive. Twenty-five classes, one for each
+They replace birds, which differ by a beak here and a wing there, where there is no archive. Twenty-five classes, one for each
 pair. One part lies in the left half and one in the right, in either order, neither far above or below the middle; both are so
 small that they are hard to read once the whole image is shrunk to what a net sees. The digits of the test images come from the test
 split. Every image is a function of (data_seed, split, index).
@@ -26,7 +26,7 @@ _OFF_MIDDLE = 0.22
 
 
 def generate(split: Literal["train", "test"], *, images: int, side: int, data_seed: int = 0) -> ImageSet:
-    """`images` images, (N, 3, side, side)."""
+    """Return `images` images, (N, 3, side, side)."""
     source = digits.load(split)
     glyphs, names = source.images.numpy(), source.labels.numpy()
     of_name = [np.flatnonzero(names == name) for name in range(10)]

@@ -31,7 +31,7 @@ _COUNT: Final = re.compile(r"^Objects with ground truth\s*:\s*(\d+)", re.MULTILI
 
 
 def _shuffled(names: list[str]) -> list[str]:
-    """One order for ever: by a hash of the name, so that it depends on no library's random numbers."""
+    """A fixed order, by a hash of the name, which depends on no library's random numbers."""
     return sorted(names, key=lambda name: hashlib.sha256(name.encode()).digest())
 
 
@@ -70,7 +70,7 @@ def read(
     faults = Faults(f"{folder} ({split})", on_bad_box)
     records: list[Record] = []
     numbers: list[NDArray[np.int64]] = []
-    kept: list[Path] = []
+    used: list[Path] = []
     repaired = 0
     for name, path, header in zip(names, paths, inspect_all(paths), strict=True):
         if isinstance(header, BadImageError):
@@ -81,16 +81,16 @@ def read(
             record, clipped, own = read_record
             records.append(record)
             numbers.append(own)
-            kept.append(path)
+            used.append(path)
             repaired += clipped
     return DetectionSet(
         name="pennfudan",
         split=split,
         classes=CLASSES,
         records=records,
-        decode=lambda index: decode_rgb(kept[index]),
+        decode=lambda index: decode_rgb(used[index]),
         masks=lambda index: _masks(
-            folder / "PedMasks" / f"{kept[index].stem}_mask.png", records[index], numbers[index]
+            folder / "PedMasks" / f"{used[index].stem}_mask.png", records[index], numbers[index]
         ),
         dropped=faults.finish(len(records)),
         repaired={REPAIRED: repaired} if repaired else {},

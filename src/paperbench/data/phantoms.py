@@ -76,7 +76,7 @@ def _inside(place: Field, centre: Any, radii: Any) -> NDArray[np.bool_]:
 
 
 def _taken(image: Field, rng: np.random.Generator) -> NDArray[np.float32]:
-    """As a scanner would: blurred by the voxel, shaded, noisy, on a scale of its own."""
+    """Simulate a scanner: blur of the voxel, shading, noise, a scale of its own."""
     blurred = ndimage.gaussian_filter(image, 0.6)
     shaded = blurred * (1 + smooth_field(image.shape, rng, knots=4, size=0.12))
     noisy = shaded + rng.normal(0, 0.04, image.shape)
@@ -91,7 +91,7 @@ def smooth_field(shape: Sequence[int], rng: np.random.Generator, *, knots: int, 
 
 
 def degraded(planes: NDArray[np.bool_], severity: float, rng: np.random.Generator) -> NDArray[np.bool_]:
-    """Binary masks (L, ...) made worse together: bent, shifted, each grown or shrunk, at last one lost; the same shape.
+    """Binary masks (L, ...) degraded together: bent, shifted, each grown or shrunk, at last one lost; the same shape.
 
     `severity` is 0 (the masks themselves) to 1 (organs hardly met). A lost organ is what segmenters do, and what an average must
     not hide: it happens to at most one in five masks of severity above 0.6.

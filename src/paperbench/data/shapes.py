@@ -1,4 +1,4 @@
-"""Generated scenes for detection: five classes told apart by outline alone, on textured backgrounds with clutter.
+"""Generated scenes for detection: five classes that differ in outline alone, on textured backgrounds with clutter.
 
 A scene is a pure function of `(data_seed, split, index)` and of the settings; nothing is stored or downloaded. Two random
 streams make one: the first lays out the objects, so that ground truth costs no pixels; the second paints.

@@ -1,4 +1,4 @@
-"""Unpacking archives from elsewhere without trusting them.
+"""Unpack archives from the internet without trusting them.
 
 Only plain files and folders with names that stay below the target are accepted; links, devices, absolute names and `..` are
 refused before anything is written. The content is unpacked beside its place and moved there afterwards.
@@ -28,12 +28,14 @@ def writing(path: Path) -> Iterator[None]:
     except OSError as error:
         cause = error.strerror or str(error)
         if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-            raise DiskFullError(f"cannot write {path}: {cause}; make room, then run the same command again") from error
+            raise DiskFullError(
+                f"cannot write {path}: {cause}; free some space, then run the same command again"
+            ) from error
         raise EnvironmentError_(f"cannot write {path}: {cause}; choose another place with --root") from error
 
 
 def unpack(archive: Path, target: Path, progress: Callable[[int, int], None]) -> None:
-    """Unpack a tar or zip file into the new folder `target`; `progress` is told members done and in all.
+    """Unpack a tar or zip file into the new folder `target`; `progress(done, total)` is called for each member.
 
     Raises DataError for archives that are damaged or would write elsewhere, DiskFullError.
     """

@@ -172,7 +172,7 @@ def _record(
 ) -> tuple[Record, int]:
     """The record of one file, and how many of its boxes were clipped."""
     found: list[list[float]] = []
-    kept: list[tuple[int, bool, str]] = []
+    used: list[tuple[int, bool, str]] = []
     for number, item in enumerate(tree.findall("object"), start=1):
         label_name = (item.findtext("name") or "").strip()
         where = f"{path}, object {number} ({label_name or 'without a name'})"
@@ -185,11 +185,11 @@ def _record(
             faults.add("no box", where, f"xmin, ymin, xmax, ymax read {', '.join(map(str, texts))}")
             continue
         found.append(corners)
-        kept.append((labels[label_name], (item.findtext("difficult") or "").strip() in ("1", "true"), where))
+        used.append((labels[label_name], (item.findtext("difficult") or "").strip() in ("1", "true"), where))
 
     raw = np.array(found, np.float64).reshape(-1, 4)
     boxes, reasons, clipped = examine_boxes(raw, np.tile(np.array([header]), (len(raw), 1)), first_pixel=first_pixel)
-    for (_, _, where), reason, corners in zip(kept, reasons, raw, strict=True):
+    for (_, _, where), reason, corners in zip(used, reasons, raw, strict=True):
         if reason:
             faults.add(reason, where, f"{show_box(corners)} in an image of {header[1]} x {header[0]}")
     sound = [index for index, reason in enumerate(reasons) if reason is None]
@@ -200,8 +200,8 @@ def _record(
         height=header[0],
         width=header[1],
         boxes=boxes,
-        labels=np.array([kept[index][0] for index in sound], np.int64),
-        difficult=np.array([kept[index][1] for index in sound], bool),
+        labels=np.array([used[index][0] for index in sound], np.int64),
+        difficult=np.array([used[index][1] for index in sound], bool),
         crowd=np.zeros(len(sound), bool),
         area=box_areas(boxes),
     )

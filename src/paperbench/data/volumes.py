@@ -51,7 +51,7 @@ def stem(path: Path) -> str | None:
 
 
 def read_image(path: Path) -> Volume:
-    """Intensities as float32; colours are made grey. Raises DataError for what is unreadable, empty or not finite."""
+    """Intensities as float32; colours become grey. Raises DataError for what is unreadable, empty or not finite."""
     volume = _read(path, colour=True)
     image = np.ascontiguousarray(volume.array, np.float32)
     if not np.isfinite(image).all():
@@ -105,10 +105,10 @@ def _read_nifti(path: Path) -> Volume:
     spacing = np.linalg.norm(affine[:3, :3], axis=0)[: array.ndim]
     if not np.isfinite(affine).all() or (spacing <= 0).any():
         raise DataError(f"{path}: its header gives no usable place in space: {header}")
-    kept = [axis for axis, length in enumerate(array.shape) if length > 1]
-    if len(kept) == 2:
-        array = array.reshape([array.shape[axis] for axis in kept])
-        order = [*kept, *(axis for axis in range(3) if axis not in kept)]
+    used = [axis for axis, length in enumerate(array.shape) if length > 1]
+    if len(used) == 2:
+        array = array.reshape([array.shape[axis] for axis in used])
+        order = [*used, *(axis for axis in range(3) if axis not in used)]
         affine = affine[:, [*order, 3]]
         spacing = np.linalg.norm(affine[:3, :2], axis=0)
     return Volume(array=array, spacing=tuple(map(float, spacing)), affine=affine, header=header, source=str(path))
@@ -180,7 +180,7 @@ def on_grid_of(image: Volume, mask: Volume, *, resample: bool = False) -> NDArra
 
 
 def same_place(one: Volume, other: Volume) -> bool:
-    """Whether both are the same voxels: equal shapes, and corners within `SAME_PLACE` of a voxel."""
+    """Return True if both are the same voxels: equal shapes, and corners within `SAME_PLACE` of a voxel."""
     if one.shape != other.shape or (one.affine is None) != (other.affine is None):
         return False
     if one.affine is None or other.affine is None:

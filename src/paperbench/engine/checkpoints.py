@@ -1,14 +1,14 @@
 """Checkpoints that survive a kill at any instruction, a full disk and damaged files.
 
 `last.pt`, `previous.pt` and `best.pt` hold whole training states; `manifest.json` holds, for each name, the SHA-256, step and
-size of every content that may rightly stand there. A save
+size of every content that the file may hold. A save
 
 1. writes the new state to a temporary file beside them, syncs it, and knows its hash;
 2. lists the new hash in the manifest next to the old ones;
 3. links `best.pt` to it (if it is the best), `previous.pt` to the old `last.pt`, and renames it to `last.pt`;
-4. strikes the hashes that no longer stand anywhere from the manifest.
+4. removes the hashes that no file holds any more from the manifest.
 
-Whatever happens between two of these steps, each name holds a complete file whose hash the manifest knows.
+After a kill between any two of these steps, each name holds a complete file whose hash the manifest knows.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ class CheckpointStore:
     def __init__(self, directory: Path, reporter: Reporter | None = None, *, sweep: bool = True) -> None:
         self.directory = directory
         self.reporter = reporter or SilentReporter()
-        self._sound: set[str] = set()
+        self._verified: set[str] = set()
         """Names whose content this process has verified or written itself."""
         if sweep and directory.is_dir():
             for rubbish in directory.glob(f".*{TMP_SUFFIX}"):
@@ -71,14 +71,14 @@ class CheckpointStore:
     # --- saving -------------------------------------------------------------------------------------------------------
 
     def exists(self) -> bool:
-        """Whether anything was ever saved here, sound or not."""
+        """Return True if anything was ever saved here, sound or not."""
         return any(self._path(name).exists() for name in (LAST, PREVIOUS, BEST))
 
     def save(self, state: State, *, step: int, best: bool = False) -> None:
-        """Make `state` the last checkpoint, and the best one if so told.
+        """Make `state` the last checkpoint and, with `best`, the best one.
 
         `state` holds tensors, numbers, strings, None, and dicts, lists and tuples of them. Raises `DiskFullError` (naming
-        the bytes needed and free) or `EnvironmentError_`; the checkpoints of before are then still in place.
+        the bytes needed and free) or `EnvironmentError_`; the earlier checkpoints are then still in place.
         """
         with explain_os_errors(self.directory):
             self.directory.mkdir(parents=True, exist_ok=True)
@@ -112,9 +112,9 @@ class CheckpointStore:
     def _put_in_place(self, temporary: Path, new: Entry, *, best: bool) -> None:
         entries = self._manifest()
         if entries is None:
-            entries = self._adopted()
+            entries = self._rebuild_manifest()
         # A damaged last.pt must not push a good previous.pt aside.
-        keep = LAST in self._sound or (self._path(LAST).exists() and self._matches(LAST, entries))
+        keep = LAST in self._verified or (self._path(LAST).exists() and self._matches(LAST, entries))
         after = {name: list(known) for name, known in entries.items()}
         after[LAST] = [new]
         if keep:
@@ -131,10 +131,10 @@ class CheckpointStore:
             temporary.replace(self._path(LAST))
         sync_directory(self.directory)
         self._write_manifest(after)
-        self._sound.add(LAST)
+        self._verified.add(LAST)
 
-    def _adopted(self) -> dict[str, list[Entry]]:
-        """A manifest for the files that are there without one, if they hold up by their own checksums."""
+    def _rebuild_manifest(self) -> dict[str, list[Entry]]:
+        """Return a manifest for files that have none, as far as their own checksums are right."""
         entries: dict[str, list[Entry]] = {}
         for name in (LAST, PREVIOUS, BEST):
             path = self._path(name)
@@ -168,7 +168,7 @@ class CheckpointStore:
     # --- loading ------------------------------------------------------------------------------------------------------
 
     def step_of(self, which: str = "last") -> int | None:
-        """The step of the `last`, `best` or `previous` checkpoint as the manifest has it; None if there is none it knows."""
+        """The step of the `last`, `best` or `previous` checkpoint by the manifest; None if there is none."""
         name = _FALLBACKS[which][0]
         known = (self._manifest() or {}).get(name)
         return known[-1].step if known and self._path(name).exists() else None
@@ -176,8 +176,8 @@ class CheckpointStore:
     def load(self, which: str = "last") -> tuple[State, int] | None:
         """The state and step of the `last`, `best` or `previous` checkpoint, its tensors on the CPU; None if there is no file.
 
-        A damaged file is named through the reporter and the next good one is used, which is said too. Raises
-        `CheckpointError` naming every file when none of them is good.
+        A damaged file is reported and the next good one is used, which is reported too. Raises `CheckpointError` naming
+        every file when none of them is good.
         """
         if which not in _FALLBACKS:
             raise ValueError(f"which={which!r} is none of {', '.join(_FALLBACKS)}")
@@ -197,12 +197,12 @@ class CheckpointStore:
                 damage.append(f"{self._path(name)} is damaged: {error}")
                 self.reporter.message(damage[-1])
                 continue
-            self._sound.add(name)
+            self._verified.add(name)
             if damage:
                 self.reporter.message(f"using {self._path(name)} of step {step} instead")
             return state, step
         raise CheckpointError(
-            "no checkpoint can be used:\n  " + "\n  ".join(damage) + "\nrestore one from a copy, or start the run anew"
+            "no checkpoint can be used:\n  " + "\n  ".join(damage) + "\nrestore one from a copy, or start a new run"
         )
 
     def _read(self, name: str, entries: dict[str, list[Entry]] | None) -> tuple[State, int]:
@@ -227,7 +227,7 @@ class CheckpointStore:
         return self.directory / name
 
     def _manifest(self) -> dict[str, list[Entry]] | None:
-        """What each file may hold, or None when the manifest is missing or damaged."""
+        """Return the contents that each file may hold, or None when the manifest is missing or damaged."""
         try:
             files = json.loads(self._path(MANIFEST).read_text(encoding="utf-8"))["files"]
             return {
@@ -247,9 +247,9 @@ def load_for_evaluation(
 ) -> tuple[State, int, Path]:
     """State, step and file of a trained model: `path` is a run directory, or a checkpoint file.
 
-    Of a run, the best checkpoint is taken, or the last where no best one was chosen. A file is checked against the manifest
+    The best checkpoint of a run is loaded, or the last where no best one was chosen. A file is checked against the manifest
     beside it, if that names it. Nothing is written. Raises `ConfigError` when there is nothing at `path` and
-    `CheckpointError` when what is there is damaged.
+    `CheckpointError` for a damaged file.
     """
     path = Path(path)
     if path.is_file():
@@ -273,7 +273,7 @@ def load_for_evaluation(
             f"checkpoint={path}: no checkpoint has been saved there yet; `paperbench resume {path}` trains on"
         )
     state, step = loaded
-    name = next(name for name in _FALLBACKS[which] if name in store._sound)
+    name = next(name for name in _FALLBACKS[which] if name in store._verified)
     return state, step, directory / name
 
 
@@ -281,7 +281,7 @@ def load_for_evaluation(
 
 
 class DamagedError(Exception):
-    """Why a checkpoint file cannot be used."""
+    """The reason why a checkpoint file cannot be used."""
 
 
 def _check_hash(path: Path, known: list[Entry]) -> None:
@@ -303,7 +303,7 @@ def _check_hash(path: Path, known: list[Entry]) -> None:
 
 
 def _check_archive(path: Path) -> None:
-    """Check the CRC-32 that the zip archive keeps of each of its members."""
+    """Check the CRC-32 that the zip archive holds for each of its members."""
     try:
         with zipfile.ZipFile(path) as archive:
             bad = archive.testzip()
@@ -348,11 +348,11 @@ class _HashingFile:
         return len(view)
 
     def flush(self) -> None:
-        """torch calls it at the end; the caller flushes and syncs."""
+        """Do nothing: torch calls it at the end, and the caller flushes and syncs."""
 
 
 def _size(state: State) -> int:
-    """Bytes that `state` takes on disk: it is written again, to nowhere."""
+    """Return the bytes that `state` takes on disk; it is serialised again to count them."""
     counted = _HashingFile(None)
     torch.save(state, counted)  # type: ignore[arg-type]
     return counted.bytes

@@ -1,8 +1,8 @@
-"""Runs that are made by one process and done by another: prepared, claimed, and done exactly once.
+"""Runs that one process prepares and another one claims, each done exactly once.
 
-A run directory counts as made when its `config.yaml` stands, and a run as done when its `results.json` stands: each is the
-last file of its stage, and is written entirely or not at all. A kill between any two instructions leaves a directory that
-`prepare` completes or `claim` continues. Imports no torch.
+A run directory is prepared when its `config.yaml` exists, and a run is done when its `results.json` exists: each is written
+last and atomically. A kill between any two instructions leaves a directory that `prepare` completes or `claim` continues.
+Imports no torch.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ _SECONDS_TO_MAKE = 10.0
 
 
 def prepare(path: Path, resolved: Mapping[str, Any]) -> None:
-    """Make the directory of a run that another process is to do, in state `waiting`; one that stands is left as it is.
+    """Create the directory of a run for another process, in state `waiting`; leave one that exists as it is.
 
     Raises `ConfigError` when `path` holds something else: files that are no run's, or a run of another configuration; and
-    `RunLockedError` when another process holds it for long without making it.
+    `RunLockedError` when another process holds it for long without creating the run.
     """
     with explain_os_errors(path):
         path.mkdir(parents=True, exist_ok=True)
@@ -37,16 +37,16 @@ def prepare(path: Path, resolved: Mapping[str, Any]) -> None:
     deadline = time.monotonic() + _SECONDS_TO_MAKE
     while not directory.lock.acquire():
         if directory.config_file.is_file():
-            break  # whoever is at work there works on this run
+            break  # the process at work there works on this run
         if time.monotonic() > deadline:
-            raise RunLockedError(f"{path} is held by {directory.lock.holder()}, which does not make its run; stop it")
-        time.sleep(0.02)  # another process is just making it
+            raise RunLockedError(f"{path} is held by {directory.lock.holder()}, which does not create its run; stop it")
+        time.sleep(0.02)  # another process is just creating it
     try:
         if directory.config_file.is_file():
             refuse_other(path, resolved)
             return
         _clear(path)
-        # The status first: with its config.yaml a run is made, and must not look like one that was killed.
+        # The status first: with its config.yaml a run is prepared, and must not look like one that was killed.
         directory.update_status(state=WAITING, step=0, steps=0, best=None, message="")
         write_atomic(directory.config_file, _as_yaml(resolved))
     finally:
@@ -61,12 +61,12 @@ def refuse_other(path: Path, resolved: Mapping[str, Any]) -> None:
     complete = dump(validate(task_named(resolved.get("task")), resolved))
     if config_hash(found) != config_hash(complete):
         raise ConfigError(
-            f"{path} holds a run of another configuration than its name says; move the folder away, and it is made anew"
+            f"{path} holds a run of another configuration than its name says; move the folder away to run this one"
         )
 
 
 def _is_written(file: Path, resolved: Mapping[str, Any]) -> bool:
-    """Whether the file holds exactly this configuration, which then need not be validated again."""
+    """Return True if the file holds exactly this configuration, which then need not be validated again."""
     try:
         return file.read_text(encoding="utf-8") == _as_yaml(resolved)
     except (OSError, UnicodeDecodeError):
@@ -78,25 +78,25 @@ def _as_yaml(resolved: Mapping[str, Any]) -> str:
 
 
 def _clear(path: Path) -> None:
-    """Remove what a killed maker left; refuse what nobody who makes a run leaves."""
+    """Remove what a process killed in `prepare` left; refuse any other file."""
     with explain_os_errors(path):
         held = sorted(entry for entry in path.iterdir() if entry.name not in ("lock", "status.json"))
-    rubbish = [entry for entry in held if entry.name.startswith(".") and entry.name.endswith(TMP_SUFFIX)]
-    foreign = [entry.name for entry in held if entry not in rubbish]
+    leftovers = [entry for entry in held if entry.name.startswith(".") and entry.name.endswith(TMP_SUFFIX)]
+    foreign = [entry.name for entry in held if entry not in leftovers]
     if foreign:
-        raise ConfigError(f"{path} is to hold a run, and holds {foreign[0]} without a config.yaml; move it away")
-    for entry in rubbish:
+        raise ConfigError(f"{path} should hold a run but holds {foreign[0]} without a config.yaml; move it away")
+    for entry in leftovers:
         with suppress(OSError):
             entry.unlink()
 
 
 def claim(path: Path, stop: StopFlag) -> RunDirectory | None:
-    """The run in `path`, held by this process and with work left; None if it is done or a stop was asked for meanwhile.
+    """Return the run in `path`, held by this process and with work left; None if it is done or a stop was requested meanwhile.
 
-    While another process works there this one waits: afterwards the run is done, or continues here.
+    Waits while another process works there; afterwards the run is done, or continues here.
     """
     directory = RunDirectory.open(path)
-    with _released_on_failure(directory):
+    with _release_on_failure(directory):
         while not directory.lock.acquire():
             if stop:
                 return None
@@ -109,18 +109,18 @@ def claim(path: Path, stop: StopFlag) -> RunDirectory | None:
 
 
 def confirm_done(directory: RunDirectory) -> bool:
-    """Whether the run is done. One that was killed between its results and its status gets the status. Call it locked."""
+    """Return True if the run is done; write the status of one that was killed after its results. Call it locked."""
     results = directory.results()
     if results is None or results.get("status") != DONE:
         return False
     if directory.status().get("state") != DONE:
         directory.update_status(state=DONE, message="", error="", exit_code=0)
-        directory.write_log("done: the results were complete, only the status was missing")
+        directory.write_log("done: the results were complete and the status was missing")
     return True
 
 
 def confirm_done_if_free(path: Path) -> None:
-    """`confirm_done` for a run whose results stand, if nobody works there."""
+    """`confirm_done` for a run that has results, if no process works there."""
     directory = RunDirectory.open(path)
     if directory.status().get("state") != DONE and directory.lock.acquire():
         try:
@@ -131,7 +131,7 @@ def confirm_done_if_free(path: Path) -> None:
 
 
 @contextmanager
-def _released_on_failure(directory: RunDirectory) -> Iterator[None]:
+def _release_on_failure(directory: RunDirectory) -> Iterator[None]:
     try:
         yield
     except BaseException:

@@ -1,4 +1,4 @@
-"""How fast a run trains."""
+"""The speed of a training."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ class Clock:
         self._since = time.perf_counter()
 
     def start(self) -> None:
-        """From now on steps are timed."""
+        """Time the steps from now on."""
         self._synchronize()
         self._since = time.perf_counter()
 
     def count(self, samples: int) -> None:
-        """A step over `samples` was issued."""
+        """Count a step over `samples`."""
         self._pending += samples
 
     @contextmanager
     def paused(self) -> Iterator[None]:
-        """Add up what was counted since the start, and start anew when the body is done."""
+        """Add up the samples counted since the start; start again when the body is done."""
         self._synchronize()
         if self._pending:
             self._seconds += time.perf_counter() - self._since
@@ -44,11 +44,11 @@ class Clock:
         return self._samples / self._seconds if self._seconds > 0 else 0.0
 
     def state(self) -> dict[str, float]:
-        """For a checkpoint."""
+        """Return what a checkpoint holds."""
         return {"samples": self._samples, "seconds": self._seconds}
 
     def load(self, state: dict[str, float]) -> None:
-        """Go on from what an earlier session measured."""
+        """Continue from the measurements of an earlier session."""
         self._samples, self._seconds = int(state["samples"]), float(state["seconds"])
 
     def _synchronize(self) -> None:

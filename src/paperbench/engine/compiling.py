@@ -1,4 +1,4 @@
-"""`torch.compile` where it helps and where it can, and plain PyTorch everywhere else."""
+"""`torch.compile` where it works and saves time, and plain PyTorch everywhere else."""
 
 from __future__ import annotations
 

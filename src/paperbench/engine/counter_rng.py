@@ -1,4 +1,4 @@
-"""Random numbers that belong to a sample: pure functions of (key, sample, epoch), made on the device for a whole batch.
+"""Random numbers that belong to a sample: pure functions of (key, sample, epoch), drawn on the device for a whole batch.
 
 A generator's stream depends on which samples are drawn together and on how many ranks share a batch. These do not: every number
 is a hash of its own place, so a sample is distorted the same way wherever and whenever it comes up, on a CPU as on a GPU.
@@ -27,7 +27,7 @@ _BITS: Final = 24
 
 
 def _shifted(value: Tensor, bits: int) -> Tensor:
-    """Logical shift to the right; torch's own keeps the sign."""
+    """Shift to the right logically; torch's own shift copies the sign."""
     return (value >> bits) & ((1 << (64 - bits)) - 1)
 
 

@@ -1,4 +1,4 @@
-"""Which device computes, and in which precision."""
+"""The device and the precision of a run."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def resolve(name: str, *, local_rank: int = 0, nproc: int = 1) -> torch.device:
     """The device called `auto`, `cpu`, `cuda`, `cuda:<k>` or `mps`; with several processes, that of `local_rank`.
 
     `auto` is CUDA, else MPS, else the CPU. Raises `EnvironmentError_` when the machine lacks the device and `ConfigError`
-    when several processes are told to share one.
+    when several processes would share one.
     """
     if name == "auto":
         if torch.cuda.is_available():
@@ -40,7 +40,7 @@ def resolve(name: str, *, local_rank: int = 0, nproc: int = 1) -> torch.device:
             f"device={name}: torch finds no CUDA GPU here; take device=cpu, or install torch with CUDA"
         )
     if nproc > 1 and index:
-        raise ConfigError(f"device={name} names one GPU for nproc={nproc} processes; say device=cuda")
+        raise ConfigError(f"device={name} names one GPU for nproc={nproc} processes; use device=cuda")
     chosen = int(index) if index else local_rank
     count = torch.cuda.device_count()
     if chosen >= count:
@@ -63,7 +63,7 @@ def resolve_precision(name: str, device: torch.device) -> str:
 
 
 def has_bfloat16(device: torch.device) -> bool:
-    """Whether `device` multiplies bfloat16 in hardware; emulation, which is slower than float32, does not count."""
+    """Return True if `device` multiplies bfloat16 in hardware; emulation, which is slower than float32, does not count."""
     if device.type == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
     if device.type != "cpu":
@@ -91,16 +91,16 @@ def autocast(device: torch.device, precision: str) -> torch.autocast:
 
 
 def describe(device: torch.device) -> str:
-    """The device as a person would call it, for the opening panel and results.json."""
+    """The name of the device, for the opening panel and results.json."""
     if device.type == "cuda":
         return f"{device} ({torch.cuda.get_device_name(device)})"
     return str(device)
 
 
 def keep_freed_memory() -> None:
-    """Ask glibc to keep what is freed instead of giving it back to the kernel after every step; elsewhere do nothing.
+    """Make glibc retain freed memory instead of returning it to the kernel after every step; elsewhere do nothing.
 
-    The activations of a step are freed and asked for again in the next one. By default blocks of some hundred KiB and more
+    The activations of a step are freed and allocated again in the next one. By default blocks of some hundred KiB and more
     come fresh from the kernel each time, which has to clear every page.
     """
     trim_threshold, mmap_threshold = -1, -3  # names in malloc.h
@@ -113,7 +113,7 @@ def keep_freed_memory() -> None:
 
 
 def keep_compiled_kernels() -> None:
-    """Let oneDNN keep what it compiles for each shape; this takes effect in a process that has not yet used it.
+    """Raise oneDNN's limit of cached kernels; this takes effect in a process that has not used oneDNN yet.
 
     A convolution is three kernels, each compiled for the exact shape of its input. Photographs come in dozens of sizes, so a
     net of 26 layers soon passes oneDNN's limit of 1,024 and compiles the same kernels again and again. A limit that the user

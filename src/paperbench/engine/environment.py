@@ -1,4 +1,4 @@
-"""What a run was made with: versions, machine, and the state of the source it was started from. Imports no torch."""
+"""The environment of a run: versions, machine, and the state of the source that it was started from. Imports no torch."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _PACKAGES = ("torch", "torchvision", "numpy", "pycocotools", "pillow", "hydra-co
 _LONGEST_DIFF = 1 << 20
 
 ENV_ARGV = "PAPERBENCH_ARGV"
-"""Tells the workers of a run, as JSON, the command that a person gave."""
+"""Holds, as JSON, the command that the user typed, for the workers of a run."""
 
 
 def describe_environment(*, device: str, threads: int, world: int) -> dict[str, Any]:
@@ -44,7 +44,7 @@ def describe_environment(*, device: str, threads: int, world: int) -> dict[str, 
 
 
 def cpu_name() -> str:
-    """The processor's model, as its maker calls it where the system tells."""
+    """The processor's model, as its manufacturer calls it, where the system says."""
     try:
         for line in Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines():
             if line.startswith("model name"):

@@ -1,7 +1,7 @@
 """Write a trained model to a file for other programs, and keep the file only if, read back, it gives the same numbers.
 
 A task's module offers `export_model(config, run_dir) -> Exportable`; its `TaskSpec.exports` names the formats. What is
-written is compared with the run's own model on inputs of the kind it was made for. A file that disagrees is not kept.
+written is compared with the run's own model on inputs of the kind it was trained on. A file that disagrees is removed.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ FORMATS = tuple(formats.SUFFIXES)
 def export(exportable: Exportable, kind: str, file: Path, facts: Mapping[str, Any]) -> dict[str, Any]:
     """Write `file` in the format `kind` and `<file>.json` beside it, and return the content of the latter.
 
-    `facts` say where the model comes from (run, experiment, task, hash of the configuration); they are kept with it. Raises
+    `facts` name the origin of the model (run, experiment, task, hash of the configuration); they are stored with it. Raises
     `ConfigError` when this model cannot be written so, `ExportError` when what was written does not agree with the run's
     model, and `EnvironmentError_` when a library is missing or the place cannot be written. Then `file` is as it was before.
     """
@@ -39,7 +39,7 @@ def export(exportable: Exportable, kind: str, file: Path, facts: Mapping[str, An
     metadata = {**{key: str(value) for key, value in facts.items()}, **exportable.metadata}
     record_file = file.with_name(f"{file.name}.json")
     temporary = file.with_name(f".{file.name}{formats.SUFFIXES[kind]}")
-    made = [folder for folder in file.absolute().parents if not folder.exists()]
+    created = [folder for folder in file.absolute().parents if not folder.exists()]
     with explain_os_errors(file):
         file.parent.mkdir(parents=True, exist_ok=True)
     try:
@@ -57,7 +57,7 @@ def export(exportable: Exportable, kind: str, file: Path, facts: Mapping[str, An
         with suppress(OSError):
             temporary.unlink()
         with suppress(OSError):  # ends at the first that is not empty: after a success at once
-            for folder in made:
+            for folder in created:
                 folder.rmdir()
     return record
 
@@ -103,8 +103,8 @@ def _refuse_disagreement(exportable: Exportable, kind: str, check: Mapping[str, 
     ]
     if wrong:
         raise ExportError(
-            f"the {kind} file does not give what the run's model gives on {len(exportable.inputs)} inputs and was not "
-            f"kept: {'; '.join(wrong)}"
+            f"the {kind} file does not give what the run's model gives on {len(exportable.inputs)} inputs and was "
+            f"removed: {'; '.join(wrong)}"
         )
 
 

@@ -1,4 +1,4 @@
-"""Writing a model as safetensors, ONNX or TorchScript, and reading it back as a function of its inputs.
+"""Write a model as safetensors, ONNX or TorchScript, and read it back as a function of its inputs.
 
 safetensors and ONNX are optional (`pip install 'paperbench[export]'`). TorchScript is traced and not scripted: control flow is
 that of the example. Torch has deprecated it in favour of `torch.export`; it is offered for programs that embed libtorch.
@@ -36,7 +36,7 @@ def require(kind: str) -> None:
 
 
 def versions(kind: str) -> dict[str, str]:
-    """Versions of what wrote and read the file."""
+    """Versions of the libraries that wrote and read the file."""
     return {name: packages.version(name) for name in ("torch", *_NEEDS[kind])}
 
 
@@ -48,7 +48,7 @@ def write(exportable: Exportable, kind: str, file: Path, metadata: Mapping[str, 
 
 
 def read(exportable: Exportable, kind: str, file: Path) -> Callable[[Tensors], Tensors]:
-    """What the file computes, as a function of the inputs."""
+    """Return the function of the inputs that the file computes."""
     readers = {"safetensors": _read_safetensors, "onnx": _read_onnx, "torchscript": _read_torchscript}
     return readers[kind](exportable, file)
 
@@ -91,8 +91,8 @@ def _read_safetensors(exportable: Exportable, file: Path) -> Callable[[Tensors],
 def _write_onnx(exportable: Exportable, file: Path, metadata: dict[str, str]) -> None:
     varying = {name: torch.export.Dim(name) for axes in exportable.dynamic.values() for name in axes.values()}
     shapes = tuple(
-        {axis: varying[name] for axis, name in exportable.dynamic.get(given, {}).items()} or None
-        for given in exportable.input_names
+        {axis: varying[label] for axis, label in exportable.dynamic.get(name, {}).items()} or None
+        for name in exportable.input_names
     )
     with warnings.catch_warnings():
         # torchvision's description of NMS to the exporter calls torch by an older name.
@@ -136,15 +136,15 @@ def _read_onnx(exportable: Exportable, file: Path) -> Callable[[Tensors], Tensor
 
 
 @contextmanager
-def _deprecation_known() -> Iterator[None]:
-    """Torch says at each use that TorchScript is deprecated; the documentation says it once."""
+def _without_deprecation_warning() -> Iterator[None]:
+    """Silence torch's warning at each use that TorchScript is deprecated; the documentation says it once."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=r"`torch\.jit\.\w+` is (deprecated|not supported)")
         yield
 
 
 def _write_torchscript(exportable: Exportable, file: Path, metadata: dict[str, str]) -> None:
-    with _deprecation_known(), torch.no_grad():
+    with _without_deprecation_warning(), torch.no_grad():
         # Sizes that become constants are those of every input, or the comparison with other inputs finds it out.
         warnings.filterwarnings("ignore", category=torch.jit.TracerWarning)
         # torch's own check would repeat the trace with the same example; other examples are compared here.
@@ -153,7 +153,7 @@ def _write_torchscript(exportable: Exportable, file: Path, metadata: dict[str, s
 
 
 def _read_torchscript(exportable: Exportable, file: Path) -> Callable[[Tensors], Tensors]:
-    with _deprecation_known():
+    with _without_deprecation_warning():
         module = torch.jit.load(str(file), map_location="cpu")
     return lambda inputs: _run(module, inputs)
 

@@ -1,4 +1,4 @@
-"""The loss curves of a run, drawn from its `metrics.jsonl`. matplotlib without its global state, and no torch."""
+"""The loss curves of a run, drawn from its `metrics.jsonl`. matplotlib without its global state, and no torch here."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _DPI = 120
 
 
 def new_figure(width: float, height: float) -> Figure:
-    """An empty figure of that many inches, apart from pyplot: nothing global is kept, threads may draw at once."""
+    """An empty figure of that many inches, apart from pyplot: there is no global state, so threads may draw at once."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -60,11 +60,11 @@ def save(figure: Figure, path: Path) -> Path:
 
 def smooth(values: NDArray[np.float64], *, share: float = 0.05) -> NDArray[np.float64]:
     """Exponential mean of (N,) finite values over about `share` of them, without the pull of a starting value."""
-    keep = 1 - 2 / (max(1.0, share * len(values)) + 1)
+    decay = 1 - 2 / (max(1.0, share * len(values)) + 1)
     out = np.empty(len(values))
     total, weight = 0.0, 0.0
     for index, value in enumerate(values):
-        total, weight = keep * total + (1 - keep) * value, keep * weight + (1 - keep)
+        total, weight = decay * total + (1 - decay) * value, decay * weight + (1 - decay)
         out[index] = total / weight
     return out
 

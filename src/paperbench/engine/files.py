@@ -1,4 +1,4 @@
-"""Writing small files so that a reader never sees half of one, and saying plainly what a disk refused.
+"""Atomic writes of small files, and `OSError`s turned into messages with the cause and the remedy.
 
 No torch here: the command line reads run directories through this module.
 """
@@ -18,14 +18,14 @@ from typing import Any
 from paperbench.errors import DiskFullError, EnvironmentError_
 
 NO_SPACE = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
-"""Disk full, quota used up, file-size limit reached: three names of the same trouble."""
+"""Disk full, quota used up, file-size limit reached: the same remedy for all."""
 
 TMP_SUFFIX = ".tmp"
-"""Ends the name of every file that is still being written; one that outlives its process is rubbish."""
+"""Ends the name of every file that is still being written; one that outlives its process can be removed."""
 
 
 def temporary_name(path: Path) -> Path:
-    """Where `path` is written before it is renamed: hidden, beside it, and this process's own."""
+    """Return the file that `path` is written to before it is renamed: hidden, beside it, and this process's own."""
     return path.with_name(f".{path.name}.{os.getpid()}{TMP_SUFFIX}")
 
 
@@ -42,7 +42,7 @@ def sync_directory(directory: Path) -> None:
 def write_atomic(path: Path, content: bytes | str) -> None:
     """Replace `path` by `content`, entirely or not at all.
 
-    Raises `DiskFullError` or `EnvironmentError_`; whatever stood there before is then untouched.
+    Raises `DiskFullError` or `EnvironmentError_`; the earlier content is then untouched.
     """
     data = content.encode() if isinstance(content, str) else content
     temporary = temporary_name(path)
@@ -95,9 +95,9 @@ def disk_full(path: Path, error: OSError, *, needed: int | None) -> DiskFullErro
     wanted = "" if needed is None else f": {needed:,} bytes needed, {_free(path.parent)} free in {path.parent}"
     cause = error.strerror or str(error)
     remedy = {
-        errno.EDQUOT: "make room within the quota",
+        errno.EDQUOT: "free some of the quota",
         errno.EFBIG: "raise the limit on file sizes (ulimit -f)",
-    }.get(error.errno or 0, "make room on the disk")
+    }.get(error.errno or 0, "free some disk space")
     return DiskFullError(f"cannot write {path} ({cause}){wanted}; {remedy}, then `paperbench resume` the run")
 
 

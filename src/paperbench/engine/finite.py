@@ -1,4 +1,4 @@
-"""Stopping before an optimizer step that would write NaN or infinity into the weights."""
+"""Checks that stop a run before an optimizer step would write NaN or infinity into the weights."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class ImmediateCheck:
     """Looks at the values in every step: right on a CPU, where looking costs nothing."""
 
     def allows(self, losses: dict[str, torch.Tensor], norm: torch.Tensor) -> bool:
-        """Whether the losses and the norm of the gradient of this rank are finite."""
+        """Return True if the losses and the norm of the gradient of this rank are finite."""
         values = (*losses.values(), norm)
         if norm.device.type == "cpu":
             return all(math.isfinite(value.item()) for value in values)
@@ -34,7 +34,7 @@ class ImmediateCheck:
 
 
 class DeferredCheck:
-    """Keeps the answer on the device and lets the optimizer's kernel act on it, so that a step never waits for the GPU.
+    """Leaves the answer on the device and lets the optimizer's kernel act on it, so that a step never waits for the GPU.
 
     From the first step that is not finite on, `found_inf` is 1 and fused optimizers leave weights and state alone;
     `first_bad` reads the flag, which waits for the GPU, and is therefore asked only when numbers are read anyway.
@@ -73,13 +73,13 @@ def not_finite_error(found: NotFinite, order: EpochOrder, ranks: Ranks) -> Train
     """The error that names the step, the values and the samples. All ranks must call it together."""
     key = order.batch(found.step)
     values = [f"{name}={value}" for name, value in found.losses.items() if not math.isfinite(value)]
-    told = ranks.all_gather((values, found.grad_norm, key.indices.tolist()))
+    gathered = ranks.all_gather((values, found.grad_norm, key.indices.tolist()))
     # A gradient is shared by all ranks and a loss is not: where a loss is at fault, only its rank's samples are.
-    guilty = [(rank, part) for rank, part in enumerate(told) if part[0]] or list(enumerate(told))
+    culprits = [(rank, part) for rank, part in enumerate(gathered) if part[0]] or list(enumerate(gathered))
     where = "; ".join(
         f"{f'rank {rank}: ' if ranks.world > 1 else ''}{', '.join(part[0]) or f'norm of the gradient={part[1]}'}, "
         f"samples {part[2]}"
-        for rank, part in guilty
+        for rank, part in culprits
     )
     return TrainingError(
         f"not finite at step {found.step} (epoch {int(key.epochs[0])}): {where}. Stopped before the optimizer step, "

@@ -2,7 +2,7 @@
 
 torchrun may also start the processes itself, on one host or on several that share a file system: `torchrun … -m paperbench train
 EXPERIMENT`, the same command on every host. The hosts need not tell each other where the run is: its directory follows from its
-configuration, as in a sweep, unless `--run-dir` names one. The same command given again continues the run, and so do torchrun's
+configuration, as in a sweep, unless `--run-dir` names one. The same command typed again continues the run, and so do torchrun's
 own restarts.
 """
 
@@ -35,7 +35,7 @@ from paperbench.errors import (
 
 _HASH_DIGITS = 12
 _SECONDS_FOR_THE_DIRECTORY = 120.0
-"""How long the other hosts wait until they see what rank 0 has made; network file systems take their time."""
+"""Time for which the other hosts wait for the directory that rank 0 creates; network file systems take their time."""
 
 
 def start(
@@ -67,7 +67,7 @@ def start(
 def resume(run_dir: Path, reporter: Reporter, *, worker_reporter: WorkerReporter | None = None) -> Outcome:
     """Continue a run from its last checkpoint, or from the start where none was saved.
 
-    Of a run that is done the results are given again. Raises `ConfigError` when `run_dir` is no run and `RunLockedError`
+    The results of a run that is done are reported again. Raises `ConfigError` when `run_dir` is no run and `RunLockedError`
     when another process is at work there.
     """
     if torchrun.under_torchrun():
@@ -77,7 +77,7 @@ def resume(run_dir: Path, reporter: Reporter, *, worker_reporter: WorkerReporter
         if directory.status().get("state") != DONE:
             directory.acquire()
             directory.begin_session()
-        # A run that was not done is looked at under its lock: whoever held that until now may have done it.
+        # A run that was not done is read again under its lock: the process that held it may have finished it.
         if confirm_done(directory):
             directory.release()
             return _done_already(directory, reporter)
@@ -126,7 +126,7 @@ def proceed(
 
 
 def _outcome(directory: RunDirectory, returncode: int) -> Outcome:
-    """What the workers left in the directory, raised if it is a failure."""
+    """Return the outcome that the workers left in the directory; raise it if it is a failure."""
     directory = RunDirectory.open(directory.path)
     state = directory.status().get("state")
     if state == DONE:
@@ -205,7 +205,7 @@ def _refuse_other_number(resolved: Mapping[str, Any], where: str) -> None:
 
 
 def _await(path: Path, stop: StopFlag) -> None:
-    """Return once rank 0 has made the directory."""
+    """Return once rank 0 has created the directory."""
     deadline = time.monotonic() + _SECONDS_FOR_THE_DIRECTORY
     while not (path / "config.yaml").is_file():
         if stop:

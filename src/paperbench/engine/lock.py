@@ -1,4 +1,4 @@
-"""A file that one process at a time holds. The kernel lets go of it when the holder dies, however that happens."""
+"""A file that one process at a time holds. The kernel releases it when the holder dies, however that happens."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from paperbench.engine.files import explain_os_errors
 from paperbench.errors import EnvironmentError_
 
 _TRIES, _SECONDS_BETWEEN_TRIES = 10, 0.01
-"""`is_held` in another process holds the file for a few microseconds; that must not be taken for somebody at work."""
+"""`is_held` in another process holds the file for a few microseconds; that must not be mistaken for a process at work."""
 
 
 class FileLock:
-    """An exclusive lock on `path`, which also says who holds it. Children of a fork share it: only `exec` drops it."""
+    """An exclusive lock on `path`, whose file names the holder. Children of a fork share it: only `exec` drops it."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -26,7 +26,7 @@ class FileLock:
     def acquire(self) -> bool:
         """Hold the lock until `release` or the process's death; False if another process holds it.
 
-        Raises `EnvironmentError_` where the file cannot be made or the file system has no locks.
+        Raises `EnvironmentError_` where the file cannot be created or the file system has no locks.
         """
         if self._file is not None:
             return True
@@ -48,20 +48,20 @@ class FileLock:
         return True
 
     def release(self) -> None:
-        """Let go of the lock, if held."""
+        """Release the lock, if held."""
         if self._file is not None:
             self._file.close()  # closing the only descriptor drops the lock
             self._file = None
 
     def holder(self) -> str:
-        """`pid 123 on host`: who held it last."""
+        """`pid 123 on host`: the process that held it last."""
         try:
             return self.path.read_text(encoding="utf-8").strip() or "another process"
         except OSError:
             return "another process"
 
     def is_held(self) -> bool:
-        """Whether some process, this one included, holds it."""
+        """Return True if some process, this one included, holds it."""
         if self._file is not None:
             return True
         try:

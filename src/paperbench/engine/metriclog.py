@@ -1,4 +1,4 @@
-"""The record of a run's numbers: JSON lines always, TensorBoard where asked for, anything else with two methods."""
+"""The metric log of a run: JSON lines always, TensorBoard on request, any other destination with two methods."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from paperbench.errors import EnvironmentError_
 
 
 class MetricSink(Protocol):
-    """Anything that keeps numbers."""
+    """A destination of metrics."""
 
     def write(self, step: int, values: Mapping[str, float]) -> None:
-        """Keep `values`, measured after `step` steps."""
+        """Write `values`, measured after `step` steps."""
         ...
 
     def close(self) -> None:
-        """Called once, at the end."""
+        """Close the destination; called once, at the end."""
         ...
 
 

@@ -19,8 +19,8 @@ from torch.overrides import TorchFunctionMode
 
 
 @functools.cache
-def helps() -> bool:
-    """Whether this machine's float32 products are faster by oneDNN: an x86 processor that is not Intel's, as Linux tells."""
+def is_faster() -> bool:
+    """Return True if this machine's float32 products are faster by oneDNN: an x86 processor not made by Intel."""
     try:
         cpuinfo = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
     except OSError:
@@ -31,8 +31,8 @@ def helps() -> bool:
 
 @contextmanager
 def fast_products(device: torch.device) -> Iterator[None]:
-    """In here `F.linear`, and with it `nn.Linear`, takes oneDNN where that helps: float32 on a CPU, without gradients."""
-    if device.type != "cpu" or not helps():
+    """Let `F.linear`, and with it `nn.Linear`, use oneDNN where that is faster: float32 on a CPU, without gradients."""
+    if device.type != "cpu" or not is_faster():
         yield
         return
     with _OneDnn():
@@ -40,7 +40,7 @@ def fast_products(device: torch.device) -> Iterator[None]:
 
 
 def _operator() -> Callable[..., Tensor] | None:
-    """What compiled graphs call; None in a build of PyTorch without it."""
+    """Return the operator that compiled graphs call; None in a build of PyTorch without it."""
     try:
         return torch.ops.mkldnn._linear_pointwise.default
     except AttributeError:
@@ -53,12 +53,12 @@ class _OneDnn(TorchFunctionMode):
     ) -> Any:
         if func is F.linear and not torch.is_grad_enabled():
             operator = _operator()
-            given: dict[str, Any] = {
+            arguments: dict[str, Any] = {
                 "bias": None,
                 **dict(zip(("input", "weight", "bias"), args, strict=False)),
                 **(kwargs or {}),
             }
-            x, weight, bias = given["input"], given["weight"], given["bias"]
+            x, weight, bias = arguments["input"], arguments["weight"], arguments["bias"]
             if operator is not None and _plain(x) and _plain(weight) and weight.ndim == 2 and x.numel() > 0:
                 return operator(x, weight, bias, "none", [], "")
         return func(*args, **(kwargs or {}))

@@ -1,4 +1,4 @@
-"""Optimizer and learning rate from a config."""
+"""Optimizer and learning-rate schedule from a configuration."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which samples a step sees: a pure function of (seed, epoch, index), so a resume needs nothing of a loader."""
+"""The samples of a step: a pure function of (seed, epoch, index), so a resume needs no state of a loader."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ class EpochOrder:
         return BatchKey(step, indices, epochs)
 
     def _shuffled(self, epoch: int) -> NDArray[np.int64]:
-        # Sorting raw bits instead of calling `permutation`: NumPy promises the stream of a bit generator for ever, but not
-        # what its methods make of it, and a resume under a newer NumPy must see the same order.
+        # Sorting raw bits instead of calling `permutation`: NumPy guarantees the stream of a bit generator for ever, but not
+        # that of its methods, and a resume under a newer NumPy must see the same order.
         bits = np.random.Philox(key=hashed(self.seed, ORDER, epoch)).random_raw(self.length)
         return np.argsort(bits, kind="stable").astype(np.int64)

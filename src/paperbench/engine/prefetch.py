@@ -1,4 +1,4 @@
-"""Batches prepared one after the other in a background thread, handed over in order."""
+"""Batches computed one after the other in a background thread, delivered in order."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ T = TypeVar("T")
 
 
 def depth_for(device: torch.device, wanted: int | None = None) -> int:
-    """Batches to make ahead: `wanted`, else 2 beside a GPU and 0 on a CPU.
+    """Return the number of batches to compute ahead: `wanted`, else 2 with a GPU and 0 on a CPU.
 
     On a CPU there is nothing to hide behind: a second thread that calls torch gets a second team of OpenMP threads, and the two
     teams take the cores from each other. `train.prefetch=2` against `train.prefetch=0` shows it in the samples per second.
@@ -24,7 +24,7 @@ def depth_for(device: torch.device, wanted: int | None = None) -> int:
 
 
 class Prefetcher(Generic[T]):
-    """Iterates over `produce(start)`, …, `produce(stop - 1)`, at most `depth` of them made ahead.
+    """Iterates over `produce(start)`, …, `produce(stop - 1)`, at most `depth` of them computed ahead.
 
     `depth=0` makes each when it is asked for, with the same results. `produce` runs without gradients and with `device` as
     the current one. What it raises is raised to the consumer in its turn. Use as a context manager: leaving it ends the

@@ -1,4 +1,4 @@
-"""The processes of one run: who this one is, and how they agree. With a single process every call is trivial."""
+"""The processes of one run: the number of this one, and collective calls. With a single process every call is trivial."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Ranks:
 
     @property
     def is_main(self) -> bool:
-        """Whether this process writes files and talks to people."""
+        """True if this process writes files and reports."""
         return self.rank == 0
 
     def all_gather(self, value: T) -> list[T]:
@@ -39,7 +39,7 @@ class Ranks:
         return cast("list[T]", gathered)
 
     def any(self, flag: bool) -> bool:
-        """Whether `flag` is true on any rank."""
+        """Return True if `flag` is true on any rank."""
         return self.any_of((flag,))[0]
 
     def any_of(self, flags: Sequence[bool]) -> tuple[bool, ...]:

@@ -1,4 +1,4 @@
-"""What a run reports: its progress, to a `Reporter`, and how it ended, in an `Outcome`. Imports no torch.
+"""Reports of a run: its progress, to a `Reporter`, and its end, in an `Outcome`. Imports no torch.
 
 The command line implements `Reporter` for people, for plain pipes and for `--json`.
 """
@@ -17,28 +17,28 @@ class Reporter(Protocol):
     """Receives what happens; called from the main process (rank 0) only, never from inside a timed region."""
 
     def start(self, title: str, facts: Mapping[str, str]) -> None:
-        """Once, before work begins: what runs where on which data."""
+        """Report what runs where on which data; called once, before work begins."""
         ...
 
     def message(self, text: str) -> None:
-        """A line worth keeping: a repair, a fallback, a saved checkpoint that was damaged."""
+        """Report an event: a repair, a fallback, a checkpoint that was damaged."""
         ...
 
     def progress(self, phase: str, done: int, total: int, values: Mapping[str, float]) -> None:
-        """`done` of `total` units of a phase such as `train` or `evaluate`; `values` holds losses, rates, best so far."""
+        """Report `done` of `total` units of a phase such as `train` or `evaluate`; `values` holds losses, rates, best so far."""
         ...
 
     def finish(self, results: Mapping[str, Any], directory: str) -> None:
-        """The content of `results.json`, once."""
+        """Report the content of `results.json`; called once."""
         ...
 
     def close(self) -> None:
-        """Leave the terminal as it was; called also when a run fails."""
+        """Restore the terminal; called also when a run fails."""
         ...
 
 
 class SilentReporter:
-    """Says nothing: for the ranks above 0 and for tests."""
+    """Reports nothing: for the ranks above 0 and for tests."""
 
     def start(self, title: str, facts: Mapping[str, str]) -> None:
         pass
@@ -57,7 +57,7 @@ class SilentReporter:
 
 
 class LoggingReporter:
-    """Passes everything on to another reporter and writes to log.txt what is worth keeping."""
+    """Passes everything on to another reporter and writes everything but progress to log.txt."""
 
     def __init__(self, reporter: Reporter, directory: RunDirectory) -> None:
         self._reporter = reporter
@@ -85,7 +85,7 @@ class LoggingReporter:
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a run ended. `status` is `done` or `stopped`; a run that failed raises instead. `exit_code` is the program's own."""
+    """The end of a run. `status` is `done` or `stopped`; a run that failed raises instead. `exit_code` is the program's own."""
 
     directory: Path
     results: dict[str, Any] | None

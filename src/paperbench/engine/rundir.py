@@ -1,4 +1,4 @@
-"""A run's directory: what is in it, who holds it, and how each file is written. Imports no torch.
+"""A run's directory: its files, its lock, and how each file is written. Imports no torch.
 
 Files: `config.yaml` (resolved; workers read only this), `status.json`, `metrics.jsonl`, `results.json`, `env.json`,
 `log.txt`, `checkpoints/`, `figures/`, and `lock`.
@@ -27,9 +27,9 @@ from paperbench.errors import ConfigError, EnvironmentError_, RunLockedError
 SCHEMA_VERSION = 1
 RUNNING, DONE, FAILED, STOPPED = "running", "done", "failed", "stopped"
 WAITING = "waiting"
-"""Made for a sweep, and not begun."""
+"""Created for a sweep, not started yet."""
 KILLED = "killed"
-"""What `current_state` calls a run that says it is running while nobody holds its lock; never written to disk."""
+"""The `current_state` of a run whose status is `running` while no process holds its lock; never written to disk."""
 
 
 class RunDirectory:
@@ -85,7 +85,7 @@ class RunDirectory:
         """Make `root/<experiment>/<YYYYmmdd-HHMMSS>-<4 hex>/`, or `run_dir`, and return it locked.
 
         Raises `ConfigError` when `run_dir` holds something, `RunLockedError` when another process is at work there, and
-        `EnvironmentError_` when the place cannot be written; what was made until then is removed again.
+        `EnvironmentError_` when the place cannot be written; a half-created directory is removed again.
         """
         if run_dir is None:
             stamp = datetime.now().strftime("%Y%m%d-%H%M%S")
@@ -94,7 +94,7 @@ class RunDirectory:
             path = Path(run_dir)
             if path.exists() and not path.is_dir():
                 raise EnvironmentError_(f"the run directory {path} is a file; choose another --run-dir")
-        with _removed_on_failure(path):
+        with _remove_on_failure(path):
             with explain_os_errors(path):
                 path.mkdir(parents=True, exist_ok=run_dir is not None)
             directory = cls(path)
@@ -162,11 +162,11 @@ class RunDirectory:
             )
 
     def release(self) -> None:
-        """Let go of the lock, if held."""
+        """Release the lock, if held."""
         self.lock.release()
 
     def is_locked(self) -> bool:
-        """Whether some process, this one included, is at work here."""
+        """Return True if some process, this one included, is at work here."""
         return self.lock.is_held()
 
     # --- what is in it ------------------------------------------------------------------------------------------------
@@ -186,7 +186,7 @@ class RunDirectory:
         return _read_json(self.status_file)
 
     def current_state(self) -> str:
-        """`waiting`, `running`, `done`, `failed` or `stopped`; `killed` when it says running but no process holds it."""
+        """`waiting`, `running`, `done`, `failed` or `stopped`; `killed` for a status `running` that no process stands behind."""
         state = str(self.status().get("state", KILLED))
         return KILLED if state == RUNNING and not self.is_locked() else state
 
@@ -210,15 +210,15 @@ class RunDirectory:
         write_json(self.status_file, self._status)
 
     def write_rank_failure(self, **failure: Any) -> None:
-        """Leave word why a rank above 0 failed: status.json is rank 0's alone to write."""
+        """Record why a rank above 0 failed: status.json is rank 0's alone to write."""
         write_json(self._rank_failure_file, failure)
 
     def rank_failure(self) -> dict[str, Any]:
-        """What a rank above 0 left word of in this session: message, error and exit_code; empty if none did."""
+        """Return the failure that a rank above 0 recorded in this session: message, error and exit_code; empty if none did."""
         return _read_json(self._rank_failure_file)
 
     def clear_rank_failure(self) -> None:
-        """At the start of a session."""
+        """Remove what an earlier session recorded."""
         self._rank_failure_file.unlink(missing_ok=True)
 
     @property
@@ -242,7 +242,8 @@ class RunDirectory:
     ) -> dict[str, Any]:
         """Write results.json and return its content. Metrics are flat; one that is not finite becomes null.
 
-        Of several runs trained `side_by_side` in one process the seconds are those of all together, and the file says so.
+        side_by_side: runs that were stacked in one process; the seconds are then those of all together, and the file says how many
+        there were.
         """
         results = {
             "schema_version": SCHEMA_VERSION,
@@ -269,25 +270,25 @@ class RunDirectory:
         write_json(self.env_file, earlier or dict(facts))
 
     def write_log(self, text: str) -> None:
-        """Appends to log.txt, each call stamped with the time. Never fails a run: a log is not worth that."""
+        """Append to log.txt, each call stamped with the time. Never fails a run: a log is not worth that."""
         stamp = datetime.now().strftime("%Y-%m-%d %H:%M:%S")
         with suppress(OSError), self.log_file.open("a", encoding="utf-8") as file:
             file.write(f"{stamp} {text.rstrip()}\n")
 
 
 @contextmanager
-def _removed_on_failure(path: Path) -> Iterator[None]:
-    """Remove `path` and the parents made for it when the body fails, unless they stood there before."""
+def _remove_on_failure(path: Path) -> Iterator[None]:
+    """Remove `path` and the parents created for it when the body fails, unless they existed before."""
     existed = path.exists()
-    made = [parent for parent in path.parents if not parent.exists()]
+    created = [parent for parent in path.parents if not parent.exists()]
     try:
         yield
     except (ConfigError, RunLockedError):
-        raise  # somebody else's work is in there
+        raise  # another process works in there
     except BaseException:
         if not existed:
             shutil.rmtree(path, ignore_errors=True)
-            for parent in made:
+            for parent in created:
                 with suppress(OSError):
                     parent.rmdir()
         raise

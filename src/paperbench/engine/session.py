@@ -38,7 +38,7 @@ def execute(directory: RunDirectory, reporter: Reporter, stop: StopFlag, *, conf
     if main:
         directory.acquire()
     reporter = LoggingReporter(reporter, directory) if main else SilentReporter()
-    # The process group is left last of all: ranks that lose their connection fail too, and must find the reason recorded.
+    # The process group is closed last: ranks that lose their connection fail too, and must find the reason recorded.
     with ExitStack() as group:
         try:
             if main:
@@ -101,7 +101,7 @@ def announce(
     ranks: Ranks,
     reporter: Reporter,
 ) -> str:
-    """Tell what begins, write env.json, and return which data the numbers will be made on."""
+    """Report the start of the run, write env.json, and return the description of the data."""
     facts = dict(task.plan(config))
     processes_note = f", {ranks.world} processes" if ranks.world > 1 else ""
     reporter.start(
@@ -151,7 +151,7 @@ def open_run(
 def finish(
     run: Run, resolved: Mapping[str, Any], metrics: Mapping[str, float], data: str, *, side_by_side: int = 1
 ) -> dict[str, Any]:
-    """Results first, then the status: with its results a run is done."""
+    """Write the results, then the status, and report them: with its results a run is done."""
     results = run.directory.write_results(
         config=resolved,
         metrics=metrics,
@@ -174,7 +174,7 @@ def _sinks(directory: RunDirectory, *, tensorboard: bool) -> list[MetricSink]:
 
 @contextmanager
 def torch_settings(device: torch.device, threads: int) -> Iterator[None]:
-    """Torch's process-wide settings for the length of a run."""
+    """Apply torch's process-wide settings for the length of a run."""
     filling: Any = torch.utils.deterministic  # its one attribute appears at run time only
     before = torch.get_num_threads(), torch.get_deterministic_debug_mode(), filling.fill_uninitialized_memory
     try:
@@ -215,7 +215,7 @@ def _record_failure(directory: RunDirectory, error: BaseException, *, main: bool
 
 
 def _lost_rank_failure(error: RuntimeError, directory: RunDirectory) -> dict[str, Any] | None:
-    """The failure to record when `error` says that another rank is gone, and that one left no word."""
+    """Return the failure to record when `error` says that another rank is gone, and that one recorded none."""
     if not any(backend in str(error).lower() for backend in ("gloo", "nccl")):
         return None
     message = (

@@ -1,4 +1,4 @@
-"""Being asked to stop: a flag that the trainer looks at between two steps."""
+"""Requests to stop: a flag that the trainer reads between two steps."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class SignalHandlers(ABC):
 
     @abstractmethod
     def _handle(self, number: int, frame: FrameType | None) -> None:
-        """Called in the main thread between two instructions: sets flags, waits for nothing."""
+        """Handle a signal, in the main thread between two instructions: set flags, wait for nothing."""
 
 
 class StopFlag(SignalHandlers):
@@ -58,7 +58,7 @@ class StopFlag(SignalHandlers):
         self._at_abort = [on_abort] if on_abort is not None else []
 
     def at_abort(self, action: Callable[[], None]) -> None:
-        """One more thing to do before the process is ended; what was asked for last is done first."""
+        """Register an action for the end of the process by a second SIGINT; the last one registered runs first."""
         self._at_abort.insert(0, action)
 
     def __bool__(self) -> bool:
@@ -78,11 +78,11 @@ class StopFlag(SignalHandlers):
         self.set(signal.Signals(number).name)
 
     def _abort(self) -> None:
-        # os._exit: a person who presses Ctrl-C twice does not want to wait for threads, files or other processes.
+        # os._exit: after a second Ctrl-C nobody wants to wait for threads, files or other processes.
         for action in self._at_abort:
             with suppress(Exception):
                 action()
         with suppress(Exception):
-            sys.stderr.write("interrupted; the last checkpoint is kept\n")
+            sys.stderr.write("interrupted; the last checkpoint is intact\n")
             sys.stderr.flush()
         os._exit(EXIT_INTERRUPTED)

@@ -1,4 +1,4 @@
-"""Several runs of one task in one process, their weights stacked: what one step costs is shared by all of them."""
+"""Several runs of one task in one process, their weights stacked: they share the overhead of a step."""
 
 from __future__ import annotations
 
@@ -32,12 +32,12 @@ from paperbench.errors import (
 def execute_stacked(
     directories: Sequence[RunDirectory], reporters: Sequence[Reporter], stop: StopFlag
 ) -> list[Outcome]:
-    """Do the runs side by side by their task's `run_stacked`, and return how each ended; one reporter for each.
+    """Do the runs stacked, by their task's `run_stacked`, and return the outcome of each; one reporter for each.
 
     All are of one task and have one `stack_key` (`ConfigError` otherwise). Each gets its own results, status and log, as if it
     were alone. A run for which `run_stacked` returns an error has failed, and the others have not. When the work as a whole
-    fails, the error is raised and the runs are left in state `stopped`: which of them is to blame shows when each is continued
-    alone. A failure of the environment is the failure of all.
+    fails, the error is raised and the runs are left in state `stopped`: each is then continued alone, which shows the one that
+    fails. A failure of the environment is the failure of all.
     """
     logged = [LoggingReporter(reporter, directory) for reporter, directory in zip(reporters, directories, strict=True)]
     try:
@@ -81,11 +81,11 @@ def _work(
     if len(metrics) != len(runs):
         raise ValueError(f"{spec.module}.run_stacked returned {len(metrics)} results for {len(runs)} runs")
     outcomes: list[Outcome] = []
-    for run, (_, _, resolved), values, said in zip(runs, loaded, metrics, data, strict=True):
+    for run, (_, _, resolved), values, description in zip(runs, loaded, metrics, data, strict=True):
         if isinstance(values, PaperbenchError):
             outcomes.append(_failed(run.directory, values))
         else:
-            results = finish(run, resolved, values, said, side_by_side=len(runs))
+            results = finish(run, resolved, values, description, side_by_side=len(runs))
             outcomes.append(Outcome(run.directory.path, results, DONE, EXIT_DONE))
     return outcomes
 
@@ -95,12 +95,12 @@ def _stacking_task(specs: Sequence[TaskSpec], configs: Sequence[Any]) -> Stacks:
     spec = specs[0]
     if not spec.stacks or any(other.name != spec.name for other in specs):
         names = ", ".join(dict.fromkeys(other.name for other in specs))
-        raise ConfigError(f"these runs cannot be trained side by side: task {names}")
+        raise ConfigError(f"these runs cannot be stacked: task {names}")
     task = cast(Stacks, importlib.import_module(spec.module))
     machine = {(config.device, config.precision, config.threads, config.nproc) for config in configs}
     keys = {task.stack_key(config) for config in configs}
     if len(machine) > 1 or len(keys) > 1 or None in keys or configs[0].nproc != 1:
-        raise ConfigError("these runs cannot be trained side by side: more than a stack may differ in differs")
+        raise ConfigError("these runs cannot be stacked: they differ in more than runs of one stack may")
     return task
 
 
@@ -112,7 +112,7 @@ def _stopped(directory: RunDirectory, why: str) -> Outcome:
 
 
 def _failed(directory: RunDirectory, error: PaperbenchError) -> Outcome:
-    """Of one run alone, while the others of its stack went on."""
+    """Record the failure of one run, while the others of its stack continue."""
     directory.update_status(state=FAILED, message=str(error), error=type(error).__name__, exit_code=error.exit_code)
     directory.write_log(f"failed: {error}")
     return Outcome(directory.path, None, FAILED, error.exit_code, str(error))
@@ -121,7 +121,7 @@ def _failed(directory: RunDirectory, error: PaperbenchError) -> Outcome:
 def _record_failure(directory: RunDirectory, error: BaseException, count: int) -> None:
     """Leave the reason with a run of the stack that is not done. Never hides the error itself."""
     directory.write_log(traceback.format_exc())
-    said = f"{type(error).__name__}: {error}"
+    reason = f"{type(error).__name__}: {error}"
     with suppress(Exception):  # a disk that is full refuses this as well
         if directory.status().get("state") == DONE:
             return
@@ -130,5 +130,5 @@ def _record_failure(directory: RunDirectory, error: BaseException, count: int) -
                 state=FAILED, message=str(error), error=type(error).__name__, exit_code=error.exit_code
             )
             return
-        message = f"side by side with {count - 1} other runs it failed ({said}); alone it may not"
+        message = f"failed when stacked with {count - 1} other runs ({reason}); alone it may not"
         directory.update_status(state=STOPPED, message=message, error=type(error).__name__, exit_code=EXIT_FAILED)

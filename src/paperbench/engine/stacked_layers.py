@@ -1,7 +1,7 @@
 """Several nets of one architecture as one: their layers stacked along a first axis, their products batched.
 
 `stack([net, net, …])` makes a module of the same classes whose every `nn.Linear` is a `StackedLinear`. Its `forward` is the
-net's own, so a net that is to be stacked says nothing about the number of axes before the last: (B, in) -> (B, out) becomes
+net's own, so a net that is to be stacked must not assume the number of axes before the last: (B, in) -> (B, out) becomes
 (S, B, in) -> (S, B, out). Nets of different widths are padded with zeros. Padding stays zero in training, and changes no
 model, as long as the net's activations map 0 to 0 (tanh, ReLU) and whatever else comes in beside activations (noise, latent
 variables) is zero there: then every product with padding, and every gradient of it, is zero.
@@ -90,7 +90,7 @@ class StackedDropout(nn.Module):
         self.models = models
 
     def use(self, streams: Sequence[torch.Generator]) -> None:
-        """Generators for the coming step, one for each model."""
+        """Set the generators of the coming step, one for each model."""
         self.streams = streams
 
     def forward(self, x: Tensor) -> Tensor:
@@ -100,15 +100,15 @@ class StackedDropout(nn.Module):
             raise ValueError(
                 f"dropout of {self.models} models has generators for {len(self.streams)}: call use() before a step"
             )
-        keep = torch.zeros_like(x)
+        mask = torch.zeros_like(x)
         for number, stream in enumerate(self.streams):
             width = self.widths[number] if self.widths else x.shape[-1]
-            keep[number, ..., :width] = x.new_empty((*x.shape[1:-1], width)).bernoulli_(1 - self.p, generator=stream)
-        return x * keep.div_(1 - self.p)
+            mask[number, ..., :width] = x.new_empty((*x.shape[1:-1], width)).bernoulli_(1 - self.p, generator=stream)
+        return x * mask.div_(1 - self.p)
 
 
 def stack(modules: Sequence[M]) -> M:
-    """One module that computes what all of `modules` do; each keeps its own weights, which are copied.
+    """Return one module that computes what all of `modules` do, on copies of their weights.
 
     Raises TypeError for a layer with parameters or buffers other than `nn.Linear`, and ValueError for modules of different
     structure.
@@ -133,7 +133,7 @@ def stack(modules: Sequence[M]) -> M:
             raise TypeError(
                 f"{name or type(part).__name__} ({type(part).__name__}) holds {', '.join(own)} and cannot be stacked"
             )
-    put_in(joint, modules)
+    copy_into_stack(joint, modules)
     return joint
 
 
@@ -157,23 +157,23 @@ class Member(NamedTuple):
 
     def of(self, model: int, values: Tensor) -> Tensor:
         """The part of `values` (S, ...), shaped like the stack's parameter, that belongs to a model: a view."""
-        return unpadded(values[model], self.alone[model].shape)
+        return unpad(values[model], self.alone[model].shape)
 
 
 def members(joint: nn.Module, modules: Sequence[nn.Module]) -> Iterator[Member]:
-    """The parameters of a stack beside those of the modules it was made of."""
+    """The parameters of a stack with those of the modules that it consists of."""
     named = [dict(module.named_parameters()) for module in modules]
     for name, parameter in joint.named_parameters():
         yield Member(name, parameter, tuple(parameters[name] for parameters in named))
 
 
-def unpadded(values: Tensor, shape: Sequence[int]) -> Tensor:
+def unpad(values: Tensor, shape: Sequence[int]) -> Tensor:
     """The first corner of that shape: a view."""
     return values[tuple(slice(size) for size in shape)]
 
 
 @torch.no_grad()
-def put_in(joint: nn.Module, modules: Sequence[nn.Module]) -> None:
+def copy_into_stack(joint: nn.Module, modules: Sequence[nn.Module]) -> None:
     """Copy the modules' weights into their stack; padding becomes zero."""
     for member in members(joint, modules):
         member.joint.zero_()
@@ -182,7 +182,7 @@ def put_in(joint: nn.Module, modules: Sequence[nn.Module]) -> None:
 
 
 @torch.no_grad()
-def take_out(joint: nn.Module, modules: Sequence[nn.Module]) -> None:
+def copy_from_stack(joint: nn.Module, modules: Sequence[nn.Module]) -> None:
     """Copy the stack's weights back into the modules."""
     for member in members(joint, modules):
         for number, parameter in enumerate(member.alone):

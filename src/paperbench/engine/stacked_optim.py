@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import SGD, Adagrad, Adam, AdamW, Optimizer
 
-from paperbench.engine.stacked_layers import Member, members, unpadded
+from paperbench.engine.stacked_layers import Member, members, unpad
 
 ELEMENTWISE: tuple[type[Optimizer], ...] = (AdamW, Adam, Adagrad, SGD)
 """Optimizers whose update of a weight depends on that weight, its gradient and its own state alone."""
@@ -23,7 +23,7 @@ ELEMENTWISE: tuple[type[Optimizer], ...] = (AdamW, Adam, Adagrad, SGD)
 
 @dataclass(frozen=True)
 class _Slot:
-    """What one entry of the optimizer stands for: a stacked parameter as a whole (`model` None), or one model's slice."""
+    """One entry of the optimizer: a stacked parameter as a whole (`model` None), or one model's slice."""
 
     member: Member
     model: int | None
@@ -36,7 +36,7 @@ class _Slot:
 
 
 class StackedOptimizer:
-    """Steps a stack as the optimizers of its models would, and carries their states.
+    """Steps a stack as the optimizers of its models would, and holds their states.
 
     `modules` and `optimizers` are those of the models alone; their present state is taken over. `load` and `store` copy weights and
     states in and out. Raises TypeError for an optimizer that does not work element by element or is not the same for all.
@@ -50,14 +50,14 @@ class StackedOptimizer:
         self._groups: list[tuple[int | None, int]] = []
         """For each group of the joint optimizer: the model it belongs to (None: all), and which group of that model's."""
         self._slots: list[_Slot] = []
-        groups = self._grouped(list(members(joint, modules)))
+        groups = self._group(list(members(joint, modules)))
         defaults = optimizers[0].defaults
         fused = {"fused": defaults["fused"]} if "fused" in defaults else {}
         self._joint = kinds.pop()(groups, lr=defaults["lr"], **fused)  # pyright: ignore[reportCallIssue]
         self.load()
 
-    def _grouped(self, stacked: Sequence[Member]) -> list[dict[str, Any]]:
-        """Groups of the joint optimizer: as few as the models' settings allow."""
+    def _group(self, stacked: Sequence[Member]) -> list[dict[str, Any]]:
+        """Return the groups of the joint optimizer: as few as the models' settings allow."""
         places = [
             {id(p): index for index, group in enumerate(optimizer.param_groups) for p in group["params"]}
             for optimizer in self._optimizers
@@ -83,7 +83,7 @@ class StackedOptimizer:
         return groups
 
     def step(self) -> None:
-        """One update with the stack's gradients, at the rates that the models' own optimizers hold now."""
+        """Take one step with the stack's gradients, at the rates that the models' own optimizers hold now."""
         for (model, index), group in zip(self._groups, self._joint.param_groups, strict=True):
             group["lr"] = self._optimizers[model or 0].param_groups[index]["lr"]
         for slot in self._slots:
@@ -92,7 +92,7 @@ class StackedOptimizer:
         self._joint.step()
 
     def zero_grad(self) -> None:
-        """Forget the stack's gradients."""
+        """Clear the stack's gradients."""
         for slot in self._slots:
             slot.member.joint.grad = None
             slot.tensor.grad = None
@@ -101,7 +101,7 @@ class StackedOptimizer:
 
     @torch.no_grad()
     def load(self) -> None:
-        """Take the states of the models' own optimizers over."""
+        """Copy the states of the models' own optimizers into the joint one."""
         for slot in self._slots:
             alone = [self._alone(slot, model) for model in self._models(slot)]
             state: dict[str, Any] = {}
@@ -117,12 +117,12 @@ class StackedOptimizer:
 
     @torch.no_grad()
     def store(self) -> None:
-        """Give the models' own optimizers the states that they would have now."""
+        """Copy the state of the joint optimizer back into the models' own ones."""
         for slot in self._slots:
             for model in self._models(slot):
                 parameter = slot.member.alone[model]
                 self._optimizers[model].state[parameter] = {
-                    key: _taken(slot, model, value) for key, value in self._joint.state[slot.tensor].items()
+                    key: _copy_of(slot, model, value) for key, value in self._joint.state[slot.tensor].items()
                 }
 
     def _models(self, slot: _Slot) -> Sequence[int]:
@@ -133,20 +133,20 @@ class StackedOptimizer:
 
 
 def _settings(optimizer: Optimizer, index: int) -> str:
-    """Everything about a group but its parameters, in a form that can be compared."""
+    """The settings of a group, without its parameters, in a form that can be compared."""
     return repr({key: value for key, value in optimizer.param_groups[index].items() if key != "params"})
 
 
 def _is_like(value: Any, parameter: Tensor) -> bool:
-    """Whether a part of an optimizer's state has a value for each weight; its count of steps, for one, has not."""
+    """Return True if a part of an optimizer's state has a value for each weight, unlike its count of steps."""
     return isinstance(value, Tensor) and value.shape == parameter.shape and value.ndim > 0
 
 
 def _corner(slot: _Slot, model: int, value: Tensor) -> Tensor:
-    return unpadded(value[model] if slot.model is None else value, slot.member.alone[model].shape)
+    return unpad(value[model] if slot.model is None else value, slot.member.alone[model].shape)
 
 
-def _taken(slot: _Slot, model: int, value: Any) -> Any:
+def _copy_of(slot: _Slot, model: int, value: Any) -> Any:
     if isinstance(value, Tensor) and value.shape == slot.tensor.shape:
         return _corner(slot, model, value).clone(memory_format=torch.contiguous_format)
     return value.clone() if isinstance(value, Tensor) else value

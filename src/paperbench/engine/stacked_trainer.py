@@ -1,8 +1,8 @@
-"""Training several models side by side: one step of the stack is a step of every model.
+"""Stacked training of several models: one step of the stack is a step of every model.
 
-Each model keeps its own `Trainer`, module and optimizer. They decide what happens between steps, exactly as they would alone: what
-is logged, when is evaluated and saved, and in which form. So every run has its own complete record and checkpoints, which the
-run can continue from alone, and a stack from those that were made alone. Only the steps themselves are taken together, on
+Each model has its own `Trainer`, module and optimizer. They decide what happens between steps, exactly as they would alone: what
+is logged, evaluated and saved, when, and in which form. So every run has its own complete record and checkpoints, which the
+run can continue from alone, and a stack from those of runs that were trained alone. Only the steps are shared, on
 stacked weights (`stacked_layers`) by one optimizer (`stacked_optim`).
 
 Models never mix: nothing but the input may be shared, so one whose loss is no longer finite leaves the others as they are. It
@@ -21,13 +21,13 @@ from torch import Tensor, nn
 
 from paperbench.engine.finite import NotFinite, not_finite_error
 from paperbench.engine.seeding import GLOBAL, STEP, generator
-from paperbench.engine.stacked_layers import StackedDropout, members, put_in, take_out
+from paperbench.engine.stacked_layers import StackedDropout, copy_from_stack, copy_into_stack, members
 from paperbench.engine.stacked_optim import StackedOptimizer
 from paperbench.engine.trainer import Trainer
 from paperbench.errors import CheckpointError, PaperbenchError, Stopped
 
 Result = dict[str, float] | PaperbenchError
-"""What `Trainer.fit` would return, or what it would raise."""
+"""The metrics that `Trainer.fit` would return, or the error that it would raise."""
 
 
 class Joint(Protocol):
@@ -48,7 +48,7 @@ class Joint(Protocol):
 
 
 def fit_stacked(trainers: Sequence[Trainer], join: Callable[[Sequence[int]], Joint]) -> list[Result]:
-    """Train all models and return what became of each. `join(numbers)` makes the stack of those trainers, in that order.
+    """Train all models and return the result of each. `join(numbers)` makes the stack of those trainers, in that order.
 
     The trainers are of one process each (no ranks), on one device, with equal numbers of steps; batches, rates, seeds and widths
     may differ. Runs that have checkpoints of an earlier session continue from them; where these are of different steps, models
@@ -92,14 +92,14 @@ class _Stack:
 
     def __init__(self, trainers: Sequence[Trainer], joint: Joint, start: int) -> None:
         if len({trainer.steps for trainer in trainers}) != 1:
-            raise ValueError("models side by side take equal numbers of steps")
+            raise ValueError("stacked models take equal numbers of steps")
         self.trainers = trainers
         self.joint = joint
         self.start = start
         self.steps = trainers[0].steps
         self.device = trainers[0].run.device
         self.modules = [trainer.module for trainer in trainers]
-        put_in(joint.module, self.modules)
+        copy_into_stack(joint.module, self.modules)
         self.parameters = list(members(joint.module, self.modules))
         self.optimizer = StackedOptimizer(joint.module, self.modules, [trainer.optimizer for trainer in trainers])
         self.dropouts = [part for part in joint.module.modules() if isinstance(part, StackedDropout)]
@@ -122,14 +122,14 @@ class _Stack:
             self._step(step)
             for trainer in self.trainers:
                 if step == self.start:
-                    trainer.clock.start()  # as in `Trainer.fit`: the first step says nothing about speed
+                    trainer.clock.start()  # as in `Trainer.fit`: the time of the first step is not the speed
                 else:
                     trainer.clock.count(trainer.order.batch_size)
             self._after_step(step + 1)
         return [self.failed.get(number) or self._finished(number) for number in range(len(self.trainers))]
 
     def _step(self, step: int) -> None:
-        """One optimizer step of every model: what `Trainer._step` does, with an axis for the models."""
+        """Take one optimizer step of every model, as `Trainer._step` does, with an axis for the models."""
         for trainer in self.trainers:
             factor = trainer.lr_factor(step)
             for group in trainer.optimizer.param_groups:
@@ -144,7 +144,7 @@ class _Stack:
         norms = self._gradient_norms()
         self.sums.add(step, losses, norms)
         if self.device.type == "cpu":
-            self._drop_not_finite()  # looking costs nothing here, and no log line is in vain
+            self._fail_not_finite()  # reading costs nothing here, and no log line is in vain
         self._clip(norms)
         self.optimizer.step()
         self.optimizer.zero_grad()
@@ -177,10 +177,10 @@ class _Stack:
         with ExitStack() as paused:
             for trainer in self.trainers:  # all clocks stand still while any model is looked at
                 paused.enter_context(trainer.clock.paused())
-            self._drop_not_finite()
-            self._hand_out_sums()
+            self._fail_not_finite()
+            self._distribute_sums()
             if any(self.trainers[number].saves_at(done, stop) for number in self._alive()):
-                take_out(self.joint.module, self.modules)
+                copy_from_stack(self.joint.module, self.modules)
                 self.optimizer.store()
             if stop:
                 self._stop(lambda trainer: trainer.after_step(done, True))
@@ -189,7 +189,7 @@ class _Stack:
                     self._guarded(number, lambda trainer: trainer.after_step(done, False))
 
     def _guarded(self, number: int, act: Callable[[Trainer], Any]) -> Any:
-        """What goes wrong with one model, such as a disk that is full, is that model's own failure."""
+        """Call `act`; an error of one model, such as a full disk, is that model's own failure."""
         try:
             return act(self.trainers[number])
         except Stopped:
@@ -203,7 +203,7 @@ class _Stack:
         return self.failed[number] if values is None else values
 
     def _stop(self, act: Callable[[Trainer], None]) -> None:
-        """Every model saves by `act`, which raises `Stopped`; then the stop of the last one is everybody's."""
+        """Save every model by `act`, which raises `Stopped`; raise that of the last one for all."""
         stopped: Stopped | None = None
         for number in self._alive():
             try:
@@ -216,13 +216,13 @@ class _Stack:
     def _asked_to_stop(self) -> bool:
         return any(bool(trainer.run.stop) for trainer in self.trainers)
 
-    def _hand_out_sums(self) -> None:
-        names, sums, steps = self.sums.taken()
+    def _distribute_sums(self) -> None:
+        names, sums, steps = self.sums.drain()
         if steps:
             for number in self._alive():
                 self.trainers[number].add_sums(names, sums[:, number], steps=steps)
 
-    def _drop_not_finite(self) -> None:
+    def _fail_not_finite(self) -> None:
         for number, found in self.sums.not_finite().items():
             if number not in self.failed:
                 trainer = self.trainers[number]
@@ -239,7 +239,7 @@ class _Stack:
 class _Sums:
     """Losses and norms of the gradient, summed over steps for each model, and the first step of each that was not finite.
 
-    Everything stays on the device until somebody asks.
+    Everything stays on the device until it is read.
     """
 
     def __init__(self, models: int, device: torch.device) -> None:
@@ -260,8 +260,8 @@ class _Sums:
         self._first.masked_fill_(new, step)
         self._values.copy_(torch.where(new, values, self._values))
 
-    def taken(self) -> tuple[tuple[str, ...], Tensor, int]:
-        """Names, sums (names + 1, S) and the number of steps since the last call."""
+    def drain(self) -> tuple[tuple[str, ...], Tensor, int]:
+        """Return names, sums (names + 1, S) and the number of steps since the last call."""
         if self._sums is None:
             return (), torch.zeros(0), 0
         sums, steps = self._sums.clone(), self._steps
@@ -270,7 +270,7 @@ class _Sums:
         return self._names, sums, steps
 
     def not_finite(self) -> dict[int, NotFinite]:
-        """Of the models that were not finite in some step, the first such step. Waits for the device."""
+        """Return the first step that was not finite of each model that had one. Waits for the device."""
         firsts = self._first.tolist()
         if self._values is None or max(firsts) < 0:
             return {}

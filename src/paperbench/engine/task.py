@@ -1,4 +1,4 @@
-"""What a package offers to the command line and the engine: one module per task with these functions.
+"""The interface of a task: the functions that its module offers to the command line and the engine.
 
 `catalog.TASKS` names the module as a string; it is imported only when such a run starts.
 """
@@ -21,7 +21,7 @@ class Task(Protocol):
     def plan(self, config: Any) -> Mapping[str, str]:
         """Facts for the opening panel and `--dry-run`: data, model, schedule. Quick; may open annotations, trains nothing.
 
-        The fact `data` says which data the numbers are made on; results.json keeps it. Called in rank 0 alone.
+        The fact `data` describes the data that the numbers are measured on; results.json holds it. Called in rank 0 alone.
         """
         ...
 
@@ -31,7 +31,7 @@ class Task(Protocol):
 
 
 class Predicts(Protocol):
-    """A task whose trained runs can be shown pictures."""
+    """A task whose trained runs can be applied to images."""
 
     def predict(
         self, config: Any, run_dir: Path, images: Sequence[Path], output: Path, **options: Any

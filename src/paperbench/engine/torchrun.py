@@ -1,4 +1,4 @@
-"""torchrun: what it tells the processes that it starts, and a run of several processes on this machine through it.
+"""torchrun: the variables that it sets for its processes, and a run of several processes on this machine through it.
 
 The command starts `python -m paperbench.engine.torchrun NPROC RUN_DIR`, the agent. It is the same as the command `torchrun`,
 except that it does not outlive the process that started it, and leaves it to that process to report a failure. Imports torch in
@@ -37,7 +37,7 @@ ENV_LAUNCHER = "PAPERBENCH_LAUNCHER_PID"
 _PR_SET_PDEATHSIG = 1
 
 
-# --- what torchrun tells this process ---------------------------------------------------------------------------------
+# --- the variables that torchrun sets ---------------------------------------------------------------------------------
 
 
 def under_torchrun() -> bool:
@@ -72,7 +72,7 @@ def run_workers(
     """
     with tempfile.TemporaryDirectory(prefix="paperbench-") as scratch:
         environment = {
-            # DDP on a CPU is told to expect unused parameters (see `trainer`) and would remark that there are none.
+            # DDP on a CPU has to expect unused parameters (see `trainer`) and would warn that there are none.
             "TORCH_CPP_LOG_LEVEL": "ERROR",
             **os.environ,
             "OMP_NUM_THREADS": str(threads),
@@ -89,7 +89,9 @@ def run_workers(
         ):
             passed_on = False
             while agent.poll() is None:
-                if stop and not passed_on:  # a signal before there was anybody to pass it on to, or the parent's death
+                if (
+                    stop and not passed_on
+                ):  # a signal before there was a process to pass it on to, or the parent's death
                     forwarding.pending.append(signal.SIGTERM)
                     passed_on = True
                 forwarding.deliver()

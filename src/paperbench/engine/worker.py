@@ -23,12 +23,12 @@ from paperbench.errors import EXIT_DONE, EXIT_FAILED, EXIT_STOPPED, PaperbenchEr
 
 
 def main(arguments: list[str]) -> int:
-    """Do this rank's part; the exit code of the run."""
+    """Do this rank's part of the run; return its exit code."""
     (run_dir,) = arguments
     with StopFlag(watch_parent=torchrun.under_torchrun()) as stop:
         launched = os.environ.get(ENV_PIDS)
         if launched:
-            write_atomic(Path(launched) / str(torchrun.rank()), str(os.getpid()))  # from here on signals are welcome
+            write_atomic(Path(launched) / str(torchrun.rank()), str(os.getpid()))  # from here on signals are handled
         try:
             directory = RunDirectory.open(run_dir)
             if not launched and torchrun.rank() == 0:
@@ -47,7 +47,7 @@ def main(arguments: list[str]) -> int:
 
 
 def _reporter() -> Reporter:
-    """The reporter that the launcher asked for, in rank 0; a silent one elsewhere."""
+    """Return the reporter that the launcher names, in rank 0; a silent one elsewhere."""
     wanted = os.environ.get(ENV_REPORTER, "")
     if not wanted or torchrun.rank() > 0:
         return SilentReporter()
