@@ -8,7 +8,7 @@ import pytest
 import torch
 from PIL import Image
 
-from paperbench.data.image_store import ImageStore, resize, resized
+from paperbench.data.image_store import ImageStore, resize, resized_shape
 from paperbench.errors import DataError
 from tests.data.sets import in_memory, record
 
@@ -28,7 +28,7 @@ CPU = torch.device("cpu")
     ],
 )
 def test_the_papers_rule(height: int, width: int, expected: tuple[int, int, float]) -> None:
-    assert resized(height, width, short_side=600, max_side=1000) == expected
+    assert resized_shape(height, width, short_side=600, max_side=1000) == expected
 
 
 def test_resizing_agrees_with_pillow() -> None:

@@ -35,7 +35,7 @@ class Prefetcher(Generic[T]):
         self._produce = produce
         self._steps = range(start, stop)
         self._device = device
-        self._room = threading.Semaphore(depth)
+        self._free = threading.Semaphore(depth)
         self._ready: queue.SimpleQueue[tuple[T, None] | tuple[None, BaseException]] = queue.SimpleQueue()
         self._closed = threading.Event()
         self._thread = threading.Thread(target=self._work, name="prefetch", daemon=True) if depth > 0 else None
@@ -47,7 +47,7 @@ class Prefetcher(Generic[T]):
 
     def __exit__(self, *_: object) -> None:
         self._closed.set()
-        self._room.release()
+        self._free.release()
         if self._thread is not None:
             self._thread.join()
 
@@ -57,7 +57,7 @@ class Prefetcher(Generic[T]):
 
     def _take(self) -> T:
         value, error = self._ready.get()
-        self._room.release()
+        self._free.release()
         if error is not None:
             raise error
         return value  # type: ignore[return-value]
@@ -70,7 +70,7 @@ class Prefetcher(Generic[T]):
         if self._device.type == "cuda":
             torch.cuda.set_device(self._device)  # the current device is a thread's own
         for step in self._steps:
-            self._room.acquire()
+            self._free.acquire()
             if self._closed.is_set():
                 return
             try:
