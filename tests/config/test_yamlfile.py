@@ -67,7 +67,7 @@ def test_every_mistake_has_its_line_its_place_and_what_is_expected(tmp_path: Pat
     [
         ("rows: []\nname: n", ":1: rows: is empty. Expected at least one entry"),
         ("rows: [{row: r, value: [1]}]\nname: n",
-         ":1: rows.0 (r).value: expected a number or null or keys and values, given a list"),
+         ":1: rows.0 (r).value: expected a number or keys and values or null, given a list"),
         ("name: n\nrows: [{row: r}]\nnotes:\n- a\n- 3", ":5: notes.1: expected text, given 3 (not text: put it in quotes)"),
         ("name: n\nrows: [{row: r}]\nnotes: {shrt: []}", ":3: notes.shrt: expected one of all, short, given shrt. Nearest: short"),
         ("- 1", ":1: the file: expected a section with the keys name, rows, seeds, notes, given a list"),
