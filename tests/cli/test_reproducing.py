@@ -166,7 +166,7 @@ def test_a_table_is_made_from_nothing_and_completed_by_the_same_command() -> Non
     metrics = json.loads((run / "results.json").read_text())["metrics"]
     assert cell["mean"] == metrics["voc07/mAP"]
     assert cell["interval"] == [metrics["voc07/mAP/low"], metrics["voc07/mAP/high"]]
-    assert "train.samples 2 instead of 8 (asked for on the command line)" in cell["remarks"]
+    assert "train.samples 2 instead of 8 (set on the command line)" in cell["remarks"]
     written = (run / "results.json").stat().st_mtime_ns
     assert reproduce(*arguments).exit_code == 0
     assert (run / "results.json").stat().st_mtime_ns == written

@@ -161,7 +161,7 @@ def test_what_the_paper_prints_beyond_the_file_is_known(tmp_path: Path) -> None:
 
 
 def test_what_is_reached_is_printed() -> None:
-    printed = {layouts.place_of(entry) for entry in all_published()}
+    printed = {entry.place for entry in all_published()}
     found = layouts.reached()
     assert found
     assert found <= printed

@@ -124,14 +124,14 @@ def test_what_the_user_changes_is_made_elsewhere_and_is_a_deviation() -> None:
     changed = prepare(load(TABLE), "smoke", overrides=["optim.lr=0.5", "threads=1"])
     assert changed.directory != plain.directory
     assert changed.directory.name.startswith("smoke-")
-    assert "optim.lr 0.5 instead of 0.001 (asked for on the command line)" in changed.cells[0].departures.settings
+    assert "optim.lr 0.5 instead of 0.001 (set on the command line)" in changed.cells[0].departures.settings
     assert not any("threads" in sentence for sentence in changed.cells[0].departures.settings)
     all_one = prepare(load(TABLE), "smoke", overrides=["model.rpn.sigma=2", "model.rpn.loss_weight=3"])
     assert len(all_one.sweep.members) == 1
     for item in all_one.cells:
         wanted = float(item.cell.row.removeprefix("lambda "))
         assert f"model.rpn.loss_weight 3.0 instead of {wanted}" in item.departures.settings
-        assert "model.rpn.sigma 2.0 instead of 3.0 (asked for on the command line)" in item.departures.settings
+        assert "model.rpn.sigma 2.0 instead of 3.0 (set on the command line)" in item.departures.settings
     moved = prepare(load(TABLE), "smoke", overrides=["output.root=elsewhere", "device=cpu"])
     assert moved.directory == Path("elsewhere/reproduce") / TABLE / "smoke"
     assert moved.cells[0].departures == plain.cells[0].departures
@@ -308,14 +308,14 @@ def test_a_note_of_the_published_number_keeps_it_from_being_a_reproduction(
     monkeypatch.setattr(published, "find", lambda *place: replace(find(*place), note="measured by candlelight"))
     document = at_paper_scale(tmp_path, monkeypatch, 69.0, table="faster-rcnn/table-3")
     cell = cell_of(document, "RPN+VGG shared 300, 07")
-    assert cell["verdict"] == "deviates, near"
+    assert cell["verdict"] == "within tolerance, other settings"
     assert any("candlelight" in text for text in cell["remarks"])
     assert document["is_reproduction"] is False
 
 
 def test_a_declared_deviation_keeps_it_from_being_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     document = at_paper_scale(tmp_path, monkeypatch, 60.0, deviations={"paper": ["by moonlight"]})
-    assert cell_of(document, "lambda 10")["verdict"] == "deviates, apart"
+    assert cell_of(document, "lambda 10")["verdict"] == "outside tolerance, other settings"
     assert cell_of(document, "lambda 10")["departs"] == "other settings"
 
 

@@ -42,8 +42,8 @@ def ls(what: str, *, json_output: bool, conf_dir: Path | None) -> None:
 
 def _with_counts(papers: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Add to each paper how many numbers and rows its file has, and how many of these rows a reproduction reaches."""
+    from paperbench.report.coverage import counts
     from paperbench.report.published import all_published
-    from paperbench.report.reach import counts
 
     by_paper = counts(all_published())
     return [paper | asdict(by_paper[paper["name"]]) for paper in papers]

@@ -1,7 +1,7 @@
-"""The reproductions that can be named: a published table or figure as a grid of cells, each one number of one run.
+"""The layouts of reproductions: a published table or figure as a grid of cells, each one number of one run.
 
-`conf/reproduce/<paper>/<table>.yaml` is the source; the user's own `./conf/reproduce` adds to it and shadows it. Everything
-that can be wrong with a file short of composing its runs is found here, and said with the file's name.
+`conf/reproduce/<paper>/<table>.yaml` is the source; the user's own `./conf/reproduce` adds to it and shadows it. All mistakes
+in a file are reported here with the file's name, except those that only show when its runs are composed.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from paperbench.report.layoutfile import (
     ScaleEntry,
     ScaleName,
 )
-from paperbench.report.published import Published
+from paperbench.report.published import Place, Published
 
 GROUP = "reproduce"
 Item = TypeVar("Item")
@@ -37,10 +37,10 @@ Item = TypeVar("Item")
 
 @dataclass(frozen=True, kw_only=True)
 class Cell:
-    """One number: which run makes it, what it is called there, and what the paper prints in its place.
+    """One number: its run, its metric there, and the published number in its place.
 
-    `overrides` are complete but for the seed; each key stands there once. `samples`: the metric is read from the run's record
-    when so many training samples had been seen. `factor` takes it to the paper's unit.
+    `overrides` are complete except for the seed, with each key once. `samples` is the number of training samples after which
+    the metric is read from the run's record. `factor` converts it to the paper's unit.
     """
 
     row: str
@@ -53,12 +53,12 @@ class Cell:
     samples: int | None = None
     factor: float = 1.0
     absent: str = ""
-    """What it means where a run lacks the metric; empty: that something is wrong."""
+    """The meaning of a metric that a run lacks; empty where that is an error."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Layout:
-    """One file of `conf/reproduce`, held against the published table it belongs to."""
+    """One file of `conf/reproduce` with the published table it belongs to."""
 
     name: str
     file: Path
@@ -68,14 +68,14 @@ class Layout:
     source: str
     columns: tuple[str, ...]
     rows: tuple[str, ...]
-    """Those that runs make, then those that compare two of them."""
+    """The rows of runs, then the rows that compare two of them."""
     comparisons: tuple[ComparisonEntry, ...]
     scales: Mapping[ScaleName, ScaleEntry]
     when: Mapping[str, Any]
     entry: LayoutFile
 
     def scale(self, name: str) -> ScaleEntry:
-        """Seeds and cost at a scale; `ConfigError` where the table cannot be made at it."""
+        """Return seeds and cost at a scale. Raises `ConfigError` where the table has no such scale."""
         for scale, entry in self.scales.items():
             if scale == name:
                 return entry
@@ -84,7 +84,7 @@ class Layout:
         )
 
     def cells(self, scale: str) -> tuple[Cell, ...]:
-        """Every number that a run makes at `scale`, row by row."""
+        """Return every number that a run makes at `scale`, row by row."""
         return tuple(
             _cell(self, row, name, column, scale)
             for row in self.entry.rows
@@ -93,50 +93,45 @@ class Layout:
         )
 
     def runs(self, scale: str, seeds: int | None = None) -> int:
-        """How many runs the table takes. Configurations that come out equal are one run more rarely than this says."""
+        """Return an upper bound on the number of runs: overrides that differ may compose to the same configuration."""
         distinct = {(cell.experiment, cell.overrides) for cell in self.cells(scale)}
         return len(distinct) * (seeds or self.scale(scale).seeds)
 
     def not_reached(self) -> tuple[Published, ...]:
-        """What the paper prints in this table and no cell stands beside, in its order."""
+        """Return the numbers of the published table that no cell is for, in printed order."""
         if self.entry.caption:
             return ()
-        reached = {place_of(cell.published) for cell in self.cells(next(iter(self.scales))) if cell.published}
+        reached = {cell.published.place for cell in self.cells(next(iter(self.scales))) if cell.published}
         rows = published.table(self.paper, self.table)
-        return tuple(entry for row in rows.values() for entry in row.values() if place_of(entry) not in reached)
+        return tuple(entry for row in rows.values() for entry in row.values() if entry.place not in reached)
 
 
 def names(folders: Sequence[Path]) -> dict[str, Path]:
-    """All reproductions, `<paper>/<table>`, with the file that each is read from; table 2 before table 11."""
+    """Return all reproductions, `<paper>/<table>`, with their files; table 2 before table 11."""
     found = options(GROUP, folders)
     return {name: found[name] for name in sorted(found, key=_natural)}
 
 
 def load(name: str, conf_dir: Path | None = None) -> Layout:
-    """The reproduction of that name. Raises `ConfigError` with the nearest names, or with every mistake in its file."""
+    """Return the reproduction of that name. Raises `ConfigError` with the nearest names, or with every mistake in its file."""
     folders = search_path(conf_dir)
     files = names(folders)
     if name not in files:
         near = _near(name, files)
-        said = f"Nearest: {', '.join(near)}" if near else f"There are: {', '.join(files) or 'none'}"
-        raise ConfigError(f"{name}: no such reproduction. {said} (paperbench reproduce lists them)")
+        known = f"Nearest: {', '.join(near)}" if near else f"There are: {', '.join(files) or 'none'}"
+        raise ConfigError(f"{name}: no such reproduction. {known} (paperbench reproduce lists them)")
     return read(name, files[name])
 
 
-def reached(conf_dir: Path | None = None) -> frozenset[tuple[str, str, str, str]]:
-    """(paper, table, row, column) of every published number that some reproduction stands beside."""
+def reached(conf_dir: Path | None = None) -> frozenset[Place]:
+    """Return the places of all published numbers for which some reproduction has a cell."""
     layouts = [read(name, file) for name, file in names(search_path(conf_dir)).items()]
     cells = [cell for layout in layouts for cell in layout.cells(next(iter(layout.scales)))]
-    return frozenset(place_of(cell.published) for cell in cells if cell.published)
-
-
-def place_of(entry: Published) -> tuple[str, str, str, str]:
-    """Where a number is printed: paper, table, row, column."""
-    return entry.paper, entry.table, entry.row, entry.column
+    return frozenset(cell.published.place for cell in cells if cell.published)
 
 
 def read(name: str, file: Path) -> Layout:
-    """One file. Raises `ConfigError` with every mistake in it."""
+    """Return the layout of one file. Raises `ConfigError` with every mistake in it."""
     entry = read_yaml(file, LayoutFile)
     mistakes: list[str] = []
     printed = _printed(entry, mistakes)
@@ -164,12 +159,12 @@ def read(name: str, file: Path) -> Layout:
 
 
 def _natural(name: str) -> list[tuple[int, str]]:
-    """Sorts numbers within a name as numbers."""
+    """Return a key that sorts numbers within a name as numbers."""
     return [(int(part), "") if part.isdigit() else (0, part) for part in re.split(r"(\d+)", name)]
 
 
 def _near(name: str, files: Iterable[str]) -> list[str]:
-    """Also for a name without its paper: `table-8` means `faster-rcnn/table-8`."""
+    """Return the nearest names, also for a name without its paper: `table-8` means `faster-rcnn/table-8`."""
     files = list(files)
     same = [file for file in files if file.partition("/")[2] == name]
     by_table = [file for file in files if nearest(name, [file.partition("/")[2]])] if "/" not in name else []
@@ -273,16 +268,16 @@ def _cell(layout: Layout, row: RowEntry, name: str, column: ColumnEntry, scale: 
 
 
 def _at_scale(part: Mapping[Any, Sequence[Item]], scale: str) -> list[Item]:
-    """What a file says for all scales, then what it says for this one."""
+    """Return the items of a file for all scales, then those for this one."""
     return [*part.get("all", ()), *part.get(scale, ())]
 
 
 def merged(*layers: Sequence[str]) -> tuple[str, ...]:
-    """Overrides one layer over the other: of those with the same key, the last stands."""
+    """Merge layers of overrides: of those with the same key, the last holds."""
     last = {override_key(text): text for layer in layers for text in layer}
     return tuple(last.values())
 
 
 def override_key(text: str) -> str:
-    """What an override sets: `+a.b=1` -> `a.b`."""
+    """Return the key that an override sets: `a.b` for `+a.b=1`."""
     return text.partition("=")[0].lstrip("+~")

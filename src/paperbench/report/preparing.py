@@ -16,10 +16,9 @@ from paperbench.config.paths import short
 from paperbench.config.suggest import nearest
 from paperbench.config.validate import incidental
 from paperbench.errors import ConfigError
-from paperbench.report.conditions import departures
 from paperbench.report.layout import Cell, Layout, merged, override_key
 from paperbench.report.layoutfile import SCALES
-from paperbench.report.verdict import Departures
+from paperbench.report.verdict import Departures, find_departures
 from paperbench.sweep.plan import Member, Request, Sweep, compose_members, plan
 
 KIND = "reproduction"
@@ -87,7 +86,7 @@ def _prepare(layout: Layout, scale: str, count: int, overrides: Sequence[str], c
         Placed(
             cell=cell,
             runs={seed: members[composed[key, seed].hash] for seed in range(count)},
-            departures=departures(
+            departures=find_departures(
                 cell.published,
                 composed[key, 0].composed.resolved,
                 when=layout.when,

@@ -1,7 +1,7 @@
-"""What the papers printed: the tables of `conf/paper/<name>.yaml` as rows that a run can be held against.
+"""The published numbers: the tables of `conf/paper/<name>.yaml` as rows with which a run can be compared.
 
-The files are data with provenance. Nothing here computes; a row applies to a run when every condition in its `when`
-holds of the run's resolved configuration, and to no other run.
+The files are data with provenance. A row applies to a run when every condition in its `when` holds of the run's resolved
+configuration, and to no other run.
 """
 
 from __future__ import annotations
@@ -28,6 +28,9 @@ from paperbench.report.published_form import (
     tolerance_of,
     unreproduced_of,
 )
+
+Place = tuple[str, str, str, str]
+"""Paper, table, row, column."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,8 +73,13 @@ class Published:
     doubt: str = ""
     unreproduced: str = ""
 
+    @property
+    def place(self) -> Place:
+        """Where the number is printed."""
+        return self.paper, self.table, self.row, self.column
+
     def agrees(self, measured: float) -> bool | None:
-        """Whether `measured` lies within the tolerance; None where there is none."""
+        """Return True where `measured` lies within the tolerance, False where not, None without a tolerance."""
         # A printed 69.9 stands for 69.85 to 69.95, and floats are not decimals: a hair of slack decides ties for
         # agreement.
         return None if self.tolerance is None else abs(measured - self.value) <= self.tolerance + 1e-9
@@ -89,7 +97,7 @@ class Curve(NamedTuple):
 
 
 def matching(config: Mapping[str, Any]) -> list[Published]:
-    """The published numbers that apply to a run with this resolved configuration (nested mappings, as in
+    """Return the published numbers that apply to a run with this resolved configuration (nested mappings, as in
     `config.yaml`).
 
     At most one per metric, the first that is printed; of a curve, the point where the run ended. Raises `DataError` when a
@@ -103,7 +111,7 @@ def matching(config: Mapping[str, Any]) -> list[Published]:
 
 
 def find(paper: str, table: str, row: str, column: str | float) -> Published:
-    """The number that `paper` prints there. A column of a curve may be given as a number or in any spelling of it.
+    """Return the number that `paper` prints there. A column of a curve may be given as a number or in any spelling of it.
 
     Raises `DataError` with the nearest names where there is no such paper, table, row or column.
     """
@@ -119,8 +127,8 @@ def find(paper: str, table: str, row: str, column: str | float) -> Published:
 
 
 def curve(paper: str, figure: str, row: str) -> Curve:
-    """A curve of a figure, ready to be drawn or interpolated. Raises `DataError` where `find` would, and for a row that
-    is no curve."""
+    """Return a curve of a figure, to be drawn or interpolated. Raises `DataError` where `find` would, and for a row that is
+    no curve."""
     points = list(_index(paper, figure, row).values())
     xs = tuple(point.x for point in points if point.x is not None)
     if len(xs) != len(points):
@@ -129,7 +137,7 @@ def curve(paper: str, figure: str, row: str) -> Curve:
 
 
 def table(paper: str, name: str) -> dict[str, dict[str, Published]]:
-    """Rows of a table or figure, each by its columns, in the order they are printed. Raises `DataError` as `find`."""
+    """Return the rows of a table or figure, each by its columns, in printed order. Raises `DataError` as `find`."""
     tables = _tables(paper)
     if name not in tables:
         raise DataError(_absent(_file(paper), "table", name, tables))
@@ -137,13 +145,13 @@ def table(paper: str, name: str) -> dict[str, dict[str, Published]]:
 
 
 def tables(paper: str) -> list[str]:
-    """The names of a paper's tables and figures, in order. Raises `DataError` for an unknown paper."""
+    """Return the names of a paper's tables and figures, in order. Raises `DataError` for an unknown paper."""
     return list(_tables(paper))
 
 
 @cache
 def all_published() -> tuple[Published, ...]:
-    """Every number of every file in `conf/paper`, in the order of files, tables, rows and columns."""
+    """Return every number of every file in `conf/paper`, in the order of files, tables, rows and columns."""
     return tuple(entry for path in _files().values() for entry in read(path))
 
 
@@ -197,7 +205,7 @@ def _number(column: str | float) -> float | None:
 
 
 def read(path: Path) -> list[Published]:
-    """The numbers of one file. Raises `DataError` naming the file and every fault: an unknown key, a value of the wrong
+    """Return the numbers of one file. Raises `DataError` with the file and every fault: an unknown key, a value of the wrong
     type, the same table, row and column twice, a metric for a column that is not there or without conditions, a curve
     whose points are no numbers or not in order."""
     try:
@@ -262,7 +270,7 @@ def _holds(when: Mapping[str, Any], config: Mapping[str, Any]) -> bool:
 
 
 def _ends_at(entry: Published, config: Mapping[str, Any]) -> bool:
-    """Whether the run's end lies where the number was read. This is no part of `when`: a longer run passes that place too,
+    """Return whether the run ends where the number was read. This is no part of `when`: a longer run passes that place too,
     and its record has the number."""
     return entry.axis is None or (bool(entry.axis.key) and equal(entry.x, _lookup(config, entry.axis.key)))
 
@@ -280,7 +288,7 @@ def _lookup(config: Mapping[str, Any], dotted: str) -> Any:
 
 
 def equal(expected: Any, actual: Any) -> bool:
-    """Equality in which 1 equals 1.0 and lists equal tuples, but a year "2007" no number and True no 1."""
+    """Compare values such that 1 equals 1.0 and lists equal tuples, but text equals no number and True not 1."""
     if isinstance(expected, Sequence) and not isinstance(expected, str):
         if not isinstance(actual, Sequence) or isinstance(actual, str):
             return False

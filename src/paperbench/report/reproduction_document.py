@@ -33,12 +33,19 @@ VERDICT_TONES: Mapping[str, Tone] = {
     Verdict.BETTER: "warn",
     Verdict.WORSE: "bad",
     Verdict.OUTSIDE: "bad",
-    Verdict.DEVIATES_NEAR: "warn",
-    Verdict.DEVIATES_APART: "warn",
-    Verdict.DEVIATES: "warn",
+    Verdict.WITHIN_OTHER_SETTINGS: "warn",
+    Verdict.OUTSIDE_OTHER_SETTINGS: "warn",
+    Verdict.NO_TOLERANCE_OTHER_SETTINGS: "warn",
     Verdict.NOT_COMPARABLE: "muted",
     Verdict.MISSING: "muted",
 }
+_FORMER_VERDICTS: Mapping[str, str] = {
+    "deviates, near": Verdict.WITHIN_OTHER_SETTINGS,
+    "deviates, apart": Verdict.OUTSIDE_OTHER_SETTINGS,
+    "deviates": Verdict.NO_TOLERANCE_OTHER_SETTINGS,
+}
+"""The words of earlier versions, whose documents stay readable."""
+
 _INTERVALS: Mapping[str, str] = {
     "none": "",
     "one seed": "",
@@ -184,6 +191,17 @@ def cells_of(document: Document) -> Iterator[tuple[str, str, Mapping[str, Any]]]
             yield row["row"], column, cell
 
 
+def verdict_of(cell: Document) -> str:
+    """Return the verdict in the words of `Verdict`."""
+    return _FORMER_VERDICTS.get(str(cell.get("verdict")), str(cell.get("verdict")))
+
+
+def departures_of(cell: Document) -> str:
+    """Return the kinds of departures, `other data, other scale`; empty where the verdict names them itself."""
+    departs = str(cell.get("departs") or "")
+    return "" if verdict_of(cell).endswith(departs) else departs
+
+
 # --- cells ------------------------------------------------------------------------------------------------------------
 
 
@@ -220,7 +238,7 @@ def _spread(cell: Mapping[str, Any], digits: int | None) -> str:
 
 
 def _verdict(cell: Document) -> Cell:
-    verdict, departs = cell["verdict"], cell["departs"]
+    verdict, departs = verdict_of(cell), departures_of(cell)
     shown = departs if verdict != Verdict.MISSING else ""
     if "data" in shown or "scale" in shown:
         shown = shown.removesuffix(", other settings")  # they go without saying

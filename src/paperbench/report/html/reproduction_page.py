@@ -15,25 +15,27 @@ from paperbench.report.reproduction_document import (
     Digits,
     Document,
     cells_of,
+    departures_of,
     display_table,
+    verdict_of,
 )
 from paperbench.report.tables import Cell, Column, Table, Tone, blank_cell, number_cell, text_cell
 
-_MOST_COLUMNS_SIDE_BY_SIDE = 2
+_MAX_COLUMNS_SIDE_BY_SIDE = 2
 _NOTE = (
     "Ours is the mean over seeds, in the paper's unit. Tolerances were stated with the published numbers, beforefmt."
 )
 
 
 def page_of_reproduction(record: ReproductionRecord, quantities: Quantities) -> Page:
-    """Verdicts first; what is no reproduction says so before anything else."""
+    """Return the page of a reproduction: a warning where it departs from the paper's conditions, the table, every number."""
     document = record.document
     fmt = CellFormat(document, quantities)
     runs, left_out = sections_of_runs(record.runs, quantities) if record.runs else ([], ())
-    side_by_side = len(document["columns"]) <= _MOST_COLUMNS_SIDE_BY_SIDE
+    side_by_side = len(document["columns"]) <= _MAX_COLUMNS_SIDE_BY_SIDE
     table: list[Block | None] = [
         _warning(document),
-        _side_by_side(document, fmt) if side_by_side else _stacked(document, fmt),
+        _side_by_side(document, fmt) if side_by_side else _by_column(document, fmt),
     ]
     sections = [
         *section("table", str(document.get("table") or "Table"), table),
@@ -86,7 +88,7 @@ def _warning(document: Document) -> Notice | None:
 
 
 def _side_by_side(document: Document, fmt: CellFormat) -> Table:
-    """Few columns: the paper's number, ours, the difference and the verdict next to each other."""
+    """Return a table of few columns: the paper's number, ours, the difference and the verdict next to each other."""
     names = [str(name) for name in document["columns"]]
     prefix = {name: f"{name}, " if len(names) > 1 else "" for name in names}
     columns = [Column(name="row")]
@@ -102,12 +104,12 @@ def _side_by_side(document: Document, fmt: CellFormat) -> Table:
     for row in document["rows"]:
         cells = [_row_head(row)]
         for name in names:
-            cells += _beside(name, row["cells"].get(name), fmt)
+            cells += _cells_beside(name, row["cells"].get(name), fmt)
         rows.append(tuple(cells))
     return Table(name="table", title=_title(document), columns=tuple(columns), rows=tuple(rows), notes=(_NOTE,))
 
 
-def _beside(name: str, cell: Document | None, fmt: CellFormat) -> list[Cell]:
+def _cells_beside(name: str, cell: Document | None, fmt: CellFormat) -> list[Cell]:
     if cell is None:
         return [number_cell(None)] * 3 + [blank_cell("")]
     paper = fmt.paper(name, cell)
@@ -116,15 +118,15 @@ def _beside(name: str, cell: Document | None, fmt: CellFormat) -> list[Cell]:
         Cell(text=paper.text, value=paper.value, note="" if tolerance.value is None else tolerance.text),
         fmt.ours(name, cell, cell.get("mean"), note=fmt.spread(name, cell)),
         fmt.difference(name, cell),
-        text_cell(cell.get("verdict"), tone=_tone(cell), note=str(cell.get("departs") or ""), chip=True),
+        text_cell(verdict_of(cell), tone=_tone(cell), note=departures_of(cell), chip=True),
     ]
 
 
-def _stacked(document: Document, fmt: CellFormat) -> Table:
-    """Many columns: rows and columns of the paper, in each cell ours, and below it the paper's number and the verdict."""
+def _by_column(document: Document, fmt: CellFormat) -> Table:
+    """Return a table laid out as the paper's: in each cell ours, and below it the paper's number and the verdict."""
     names = [str(name) for name in document["columns"]]
     rows = [
-        (_row_head(row), *(_stack(name, row["cells"].get(name), fmt) for name in names)) for row in document["rows"]
+        (_row_head(row), *(_tall_cell(name, row["cells"].get(name), fmt) for name in names)) for row in document["rows"]
     ]
     columns = (
         Column(name="row"),
@@ -134,17 +136,17 @@ def _stacked(document: Document, fmt: CellFormat) -> Table:
     return Table(name="table", title=_title(document), columns=columns, rows=tuple(rows), notes=(note,))
 
 
-def _stack(name: str, cell: Document | None, fmt: CellFormat) -> Cell:
+def _tall_cell(name: str, cell: Document | None, fmt: CellFormat) -> Cell:
     if cell is None:
         return number_cell(None)
     paper = fmt.paper(name, cell)
-    said = str(cell.get("verdict"))
+    note = verdict_of(cell)
     if paper.value is not None:
         tolerance = fmt.tolerance(cell)
         band = "" if tolerance.value is None else f" {tolerance.text}"
-        said = f"paper {paper.text}{band}\n{said}"
+        note = f"paper {paper.text}{band}\n{note}"
     mean = cell.get("mean")
-    return number_cell(mean, fmt.ours(name, cell, mean).text, tone=_tone(cell), note=said)
+    return number_cell(mean, fmt.ours(name, cell, mean).text, tone=_tone(cell), note=note)
 
 
 def _row_head(row: Document) -> Cell:
@@ -156,7 +158,7 @@ def _title(document: Document) -> str:
 
 
 def _unit_of(document: Document, name: str, fmt: CellFormat) -> str:
-    """The unit of a column; that of its rows which are no differences of others."""
+    """Return the unit of a column: that of its rows which are not differences of others."""
     cells = [row["cells"][name] for row in document["rows"] if name in row["cells"] and row.get("kind") != "comparison"]
     units = dict.fromkeys(fmt.unit(cell) for cell in cells)
     return next(iter(units)) if len(units) == 1 else ""
@@ -166,7 +168,7 @@ def _unit_of(document: Document, name: str, fmt: CellFormat) -> str:
 
 
 def _numbers(document: Document, fmt: CellFormat) -> Table:
-    """One line a cell, with everything in a column of its own."""
+    """Return one row a cell, with everything in a column of its own."""
     rows = []
     for (row, column, cell), marks in zip(cells_of(document), _marks(document), strict=True):
         low, high = cell.get("interval") or (None, None)
@@ -184,7 +186,7 @@ def _numbers(document: Document, fmt: CellFormat) -> Table:
                 number_cell(cell.get("n"), str(cell.get("n"))),
                 fmt.difference(column, cell),
                 blank_cell(fmt.unit(cell)),
-                text_cell(cell.get("verdict"), tone=_tone(cell), chip=True),
+                text_cell(verdict_of(cell), tone=_tone(cell), chip=True),
                 blank_cell(str(cell.get("departs") or "")),
                 blank_cell(marks),
             )
@@ -203,14 +205,14 @@ def _numbers(document: Document, fmt: CellFormat) -> Table:
         Column(name="difference", numeric=True, hint="ours less the paper's"),
         Column(name="unit"),
         Column(name="verdict"),
-        Column(name="departs", hint="in what ours was made otherwise"),
+        Column(name="departs", hint="kinds of departures from the published conditions"),
         Column(name="remarks", hint="numbers of the remarks on this page"),
     )
     return Table(name="numbers", title="The paper's numbers and ours", columns=columns, rows=tuple(rows))
 
 
 def _marks(document: Document) -> Sequence[str]:
-    """For each cell the numbers of the remarks that belong to it."""
+    """Return, for each cell, the numbers of the remarks that belong to it."""
     table = display_table(document)
     if not table.columns or table.columns[-1].name != "notes":
         return [""] * len(table.rows)
@@ -218,7 +220,7 @@ def _marks(document: Document) -> Sequence[str]:
 
 
 def _measurements(document: Document, fmt: CellFormat) -> Table | None:
-    """Seed by seed, with the run each number came from."""
+    """Return every measurement, with its seed and its run."""
     rows = [
         (
             text_cell(row),
@@ -245,7 +247,7 @@ def _measurements(document: Document, fmt: CellFormat) -> Table | None:
 
 
 def _remarks(document: Document) -> Notice | None:
-    """Every reservation, each said once, numbered as the tables refer to them."""
+    """Return every remark once, with the number by which the tables refer to it."""
     notes = display_table(document).notes
     return Notice(text=plural(len(notes), "remark"), tone="muted", points=notes) if notes else None
 
@@ -306,4 +308,4 @@ class CellFormat:
 
 def _tone(cell: Document) -> Tone:
     """Return the colour of a verdict."""
-    return VERDICT_TONES.get(str(cell.get("verdict")), "")
+    return VERDICT_TONES.get(verdict_of(cell), "")

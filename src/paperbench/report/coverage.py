@@ -1,7 +1,7 @@
-"""Whether every published row is either reached by a reproduction or says why none reaches it.
+"""Coverage of the published rows by reproductions: a row is reproduced, or its file states why it is not.
 
-A row is reached when a file of `conf/reproduce` stands beside any of its columns. A table of several units is several blocks,
-and a row counts in each: the seconds of a model may be out of reach while its accuracy is not.
+A row is reproduced when a file of `conf/reproduce` has a cell for any of its columns. A table of several units is several
+blocks, and a row counts in each: a model's accuracy may be reproducible while its seconds are not.
 """
 
 from __future__ import annotations
@@ -10,15 +10,12 @@ from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 
 from paperbench.config.suggest import nearest
-from paperbench.report.published import Published
-
-Place = tuple[str, str, str, str]
-"""Paper, table, row, column."""
+from paperbench.report.published import Place, Published
 
 
 @dataclass(frozen=True)
 class Count:
-    """What a paper's file holds: numbers, rows (once for each unit), and how many rows a reproduction reaches."""
+    """The size of a paper's file: numbers, rows (once for each unit), and the rows that a reproduction reaches."""
 
     numbers: int
     rows: int
@@ -26,7 +23,7 @@ class Count:
 
 
 def counts(entries: Iterable[Published]) -> dict[str, Count]:
-    """By paper, in the order of `entries`. A row counts as reached where it gives no reason why it is not."""
+    """Return the counts by paper, in the order of `entries`. A row without `unreproduced` counts as reproduced."""
     entries = list(entries)
     rows = list(_rows(entries).values())
     return {
@@ -40,18 +37,19 @@ def counts(entries: Iterable[Published]) -> dict[str, Count]:
 
 
 def faults(entries: Iterable[Published], reached: Collection[Place]) -> list[str]:
-    """What is wrong between published numbers and the places that reproductions reach, in sentences with file and remedy.
+    """Return contradictions between published numbers and the places that reproductions reach, with file and remedy.
 
-    A row without reason that nothing reaches, a reason on a row that is reached after all, a place that no paper prints.
+    They are: a row that nothing reaches and that states no reason, a reason on a row that is reached, a place that no paper
+    prints.
     """
     entries = list(entries)
     found = [fault for row in _rows(entries).values() for fault in _row_faults(row, reached)]
-    places = {_place(entry) for entry in entries}
+    places = {entry.place for entry in entries}
     return found + [_unknown(place, places) for place in sorted(set(reached) - places)]
 
 
 def _rows(entries: Iterable[Published]) -> dict[tuple[str, ...], list[Published]]:
-    """Rows of blocks: tables that share a name differ in caption."""
+    """Group entries by rows of blocks: tables that share a name differ in caption."""
     rows: dict[tuple[str, ...], list[Published]] = {}
     for entry in entries:
         rows.setdefault((entry.paper, entry.table, entry.caption, entry.row), []).append(entry)
@@ -60,11 +58,11 @@ def _rows(entries: Iterable[Published]) -> dict[tuple[str, ...], list[Published]
 
 def _row_faults(row: list[Published], reached: Collection[Place]) -> list[str]:
     first = row[0]
-    hits = [entry.column for entry in row if _place(entry) in reached]
+    columns = [entry.column for entry in row if entry.place in reached]
     where = f"conf/paper/{first.paper}.yaml: {first.table}, {first.row} ({', '.join(entry.column for entry in row)})"
-    if hits and first.unreproduced:
-        return [f"{where}: conf/reproduce reaches {', '.join(hits)}; take away `unreproduced: {first.unreproduced}`"]
-    if not hits and not first.unreproduced:
+    if columns and first.unreproduced:
+        return [f"{where}: conf/reproduce reaches {', '.join(columns)}; take away `unreproduced: {first.unreproduced}`"]
+    if not columns and not first.unreproduced:
         return [f"{where}: no file of conf/reproduce reaches it; write one, or say why not in `unreproduced`"]
     return []
 
@@ -72,9 +70,5 @@ def _row_faults(row: list[Published], reached: Collection[Place]) -> list[str]:
 def _unknown(place: Place, places: Collection[Place]) -> str:
     paper, table, row, column = place
     near = nearest(" / ".join(place), [" / ".join(known) for known in places if known[0] == paper])
-    said = f"nearest: {', '.join(near)}" if near else f"conf/paper/{paper}.yaml prints nothing like it"
-    return f"conf/reproduce: {table}, {row}, {column} is not printed by {paper}; {said}"
-
-
-def _place(entry: Published) -> Place:
-    return entry.paper, entry.table, entry.row, entry.column
+    remedy = f"nearest: {', '.join(near)}" if near else f"conf/paper/{paper}.yaml has nothing like it"
+    return f"conf/reproduce: {table}, {row}, {column} is not printed by {paper}; {remedy}"

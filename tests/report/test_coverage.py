@@ -9,10 +9,8 @@ from typing import Any
 import pytest
 import yaml
 
-from paperbench.report.published import Published, all_published, read
-from paperbench.report.reach import Count, counts, faults
-
-Place = tuple[str, str, str, str]
+from paperbench.report.coverage import Count, counts, faults
+from paperbench.report.published import Place, Published, all_published, read
 
 
 def test_every_published_row_is_reached_or_says_why_not() -> None:
@@ -63,7 +61,7 @@ def test_a_row_that_is_excused_and_reached_is_a_fault(tmp_path: Path) -> None:
     ("place", "nearest"),
     [
         (("p", "Table 1", "made her", "mAP"), "nearest: p / Table 1 / made here / mAP"),
-        (("q", "Table 1", "made here", "mAP"), r"conf/paper/q\.yaml prints nothing like it"),
+        (("q", "Table 1", "made here", "mAP"), r"conf/paper/q\.yaml has nothing like it"),
     ],
 )
 def test_a_place_that_no_paper_prints_is_a_fault(tmp_path: Path, place: Place, nearest: str) -> None:
