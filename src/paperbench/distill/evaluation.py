@@ -123,6 +123,6 @@ def omitted_class_metrics(
         out |= {f"{name}/{key}": value for key, value in scores(after, labels).items() if key != "test/nll"}
         out |= {f"{name}/omitted/{key}": value for key, value in class_scores(after, labels, unseen).items()}
         out[f"{name}/bias"] = correction.bias
-        # Of the images that were misclassified before, so many per cent are correct now, on balance.
+        # Net percentage: images that become wrong count against those that become correct.
         out[f"{name}/removed"] = 100 * (1 - errors(after, labels) / before) if before else 0.0
     return out

@@ -123,7 +123,7 @@ METRICS: tuple[MetricSpec, ...] = (
     MetricSpec(name="specialists/classes", meaning="classes that at least one specialist knows", format=".0f"),
     MetricSpec(
         name="coverage/*/examples",
-        meaning="test images whose class so many specialists know (table 4)",
+        meaning="test images whose class this number of specialists know (table 4)",
         format=".0f",
     ),
     MetricSpec(

@@ -73,7 +73,7 @@ def convnet(
     """Return a net for natural images: each block is a 3x3 convolution, batch normalisation, ReLU and 2x2 max pooling.
 
     size: (C, H, W) of an image, whose pixels come as one flat vector. Channels: `width` in the first block, twice as many in each
-    further one. Raises ValueError when the image is too small for so many blocks.
+    further one. Raises ValueError when the image is too small for the blocks.
     """
     channels, height, width_px = size
     layers: list[nn.Module] = [nn.Dropout(input_dropout)] if input_dropout else []
