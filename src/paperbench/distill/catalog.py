@@ -1,4 +1,4 @@
-"""What belongs to distillation. Imports no torch."""
+"""Tasks, models, data sets and papers of distillation. Imports no torch."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ TASKS = (
     TaskSpec(
         name="distill",
         verb="train",
-        summary="distil a teacher into a student, beside one trained on labels alone",
+        summary="distil a teacher into a student, and train a baseline on labels alone",
         schema="paperbench.distill.config:Distill",
         module="paperbench.distill.task",
         stacks=True,
@@ -44,7 +44,7 @@ MODELS = (
         name="convnet",
         tasks=("distill", "distill-specialists"),
         summary="blocks of a 3x3 convolution, batch normalisation, ReLU and pooling",
-        source="this program's own, for pictures in colour",
+        source="this program's own, for colour images",
     ),
 )
 

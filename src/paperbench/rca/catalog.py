@@ -1,4 +1,4 @@
-"""What belongs to reverse classification accuracy. Imports no torch."""
+"""Tasks, models, data sets and papers of reverse classification accuracy. Imports no torch."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ TASKS = (
     TaskSpec(
         name="rca-scores",
         verb="estimate",
-        summary="predict quality from reference scores that were computed elsewhere",
+        summary="predict quality from reference scores of another program",
         schema="paperbench.rca.config:RcaScores",
         module="paperbench.rca.scores_task",
         precision="float64",
@@ -33,7 +33,7 @@ TASKS = (
     TaskSpec(
         name="segment-train",
         verb="train",
-        summary="train a segmenter, and leave its masks at several stages to be judged",
+        summary="train a segmenter, and write its masks at several stages",
         schema="paperbench.rca.segmenters.config:SegmentTrain",
         module="paperbench.rca.segmenters.task",
     ),
@@ -55,7 +55,7 @@ MODELS = (
     ModelSpec(
         name="multi-atlas",
         tasks=("segment-train",),
-        summary="training images registered to the image, their labels put to the vote",
+        summary="majority vote of the labels of training images registered to the image",
         source="Valindria et al., Reverse Classification Accuracy, IEEE TMI 2017; registration and vote are ours",
     ),
 )
@@ -72,7 +72,7 @@ DATASETS = (
     DatasetSpec(
         name="jsrt",
         tasks=_SEGMENTATION,
-        summary="JSRT's 247 chest radiographs with five organs, as pictures with bit-field masks",
+        summary="JSRT's 247 chest radiographs with five organs, with bit-field masks",
         layout="JSRT/{images,masks}",
         homepage="http://db.jsrt.or.jp/eng.php",
         checker="paperbench.rca.datasets:check",
