@@ -36,7 +36,7 @@ _SECONDS_BETWEEN_CANCELS = 5.0
 
 @dataclass(kw_only=True)
 class RaySettings(Schema):
-    """Which cluster, and what each run asks of it."""
+    """The address of the cluster, and the resources of each run."""
 
     address: Annotated[str, Field(pattern=r"^(auto|[^:/\s]+:\d+)$", description="auto or HOST:PORT")] = "auto"
     threads: PositiveInt = 4
