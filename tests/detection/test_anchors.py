@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from paperbench.detection.anchors import AnchorGrid, base_anchors
+from paperbench.detection.anchors import AnchorGrid, generate_anchors
 
 # What py-faster-rcnn's generate_anchors() returns for its defaults (its comment prints each value plus one).
 PY_FASTER_RCNN = [
@@ -19,13 +19,13 @@ PY_FASTER_RCNN = [
 ]
 
 
-def test_legacy_convention_gives_the_code_lineages_anchors() -> None:
-    found = base_anchors((128, 256, 512), (0.5, 1, 2), stride=16, convention="py-faster-rcnn")
+def test_legacy_convention_gives_the_reference_implementations_anchors() -> None:
+    found = generate_anchors((128, 256, 512), (0.5, 1, 2), stride=16, convention="py-faster-rcnn")
     assert found.tolist() == PY_FASTER_RCNN
 
 
 def test_continuous_anchors_keep_area_ratio_and_centre() -> None:
-    found = base_anchors((128, 256, 512), (0.5, 1, 2), stride=16)
+    found = generate_anchors((128, 256, 512), (0.5, 1, 2), stride=16)
     side = found[:, 2:] - found[:, :2]
     torch.testing.assert_close(side.prod(1), torch.tensor([128.0, 256, 512]).square().repeat(3))
     torch.testing.assert_close(side[:, 1] / side[:, 0], torch.tensor([0.5, 1, 2]).repeat_interleave(3))

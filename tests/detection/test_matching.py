@@ -6,7 +6,7 @@ import torch
 from paperbench.config.compose import compose
 from paperbench.detection.detectors.faster_rcnn import FasterRCNN, build_faster_rcnn
 from paperbench.detection.losses import fast_rcnn_loss, loss_of_each_region
-from paperbench.detection.matching import hardest, match, sample
+from paperbench.detection.matching import match, sample, sample_hardest
 from tests.detection.detectors.test_faster_rcnn import batch
 
 OVERLAPS = torch.tensor([[[0.15, 0.45, 0.2, 0.6], [0.3, 0.65, 0.05, 0.1], [0.05, 0.4, 0.25, 0.4]]])
@@ -138,10 +138,10 @@ def test_the_largest_losses_are_taken_and_twins_count_once() -> None:
     boxes = torch.tensor([[[0.0, 0, 10, 10], [0, 0, 10, 11], [50, 50, 60, 60], [80, 80, 90, 90], [0, 0, 0, 0]]])
     losses = torch.tensor([[2.0, 3, 1, 0.5, 9]])
     valid = torch.tensor([[True, True, True, True, False]])
-    found = hardest(boxes, losses, valid, count=2, nms_iou=0.7)
+    found = sample_hardest(boxes, losses, valid, count=2, nms_iou=0.7)
     assert found.chosen.tolist() == [[1, 2]]  # 0 is the twin of 1, which costs more; the last is not there
     assert found.valid.all()
-    everything = hardest(boxes, losses, valid, count=5, nms_iou=1.0)
+    everything = sample_hardest(boxes, losses, valid, count=5, nms_iou=1.0)
     assert everything.chosen[everything.valid].tolist() == [1, 0, 2, 3]
 
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 import torchvision
 
-from paperbench.detection.nms import survivors
+from paperbench.detection.nms import batched_nms
 from tests.detection.test_boxes import random_boxes
 
 BOXES = torch.tensor([[10.0, 10, 50, 60], [11, 12, 48, 60], [8, 9, 40, 50], [100, 100, 150, 140], [99, 110, 155, 139]])
@@ -16,15 +16,15 @@ SCORES = torch.tensor([0.5, 0.7, 0.6, 0.9, 0.8])
 )
 def test_the_published_example(threshold: float, kept: set[int]) -> None:
     order = SCORES.argsort(descending=True)
-    index, valid = survivors(BOXES[order][None], SCORES[order][None], iou=threshold, keep=5)
+    index, valid = batched_nms(BOXES[order][None], SCORES[order][None], iou=threshold, keep=5)
     assert set(order[index[valid]].tolist()) == kept
 
 
-def test_survivors_equal_an_image_by_image_loop() -> None:
+def test_what_is_left_equals_an_image_by_image_loop() -> None:
     boxes = random_boxes(240, seed=7).view(3, 80, 4)
     scores = torch.rand(3, 80, generator=torch.Generator().manual_seed(8)).sort(dim=1, descending=True).values
     scores[1, 60:] = float("-inf")
-    index, valid = survivors(boxes, scores, iou=0.3, keep=20)
+    index, valid = batched_nms(boxes, scores, iou=0.3, keep=20)
     for image in range(3):
         real = int((scores[image] > float("-inf")).sum())
         expected = torchvision.ops.nms(boxes[image, :real], scores[image, :real], 0.3)[:20]
@@ -34,5 +34,5 @@ def test_survivors_equal_an_image_by_image_loop() -> None:
 def test_candidates_that_are_not_there_suppress_nothing() -> None:
     boxes = torch.tensor([[[0.0, 0, 10, 10], [50, 50, 60, 60], [0, 0, 10, 10]]])
     scores = torch.tensor([[0.9, float("-inf"), float("-inf")]])
-    index, valid = survivors(boxes, scores, iou=0.5, keep=3)
+    index, valid = batched_nms(boxes, scores, iou=0.5, keep=3)
     assert index[valid].tolist() == [0]

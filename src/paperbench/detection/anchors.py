@@ -12,15 +12,15 @@ from torch import Tensor, nn
 Convention = Literal["continuous", "torchvision", "py-faster-rcnn"]
 
 
-def base_anchors(
+def generate_anchors(
     sizes: Sequence[float], ratios: Sequence[float], *, stride: int = 16, convention: Convention = "continuous"
 ) -> Tensor:
-    """Anchors of the location at the origin: (K, 4) xyxy, ratios (height over width) outermost, sizes innermost.
+    """Return the anchors of the location at the origin: (K, 4) xyxy, ratios (height over width) outermost, sizes innermost.
 
     `continuous` keeps the area of `size**2` exactly and centres on the middle of the first stride x stride cell.
-    `torchvision` rounds to whole pixels (half to even) and centres on the cell's corner. `py-faster-rcnn` is the code lineage:
-    inclusive corners (+1 widths) on a base box of one stride, ratios rounded first, so `size` must be a multiple of `stride`;
-    its comment prints MATLAB's 1-based numbers, its function returns each value minus one, as this one does.
+    `torchvision` rounds to whole pixels (half to even) and centres on the cell's corner. `py-faster-rcnn` is the reference
+    implementation: inclusive corners (+1 widths) on a base box of one stride, ratios rounded first, so `size` must be a multiple of
+    `stride`; its comment prints MATLAB's 1-based numbers, its function returns each value minus one, as this one does.
     """
     if convention == "py-faster-rcnn":
         return _legacy(sizes, ratios, stride)
@@ -60,7 +60,7 @@ class AnchorGrid(nn.Module):
         super().__init__()
         self.stride = stride
         self.register_buffer(
-            "base", base_anchors(sizes, ratios, stride=stride, convention=convention), persistent=False
+            "base", generate_anchors(sizes, ratios, stride=stride, convention=convention), persistent=False
         )
         self._grids: dict[tuple[int, int, str], Tensor] = {}
 

@@ -65,7 +65,7 @@ NAMED_WEIGHTS: dict[str, Any] = {
 
 
 def check_weights(backbone: str, weights: str) -> None:
-    """Raises `ConfigError` when `weights` is neither a file nor a name that torchvision has for `backbone`."""
+    """Raise `ConfigError` when `weights` is neither a file nor a name that torchvision has for `backbone`."""
     names = _weight_names(backbone)
     if not Path(weights).expanduser().is_file() and weights not in names:
         known = f", or one of {', '.join(names)}" if names else ""
@@ -79,7 +79,7 @@ def _weight_names(backbone: str) -> list[str]:
 
 
 def load_weights(net: nn.Module, weights: str, *, backbone: str) -> None:
-    """Loads a state dict from a file, or torchvision's weights by name, into `net`, strictly and in float32.
+    """Load a state dict from a file, or torchvision's weights by name, into `net`, strictly and in float32.
 
     Raises `DataError` for a file that is no state dict or does not fit, naming what differs; `ConfigError` for a name that
     torchvision does not have; `EnvironmentError_` when the weights cannot be downloaded.
@@ -324,7 +324,7 @@ BACKBONES: dict[str, Callable[[str | None], Backbone]] = {
 
 
 def freeze(backbone: Backbone, layers: int | None = None) -> None:
-    """Takes the first `layers` layers (None: the backbone's own number) out of training.
+    """Freeze the first `layers` layers (None: the backbone's own number).
 
     The detector leaves the batch statistics of frozen layers alone as well.
     """

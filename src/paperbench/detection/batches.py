@@ -31,7 +31,7 @@ or choose for a shape serves again."""
 
 
 def side_multiple(stride: int) -> int:
-    """What the sides of a batch are padded up to a multiple of: whole cells of the feature map, and `COARSE`."""
+    """Return the number of which the sides of a batch are a multiple: whole cells of the feature map, and `COARSE`."""
     return lcm(stride, COARSE)
 
 
@@ -39,7 +39,7 @@ def side_multiple(stride: int) -> int:
 class Batch:
     """images: (B, 3, H, W) uint8, zero beyond each image; sizes: (B, 2) int64 height and width within it; scales: (B,)
     float32 resized over stored; boxes: (B, G, 4) float32 xyxy in resized pixels; labels: (B, G) int64, 0 where there is no
-    object; indices: (B,) int64 into the data set. G is at least 1. proposals: boxes that were made beforehand, in resized
+    object; indices: (B,) int64 into the data set. G is at least 1. proposals: precomputed boxes, in resized
     pixels, for nets that take them. masks: (B, G, M, M) uint8, 255 where an object is, in the frame of its box, for nets that
     draw them.
     """
@@ -128,7 +128,7 @@ class BatchMaker:
         self._first = np.cumsum(self._counts) - self._counts
 
     def __call__(self, indices: NDArray[np.int64], epochs: NDArray[np.int64]) -> Batch:
-        """indices, epochs: (B,). Raises DataError naming a file that cannot be decoded."""
+        """indices, epochs: (B,). Raise DataError naming a file that cannot be decoded."""
         indices, epochs = np.asarray(indices, np.int64), np.asarray(epochs, np.int64)
         sizes = self.store.sizes[indices]
         flipped = coin(self.seed, epochs, indices) < self.flip
@@ -185,7 +185,7 @@ class BatchMaker:
 
 
 class ProposalBatchMaker(BatchMaker):
-    """A `BatchMaker` whose batches carry proposals that were made beforehand, resized and mirrored with their images.
+    """A `BatchMaker` whose batches carry precomputed proposals, resized and mirrored with their images.
 
     proposals: for each image of the data set (P, 4) float32 xyxy in pixels of the image as it is stored, best first.
     """
@@ -231,7 +231,7 @@ class MaskStore:
         self._kept: dict[int, NDArray[np.uint8]] = {}
 
     def get(self, index: int) -> NDArray[np.uint8]:
-        """(N, FRAME, FRAME) of the objects of image `index`. Raises DataError where they cannot be read."""
+        """(N, FRAME, FRAME) of the objects of image `index`. Raise DataError where they cannot be read."""
         with self._lock:
             known = self._kept.get(index)
         if known is not None:

@@ -3,8 +3,8 @@
 Boxes are continuous `xyxy`: width is `x2 - x1`, the image spans `(0, 0, width, height)`. All functions are differentiable
 where that makes sense and never loop over images.
 
-Shape letters of this room: B images, A anchors (all locations), K anchors a location, G ground-truth boxes (padded), P proposals,
-R sampled regions (RoIs), C classes without background.
+Shape letters of this package: B images, A anchors (all locations), K anchors a location, G ground-truth boxes (padded),
+P proposals, R sampled regions (RoIs), C classes without background.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ def iou(a: Tensor, b: Tensor) -> Tensor:
 def encode(reference: Tensor, boxes: Tensor, std: BoxStd = (1.0, 1.0, 1.0, 1.0)) -> Tensor:
     """Regression targets of equation 2: (..., 4) reference and (..., 4) boxes -> (..., 4) `(tx, ty, tw, th) / std`.
 
-    `std` is the standard deviation that targets are normalised by: (.1, .1, .2, .2) in the second stage of the code lineage.
+    `std` is the standard deviation that targets are normalised by: (.1, .1, .2, .2) in the second stage of py-faster-rcnn.
     References must have positive sides.
     """
     ref_size = reference[..., 2:] - reference[..., :2]
@@ -68,6 +68,6 @@ def clip(boxes: Tensor, sizes: Tensor) -> Tensor:
 
 
 def inside(boxes: Tensor, sizes: Tensor, margin: float = 0.0) -> Tensor:
-    """Which boxes do not cross the border by more than `margin` pixels: (A, 4) and (B, 2) as (height, width) -> (B, A) bool."""
+    """Return which boxes stay within the border, up to `margin` pixels: (A, 4) and (B, 2) as (height, width) -> (B, A) bool."""
     limit = sizes.flip(-1).to(boxes.dtype)[:, None] + margin
     return (boxes[:, :2] >= -margin).all(-1) & (boxes[None, :, 2:] <= limit).all(-1)

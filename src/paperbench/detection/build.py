@@ -1,4 +1,4 @@
-"""From the configuration to a detector: the one place where the room's keys meet its modules."""
+"""Detectors from their configuration, and from a run's checkpoint."""
 
 from __future__ import annotations
 

@@ -45,7 +45,7 @@ OnBadBox = Literal["error", "drop"]
 
 @dataclass(kw_only=True)
 class ImageConfig(Schema):
-    """What every detection data set has."""
+    """Keys of every detection data set."""
 
     short_side: PositiveInt = 600
     """Images are resized to this short side, unless the long one would pass `max_side` (section 3.3)."""
@@ -141,7 +141,7 @@ class AlternationConfig(Schema):
 
 @dataclass(kw_only=True)
 class DetectLoop(LoopConfig):
-    """How long to train a detector, and in which order its parts."""
+    """Length of training, and the order in which the parts of a detector are trained."""
 
     schedule: Literal["joint", "alternating"] = "joint"
     """`joint`: approximate joint training; `alternating`: proposals and detector in turn, as in the paper's experiments."""
@@ -153,7 +153,7 @@ class DetectLoop(LoopConfig):
 
 @dataclass(kw_only=True)
 class EvaluationConfig(Schema):
-    """How detections are made and scored."""
+    """Inference and scoring."""
 
     batch_size: PositiveInt = 4
     sheet_images: Annotated[NonNegativeInt, CIRCUMSTANTIAL] = 12
@@ -183,7 +183,7 @@ Variant = Literal["no-boxes", "svd", "svm", "softmax"]
 
 @dataclass(kw_only=True)
 class RCNNEvaluation(Schema):
-    """How detections are made and scored."""
+    """Inference and scoring."""
 
     batch_size: PositiveInt = 4
     sheet_images: Annotated[NonNegativeInt, CIRCUMSTANTIAL] = 12
@@ -253,7 +253,7 @@ class RCNNTrain(TrainConfig):
 
     @property
     def needs_svm(self) -> bool:
-        """Whether SVMs are fitted."""
+        """True where SVMs are fitted."""
         return self.model.classifier == "svm" or "svm" in self.evaluation.variants
 
 

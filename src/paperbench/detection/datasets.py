@@ -20,7 +20,7 @@ Split = Literal["train", "test"]
 def load(config: DataConfig, split: Split) -> DetectionSet:
     """The training or test split, cut to `max_train_images` or `max_test_images`.
 
-    Raises DataError for data that are missing or faulty (every fault is named), ConfigError for a split without images.
+    Raise DataError for data that are missing or faulty (every fault is named), ConfigError for a split without images.
     """
     training = split == "train"
     limit = config.max_train_images if training else config.max_test_images
@@ -63,7 +63,7 @@ def load(config: DataConfig, split: Split) -> DetectionSet:
 
 
 def locate(config: DataConfig) -> None:
-    """Raises DataError when the data set, or one of its splits, is not where the configuration says; reads no annotation."""
+    """Raise DataError when the data set, or one of its splits, is not where the configuration says; reads no annotation."""
     match config:
         case VocData():
             folder = voc.find(config.root, config.year)
@@ -79,7 +79,7 @@ def locate(config: DataConfig) -> None:
 
 
 def has_masks(config: DataConfig) -> bool:
-    """Whether the objects of these data come with masks."""
+    """Return True for data whose objects have masks."""
     return not isinstance(config, VocData)
 
 
@@ -104,9 +104,9 @@ def describe(dataset: DetectionSet) -> str:
 
 
 def check(config: DataConfig) -> dict[str, Any]:
-    """Reads and decodes both splits in whole and counts what is in them; see `data.faults.examine`.
+    """Read and decode both splits in whole and count their content; see `data.faults.examine`.
 
-    Raises DataError with the faults of both splits, and for splits whose classes differ.
+    Raise DataError with the faults of both splits, and for splits whose classes differ.
     """
     counts: dict[str, Any] = {}
     label_sets: list[tuple[str, ...]] = []

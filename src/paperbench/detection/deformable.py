@@ -21,8 +21,11 @@ Pair = tuple[int, int]
 def sampled_conv2d(
     x: Tensor, offset: Tensor, weight: Tensor, bias: Tensor | None, *, stride: Pair, padding: Pair, dilation: Pair
 ) -> Tensor:
-    """What `torchvision.ops.deform_conv2d` computes, up to rounding: x (B, C, H, W), offset (B, 2 K, h, w) as (dy, dx) for each of
-    the K taps, weight (O, C, kh, kw) -> (B, O, h, w). Samples outside the map count as 0."""
+    """Deformable convolution, with the values of `torchvision.ops.deform_conv2d` up to rounding.
+
+    x (B, C, H, W), offset (B, 2 K, h, w) as (dy, dx) for each of the K taps, weight (O, C, kh, kw) -> (B, O, h, w). Samples outside
+    the map count as 0.
+    """
     batch, channels, height, width = x.shape
     taps, (rows, columns) = weight.shape[2] * weight.shape[3], offset.shape[-2:]
 
@@ -86,9 +89,9 @@ class DeformableConv(nn.Module):
 
 
 def deform(parts: Sequence[nn.Module], count: int) -> None:
-    """Makes the last `count` 3x3 convolutions of `parts`, in their order, deformable, in place.
+    """Make the last `count` 3x3 convolutions of `parts`, in their order, deformable, in place.
 
-    Raises `ConfigError` when there are fewer of them that can be: of one group, and trained.
+    Raise `ConfigError` when there are fewer of them that can be: of one group, and trained.
     """
     places = [
         (parent, name, child)

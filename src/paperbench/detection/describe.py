@@ -1,4 +1,4 @@
-"""What a configuration means, in a line each: for the opening panel, `--dry-run` and `results.json`."""
+"""A configuration in words, a line each: for the opening panel, `--dry-run` and `results.json`."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from paperbench.detection.rcnn_config import ProposalConfig, SPPNetModel
 
 
 def describe_data(data: ShapesData | VocData | CocoData | PennFudanData) -> str:
-    """Which data, and how much of them where the configuration alone decides it."""
+    """Return the name of the data, and their amount where the configuration alone decides it."""
     if isinstance(data, ShapesData):
         train, test = (
             min(count, limit) if limit else count
@@ -61,7 +61,7 @@ def describe_model(model: ModelConfig) -> str:
 
 
 def describe_schedule(config: DetectTrain) -> str:
-    """How many images at which rate, and in how many turns."""
+    """Return the number of images, the learning rate and the steps of the schedule."""
     train, optim = config.train, config.optim
     if train.schedule == "alternating":
         samples = train.alternation.samples or train.samples

@@ -88,7 +88,7 @@ def sheet(
     columns: int = 4,
     tile: int = 320,
 ) -> Image.Image | None:
-    """The first `images` of a data set side by side, ground truth dashed, detections of at least `score` solid.
+    """The first `images` of a data set in a grid, ground truth dashed, detections of at least `score` solid.
 
     Images are scaled to fit squares of `tile` pixels before anything is drawn, so that letters are as sharp in a scene
     of 160 pixels as in a photograph. Returns None for an empty data set or `images=0`.
@@ -117,7 +117,7 @@ def sheet(
 
 
 def precision_recall_curves(result: VocResult, path: Path, *, title: str = "") -> Path | None:
-    """Writes every class's precision over recall, with its average precision by area; None without any ground truth.
+    """Write every class's precision over recall, with its average precision by area; None without any ground truth.
 
     Up to seven classes are drawn each in a colour. More are drawn faint, the best and the worst three in colour.
     """
@@ -148,7 +148,7 @@ def precision_recall_curves(result: VocResult, path: Path, *, title: str = "") -
 
 
 def recall_curves(result: RecallResult, path: Path) -> Path | None:
-    """Writes the recall of the proposals over IoU, one line for each number of proposals (figure 4); None without
+    """Write the recall of the proposals over IoU, one line for each number of proposals (figure 4); None without
     objects."""
     if not result.objects:
         return None

@@ -88,8 +88,8 @@ class DeployedDetector(nn.Module):
         labels = torch.arange(1, classes + 1, device=boxes.device).repeat(self.proposed)[candidates]
         scores, boxes = probability.flatten()[candidates], boxes.reshape(-1, 4)[candidates]
         # Boxes of different classes are moved apart, so that one suppression does for all.
-        survivors = nms(boxes + labels[:, None] * self.apart, scores, model.head_config.nms_iou)
-        kept, present = _first(survivors, min(model.head_config.detections_per_image, self.proposed * classes))
+        kept_boxes = nms(boxes + labels[:, None] * self.apart, scores, model.head_config.nms_iou)
+        kept, present = _first(kept_boxes, min(model.head_config.detections_per_image, self.proposed * classes))
         # One more row stands for no detection: also where there is no candidate at all, something can be picked.
         kept = torch.where(present, kept, -1)
         boxes = torch.cat([boxes, boxes.new_zeros(1, 4)])

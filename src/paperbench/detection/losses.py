@@ -47,7 +47,7 @@ def rpn_loss(
 
     logits (B, S, 1 or 2), deltas and targets (B, S, 4), positive and valid (B, S) bool; locations (B,): anchor locations of each
     image. `paper`: equation 1, classification over N_cls = `sampled`, regression over N_reg = locations, times lambda =
-    `weight`, averaged over images. `sampled`: the code lineage, both over the number of sampled anchors of the whole batch.
+    `weight`, averaged over images. `sampled`: py-faster-rcnn, both over the number of sampled anchors of the whole batch.
     """
     nll = objectness_nll(logits, positive) * valid
     distance = smooth_l1(deltas - targets, sigma).sum(-1) * (positive & valid)

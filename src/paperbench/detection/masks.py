@@ -43,7 +43,7 @@ def in_image(
 ) -> NDArray[np.bool_]:
     """A mask (M, M) in the frame of `box` (4,) -> (H, W): pixels within the box whose value is at least `threshold` of 255."""
     x1, y1, x2, y2 = box.tolist()
-    # Pixels whose centre lies in the box: no pixel belongs to two boxes side by side.
+    # Pixels whose centre lies in the box: no pixel belongs to two neighbouring boxes.
     left, top = max(0, int(np.ceil(x1 - 0.5))), max(0, int(np.ceil(y1 - 0.5)))
     right, bottom = min(width, int(np.ceil(x2 - 0.5))), min(height, int(np.ceil(y2 - 0.5)))
     seen = np.zeros((height, width), bool)

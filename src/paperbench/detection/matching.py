@@ -11,7 +11,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from paperbench.detection.nms import survivors
+from paperbench.detection.nms import batched_nms
 
 POSITIVE, NEGATIVE, IGNORED = 1, 0, -1
 
@@ -36,7 +36,7 @@ def match(
     best_for_each: bool = False,
     eligible: Tensor | None = None,
 ) -> Matches:
-    """Labels references by their overlap with the ground truth of their own image.
+    """Label references by their overlap with the ground truth of their own image.
 
     iou: (B, G, A) overlaps. valid: (B, G) bool, False for padding. A reference is positive when its best overlap is at least
     `positive`, negative when it is below `negative` and at least `negative_low`, else ignored.
@@ -77,7 +77,7 @@ class Sample(NamedTuple):
 
 
 def sample(labels: Tensor, *, count: int, positive_fraction: float, generator: torch.Generator | None = None) -> Sample:
-    """Draws up to `count` references an image: at most `positive_fraction` of them positive, the rest negative.
+    """Draw up to `count` references an image: at most `positive_fraction` of them positive, the rest negative.
 
     labels: (B, A) of 1, 0, -1 as `match` gives them; ignored ones are never drawn. Where there are fewer positives than
     allowed, negatives take their places; S = min(count, A). Without replacement, the same for equal generators.
@@ -101,7 +101,7 @@ def sample(labels: Tensor, *, count: int, positive_fraction: float, generator: t
 
 
 @torch.no_grad()
-def hardest(boxes: Tensor, losses: Tensor, valid: Tensor, *, count: int, nms_iou: float = 0.7) -> Sample:
+def sample_hardest(boxes: Tensor, losses: Tensor, valid: Tensor, *, count: int, nms_iou: float = 0.7) -> Sample:
     """The `count` regions of each image with the largest losses, of those that overlap only the worst (section 4.2).
 
     boxes (B, N, 4), losses (B, N), valid (B, N) bool. Regions that overlap by more than `nms_iou` cost about the same, since they
@@ -110,12 +110,12 @@ def hardest(boxes: Tensor, losses: Tensor, valid: Tensor, *, count: int, nms_iou
     """
     ranked, order = losses.masked_fill(~valid, float("-inf")).sort(dim=1, descending=True, stable=True)
     by_loss = boxes.gather(1, order[..., None].expand(-1, -1, 4))
-    kept, present = survivors(by_loss, ranked, iou=nms_iou, keep=count)
+    kept, present = batched_nms(by_loss, ranked, iou=nms_iou, keep=count)
     return Sample(order.gather(1, kept), present)
 
 
 def hardest_negatives(nll: Tensor, positive: Tensor, per_positive: float) -> Tensor:
-    """Which background boxes count: in each image the `per_positive` times as many as there are positives with the largest loss.
+    """Select the background boxes with the largest loss: `per_positive` for each positive of their image.
 
     nll: (B, A) loss of each box as background; positive: (B, A) bool -> (B, A) bool.
     """

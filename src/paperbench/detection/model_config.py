@@ -134,7 +134,7 @@ class FasterRCNNModel(BackboneModel):
 
 @dataclass(kw_only=True)
 class PyramidConfig(Schema):
-    """Which maps there are (Lin et al., FPN, CVPR 2017, sections 3 and 4)."""
+    """The maps of the pyramid (Lin et al., FPN, CVPR 2017, sections 3 and 4)."""
 
     channels: PositiveInt = 256
     """Of every map of the pyramid."""

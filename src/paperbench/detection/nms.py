@@ -8,14 +8,14 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import torch
+import torchvision
 from torch import Tensor
-from torchvision.ops import batched_nms
 
 from paperbench.detection import boxes as box_ops
 from paperbench.detection.model_config import HeadConfig, SSDModel, YOLOModel
 
 
-def survivors(boxes: Tensor, scores: Tensor, *, iou: float, keep: int) -> tuple[Tensor, Tensor]:
+def batched_nms(boxes: Tensor, scores: Tensor, *, iou: float, keep: int) -> tuple[Tensor, Tensor]:
     """The best boxes of each image after suppression, dense: boxes (B, N, 4), scores (B, N) by decreasing score.
 
     Returns `index` (B, min(keep, N)) int64 and `valid` of the same shape. Scores of -inf mark candidates that are not there:
@@ -25,11 +25,11 @@ def survivors(boxes: Tensor, scores: Tensor, *, iou: float, keep: int) -> tuple[
     groups = torch.arange(images, device=boxes.device).repeat_interleave(candidates)
     # torchvision chooses between one call on boxes moved apart and one call a group, whichever costs less: the operator is
     # quadratic in the number of boxes it is given, and on a CPU it is serial.
-    kept = batched_nms(boxes.reshape(-1, 4), scores.reshape(-1), groups, iou)
+    kept = torchvision.ops.batched_nms(boxes.reshape(-1, 4), scores.reshape(-1), groups, iou)
     alive = torch.zeros(images * candidates, dtype=torch.bool, device=boxes.device)
     alive[kept] = True
     alive = alive.view(images, candidates) & (scores > float("-inf"))
-    # Candidates are in order of score, so the first survivors of each row are its best.
+    # Candidates are in order of score, so the first that are left of each row are its best.
     order = alive.to(torch.uint8).argsort(dim=1, descending=True, stable=True)[:, :keep]
     return order, alive.gather(1, order)
 
@@ -99,7 +99,7 @@ def _suppress_by_class(
     large = (boxes[:, 2:] - boxes[:, :2] >= SMALLEST_SIDE).all(-1)
     image, label, scores, boxes = image[large], label[large], scores[large], boxes[large]
 
-    kept = batched_nms(boxes, scores, image * classes + label, config.nms_iou)
+    kept = torchvision.ops.batched_nms(boxes, scores, image * classes + label, config.nms_iou)
     # `kept` is in order of score over the whole batch; a stable sort by image leaves each image's own in that order.
     kept = kept[image[kept].argsort(stable=True)]
     image = image[kept]

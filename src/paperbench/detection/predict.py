@@ -1,4 +1,4 @@
-"""Showing pictures to a trained detector: `paperbench predict RUN IMAGE…`."""
+"""Predictions of a trained detector on images: `paperbench predict RUN IMAGE…`."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def predict(
     device: str | None = None,
     reporter: Reporter | None = None,
 ) -> list[dict[str, Any]]:
-    """Draws what the run's detector finds in each image, into `output/<name>.png`; see `engine.task.Predicts`.
+    """Draw the detections of the run's detector in each image, into `output/<name>.png`; see `engine.task.Predicts`.
 
     Returns one dict an image: `image`, `picture`, `detections` (each with `class`, `score` in 0..1 and `box`, xyxy in pixels;
     of nets that draw masks also `mask`, as COCO's runs).
@@ -93,7 +93,7 @@ def predict(
 def show(
     model: Detector, make: BatchMaker, images: Sequence[Path], output: Path, *, score_threshold: float, precision: str
 ) -> list[dict[str, Any]]:
-    """Draws what `model` finds in each of the `pictures` that `make` makes batches of; arguments and result as of `predict`."""
+    """Draw the detections of `model` in each of `images`, of which `make` makes batches; arguments and result as of `predict`."""
     where, dataset = make.store.device, make.dataset
     output.mkdir(parents=True, exist_ok=True)
     answers = []
@@ -153,9 +153,9 @@ def predict_on_proposals(
     device: str | None = None,
     reporter: Reporter | None = None,
 ) -> list[dict[str, Any]]:
-    """Draws what the run's detector finds in each image, into `output/<name>.png`; see `detection.predict.predict`.
+    """Draw the detections of the run's detector in each image, into `output/<name>.png`; see `detection.predict.predict`.
 
-    Scores of SVMs are logistic functions of their margins. Raises `ConfigError` for a run whose proposals came from a file:
+    Scores of SVMs are logistic functions of their margins. Raise `ConfigError` for a run whose proposals came from a file:
     it says nothing about other pictures.
     """
     where = devices.resolve(device or config.device)

@@ -35,7 +35,7 @@ class SelectiveSearchConfig(Schema):
     """Uijlings et al., IJCV 2013, in OpenCV's implementation."""
 
     mode: Literal["single", "fast", "quality"] = "fast"
-    """How many segmentations and similarities are combined: `fast` is what R-CNN and its successors use."""
+    """How many segmentations and similarities are combined: `fast` is what R-CNN, SPP-net and Fast R-CNN use."""
     base_k: PositiveInt = 150
     """Scale of the finest segmentation; less gives more and smaller boxes."""
     width: NonNegativeInt = 500
@@ -120,7 +120,7 @@ class FastRCNNHeadConfig(HeadConfig):
 
 @dataclass(kw_only=True)
 class RCNNFamilyModel(BackboneModel):
-    """What the three detectors share: a backbone, a head on pooled regions, and what is fitted on its features."""
+    """Keys that the three detectors share: a backbone, a head on pooled regions, and what is fitted on its features."""
 
     projection: NonNegativeInt = 0
     """Channels of a 1x1 convolution after the backbone; 0 leaves its features as they are."""

@@ -13,7 +13,7 @@ from paperbench.detection import boxes as box_ops
 from paperbench.detection.losses import rpn_loss
 from paperbench.detection.matching import POSITIVE, match, sample
 from paperbench.detection.model_config import RpnConfig
-from paperbench.detection.nms import survivors
+from paperbench.detection.nms import batched_nms
 
 
 class RPNHead(nn.Module):
@@ -166,5 +166,5 @@ def rank(
 @torch.no_grad()
 def suppress(ranked: Proposals, *, count: int, nms_iou: float) -> Proposals:
     """Return up to `count` of the ranked boxes, none of which overlaps a better one by more: the second half of `propose`."""
-    kept, valid = survivors(ranked.boxes, ranked.scores, iou=nms_iou, keep=count)
+    kept, valid = batched_nms(ranked.boxes, ranked.scores, iou=nms_iou, keep=count)
     return Proposals(ranked.boxes.gather(1, kept[..., None].expand(-1, -1, 4)), ranked.scores.gather(1, kept), valid)

@@ -1,4 +1,4 @@
-"""What every one of the successors must do, whatever is inside."""
+"""Properties that every detector after Faster R-CNN must have."""
 
 from __future__ import annotations
 

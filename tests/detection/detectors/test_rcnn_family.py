@@ -14,10 +14,10 @@ from paperbench.detection.batches import Batch
 from paperbench.detection.build import build, build_for
 from paperbench.detection.detectors.fast_rcnn import FastRCNN
 from paperbench.detection.detectors.rcnn import RCNN
-from paperbench.detection.detectors.spp_net import SPPNet, Warped
+from paperbench.detection.detectors.spp_net import SPPNet, WarpedRegionClassifier
 from paperbench.detection.evaluation.variants import check_variants, variant
 from paperbench.detection.rpn import Proposals
-from paperbench.detection.training.multi_stage import Fixed
+from paperbench.detection.training.multi_stage import FrozenDetector
 from paperbench.errors import ConfigError
 
 NETS = {"fast-rcnn": FastRCNN, "sppnet": SPPNet, "rcnn": RCNN}
@@ -111,7 +111,7 @@ def test_the_layer_of_boxes_alone_learns_in_its_stage() -> None:
     model.learns = ("box",)
     for name, parameter in model.named_parameters():
         parameter.requires_grad_(name.startswith("predictor.deltas."))
-    stage = Fixed(model).train()
+    stage = FrozenDetector(model).train()
     assert not model.training
     assert trained(stage) == {"model"}
     assert model.predictor.deltas.weight.grad is not None
@@ -119,7 +119,7 @@ def test_the_layer_of_boxes_alone_learns_in_its_stage() -> None:
 
 def test_warped_regions_train_the_convolutions_that_are_fixed_later() -> None:
     model = net("sppnet")
-    stage = Warped(model, crops=(16, 32)).train()
+    stage = WarpedRegionClassifier(model, crops=(16, 32)).train()
     model.backbone.requires_grad_(True)
     assert trained(stage) == {"backbone", "scores"}
     assert stage.backbone is model.backbone

@@ -29,7 +29,7 @@ def test_average_precision_of_the_fact_sheet() -> None:
     assert average_precision(recall, precision, "11-point") == pytest.approx(3 / 11)
 
 
-def test_the_lineage_grid_misses_a_recall_of_exactly_three_tenths() -> None:
+def test_the_reference_grid_misses_a_recall_of_exactly_three_tenths() -> None:
     truth = [record([BOX], [1], image_id=image) for image in range(10)]
     detections = [found([BOX], [0.9], [1]) if image < 3 else Detections.empty() for image in range(10)]
     assert one_class(truth, detections).map_11_point == pytest.approx(3 / 11)

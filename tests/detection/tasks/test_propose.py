@@ -41,7 +41,7 @@ def test_a_networks_boxes_are_written_and_taken_again(tmp_path: Path, monkeypatc
     assert "a run of task detect-proposals" in said
 
 
-def test_a_trainings_own_proposals_are_made_beforehand(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_trainings_own_proposals_are_computed_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     paperbench("proposals", "fast-rcnn", "--smoke", "proposals.train_count=9", "--run-dir", "a")
     assert len(read(Path("a/proposals/train.npz"))) == 6

@@ -77,7 +77,7 @@ def test_a_run_that_ends_between_two_stages_goes_on(
 
     last = "_train_boxes" if "3-boxes" in folders else "_fit_linear"
     with monkeypatch.context() as patch:
-        patch.setattr(stages.Stages, last, lambda self: (_ for _ in ()).throw(RuntimeError("killed")))
+        patch.setattr(stages.MultiStageTraining, last, lambda self: (_ for _ in ()).throw(RuntimeError("killed")))
         paperbench("train", name, "--smoke", *overrides, "--run-dir", "broken", code=1)
     paperbench("resume", "broken")
     a, b = (load_for_evaluation(Path(folder))[0]["module"] for folder in ("whole", "broken"))

@@ -10,7 +10,7 @@ from torch import Tensor
 from paperbench.config.compose import compose
 from paperbench.detection.export import export_model
 from paperbench.detection.training import alternating
-from paperbench.detection.training.alternating import Alternation, turns
+from paperbench.detection.training.alternating import AlternatingTraining, turns
 from paperbench.engine import launch, metriclog
 from paperbench.engine.checkpoints import CheckpointStore
 from paperbench.engine.reporter import SilentReporter
@@ -142,7 +142,7 @@ def test_steps_begin_with_initial_weights_where_the_paper_says_so() -> None:
     assert trained == {"head", "predictor"}
 
 
-def alternating_model(config: Any) -> Alternation:
+def alternating_model(config: Any) -> AlternatingTraining:
     """An alternation that has not begun, without a run around it."""
     from types import SimpleNamespace
 
@@ -156,7 +156,7 @@ def alternating_model(config: Any) -> Alternation:
     assert isinstance(model, FasterRCNN)
     run: Any = SimpleNamespace(device=torch.device("cpu"))
     scorer: Any = None
-    return Alternation(config, model, train_set, run, scorer)
+    return AlternatingTraining(config, model, train_set, run, scorer)
 
 
 def test_frozen_layers_stay_frozen_in_every_step() -> None:

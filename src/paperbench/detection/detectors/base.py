@@ -1,4 +1,4 @@
-"""What every detector of this room is to the trainer, the evaluation and the pictures, whatever net is inside."""
+"""The interface of every detector to trainer, evaluation and drawings."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ class Detector(nn.Module):
         return {"classes": list(self.class_names)}
 
     def set_extra_state(self, state: Any) -> None:
-        """Refuses weights of another label set: they would fit and mean something else."""
+        """Refuse weights of another label set: they would fit and mean something else."""
         names = tuple(state["classes"])
         if self.class_names and names != self.class_names:
             raise CheckpointError(

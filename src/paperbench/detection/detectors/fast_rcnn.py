@@ -83,7 +83,7 @@ class FastRCNN(Detector):
     # --- parts --------------------------------------------------------------------------------------------------------
 
     def maps(self, batch: Batch) -> Tensor:
-        """What regions are cut out of: features (B, F, H / stride, W / stride)."""
+        """Return the map that regions are pooled from: features (B, F, H / stride, W / stride)."""
         return self.neck(self.backbone(self.normalise(batch.images, batch.sizes)))
 
     def pool(self, maps: Tensor, boxes: Tensor) -> Tensor:
@@ -147,7 +147,7 @@ class FastRCNN(Detector):
         counts = batch.proposals.valid.sum(1).tolist()
         # Image by image: proposals differ much in number, and padding would be paid for in the head.
         judged = [
-            self.judge_regions(maps[image : image + 1], batch.proposals.boxes[image : image + 1, :count])
+            self.classify_regions(maps[image : image + 1], batch.proposals.boxes[image : image + 1, :count])
             for image, count in enumerate(counts)
         ]
         scores, deltas = (
@@ -155,7 +155,7 @@ class FastRCNN(Detector):
         )
         return self.finish(batch, scores, deltas), batch.proposals
 
-    def judge_regions(self, maps: Tensor, boxes: Tensor) -> tuple[Tensor, Tensor]:
+    def classify_regions(self, maps: Tensor, boxes: Tensor) -> tuple[Tensor, Tensor]:
         """Scores (R, C) and box changes (R, C + 1, 4) of the regions (1, R, 4) of one image."""
         return self.judge(self.pool(maps, boxes))
 
@@ -191,7 +191,7 @@ def build_fast_rcnn(
 def build_parts(
     model: FastRCNNModel | SPPNetModel | RCNNModel, *, classes: Sequence[str], pretrained: bool, svm: bool | None
 ) -> dict[str, Any]:
-    """Return the arguments of `FastRCNN`. Raises `ConfigError` for settings that do not go together."""
+    """Return the arguments of `FastRCNN`. Raise `ConfigError` for settings that do not go together."""
     check_model(model)
     backbone = make_backbone(model, pretrained=pretrained)
     deform([backbone.features], model.deformable)

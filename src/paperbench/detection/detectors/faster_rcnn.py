@@ -18,7 +18,7 @@ from paperbench.detection.batches import Batch
 from paperbench.detection.deformable import deform
 from paperbench.detection.detectors.base import Detector
 from paperbench.detection.losses import fast_rcnn_loss, loss_of_each_region
-from paperbench.detection.matching import hardest
+from paperbench.detection.matching import sample_hardest
 from paperbench.detection.model_config import (
     FasterRCNNModel,
     HeadConfig,
@@ -164,7 +164,7 @@ class FasterRCNN(Detector):
             logits, deltas, regions.targets.flatten(0, 1), regions.labels.flatten(), valid, sigma=self.head_config.sigma
         )
         losses = (classification + box).view_as(regions.labels)
-        drawn = hardest(
+        drawn = sample_hardest(
             regions.boxes, losses, regions.valid, count=config.batch_size_per_image, nms_iou=config.ohem_nms_iou
         )
         corners = drawn.chosen[..., None].expand(-1, -1, 4)
@@ -197,7 +197,7 @@ class FasterRCNN(Detector):
         return self.detect_boxes(batch)[:2]
 
     def detect_boxes(self, batch: Batch) -> tuple[DetectionBatch, Proposals, Features]:
-        """What `detect` gives, and the features it was found in."""
+        """Return the result of `detect`, and the features that it was computed from."""
         features, proposals = self._features_and_proposals(batch)
         logits, deltas = self.classify(features, proposals.boxes)
         images = len(proposals.boxes)

@@ -1,4 +1,4 @@
-"""What is fitted on the features of regions once the net is trained: linear classifiers, and linear box regression.
+"""Linear classifiers and linear box regression on the features of regions, fitted once the net is trained.
 
 Both are buffers of the detector, so that a checkpoint holds them.
 """

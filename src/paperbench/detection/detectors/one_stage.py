@@ -101,7 +101,7 @@ class OneStage(FasterRCNN):
 
 
 def nearest_level(boxes: Tensor, scales: tuple[float, ...], side: float) -> Tensor:
-    """Which of the scales brings a box closest to `side` squared pixels: (A, 4) -> (A,) int64; ties: the first."""
+    """Return the index of the scale that brings a box closest to `side` squared pixels: (A, 4) -> (A,) int64; ties: the first."""
     areas = box_ops.area(boxes)[:, None] * boxes.new_tensor(scales).square()
     return (areas - side**2).abs().argmin(dim=1)
 

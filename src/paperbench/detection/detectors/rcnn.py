@@ -35,7 +35,7 @@ class RCNN(FastRCNN):
         with torch.no_grad() if not self.config.fine_tune else nullcontext():
             return nn.functional.adaptive_max_pool2d(self.neck(self.backbone(warped)), self.head_config.pool_size)
 
-    def judge_regions(self, maps: Tensor, boxes: Tensor) -> tuple[Tensor, Tensor]:
+    def classify_regions(self, maps: Tensor, boxes: Tensor) -> tuple[Tensor, Tensor]:
         """As of `FastRCNN`, `crops` regions at a time."""
         parts = [self.judge(self.pool(maps, part)) for part in boxes.split(self.config.crops, dim=1)]
         scores, deltas = zip(*parts, strict=True)

@@ -131,7 +131,7 @@ def build_rfcn(model: RFCNModel, *, classes: Sequence[str], pretrained: bool = T
 
 
 def _before_the_maps(model: RFCNModel, backbone: Backbone) -> tuple[nn.Sequential, int]:
-    """What stands between the backbone's map and R-FCN's score maps, and its channels."""
+    """Return the layers between the backbone's map and R-FCN's score maps, and their channels."""
     channels = backbone.channels
     if backbone.name == "resnet50":
         if model.context:

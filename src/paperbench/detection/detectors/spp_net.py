@@ -41,7 +41,7 @@ class SPPNet(FastRCNN):
         return pyramid_pool(maps, boxes, levels=self.pyramid, scale=1 / self.stride)
 
 
-class Warped(nn.Module):
+class WarpedRegionClassifier(nn.Module):
     """Classifies warped regions of several sizes by the convolutions of a detector, the mean over the map, and one layer."""
 
     def __init__(self, model: FastRCNN, *, crops: Sequence[int]) -> None:

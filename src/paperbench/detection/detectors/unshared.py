@@ -1,4 +1,4 @@
-"""Two nets side by side: one proposes, the other detects, and they share no convolution (the "unshared" rows of the paper)."""
+"""Faster R-CNN of two nets: one proposes, the other detects, and they share no convolution (the "unshared" rows of the paper)."""
 
 from __future__ import annotations
 

@@ -136,7 +136,7 @@ class CellTargets(NamedTuple):
 
 @torch.no_grad()
 def cell_targets(gt_boxes: Tensor, gt_labels: Tensor, *, grid: int, side: float) -> CellTargets:
-    """Which object each cell is responsible for: the one whose centre it holds, the first where it holds several (section 2).
+    """Assign to each cell the first object whose centre it holds (section 2).
 
     gt_boxes (B, G, 4) in pixels, gt_labels (B, G) with 0 for padding.
     """

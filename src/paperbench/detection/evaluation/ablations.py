@@ -1,4 +1,4 @@
-"""What the region proposal network's parts are worth at test time (section 4.1, table 2): all rows from one forward pass.
+"""Ablations of the region proposal network at test time (section 4.1, table 2): all rows from one forward pass.
 
 ======  =====================================================================================
 `rpn`   the network as it is: ranked by score, regressed, suppressed, the best N
@@ -22,8 +22,8 @@ from typing import Literal
 
 import numpy as np
 import torch
+import torchvision
 from torch import Tensor
-from torchvision.ops import batched_nms
 
 from paperbench.data.detection import DetectionSet
 from paperbench.detection import boxes as box_ops
@@ -33,9 +33,9 @@ from paperbench.detection.detectors.one_stage import classify_in_parts
 from paperbench.detection.evaluation import voc
 from paperbench.detection.evaluation.bootstrap import voc_intervals
 from paperbench.detection.evaluation.detections import Detections
-from paperbench.detection.evaluation.inference import over_images
+from paperbench.detection.evaluation.inference import map_batches
 from paperbench.detection.evaluation.scoring import voc_metrics
-from paperbench.detection.nms import SMALLEST_SIDE, survivors
+from paperbench.detection.nms import SMALLEST_SIDE, batched_nms
 from paperbench.detection.rpn import objectness_score
 from paperbench.engine.run import Run
 from paperbench.engine.seeding import generator
@@ -131,7 +131,7 @@ class _Candidates:
         best, order = scores.masked_fill(~large, float("-inf")).topk(ranks, dim=1)
         ranked = _take(decoded, order)
         self.ranked = torch.arange(ranks, device=order.device).expand(len(order), -1), best > float("-inf")
-        self.kept = survivors(ranked, best, iou=model.rpn_config.nms_iou, keep=options.most("rpn"))
+        self.kept = batched_nms(ranked, best, iou=model.rpn_config.nms_iou, keep=options.most("rpn"))
 
         keys = _random(batch.indices, scores, options.seed).masked_fill(~large, -1.0)
         key, drawn = keys.topk(min(options.most("no-cls"), scores.shape[1]), dim=1)
@@ -140,7 +140,7 @@ class _Candidates:
 
         best, order = scores.masked_fill(~_sides_of(fixed, least), float("-inf")).topk(ranks, dim=1)
         still = _take(fixed, order)
-        index, valid = survivors(still, best, iou=model.rpn_config.nms_iou, keep=options.most("no-reg"))
+        index, valid = batched_nms(still, best, iou=model.rpn_config.nms_iou, keep=options.most("no-reg"))
         first += drawn.shape[1]
         self.fixed = torch.arange(first, first + index.shape[1], device=order.device).expand_as(index), valid
         first += index.shape[1]
@@ -160,7 +160,7 @@ class _Candidates:
 
 
 class _Answers:
-    """What the detector says of every box: the classes whose score passes the threshold, best first, N in all."""
+    """Detections from every box: the classes whose score passes the threshold, best first, N in all."""
 
     def __init__(self, model: FasterRCNN, batch: Batch, scores: Tensor, offsets: Tensor, boxes: Tensor) -> None:
         self.model = model
@@ -183,7 +183,7 @@ class _Answers:
         member = torch.zeros(self.shape, dtype=torch.bool, device=valid.device).scatter_(1, index, valid)
         own = torch.nonzero(member[self.image, self.region]).flatten()
         groups = self.image[own] * self.classes + self.label[own]
-        kept = own[batched_nms(self.box[own], self.score[own], groups, self.model.head_config.nms_iou)]
+        kept = own[torchvision.ops.batched_nms(self.box[own], self.score[own], groups, self.model.head_config.nms_iou)]
         parts = (self.image, self.stored, self.score.float(), self.label + 1)
         image, boxes, scores, labels = (part[kept].cpu().numpy() for part in parts)
         rows = [
@@ -199,7 +199,7 @@ def _take(boxes: Tensor, index: Tensor) -> Tensor:
 
 
 def _sides_of(boxes: Tensor, least: Tensor) -> Tensor:
-    """Which boxes have no side below `least` pixels: (B, A, 4) and (B, 1, 1) -> (B, A)."""
+    """Return which boxes have no side below `least` pixels: (B, A, 4) and (B, 1, 1) -> (B, A)."""
     return (boxes[..., 2:] - boxes[..., :2] >= least).all(-1)
 
 
@@ -228,7 +228,7 @@ def measure(
         rows = [zip(found, counts.tolist(), strict=True) for found, counts in detect_rows(model, batch, options)]
         return [list(image) for image in zip(*rows, strict=True)]
 
-    answers = over_images(model, make, answer, batch_size=batch_size, run=run, name="ablations")
+    answers = map_batches(model, make, answer, batch_size=batch_size, run=run, name="ablations")
     metrics = run.ranks.on_main(lambda: _score(dataset, answers, resamples=resamples))
     for row in (*ROWS, GIVEN):
         if f"ablation/{row.name}/voc07/mAP" in metrics:

@@ -1,4 +1,4 @@
-"""What is measured of a trained detector beside its average precision, where the configuration asks for it."""
+"""Measurements of a trained detector beside its average precision, where the configuration asks for them."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from paperbench.detection.evaluation import ablations, timing
 from paperbench.detection.evaluation.inference import Scorer, detect_all
 from paperbench.detection.evaluation.scoring import measure as score
 from paperbench.detection.proposals.source import proposals_of
-from paperbench.detection.training.alternating import given_proposals
+from paperbench.detection.training.alternating import precomputed_proposals
 from paperbench.errors import ConfigError
 
 _MEANS = ("coco/AP", "coco/AP50", "voc07/mAP", "voc/mAP")
 
 
 def check(config: DetectTrain) -> None:
-    """Raises `ConfigError` for studies of parts that the model does not have, naming each."""
+    """Raise `ConfigError` for studies of parts that the model does not have, naming each."""
     evaluation, name = config.evaluation, config.model.name
     stages = config.model.stages if config.model.name == "faster-rcnn" else 0
     what = f"model.name={name}" if name != "faster-rcnn" else f"model.stages={stages}"
@@ -62,7 +62,7 @@ def measure(config: DetectTrain, scorer: Scorer) -> dict[str, float]:
 
 def _batches(config: DetectTrain, scorer: Scorer) -> BatchMaker:
     """Of the test images, with the proposals beside them that the detector was trained on, if they were not the network's."""
-    given, plain = given_proposals(config), scorer.make
+    given, plain = precomputed_proposals(config), scorer.make
     if given is None:
         return plain
     found = proposals_of(scorer.dataset, given, scorer.run, root=config.output.root)

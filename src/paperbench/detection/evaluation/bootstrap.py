@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from paperbench.detection.evaluation.detections import Ranked
-from paperbench.detection.evaluation.voc import LINEAGE_GRID
+from paperbench.detection.evaluation.voc import REFERENCE_GRID
 
 PERCENTILES = (2.5, 97.5)
 COCO_LEVELS = np.linspace(0.0, 1.0, 101)
@@ -57,14 +57,14 @@ def voc_means(ranked: Sequence[Ranked], weights: NDArray[np.int64]) -> NDArray[n
     for found in ranked:
         total = weights @ found.objects
         recall, envelope = _curves(found, weights, 0, total)
-        eleven = _at_levels(recall, envelope, LINEAGE_GRID).sum(axis=1) / len(LINEAGE_GRID)
+        eleven = _at_levels(recall, envelope, REFERENCE_GRID).sum(axis=1) / len(REFERENCE_GRID)
         area = np.sum(np.diff(recall, prepend=0.0, axis=1) * envelope, axis=1)
         by_class.append(np.where(total > 0, np.stack([eleven, area]), np.nan))
     return _mean_of_defined(np.stack(by_class)).T
 
 
 def _draws(ranked: Sequence[Ranked], resamples: int) -> Iterator[NDArray[np.int64]]:
-    """How often each image is drawn, (B, I), in pieces that fit into memory; the same for the same number of images."""
+    """Yield how often each image is drawn, (B, I), in pieces that fit into memory; the same for the same number of images."""
     images = len(ranked[0].objects)
     longest = max(len(found.scores) for found in ranked)
     size = max(1, _CHUNK // max(longest, images, 1))

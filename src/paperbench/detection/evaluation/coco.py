@@ -187,7 +187,7 @@ def _score(
 
 
 def _ranked(evaluation: COCOeval) -> tuple[Ranked, ...]:
-    """What pycocotools matched, in its own order: objects of any area, at most 100 detections an image."""
+    """Return the matches of pycocotools, in its own order: objects of any area, at most 100 detections an image."""
     params: Any = evaluation.params
     images, areas, thresholds = len(params.imgIds), len(params.areaRng), len(params.iouThrs)
     ranked = []

@@ -1,4 +1,4 @@
-"""What a detector found in one image: the form in which every evaluation, drawing and file of this room takes it."""
+"""Detections of one image, the form that every evaluation, drawing and file of this package takes."""
 
 from __future__ import annotations
 

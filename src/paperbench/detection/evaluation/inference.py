@@ -30,7 +30,7 @@ from paperbench.engine.run import Run
 T = TypeVar("T")
 
 
-def over_images(
+def map_batches(
     model: nn.Module,
     make: BatchMaker,
     answer: Callable[[Batch], Sequence[T]],
@@ -71,8 +71,8 @@ def over_images(
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Found:
-    """What a detector found in every image of a data set, in its order.
+class InferenceResult:
+    """Detections and proposals of every image of a data set, in its order.
 
     `proposals[i]` is (P, 4) float32 xyxy, best first, in pixels of the stored image; None where the net makes none.
     `seconds_per_image` is the time of the detector alone, from the batch on the device to boxes on the host, on one process,
@@ -92,8 +92,8 @@ def detect_all(
     batch_size: int,
     run: Run,
     progress: Callable[[int, int], None] | None = None,
-) -> Found:
-    """Runs `model` over images 0..count-1; every rank returns the whole answer.
+) -> InferenceResult:
+    """Run `model` over images 0..count-1; every rank returns the whole answer.
 
     Ranks take whole batches in turn, so a batch holds the same images however many processes there are, and so do the answers.
     The model is left in the mode (training or test) it came in.
@@ -131,7 +131,7 @@ def detect_all(
         everything |= part
     proposed = [boxes for index in range(count) if (boxes := everything[index][1]) is not None]
     total = sum(images for _, _, images in gathered)
-    return Found(
+    return InferenceResult(
         detections=[everything[index][0] for index in range(count)],
         proposals=proposed if len(proposed) == count else None,
         seconds_per_image=sum(spent for _, spent, _ in gathered) / max(total, 1),
@@ -171,7 +171,7 @@ def _synchronise(device: torch.device) -> None:
 
 
 class Scored(Protocol):
-    """What of a configuration decides how a detector is scored."""
+    """The sections of a configuration that scoring depends on."""
 
     @property
     def data(self) -> DataConfig: ...
@@ -200,7 +200,7 @@ class Scorer:
             square=model.square,
             training=False,
         )
-        self.found: Found | None = None
+        self.found: InferenceResult | None = None
         self.evaluation: Evaluation | None = None
 
     def __call__(self) -> dict[str, float]:
@@ -228,7 +228,7 @@ class Scorer:
         return self.found.seconds_per_image
 
     def write(self, folder: Path) -> None:
-        """Writes the detections as `paperbench eval detections` and the official tools read them.
+        """Write the detections as `paperbench eval detections` and the official tools read them.
 
         COCO's results JSON for data with COCO's category ids, else one `comp4_det_<split>_<class>.txt` a class.
         """
@@ -242,7 +242,7 @@ class Scorer:
             write_voc(folder, self.dataset.split, names, self.found.detections, self.dataset.classes)
 
     def draw(self, folder: Path) -> None:
-        """Writes precision-recall curves, the recall of the proposals, and a sheet of test images into `folder`."""
+        """Write precision-recall curves, the recall of the proposals, and a sheet of test images into `folder`."""
         assert self.found is not None
         assert self.evaluation is not None
         folder.mkdir(exist_ok=True)

@@ -1,4 +1,4 @@
-"""How many objects the proposals cover: recall over overlap and number of proposals, as in figure 4 of Faster R-CNN.
+"""Recall of proposals: recall over overlap and number of proposals, as in figure 4 of Faster R-CNN.
 
 One proposal answers for one object: of all pairs left, the one with the largest overlap is taken and both leave (the
 protocol of Hosang et al., "What makes for effective detection proposals?", which that figure follows). `difficult`

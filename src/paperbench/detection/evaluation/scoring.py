@@ -37,7 +37,7 @@ def measure(
     *,
     resamples: int = 0,
 ) -> Evaluation:
-    """Scores `detections[i]`, and `proposals[i]` ((P, 4) xyxy, best first), against `dataset.records[i]`.
+    """Score `detections[i]`, and `proposals[i]` ((P, 4) xyxy, best first), against `dataset.records[i]`.
 
     ======================  ==========================================================================
     `coco/AP`, `coco/AP50`  and pycocotools' other ten; `coco/AP/<class>`

@@ -41,7 +41,7 @@ class Stopwatch:
 
     @contextmanager
     def part(self, name: str) -> Iterator[None]:
-        """Adds the time of the block to the part."""
+        """Add the time of the block to the part."""
         self._wait()
         began = time.perf_counter()
         yield

@@ -65,7 +65,7 @@ def truncated_head(head: nn.Sequential, ranks: Sequence[int]) -> nn.Sequential:
 
 
 def check_ranks(layers: Sequence[nn.Linear], ranks: Sequence[int]) -> None:
-    """Raises `ConfigError` for more ranks than there are layers, and for one that a layer does not have."""
+    """Raise `ConfigError` for more ranks than there are layers, and for one that a layer does not have."""
     if len(ranks) > len(layers):
         raise ConfigError(
             f"model.svd={list(ranks)}: the head has {len(layers)} fully connected layers; give as many numbers"
@@ -80,7 +80,7 @@ def check_ranks(layers: Sequence[nn.Linear], ranks: Sequence[int]) -> None:
 
 
 def check_variants(config: RCNNTrain) -> None:
-    """Raises `ConfigError` for variants of a net that are the net itself, or that it lacks the means for."""
+    """Raise `ConfigError` for variants of a net that are the net itself, or that it lacks the means for."""
     model, variants = config.model, config.evaluation.variants
     faults = []
     if model.classifier in variants:

@@ -24,7 +24,7 @@ from paperbench.detection.evaluation.detections import Detections, Ranked
 
 APMethod = Literal["11-point", "11-point-exact", "area"]
 
-LINEAGE_GRID = np.arange(0.0, 1.1, 0.1)
+REFERENCE_GRID = np.arange(0.0, 1.1, 0.1)
 """Recall levels of the code behind the published numbers. Its 0.3, 0.6 and 0.7 lie one rounding step above the
 fraction: a recall of exactly 3/10 does not reach level 0.3, and 3 of 10 objects found without a mistake score 3/11
 instead of 4/11."""
@@ -157,13 +157,13 @@ def average_precision(recall: NDArray[np.float64], precision: NDArray[np.float64
     """Average precision in 0..1 of one class; recall (D,) never falls, precision (D,) belongs to the same detections.
 
     `area`: area under the precision made monotone from the right (VOC 2010 and later). `11-point`: mean of the best
-    precision at a recall of at least 0, 0.1, ..., 1 (VOC 2007), on the levels of the published lineage;
+    precision at a recall of at least 0, 0.1, ..., 1 (VOC 2007), on the levels of the published code;
     `11-point-exact` on correctly rounded ones.
     """
     envelope = np.maximum.accumulate(precision[::-1])[::-1]
     if method == "area":
         return float(np.sum(np.diff(recall, prepend=0.0) * envelope))
-    levels = LINEAGE_GRID if method == "11-point" else EXACT_GRID
+    levels = REFERENCE_GRID if method == "11-point" else EXACT_GRID
     reached = np.searchsorted(recall, levels, side="left")
     return float(np.append(envelope, 0.0)[reached].sum() / len(levels))
 

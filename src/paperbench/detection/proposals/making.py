@@ -35,7 +35,7 @@ FEW = 8
 
 
 def check(config: ProposalConfig, splits: tuple[str, ...] = ("train", "test")) -> None:
-    """Raises the error that making proposals would begin with; quick, searches nothing."""
+    """Raise the error that making proposals would begin with; quick, searches nothing."""
     if config.method == "selective-search":
         opencv()
     if config.method == "rpn" and not config.run:
@@ -59,7 +59,7 @@ def make(
     stopped: Callable[[], bool] = lambda: False,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> dict[int, Boxes]:
-    """Searches the images `part` of `dataset`: boxes (P, 4) xyxy in stored pixels, best first, by the image's number.
+    """Search the images `part` of `dataset`: boxes (P, 4) xyxy in stored pixels, best first, by the image's number.
 
     Where `stopped()` becomes true it returns what it has. For the methods that look at pixels (`searches`); the boxes do not
     depend on `part`, nor on the number of processes.
@@ -95,7 +95,7 @@ def make(
 
 
 def searches(config: ProposalConfig) -> bool:
-    """Whether the method looks at pixels alone."""
+    """Return True for a method that needs pixels alone."""
     return config.method in ("selective-search", "sliding-windows")
 
 
@@ -150,7 +150,7 @@ def _load(store: ArrayStore, key: str) -> Boxes | None:
 def _searchers(
     workers: int, *, images: int
 ) -> Iterator[Callable[[NDArray[np.uint8], Mapping[str, Any]], Future[Boxes]]]:
-    """What takes an image and gives its boxes later: processes of their own, or this one for a few images.
+    """Yield a function that takes an image and returns a future of its boxes: processes of their own, or this one for a few images.
 
     The processes are started with the first image that is not kept.
     """

@@ -102,7 +102,7 @@ class ProposalSet:
         )
 
     def write(self, path: Path) -> None:
-        """Writes the file, entirely or not at all."""
+        """Write the file, entirely or not at all."""
         counts = [len(scores) for scores in self.scores]
         about = {
             "format": FORMAT,
@@ -153,7 +153,7 @@ def read(path: Path) -> ProposalSet:
 
 
 def _fault(arrays: Mapping[str, NDArray[Any]]) -> str:
-    """What is wrong with the content of a file, in words; empty for nothing."""
+    """Describe the first fault in the content of a file; empty for none."""
     missing = [name for name in ARRAYS if name not in arrays]
     if missing:
         return f"has no array {missing[0]!r}"

@@ -78,7 +78,7 @@ def of_network(
     precision: str,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> list[NDArray[np.float32]]:
-    """What the region proposal network of another run proposes at test, with that run's own sizes of images."""
+    """Return the proposals of another run's region proposal network at test, with that run's own sizes of images."""
     trained, model = network(config.run or "", device)
     make = BatchMaker(
         dataset,
@@ -128,7 +128,7 @@ def configuration(checkpoint: str) -> DetectTrain:
 
 
 def check(config: ProposalConfig, splits: tuple[str, ...] = ("train", "test")) -> None:
-    """Raises the error that proposals would begin with; quick, searches and computes nothing."""
+    """Raise the error that proposals would begin with; quick, searches and computes nothing."""
     making.check(config, splits)
     if config.method == "rpn":
         configuration(config.run or "")

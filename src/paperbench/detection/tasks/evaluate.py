@@ -17,7 +17,7 @@ __all__ = ["plan", "predict", "run"]
 
 
 def plan(config: DetectEval) -> Mapping[str, str]:
-    """What would be evaluated on what, in words."""
+    """Describe the evaluation, a line each."""
     analysis.check(config)
     return {
         "data": describe_data(config.data),
@@ -27,7 +27,7 @@ def plan(config: DetectEval) -> Mapping[str, str]:
 
 
 def run(config: DetectEval, run: Run) -> dict[str, float]:
-    """Evaluates and draws; the detections are written beside the results, as the devkit and as COCO take them."""
+    """Evaluate and draw; the detections are written beside the results, as the devkit and as COCO take them."""
     test_set = datasets.load(config.data, "test")
     run.reporter.message(datasets.describe(test_set))
     model, step = load_detector(config, config.checkpoint, run.device, run.reporter, classes=test_set.classes)

@@ -19,7 +19,7 @@ __all__ = ["plan", "predict", "run"]
 
 
 def plan(config: RCNNEval) -> Mapping[str, str]:
-    """What would be evaluated on what, in words."""
+    """Describe the evaluation, a line each."""
     datasets.locate(config.data)
     source.check(config.proposals, ("test",))
     check_variants(config)
@@ -29,7 +29,7 @@ def plan(config: RCNNEval) -> Mapping[str, str]:
 
 
 def run(config: RCNNEval, run: Run) -> dict[str, float]:
-    """Evaluates and draws; the detections are written beside the results, as the devkit and as COCO take them."""
+    """Evaluate and draw; the detections are written beside the results, as the devkit and as COCO take them."""
     test_set = datasets.load(config.data, "test")
     run.reporter.message(datasets.describe(test_set))
     tested = test_proposals(test_set, config, run)

@@ -23,7 +23,7 @@ __all__ = ["plan", "run"]
 
 
 def plan(config: Propose) -> Mapping[str, str]:
-    """What would be proposed for what, in words; refuses what could not be."""
+    """Describe the proposals to make; raise the error of a configuration that cannot work."""
     datasets.locate(config.data)
     source.check(config.proposals, config.splits)
     return {
@@ -34,7 +34,7 @@ def plan(config: Propose) -> Mapping[str, str]:
 
 
 def run(config: Propose, run: Run) -> dict[str, float]:
-    """Writes `proposals/<split>.npz` into the run's folder, and for each split the recall of its objects.
+    """Write `proposals/<split>.npz` into the run's folder, and for each split the recall of its objects.
 
     `proposals/recall50@N`, `proposals/recall70@N`, `proposals/AR@N` and `proposals/per_image` are of the test split, or of
     the one that there is; with both, those of the training split have `train/` before them.

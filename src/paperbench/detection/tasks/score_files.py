@@ -26,7 +26,7 @@ _WANTED = {
 
 
 def plan(config: ScoreFiles) -> Mapping[str, str]:
-    """What would be scored against what. Raises `ConfigError` for keys left empty, `DataError` for paths that lead nowhere."""
+    """What would be scored against what. Raise `ConfigError` for keys left empty, `DataError` for paths that lead nowhere."""
     truth, found = _paths(config)
     if config.format == "coco":
         return {"data": f"coco: {truth}", "detections": str(found), "rules": "pycocotools, twelve numbers"}
@@ -38,7 +38,7 @@ def plan(config: ScoreFiles) -> Mapping[str, str]:
 
 
 def run(config: ScoreFiles, run: Run) -> dict[str, float]:
-    """Scores the files; precision-recall curves go to `figures/`. The same metrics on every rank."""
+    """Score the files; precision-recall curves go to `figures/`. The same metrics on every rank."""
     return run.ranks.on_main(lambda: _coco(config) if config.format == "coco" else _voc(config, run))
 
 

@@ -18,7 +18,7 @@ from paperbench.detection.export import export_model
 from paperbench.detection.model_config import FasterRCNNModel
 from paperbench.detection.predict import predict
 from paperbench.detection.proposals import making
-from paperbench.detection.training.alternating import Alternation, given_proposals
+from paperbench.detection.training.alternating import AlternatingTraining, precomputed_proposals
 from paperbench.detection.training.joint import trainer
 from paperbench.engine.figures import loss_curves
 from paperbench.engine.order import EpochOrder
@@ -30,7 +30,7 @@ __all__ = ["export_model", "plan", "predict", "run"]
 
 
 def plan(config: DetectTrain) -> Mapping[str, str]:
-    """What would be trained on what, in words; refuses what could not be, before anything is written."""
+    """Describe the training; raise the error of a configuration that cannot work, before anything is written."""
     check(config)
     return {
         "data": describe_data(config.data),
@@ -40,7 +40,7 @@ def plan(config: DetectTrain) -> Mapping[str, str]:
 
 
 def check(config: DetectTrain) -> None:
-    """Raises the error that the data's place, the weights or the model of `config` would end in; quick, computes nothing."""
+    """Raise the error that the data's place, the weights or the model of `config` would end in; quick, computes nothing."""
     datasets.locate(config.data)
     analysis.check(config)
     EpochOrder(1, config.train.batch_size, config.seed, world=config.nproc)
@@ -64,7 +64,7 @@ def check(config: DetectTrain) -> None:
 
 
 def check_proposals_backbone(model: FasterRCNNModel, name: str) -> None:
-    """Raises `ConfigError` for a second backbone where there is one only, and for weights that it does not have."""
+    """Raise `ConfigError` for a second backbone where there is one only, and for weights that it does not have."""
     if model.shared or model.name != "faster-rcnn":
         raise ConfigError(
             f"model.proposals_backbone={name}: only model.name=faster-rcnn with model.shared=false has a backbone for proposals"
@@ -74,14 +74,14 @@ def check_proposals_backbone(model: FasterRCNNModel, name: str) -> None:
 
 
 def check_alternation(config: DetectTrain) -> None:
-    """Raises `ConfigError` for nets that are not trained in turn, and for batches that cannot be shared out."""
+    """Raise `ConfigError` for nets that are not trained in turn, and for batches that cannot be shared out."""
     if config.model.name != "faster-rcnn" or config.model.stages == 1:
         what = config.model.name if config.model.name != "faster-rcnn" else "model.stages=1"
         raise ConfigError(
             f"train.schedule=alternating trains the two stages of model.name=faster-rcnn in turn, not {what}; "
             "give train.schedule=joint"
         )
-    given = given_proposals(config)
+    given = precomputed_proposals(config)
     if given is not None:
         if config.model.shared:
             raise ConfigError(
@@ -122,7 +122,7 @@ def run(config: DetectTrain, run: Run) -> dict[str, float]:
     scorer = Scorer(config, test_set, model, run)
     if alternating:
         assert isinstance(model, FasterRCNN)
-        metrics = Alternation(config, model, train_set, run, scorer).fit()
+        metrics = AlternatingTraining(config, model, train_set, run, scorer).fit()
     else:
         metrics = trainer(config, model, train_set, run, scorer).fit()
 

@@ -18,7 +18,7 @@ from paperbench.detection.predict import predict_on_proposals as predict
 from paperbench.detection.proposals import source
 from paperbench.detection.proposals.sets import ProposalSet
 from paperbench.detection.rcnn_config import check_model
-from paperbench.detection.training.multi_stage import Stages, proposal_batches
+from paperbench.detection.training.multi_stage import MultiStageTraining, proposal_batches
 from paperbench.engine.figures import loss_curves
 from paperbench.engine.order import EpochOrder
 from paperbench.engine.run import Run
@@ -31,7 +31,7 @@ _MEANS = ("coco/AP", "coco/AP50", "voc07/mAP", "voc/mAP")
 
 
 def plan(config: RCNNTrain) -> Mapping[str, str]:
-    """What would be trained on what, in words; refuses what could not be, before anything is written."""
+    """Describe the training; raise the error of a configuration that cannot work, before anything is written."""
     datasets.locate(config.data)
     source.check(config.proposals)
     check_model(config.model)
@@ -67,7 +67,7 @@ def run(config: RCNNTrain, run: Run) -> dict[str, float]:
     model = build_for(config, classes=train_set.classes, pretrained=not run.checkpoints.exists()).to(run.device)
     assert isinstance(model, FastRCNN)
     scorer = make_scorer(config, test_set, tested, model, run)
-    metrics = Stages(config, model, train_set, given.boxes, run).fit(scorer)
+    metrics = MultiStageTraining(config, model, train_set, given.boxes, run).fit(scorer)
     if run.ranks.is_main:
         loss_curves(run.directory.metrics_file, run.directory.figures / "losses.png")
         scorer.draw(run.directory.figures)
@@ -81,14 +81,14 @@ def test_proposals(dataset: DetectionSet, config: RCNNTrain, run: Run) -> Propos
 
 
 def make_scorer(config: RCNNTrain, dataset: DetectionSet, proposals: ProposalSet, model: FastRCNN, run: Run) -> Scorer:
-    """What evaluates `model` on `dataset`."""
+    """Return the evaluation of `model` on `dataset`."""
     store = datasets.store(config.data, dataset, run.device)
     make = proposal_batches(config, model, dataset, proposals.boxes, store, run.seed, training=False)
     return Scorer(config, dataset, model, run, make)
 
 
 def more(config: RCNNTrain, scorer: Scorer, model: FastRCNN) -> dict[str, float]:
-    """What else is measured where the configuration asks: the times of parts, and variants with the same weights."""
+    """Measure the rest that the configuration asks for: the times of parts, and variants with the same weights."""
     metrics: dict[str, float] = {}
     images = config.evaluation.timed_images
     if images:

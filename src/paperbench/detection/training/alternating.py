@@ -28,7 +28,7 @@ from paperbench.detection.batches import Batch, BatchMaker, ProposalBatchMaker
 from paperbench.detection.config import DetectTrain
 from paperbench.detection.detectors.faster_rcnn import FasterRCNN
 from paperbench.detection.detectors.unshared import PROPOSALS, REGIONS, UnsharedFasterRCNN
-from paperbench.detection.evaluation.inference import Scorer, over_images
+from paperbench.detection.evaluation.inference import Scorer, map_batches
 from paperbench.detection.model_config import FasterRCNNModel
 from paperbench.detection.proposals.source import proposals_of
 from paperbench.detection.rcnn_config import ProposalConfig
@@ -44,7 +44,7 @@ STEP = 110
 
 
 @dataclass(frozen=True, kw_only=True)
-class Turn:
+class AlternatingStep:
     """One of the steps: what it is called, the parts of the detector that it trains, and those that begin anew."""
 
     name: str
@@ -53,34 +53,36 @@ class Turn:
 
     @property
     def proposes(self) -> bool:
-        """Whether it trains the proposals; else, the detector."""
+        """True if it trains the proposals; otherwise it trains the detector."""
         return "rpn" in self.trains
 
 
-def turns(*, shared: bool) -> tuple[Turn, ...]:
+def turns(*, shared: bool) -> tuple[AlternatingStep, ...]:
     """The steps of the schedule."""
     if not shared:
         return (
-            Turn(name="1-proposals", trains=(f"backbone.{PROPOSALS}", f"neck.{PROPOSALS}", "rpn")),
-            Turn(name="2-detector", trains=(f"backbone.{REGIONS}", f"neck.{REGIONS}", "head", "predictor")),
+            AlternatingStep(name="1-proposals", trains=(f"backbone.{PROPOSALS}", f"neck.{PROPOSALS}", "rpn")),
+            AlternatingStep(name="2-detector", trains=(f"backbone.{REGIONS}", f"neck.{REGIONS}", "head", "predictor")),
         )
     return (
-        Turn(name="1-proposals", trains=("backbone", "neck", "rpn")),
-        Turn(name="2-detector", trains=("backbone", "neck", "head", "predictor"), resets=("backbone", "neck")),
-        Turn(name="3-proposals", trains=("rpn",), resets=("rpn",)),
-        Turn(name="4-detector", trains=("head", "predictor")),
+        AlternatingStep(name="1-proposals", trains=("backbone", "neck", "rpn")),
+        AlternatingStep(
+            name="2-detector", trains=("backbone", "neck", "head", "predictor"), resets=("backbone", "neck")
+        ),
+        AlternatingStep(name="3-proposals", trains=("rpn",), resets=("rpn",)),
+        AlternatingStep(name="4-detector", trains=("head", "predictor")),
     )
 
 
-def given_proposals(config: DetectTrain) -> ProposalConfig | None:
-    """How the proposals are made that an unshared detector is trained on; None for those of its own network."""
+def precomputed_proposals(config: DetectTrain) -> ProposalConfig | None:
+    """Return the method of the proposals that an unshared detector is trained on; None for those of its own network."""
     method = config.train.alternation.detector_proposals
     if config.train.schedule != "alternating" or method == "rpn":
         return None
     return ProposalConfig(method=method)
 
 
-def sizes(config: DetectTrain, plan: Sequence[Turn]) -> tuple[list[int], list[int]]:
+def sizes(config: DetectTrain, plan: Sequence[AlternatingStep]) -> tuple[list[int], list[int]]:
     """Images in a batch of each step, and the optimizer steps it makes."""
     own = config.train.alternation
     batch = [own.rpn_batch_size or config.train.batch_size if t.proposes else config.train.batch_size for t in plan]
@@ -89,7 +91,7 @@ def sizes(config: DetectTrain, plan: Sequence[Turn]) -> tuple[list[int], list[in
     return batch, [-(-count // images) for count, images in zip(seen, batch, strict=True)]
 
 
-class Alternation:
+class AlternatingTraining:
     """Trains `model`, on the run's device and with its initial weights, by the schedule of `config`."""
 
     def __init__(
@@ -113,11 +115,11 @@ class Alternation:
         }
 
     def fit(self) -> dict[str, float]:
-        """Makes the steps that are left; returns what the trainer of the last one does."""
+        """Train the steps that are left; return the metrics of the last one."""
         runs = [self._view(index) for index in range(len(self.turns))]
         first = max((index for index, run in enumerate(runs) if run.checkpoints.exists()), default=0)
         # A step whose last checkpoint is damaged is finished again, from an older one or from its beginning.
-        while first and not self._taken_up(first - 1, runs[first - 1]):
+        while first and not self._load_step(first - 1, runs[first - 1]):
             first -= 1
         metrics: dict[str, float] = {}
         for index in range(first, len(self.turns)):
@@ -139,8 +141,8 @@ class Alternation:
             log_offset=before,
         )
 
-    def _taken_up(self, index: int, run: Run) -> bool:
-        """Loads the weights that a step ended with; False where there are none."""
+    def _load_step(self, index: int, run: Run) -> bool:
+        """Load the weights that a step ended with; False where there are none."""
         loaded = run.ranks.on_main(lambda: run.checkpoints.load("last") if run.checkpoints.exists() else None)
         if loaded is None or loaded[1] != self.steps[index]:
             return False
@@ -176,7 +178,7 @@ class Alternation:
 
     def _proposals(self, run: Run) -> Sequence[NDArray[np.float32]]:
         """Of the training images as they are stored, by the net as it is now or by what the configuration names."""
-        given = given_proposals(self.config)
+        given = precomputed_proposals(self.config)
         if given is not None:
             count, root = self.model.rpn_config.post_nms_topk_train, self.config.output.root
             return proposals_of(self.train_set, given, run, root=root, count=count).boxes
@@ -197,7 +199,7 @@ class Alternation:
             return BatchMaker(self.train_set, self.store, **settings)
         return ProposalBatchMaker(self.train_set, self.store, proposals, **settings)
 
-    def prepare(self, turn: Turn) -> None:
+    def prepare(self, turn: AlternatingStep) -> None:
         """Initial weights where the step begins anew; gradients for what it trains and nothing else."""
         state = self.model.state_dict()
         for name, value in self._initial.items():
@@ -250,12 +252,12 @@ class DetectorStep(Step):
 
 
 def proposal_features(model: FasterRCNN, batch: Batch) -> Any:
-    """What `model.score_anchors` takes, and of an unshared net nothing else."""
+    """Return the input of `model.score_anchors`; of an unshared net, nothing else is computed."""
     return model.extract(batch, regions=False) if isinstance(model, UnsharedFasterRCNN) else model.extract(batch)
 
 
 def detector_features(model: FasterRCNN, batch: Batch) -> Any:
-    """What `model.classify` takes, and of an unshared net nothing else."""
+    """Return the input of `model.classify`; of an unshared net, nothing else is computed."""
     return model.extract(batch, proposals=False) if isinstance(model, UnsharedFasterRCNN) else model.extract(batch)
 
 
@@ -267,7 +269,7 @@ def propose_all(model: FasterRCNN, make: BatchMaker, *, batch_size: int, run: Ru
 
     Batch statistics are those of test mode. Every rank returns all.
     """
-    return over_images(
+    return map_batches(
         model, make, lambda batch: _training_proposals(model, batch), batch_size=batch_size, run=run, name="propose"
     )
 

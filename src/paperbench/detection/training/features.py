@@ -55,7 +55,7 @@ class FeatureStore:
         return features.astype(np.float32)
 
     def remove(self) -> None:
-        """Gives the disk back, and the folder above when nothing else is in it."""
+        """Delete the features, and the folder above when nothing else is in it."""
         shutil.rmtree(self.folder, ignore_errors=True)
         with suppress(OSError):
             self.folder.parent.rmdir()

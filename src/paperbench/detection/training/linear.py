@@ -40,7 +40,7 @@ class _Class:
         return features @ self.weight + self.bias
 
     def fit(self, config: SvmConfig) -> None:
-        """Fits anew and lets easy negatives go."""
+        """Fit anew and drop easy negatives."""
         positives, negatives = np.concatenate(self.positives), np.concatenate(self.negatives)
         svm = LinearSVC(
             C=config.c,
@@ -114,7 +114,7 @@ def _add_negatives(own: _Class, rows: Array, boxes: Array, objects: Array, confi
 
 
 def _refit(classes: Sequence[_Class], config: SvmConfig, *, least: int) -> None:
-    """Fits those with more than `least` new negatives, or none fitted yet, of which there are examples of both kinds."""
+    """Fit the classes with more than `least` new negatives, or none fitted yet, of which there are examples of both kinds."""
     for own in classes:
         due = own.weight is None or own.new > least
         if due and sum(map(len, own.positives)) and sum(map(len, own.negatives)):
@@ -122,7 +122,7 @@ def _refit(classes: Sequence[_Class], config: SvmConfig, *, least: int) -> None:
 
 
 def _scale(features: Iterable[Array], norm: float) -> float:
-    """What makes the mean norm of features `norm`; 1 for 0."""
+    """Return the factor that makes the mean norm of features `norm`; 1 for 0."""
     norms = np.concatenate([np.zeros(0, np.float32), *(np.linalg.norm(rows, axis=1) for rows in features)])
     mean = float(norms.mean()) if len(norms) else 0.0
     return norm / mean if norm and mean else 1.0

@@ -24,7 +24,7 @@ from paperbench.detection import datasets
 from paperbench.detection.batches import Batch, BatchMaker, ProposalBatchMaker
 from paperbench.detection.config import RCNNTrain
 from paperbench.detection.detectors.fast_rcnn import FastRCNN
-from paperbench.detection.detectors.spp_net import Warped
+from paperbench.detection.detectors.spp_net import WarpedRegionClassifier
 from paperbench.detection.evaluation.inference import Scorer
 from paperbench.detection.rcnn_config import RCNNModel, SPPNetModel
 from paperbench.detection.training.features import FeatureStore, RegionFeatures
@@ -43,7 +43,7 @@ FIT_ORDER = 120
 """First key of the stream that decides in which order images are looked at for SVMs and ridges."""
 
 
-class Stages:
+class MultiStageTraining:
     """Trains `model`, on the run's device, on `proposals` of `train_set`; (P, 4) xyxy, best first, in stored pixels."""
 
     def __init__(
@@ -64,7 +64,7 @@ class Stages:
         self._total = sum(self._steps(samples) for samples in self._samples())
 
     def fit(self, scorer: Scorer) -> dict[str, float]:
-        """Goes through all stages that are left and scores what there is then.
+        """Train all stages that are left and score the result.
 
         Returns the last losses and the speed of the last trained stage, and the numbers of `scorer`.
         """
@@ -79,7 +79,7 @@ class Stages:
 
     @property
     def single(self) -> bool:
-        """Whether there is one stage only, with checkpoints and evaluations as of any training."""
+        """True where there is one stage only, with checkpoints and evaluations as of any training."""
         return len(self._samples()) == 1 and not self._fits
 
     @property
@@ -87,7 +87,7 @@ class Stages:
         return self.config.needs_svm or self.config.model.boxes == "ridge"
 
     def _finished(self) -> bool:
-        """Takes up the weights after the last stage, if they were reached."""
+        """Load the weights after the last stage; False if it was not reached."""
         loaded = self.run.ranks.on_main(lambda: self.run.checkpoints.load("last"))
         if loaded is not None:
             self.model.load_state_dict(loaded[0]["module"])
@@ -147,7 +147,7 @@ class Stages:
         for name, parameter in model.named_parameters():
             parameter.requires_grad_(name.startswith("predictor.deltas."))
         model.learns = ("box",)
-        metrics = self._train("3-boxes", Fixed(model), self.config.train.samples)
+        metrics = self._train("3-boxes", FrozenDetector(model), self.config.train.samples)
         for name, parameter in model.named_parameters():
             parameter.requires_grad_(wanted[name])
         return metrics
@@ -156,7 +156,11 @@ class Stages:
         """The convolutions, in a net of their own that is thrown away."""
         own = self.model
         backbone, neck = own.backbone.requires_grad_(True), own.neck.requires_grad_(True)
-        self._train("1-convolutions", Warped(own, crops=model.pretrain_crops).to(self.run.device), model.pretrain)
+        self._train(
+            "1-convolutions",
+            WarpedRegionClassifier(own, crops=model.pretrain_crops).to(self.run.device),
+            model.pretrain,
+        )
         backbone.requires_grad_(False)
         neck.requires_grad_(False)
 
@@ -228,7 +232,7 @@ def proposal_batches(
     *,
     training: bool = True,
 ) -> ProposalBatchMaker:
-    """What makes batches with their proposals."""
+    """Return the maker of batches with their proposals."""
     return ProposalBatchMaker(
         dataset,
         store,
@@ -241,14 +245,14 @@ def proposal_batches(
     )
 
 
-class Fixed(nn.Module):
+class FrozenDetector(nn.Module):
     """A detector of which one layer learns: everything else is as at test, batch statistics and dropout too."""
 
     def __init__(self, model: FastRCNN) -> None:
         super().__init__()
         self.model = model
 
-    def train(self, mode: bool = True) -> Fixed:
+    def train(self, mode: bool = True) -> FrozenDetector:
         """The detector stays in test mode."""
         super().train(mode)
         self.model.eval()
