@@ -13,11 +13,11 @@ import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from paperbench.config.schema import OptimConfig
+from paperbench.config.schema import LoopConfig, OptimConfig
 from paperbench.engine.checkpoints import CheckpointStore
 from paperbench.engine.finite import DeferredCheck
 from paperbench.engine.metriclog import JsonLines, MetricLog, read
-from paperbench.engine.optim import build_optimizer
+from paperbench.engine.optim import build_optimizer, lr_factor
 from paperbench.engine.order import BatchKey, EpochOrder
 from paperbench.engine.ranks import Ranks
 from paperbench.engine.reporter import SilentReporter
@@ -25,7 +25,7 @@ from paperbench.engine.run import Run
 from paperbench.engine.rundir import RunDirectory
 from paperbench.engine.seeding import STEP, generator
 from paperbench.engine.signals import StopFlag
-from paperbench.engine.trainer import Trainer
+from paperbench.engine.trainer import Trainer, build_trainer
 from paperbench.errors import CheckpointError, Stopped, TrainingError
 
 POINTS = torch.linspace(-1, 1, 20).reshape(10, 2)
@@ -116,6 +116,40 @@ def train(
 
 def weights(module: nn.Module) -> Tensor:
     return torch.cat([parameter.detach().flatten() for parameter in module.parameters()])
+
+
+# --- from a configuration ---------------------------------------------------------------------------------------------
+
+
+def test_a_trainer_follows_its_configuration(tmp_path: Path) -> None:
+    optim = OptimConfig(lr=0.05, schedule="cosine", warmup_steps=2)
+    loop = LoopConfig(
+        samples=22, batch_size=4, clip_norm=0.5, log_every=3, checkpoint_every=5, evaluate_every=2, prefetch=1
+    )
+    run, module = make_run(tmp_path), Line()
+    built = build_trainer(
+        run, module, optim=optim, loop=loop, order=len(POINTS), fetch=fetch, evaluate=lambda: {"AP": 1.0}, watch="AP"
+    )
+    run.log.close()
+    assert (built.steps, built.clip_norm, built.log_every) == (6, 0.5, 3)
+    assert (built.checkpoint_every, built.evaluate_every, built.prefetch, built.watch) == (5, 2, 1, "AP")
+    expected = EpochOrder(len(POINTS), 4, seed=run.seed)
+    assert all((built.order.batch(step).indices == expected.batch(step).indices).all() for step in range(6))
+    assert [built.lr_factor(step) for step in range(6)] == [lr_factor(optim, 6)(step) for step in range(6)]
+    assert [id(p) for group in built.optimizer.param_groups for p in group["params"]] == [
+        id(p) for p in module.parameters()
+    ]
+
+
+def test_order_and_groups_can_be_ones_own(tmp_path: Path) -> None:
+    run, module, order = make_run(tmp_path), Line(), EpochOrder(3, 2, seed=9)
+    groups = [{"params": list(module.parameters())[:1], "lr_scale": 0.1}]
+    built = build_trainer(
+        run, module, optim=OptimConfig(lr=0.5), loop=LoopConfig(batch_size=2), order=order, fetch=fetch, groups=groups
+    )
+    run.log.close()
+    assert built.order is order
+    assert [(group["base_lr"], len(group["params"])) for group in built.optimizer.param_groups] == [(0.05, 1)]
 
 
 # --- one step after the other -----------------------------------------------------------------------------------------
