@@ -47,7 +47,7 @@ KEYS = ("part", "distortion", "net", "stock_precision")
 
 
 def stock(distortion: str, workers: int, data: str | None, *options: str, seconds: float = 4.0) -> float:
-    """Images a second of what `benchmarks.stn_baseline` builds, in a process of its own."""
+    """Measure images a second of the net of `benchmarks.stn_baseline`, in a process of its own."""
     command = [
         sys.executable,
         "-m",
@@ -61,12 +61,12 @@ def stock(distortion: str, workers: int, data: str | None, *options: str, second
 
 
 def better_workers(distortion: str, data: str | None, *options: str) -> int:
-    """Workers of the DataLoader, none or one a core, with which it is faster."""
+    """Return the faster number of workers of the DataLoader: none or one a core."""
     return max((0, os.cpu_count() or 1), key=lambda workers: stock(distortion, workers, data, *options, seconds=2.0))
 
 
 def measure_inputs(data: str | None, rounds: int) -> list[dict[str, Any]]:
-    """The input pipeline alone, a row a distortion."""
+    """Measure the input pipeline alone: a row for each distortion."""
     rows, images = [], baseline.load(data)
     for name in ("r", "rts", "p", "e"):
         source = training_digits(images, make_distortion(name), 0, CPU)
@@ -82,7 +82,7 @@ def measure_inputs(data: str | None, rounds: int) -> list[dict[str, Any]]:
 
 
 def measure_steps(data: str | None, rounds: int, seconds: float, nets: Sequence[str]) -> list[dict[str, Any]]:
-    """A whole training step: a row for each net, distortion and precision of the stock net."""
+    """Measure a whole training step: a row for each net, distortion and precision of the stock net."""
     rows = []
     for net, key, width in (("st-cnn", "filters", 32), ("st-cnn", "filters", 64), ("st-fcn", "units", 256)):
         if net not in nets:
@@ -94,7 +94,7 @@ def measure_steps(data: str | None, rounds: int, seconds: float, nets: Sequence[
                 options = (f"--net={net}", f"--width={width}", f"--precision={precision}")
                 pairs = [
                     (
-                        trained(data, [f"model={net}", f"model.{key}={width}", f"distortion={distortion}"], steps),
+                        train(data, [f"model={net}", f"model.{key}={width}", f"distortion={distortion}"], steps),
                         stock(distortion, workers, data, *options),
                     )
                     for _ in range(rounds)
@@ -103,8 +103,8 @@ def measure_steps(data: str | None, rounds: int, seconds: float, nets: Sequence[
     return rows
 
 
-def trained(data: str | None, overrides: list[str], steps: int) -> float:
-    """Images a second that the program's own trainer reports for a short run."""
+def train(data: str | None, overrides: list[str], steps: int) -> float:
+    """Return images a second that the program's own trainer reports for a short run."""
     source = ["data=mnist", f"data.root={data}"] if data else ["data=digits"]
     with tempfile.TemporaryDirectory() as folder:
         composed = compose(
@@ -147,7 +147,7 @@ def _row(
 
 
 def measure_house_numbers(rounds: int, *, batch: int = 16, filters: float = 0.5) -> list[dict[str, Any]]:
-    """A row for each net and size: seconds of forward and backward, and how much more than CNN."""
+    """Measure seconds of forward and backward, and the excess over CNN: a row for each net and size."""
     rows = []
     names = {"CNN": "svhn-cnn", "ST-CNN Single": "svhn-st-single", "ST-CNN Multi": "svhn-st-multi"}
     for side in (64, 128):
@@ -193,7 +193,7 @@ def _house_number_step(net: HouseNumberNet, images: Tensor, labels: Tensor) -> N
 
 
 def main() -> None:
-    """Writes `results/stn-speed-cpu.csv` and `results/stn-svhn-cpu.csv`."""
+    """Write `results/stn-speed-cpu.csv` and `results/stn-svhn-cpu.csv`."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("parts", nargs="+", choices=("input", "step", "svhn"))
     parser.add_argument("--data", help="folder that holds MNIST/raw")

@@ -2,10 +2,10 @@
 
     uv run python -m benchmarks.stn_accuracy --data DIR                            all cells, three seeds
     uv run python -m benchmarks.stn_accuracy --data DIR --cells rts/st-cnn/affine r/cnn --seeds 0
-    uv run python -m benchmarks.stn_accuracy --table                               what is in the CSV, as a table over seeds
+    uv run python -m benchmarks.stn_accuracy --table                               the CSV as a table over seeds
 
-A cell is DISTORTION/MODEL[/TRANSFORM[/KEY=VALUE]], the last a key of the model. Runs are kept below `--runs` and not made again:
-the command may be stopped and repeated, and the CSV holds whatever is done, of other calls too. Each run has the whole machine;
+A cell is DISTORTION/MODEL[/TRANSFORM[/KEY=VALUE]], the last a key of the model. Finished runs below `--runs` are not repeated:
+the command continues where it was stopped, and the CSV holds the finished runs of all calls. Each run has the whole machine;
 `seconds` are the program's own, from its start to its results.
 """
 
@@ -39,25 +39,25 @@ KEYS = ("distortion", "model", "transform", "settings", "seed")
 
 
 def parts(cell: str) -> tuple[str, str, str, str]:
-    """Distortion, model, transform and setting of a cell; the last two may be empty."""
+    """Split a cell into distortion, model, transform and setting; the last two may be empty."""
     distortion, model, transform, setting, *_ = [*cell.split("/"), "", ""]
     return distortion, model, transform, setting
 
 
 def folder(runs: Path, cell: str, seed: int) -> Path:
-    """Of a run."""
+    """Return the folder of a run."""
     return runs / f"{cell.replace('/', '-')}-{seed}"
 
 
 def run_cell(cell: str, seed: int, data: str, runs: Path, threads: int) -> Path:
-    """The folder of one run, made or found."""
+    """Train one run unless it is finished, and return its folder."""
     distortion, model, transform, setting = parts(cell)
-    made = folder(runs, cell, seed)
-    results = made / "results.json"
+    directory = folder(runs, cell, seed)
+    results = directory / "results.json"
     if not results.exists():
         command = [sys.executable, "-m", "paperbench"]
-        if (made / "config.yaml").exists():
-            command += ["resume", str(made)]
+        if (directory / "config.yaml").exists():
+            command += ["resume", str(directory)]
         else:
             overrides = [
                 f"distortion={distortion}",
@@ -66,13 +66,13 @@ def run_cell(cell: str, seed: int, data: str, runs: Path, threads: int) -> Path:
             ]
             overrides += [f"model.{setting}"] if setting else []
             command += ["train", "stn-mnist", "data=mnist", f"data.root={data}", *overrides, f"seed={seed}", "device=cpu",
-                        f"threads={threads}", "--run-dir", str(made)]  # fmt: skip
+                        f"threads={threads}", "--run-dir", str(directory)]  # fmt: skip
         subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
-    return made
+    return directory
 
 
 def row(cell: str, seed: int, made: Path) -> dict[str, Any]:
-    """One line of the CSV, from the folder of a run that has ended."""
+    """Return the row of a finished run, from its folder."""
     results = json.loads((made / "results.json").read_text())
     distortion, model, transform, setting = parts(cell)
     metrics = results["metrics"]
@@ -93,19 +93,19 @@ def row(cell: str, seed: int, made: Path) -> dict[str, Any]:
 
 
 def finished(runs: Path, seeds: Iterable[int]) -> list[dict[str, Any]]:
-    """A row for every run below `runs` that has ended, of this call or of an earlier one."""
+    """Return the rows of all finished runs below `runs`, of this call or an earlier one."""
     found = ((cell, seed, folder(runs, cell, seed)) for seed in sorted(seeds) for cell in CELLS)
     return [row(cell, seed, made) for cell, seed, made in found if (made / "results.json").exists()]
 
 
 def place(row: dict[str, Any]) -> tuple[int, int]:
-    """Where a line stands: by seed, then in the order of the cells."""
+    """Return the sort key of a row: by seed, then in the order of the cells."""
     cell = "/".join(row[key] for key in KEYS[:-1] if row[key])
     return int(row["seed"]), CELLS.index(cell) if cell in CELLS else len(CELLS)
 
 
 def table(rows: Iterable[Mapping[str, str]]) -> list[str]:
-    """Lines of Markdown, a net each: for every distortion the mean error of its seeds in percent, lowest to highest."""
+    """Return lines of Markdown, one for each net: for every distortion the mean error of the seeds in percent, and its range."""
     errors: dict[str, dict[str, list[float]]] = {}
     seconds: dict[str, list[int]] = {}
     for row in sorted(rows, key=lambda row: (MODELS.index(row["model"]), row["transform"], row["settings"])):
@@ -125,7 +125,7 @@ def table(rows: Iterable[Mapping[str, str]]) -> list[str]:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Writes `results/stn-accuracy-cpu.csv` after every run."""
+    """Write `results/stn-accuracy-cpu.csv` after every run."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     asked = parser.add_mutually_exclusive_group(required=True)
     asked.add_argument("--data", help="folder that holds MNIST/raw")

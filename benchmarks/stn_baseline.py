@@ -1,8 +1,8 @@
-"""What a user would write without this program: a DataLoader with torchvision's transforms, and the nets from stock modules.
+"""The script that a user would write without this program: a DataLoader with torchvision's transforms, and stock modules.
 
 The nets are those of `paperbench.stn` layer by layer, in the order in which they are usually written (ReLU, then pooling), with
-`F.affine_grid` and float32 unless told otherwise. `benchmarks.stn` starts this module as a process of its own, so that nothing
-that the program sets up for itself is of use to it:
+`F.affine_grid` and float32 by default. `benchmarks.stn` starts this module as a process of its own, so that it gains nothing from
+the settings of the program:
 
     python -m benchmarks.stn_baseline DISTORTION --workers N --seconds S [--net st-cnn --width 32 --precision float32] [--data DIR]
 
@@ -34,13 +34,13 @@ TF: Any = functional
 BILINEAR = InterpolationMode.BILINEAR
 
 
-def rotated(image: Image.Image) -> Tensor:
-    """R: -90 to 90 degrees."""
+def rotate(image: Image.Image) -> Tensor:
+    """Return R: rotated by -90 to 90 degrees."""
     return TF.to_tensor(TF.rotate(image, float(np.random.uniform(-90, 90)), BILINEAR))
 
 
-def rotated_scaled_translated(image: Image.Image) -> Tensor:
-    """RTS on 42x42."""
+def rotate_scale_translate(image: Image.Image) -> Tensor:
+    """Return RTS on 42x42."""
     scale = float(np.random.uniform(0.7, 1.2))
     room = (42 - 28 * scale) / 2
     shift = [round(float(np.random.uniform(-room, room))) for _ in range(2)]
@@ -48,40 +48,40 @@ def rotated_scaled_translated(image: Image.Image) -> Tensor:
     return TF.to_tensor(TF.affine(page, float(np.random.uniform(-45, 45)), shift, scale, [0.0], BILINEAR))
 
 
-def in_perspective(image: Image.Image) -> Tensor:
-    """P: corners moved by a normal 5 pixels, again where little is left of the square: torchvision fails on three in a line."""
+def warp_perspective(image: Image.Image) -> Tensor:
+    """Return P: corners moved by a normal 5 pixels, again where little is left of the square."""
     half = 14 * float(np.random.uniform(0.75, 1))
     start = [[0, 0], [27, 0], [27, 27], [0, 27]]
     corners = [[-half, -half], [half, -half], [half, half], [-half, half]]
     while True:
         end = [[round(14 + x + np.random.normal(0, 5)), round(14 + y + np.random.normal(0, 5))] for x, y in corners]
-        if all(_turn(end[i - 2], end[i - 1], end[i]) > half * half for i in range(4)):
+        if all(_signed_area(end[i - 2], end[i - 1], end[i]) > half * half for i in range(4)):
             return TF.to_tensor(TF.perspective(image, start, end, BILINEAR))
 
 
-def _turn(a: list[int], b: list[int], c: list[int]) -> int:
-    """Twice the area of a triangle, negative where it turns to the other side."""
+def _signed_area(a: list[int], b: list[int], c: list[int]) -> int:
+    """Return twice the signed area of a triangle."""
     return (b[0] - a[0]) * (c[1] - b[1]) - (b[1] - a[1]) * (c[0] - b[0])
 
 
 _elastic = v2.ElasticTransform(alpha=30.0, sigma=4.0)
 
 
-def elastic(image: Image.Image) -> Tensor:
-    """E, as torchvision has it: a smoothed random field instead of a spline."""
+def warp_elastic(image: Image.Image) -> Tensor:
+    """Return E by torchvision: a smoothed random field instead of a spline."""
     return TF.to_tensor(_elastic(image))
 
 
 TRANSFORMS: dict[str, Callable[[Image.Image], Tensor]] = {
-    "r": rotated,
-    "rts": rotated_scaled_translated,
-    "p": in_perspective,
-    "e": elastic,
+    "r": rotate,
+    "rts": rotate_scale_translate,
+    "p": warp_perspective,
+    "e": warp_elastic,
 }
 
 
 class Digits(Dataset[tuple[Tensor, int]]):
-    """Torchvision's MNIST in memory: a PIL image through a transform at a time."""
+    """MNIST in memory as torchvision reads it: one PIL image at a time through a transform."""
 
     def __init__(self, images: ImageSet, transform: Callable[[Image.Image], Tensor]) -> None:
         self.images = images.images.numpy()
@@ -96,7 +96,7 @@ class Digits(Dataset[tuple[Tensor, int]]):
 
 
 def batches(images: ImageSet, distortion: str, *, batch: int, workers: int) -> Iterator[tuple[Tensor, Tensor]]:
-    """Endless shuffled batches; the workers live as long as the iterator."""
+    """Yield shuffled batches without end; the workers live as long as the iterator."""
     loader = DataLoader(
         Digits(images, TRANSFORMS[distortion]),
         batch_size=batch,
@@ -122,7 +122,7 @@ class StockTransformer(nn.Module):
         self.size = size
 
     def forward(self, images: Tensor) -> Tensor:
-        """(B, 1, size, size)."""
+        """Return (B, 1, size, size)."""
         theta = self.regression(self.localisation(images)).view(-1, 2, 3)
         grid = F.affine_grid(theta, [len(images), 1, self.size, self.size], align_corners=False)
         return F.grid_sample(images, grid, align_corners=False)
@@ -133,7 +133,7 @@ def _localisation_side(canvas: int) -> int:
 
 
 def st_cnn(canvas: int, filters: int) -> nn.Module:
-    """ST-CNN with the affine transformer, sampled to 28x28."""
+    """Build ST-CNN with the affine transformer, sampled to 28x28."""
     left = _localisation_side(canvas)
     look = nn.Sequential(
         nn.AvgPool2d(2), nn.Conv2d(1, 20, 5), nn.ReLU(), nn.MaxPool2d(2), nn.Conv2d(20, 20, 5), nn.ReLU(), nn.Flatten(),
@@ -147,7 +147,7 @@ def st_cnn(canvas: int, filters: int) -> nn.Module:
 
 
 def st_fcn(canvas: int, units: int) -> nn.Module:
-    """ST-FCN with the affine transformer, sampled to 28x28."""
+    """Build ST-FCN with the affine transformer, sampled to 28x28."""
     look = nn.Sequential(
         nn.Flatten(),
         nn.Linear(canvas * canvas, 32),
@@ -167,17 +167,17 @@ NETS: dict[str, Callable[[int, int], nn.Module]] = {"st-cnn": st_cnn, "st-fcn": 
 
 
 def weights(module: nn.Module) -> int:
-    """Trainable numbers."""
+    """Return the number of trainable weights."""
     return sum(math.prod(parameter.shape) for parameter in module.parameters())
 
 
 def load(data: str | None) -> ImageSet:
-    """MNIST's training images below `data`, or the embedded digits."""
+    """Load MNIST's training images below `data`, or the embedded digits."""
     return mnist.load(data, "train") if data else digits.load("train")
 
 
 def rate(work: Callable[[], object], *, seconds: float) -> float:
-    """Images a second of `work`, which handles a batch; called once to warm up, then until `seconds` are over."""
+    """Measure images a second of `work`, one batch a call: once to warm up, then until `seconds` are over."""
     work()
     done, began = 0, time.perf_counter()
     while (passed := time.perf_counter() - began) < seconds:
@@ -187,7 +187,7 @@ def rate(work: Callable[[], object], *, seconds: float) -> float:
 
 
 def main() -> None:
-    """Prints one rate."""
+    """Print one rate."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("distortion", choices=tuple(TRANSFORMS))
     parser.add_argument("--workers", type=int, required=True)

@@ -14,11 +14,11 @@ the median over rounds, `ratio` the median of the ratios of neighbouring rounds,
 which is less disturbed where others use the machine as well. No side's first step, in which it is compiled, is counted; ours is
 the rate that the trainer reports.
 
-`likelihood`: log p(x) by importance sampling, on a model trained for a moment. The loop looks at one image at a time and
-decodes all of its samples at once, in plain PyTorch.
+`likelihood`: log p(x) by importance sampling, on a model after a short training. The loop takes one image at a time and decodes
+all of its samples at once, in plain PyTorch.
 
-`bounds`: runs of `paperbench sweep vae --stacked`, held against figure 2 of the paper. They are found again when this is
-interrupted and called once more.
+`bounds`: runs of `paperbench sweep vae --stacked`, compared with figure 2 of the paper. An interrupted call continues when it is
+repeated.
 """
 
 from __future__ import annotations
@@ -102,7 +102,7 @@ class Loop:
         self.loader = DataLoader(images, batch_size=BATCH, shuffle=True, drop_last=True)
 
     def train(self, steps: int) -> float:
-        """Samples per second over `steps` steps, after one that is not counted."""
+        """Measure samples per second over `steps` steps, after one that is not counted."""
         self.model.train()
         done, total, began = -1, 0.0, time.perf_counter()
         while done < steps:
@@ -126,8 +126,8 @@ class Loop:
         return steps * BATCH / (time.perf_counter() - began)
 
 
-def unpacked(data_root: Path, scratch: Path) -> Path:
-    """A folder with MNIST's files as torchvision wants them: not packed."""
+def unpack(data_root: Path, scratch: Path) -> Path:
+    """Unpack MNIST's files for torchvision, and return their folder."""
     target = scratch / "MNIST" / "raw"
     target.mkdir(parents=True)
     for file in (data_root / "MNIST" / "raw").iterdir():
@@ -161,7 +161,7 @@ class Ours:
         self.rounds = 0
 
     def train(self, steps: int) -> float:
-        """Samples per second, of all models together, over `steps` steps after one that is not counted."""
+        """Measure samples per second, of all models together, over `steps` steps after one that is not counted."""
         self.rounds += 1
         self.config.train.samples = (steps + 1) * BATCH
         self.config.train.checkpoint_every = steps + 2
@@ -193,7 +193,7 @@ class Ours:
 
 
 def configured(arguments: argparse.Namespace, *overrides: str) -> VaeTrain:
-    """The paper's settings on MNIST."""
+    """Compose the paper's settings on MNIST."""
     common = ("scale=paper", "data=mnist", f"data.root={arguments.data_root}", f"device={arguments.device}")
     return compose("vae", [*common, *overrides]).config
 
@@ -202,12 +202,12 @@ def configured(arguments: argparse.Namespace, *overrides: str) -> VaeTrain:
 
 
 def speed(arguments: argparse.Namespace) -> None:
-    """All sides in turns."""
+    """Measure the training speed of all sides in turns."""
     device = devices.resolve(arguments.device)
     with tempfile.TemporaryDirectory() as folder, torch_settings(device, arguments.threads):
         scratch = Path(folder)
         images = load_data(configured(arguments), device)
-        root = unpacked(arguments.data_root, scratch / "torchvision")
+        root = unpack(arguments.data_root, scratch / "torchvision")
         sides: dict[str, Any] = {"DataLoader loop": Loop(root, device)}
         eager, compiled = configured(arguments, "compile=off"), configured(arguments, "compile=on")
         sides["ours, float32"] = Ours(eager, images, device, scratch, precision="float32")
@@ -237,7 +237,7 @@ def _row(
     rates: dict[str, list[float]],
     sides: dict[str, Any],
 ) -> dict[str, Any]:
-    """A line of the table: the ratio is to the first side."""
+    """Return a row of the table; the ratio is to the first side."""
     first = next(iter(sides))
     low, middle, high = spread(rates[name])
     ratio = median(a / b for a, b in zip(rates[name], rates[first], strict=True))
@@ -263,7 +263,7 @@ def _row(
 
 @torch.no_grad()
 def loop_over_images(model: Generative, encoder: Encoder, x: Tensor, samples: int, stream: torch.Generator) -> Tensor:
-    """log p(x) of one image after the other."""
+    """Estimate log p(x) of one image after the other."""
     found = []
     for image in x:
         posterior = encoder.posterior(image[None])
@@ -274,7 +274,7 @@ def loop_over_images(model: Generative, encoder: Encoder, x: Tensor, samples: in
 
 
 def likelihood(arguments: argparse.Namespace) -> None:
-    """Ours on all test images once; the loop on some of them, before and after."""
+    """Measure ours on all test images once, and both sides on some of them in turns."""
     device = devices.resolve(arguments.device)
     with tempfile.TemporaryDirectory() as folder, torch_settings(device, arguments.threads):
         config = configured(arguments, "optim.name=adamw", "optim.lr=1e-3", "prior=false", "train.samples=200000")
@@ -334,7 +334,7 @@ def likelihood(arguments: argparse.Namespace) -> None:
 
 
 def bounds(arguments: argparse.Namespace) -> None:
-    """Trains what is not trained yet, and holds every curve against figure 2."""
+    """Train what is not trained yet, and compare every curve with figure 2."""
     marks = [count for count in (1_000_000, 3_200_000, 10_000_000) if count <= arguments.samples]
     wanted = [
         f"model.latent={','.join(map(str, arguments.latents))}", f"estimator={','.join(arguments.estimators)}",
@@ -356,7 +356,7 @@ def bounds(arguments: argparse.Namespace) -> None:
 
 
 def _points(directory: Path, marks: Sequence[int]) -> list[dict[str, Any]]:
-    """A line for each number of samples seen: the bound, and the published one where figure 2 has it."""
+    """Return a row for each number of samples seen: the bound and the published one."""
     run = RunDirectory.open(directory)
     config, results, environment = run.config(), run.results() or {}, run.environment()
     records = {record["step"]: record for record in metriclog.read(run.metrics_file)}
@@ -390,7 +390,7 @@ def _points(directory: Path, marks: Sequence[int]) -> list[dict[str, Any]]:
 
 
 def main() -> None:
-    """Parses the command line."""
+    """Parse the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     commands = parser.add_subparsers(required=True)
 

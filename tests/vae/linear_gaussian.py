@@ -41,12 +41,12 @@ class LinearGaussian:
         self.model = Generative(LinearPixels(self.weight, self.bias, variance), latent=latent)
 
     def log_likelihood(self) -> Tensor:
-        """log p(x) of each image, (B,)."""
+        """Return log p(x) of each image, (B,)."""
         covariance = self.weight @ self.weight.T + self.variance * torch.eye(6)
         return MultivariateNormal(self.bias, covariance).log_prob(self.x)
 
     def posterior(self) -> tuple[Tensor, Tensor]:
-        """Means (B, L) and the covariance (L, L) of p(z | x)."""
+        """Return means (B, L) and the covariance (L, L) of p(z | x)."""
         covariance = torch.linalg.inv(torch.eye(self.latent) + self.weight.T @ self.weight / self.variance)
         return (self.x - self.bias) @ self.weight @ covariance / self.variance, covariance
 

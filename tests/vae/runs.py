@@ -34,7 +34,7 @@ QUICK = (
 
 @cache
 def configured(*overrides: str, experiment: str = "vae") -> tuple[VaeTrain, dict[str, Any]]:
-    """A small configuration in float32, and its resolved form; not to be changed."""
+    """Return a small configuration in float32 and its resolved form; callers must not change them."""
     composed = compose(experiment, [*QUICK, *overrides])
     return composed.config, composed.resolved
 
@@ -42,7 +42,7 @@ def configured(*overrides: str, experiment: str = "vae") -> tuple[VaeTrain, dict
 def make_run(
     folder: Path, config: VaeTrain, resolved: dict[str, Any], *, stop: StopFlag | None = None, again: bool = False
 ) -> Run:
-    """A run in `folder`; with `again`, one that continues there."""
+    """Create a run in `folder`, or with `again` reopen the one there."""
     directory = RunDirectory.open(folder) if again else RunDirectory.create(folder, "vae", resolved, folder)
     reporter = SilentReporter()
     run = Run(
@@ -80,7 +80,7 @@ class StopAfter(StopFlag):
 
 
 def losses(run: Run) -> list[dict[str, float]]:
-    """The logged losses and norms of every step."""
+    """Return the logged losses and gradient norms of every step."""
     names = ("train/loss", "train/grad_norm")
     records = [record for record in metriclog.read(run.directory.metrics_file) if all(name in record for name in names)]
     return [
@@ -90,7 +90,7 @@ def losses(run: Run) -> list[dict[str, float]]:
 
 
 def state(run: Run) -> dict[str, Any]:
-    """The last checkpoint."""
+    """Return the last checkpoint."""
     loaded = CheckpointStore(run.directory.checkpoints, sweep=False).load()
     assert loaded is not None
     return loaded[0]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -45,17 +45,22 @@ def tidy(axes: Axes, *, title: str = "", x: str = "", y: str = "") -> None:
     axes.spines[["top", "right"]].set_visible(False)
 
 
-def save(figure: Figure, path: Path) -> Path:
-    """Write a PNG, whole or not at all, and return its path. Raises `EnvironmentError_` or `DiskFullError`."""
+def write_png(path: Path, write: Callable[[Path], object]) -> Path:
+    """Write a PNG by `write(file)`, whole or not at all, and return its path. Raises `EnvironmentError_` or `DiskFullError`."""
     temporary = temporary_name(path)
     with explain_os_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
-            figure.savefig(temporary, format="png")
+            write(temporary)
             temporary.replace(path)
         finally:
             temporary.unlink(missing_ok=True)
     return path
+
+
+def save(figure: Figure, path: Path) -> Path:
+    """Write a PNG, whole or not at all, and return its path. Raises `EnvironmentError_` or `DiskFullError`."""
+    return write_png(path, lambda file: figure.savefig(file, format="png"))
 
 
 def smooth(values: NDArray[np.float64], *, share: float = 0.05) -> NDArray[np.float64]:

@@ -12,8 +12,7 @@ from PIL import Image
 from torch import Tensor
 
 from paperbench.engine import metriclog
-from paperbench.engine.figures import COLOURS, new_figure, save, tidy
-from paperbench.engine.files import explain_os_errors, temporary_name
+from paperbench.engine.figures import COLOURS, new_figure, save, tidy, write_png
 from paperbench.engine.seeding import generator
 from paperbench.vae.data import Pixels
 from paperbench.vae.objectives import AutoEncoder, Mcem, Objective, Variational
@@ -119,15 +118,7 @@ def save_image_grid(images: Tensor, size: tuple[int, int], path: Path, *, column
     """Write `tile_images`, enlarged, as a PNG, atomically. Raises `EnvironmentError_` or `DiskFullError`."""
     picture = Image.fromarray(tile_images(images, size, columns=columns))
     picture = picture.resize((picture.width * _ENLARGED, picture.height * _ENLARGED), Image.Resampling.NEAREST)
-    temporary = temporary_name(path)
-    with explain_os_errors(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            picture.save(temporary, format="PNG")
-            temporary.replace(path)
-        finally:
-            temporary.unlink(missing_ok=True)
-    return path
+    return write_png(path, lambda file: picture.save(file, format="PNG"))
 
 
 def plot_bound(metrics: Path, output: Path, *, batch_size: int) -> Path | None:

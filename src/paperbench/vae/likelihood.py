@@ -198,7 +198,7 @@ FITS: dict[str, Callable[[Tensor], Density]] = {"gaussian": fit_gaussian, "kde":
 
 
 def _covariance(centred: Tensor) -> Tensor:
-    """(K, B, L) -> (B, L, L)."""
+    """Return the covariance (B, L, L) of centred samples (K, B, L)."""
     return torch.einsum("kbi,kbj->bij", centred, centred) / (len(centred) - 1)
 
 

@@ -261,6 +261,6 @@ def _make_autoencoder(model: AutoencoderModel, size: tuple[int, int]) -> AutoEnc
 
 
 def _rename_guide(module: nn.Module, state_dict: dict[str, Any], prefix: str, *_: Any) -> None:
-    """Give parameters of a checkpoint of an earlier version, where the encoder was called `guide`, their present names."""
+    """Rename the parameters of a checkpoint of an earlier version, where the encoder was called `guide`."""
     for name in [name for name in state_dict if name.startswith(f"{prefix}guide.")]:
         state_dict[f"{prefix}encoder.{name.removeprefix(f'{prefix}guide.')}"] = state_dict.pop(name)

@@ -39,7 +39,7 @@ def predict(
     where = devices.resolve(device or config.device)
     size = (frey.HEIGHT, frey.WIDTH) if isinstance(config.data, FreyData) else (mnist.SIDE, mnist.SIDE)
     checkpoint = config.checkpoint if isinstance(config, VaeEval) else run_dir
-    objective, _ = load_objective(config, checkpoint, size=size, device=where, reporter=reporter)
+    objective = load_objective(config, checkpoint, size=size, device=where, reporter=reporter)[0]
     if isinstance(objective, Mcem):
         raise ConfigError(f"{run_dir}: was trained by Monte Carlo EM, which has no encoder to show pictures to")
     x = torch.stack([read_grey(path, size) for path in images]).to(where) / data.divisor(config.data)
