@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from paperbench.engine.rundir import FAILED
-from paperbench.report.html.charts import TONES
+from paperbench.report.html.charts import COLORS
 from paperbench.report.html.writing import write_report
 from tests.report.html import made
 from tests.report.html.browser import Browser, chromium
@@ -80,7 +80,7 @@ def test_a_page_that_is_too_wide_would_be_found(browser: Browser, pages: dict[st
 def test_without_a_script_everything_is_there(browser: Browser, pages: dict[str, Path]) -> None:
     with browser.visit(pages["run"], script=False) as visit:
         assert visit.page.locator("table").first.is_visible()
-        assert visit.page.locator(".hits title", has_text="step 400: train/loss ").count() == 1
+        assert visit.page.locator(".hover-targets title", has_text="step 400: train/loss ").count() == 1
 
 
 # --- numbers ----------------------------------------------------------------------------------------------------------
@@ -187,9 +187,9 @@ def test_words_and_curves_stand_out_from_the_page(browser: Browser, pages: dict[
             assert contrast(visit.colour(selector, "fill"), paper) >= 4.5, selector
         chip = visit.colour(".chip.good", "backgroundColor")
         assert contrast(visit.colour(".chip.good"), chip) >= 4.5
-        for tone in range(TONES):
-            visit.page.evaluate(f"document.querySelector('.legend i').className = 'tone-{tone}'")
-            assert contrast(visit.colour(".legend i", "borderTopColor"), paper) >= 3, tone
+        for color in range(COLORS):
+            visit.page.evaluate(f"document.querySelector('.legend i').className = 'color-{color}'")
+            assert contrast(visit.colour(".legend i", "borderTopColor"), paper) >= 3, color
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])

@@ -146,7 +146,7 @@ def test_unfinished_runs_are_dashed_and_in_no_mean(tmp_path: Path) -> None:
 
     assert mean.label.endswith("(2 seeds)")
     assert mean.x[-1] == 40
-    assert (dashed.stroke, dashed.listed) == ("dashed", False)
+    assert (dashed.stroke, dashed.in_legend) == ("dashed", False)
     assert dashed.x[-1] == 20
     assert "Dashed" in curves.of_settings(settings, QUANTITIES).note
 
@@ -155,8 +155,8 @@ def test_more_settings_than_colours_leave_the_rest_grey_and_counted(tmp_path: Pa
     settings = settings_of([run(tmp_path, lr=index / 10, steps=2) for index in range(1, 12)])
     lines = chart_lines(settings, "train/loss")
 
-    assert [line.tone for line in lines] == [*range(8), MUTED, MUTED, MUTED]
-    assert [line.listed for line in lines] == [True] * 8 + [False] * 3
+    assert [line.color for line in lines] == [*range(8), MUTED, MUTED, MUTED]
+    assert [line.in_legend for line in lines] == [True] * 8 + [False] * 3
     assert "Grey: 3 more settings." in curves.of_settings(settings, QUANTITIES).note
 
 

@@ -8,10 +8,9 @@ from xml.etree import ElementTree
 import numpy as np
 import pytest
 
-from paperbench.report.html import ticks
-from paperbench.report.html.charts import MUTED, Chart, Line, spans_decades
+from paperbench.report.html.axes import linear_ticks, log_ticks, tick_label, tick_labels
+from paperbench.report.html.charts import MUTED, Chart, Line, spans_decades, thin_band, thin_indices
 from paperbench.report.html.dotplot import DotPlot, Dots, legible
-from paperbench.report.html.thinning import band, kept
 
 SVG = "{http://www.w3.org/2000/svg}"
 
@@ -36,23 +35,23 @@ def parsed(svg: str) -> ElementTree.Element:
     ],
 )
 def test_linear_marks(low: float, high: float, marks: list[str]) -> None:
-    found = ticks.linear(low, high)
+    found = linear_ticks(low, high)
 
-    assert ticks.labels(found) == marks
+    assert tick_labels(found) == marks
     assert all(low <= mark <= high for mark in found)
 
 
 @pytest.mark.parametrize(("low", "high"), [(0.003, 2), (1, 1.4), (1e-9, 1e9), (3, 4000)])
 def test_logarithmic_marks_lie_inside_and_are_few(low: float, high: float) -> None:
-    found = ticks.logarithmic(low, high)
+    found = log_ticks(low, high)
 
     assert 2 <= len(found) <= 6
     assert all(low * 0.999 <= mark <= high * 1.001 for mark in found)
-    assert len(set(map(ticks.label, found))) == len(found)
+    assert len(set(map(tick_label, found))) == len(found)
 
 
 def test_decades_that_are_too_many_are_thinned() -> None:
-    assert len(ticks.logarithmic(1e-30, 1e30)) <= 6
+    assert len(log_ticks(1e-30, 1e30)) <= 6
 
 
 # --- thinning ---------------------------------------------------------------------------------------------------------
@@ -61,7 +60,7 @@ def test_decades_that_are_too_many_are_thinned() -> None:
 def test_no_peak_is_lost() -> None:
     values = np.random.default_rng(0).standard_normal(10_000)
     values[[17, 4321]] = 99.0, -99.0
-    keep = kept(values, 100)
+    keep = thin_indices(values, 100)
 
     assert len(keep) <= 100
     assert {0, 17, 4321, 9_999} <= set(keep.tolist())
@@ -69,14 +68,14 @@ def test_no_peak_is_lost() -> None:
 
 
 def test_few_points_stay_as_they_are() -> None:
-    assert kept(np.arange(7.0), 100).tolist() == list(range(7))
+    assert thin_indices(np.arange(7.0), 100).tolist() == list(range(7))
 
 
 def test_a_band_is_never_narrower_than_it_was() -> None:
     rng = np.random.default_rng(0)
     x = np.arange(1_000.0)
     low, high = np.sort(rng.standard_normal((2, 1_000)), axis=0)
-    some_x, middle, some_low, some_high = band(x, (low + high) / 2, low, high, 60)
+    some_x, middle, some_low, some_high = thin_band(x, (low + high) / 2, low, high, 60)
 
     assert len(some_x) == len(middle) == len(some_low) == len(some_high) <= 60
     assert some_low.min() == low.min()
@@ -95,7 +94,7 @@ def line(label: str = "a", **more: object) -> Line:
 
 
 def test_a_chart_is_well_formed_and_says_its_values() -> None:
-    chart = Chart(title="score", unit="%", x_label="step", lines=(line("first"), line("second", tone=1)))
+    chart = Chart(title="score", unit="%", x_label="step", lines=(line("first"), line("second", color=1)))
     root = parsed(chart.svg)
 
     titles = [title.text for title in root.iter(f"{SVG}title")]
@@ -143,7 +142,7 @@ def test_odd_ranges_are_drawn_all_the_same(x: list[float], y: list[float], log: 
 
 def test_a_single_curve_needs_no_legend_and_grey_ones_have_none() -> None:
     alone = Chart(title="t", x_label="step", lines=(line(last="40"),))
-    crowd = Chart(title="t", x_label="step", lines=(line(), line("b"), line("c", tone=MUTED, listed=False)))
+    crowd = Chart(title="t", x_label="step", lines=(line(), line("b"), line("c", color=MUTED, in_legend=False)))
 
     assert (alone.legend, alone.last) == ([], "40")
     assert ([entry.label for entry in crowd.legend], crowd.last) == (["a", "b"], "")

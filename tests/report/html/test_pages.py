@@ -293,7 +293,7 @@ def test_columns_that_are_numbers_make_curves(tmp_path: Path) -> None:
     report, _ = written(made.reproduction(tmp_path / "r", list(cells["AEVB"]), cells))
     html = report.html.read_text()
 
-    assert html.count("line tone-0 dashed") == 1
+    assert html.count("line color-0 dashed") == 1
     assert "samples, logarithmic" in html
     assert "AEVB, here" in html
 

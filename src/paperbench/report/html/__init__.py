@@ -1,5 +1,5 @@
-"""Reports: what runs left on disk as one HTML page that needs nothing else, with Markdown and CSV beside it.
+"""Reports: the files of runs as one self-contained HTML page, with Markdown and CSV beside it.
 
-`sources` reads, `comparison`, `curves` and `pictures` choose what deserves the page, `run_page`, `sweep_page` and
-`reproduction_page` lay it out, `render` and `writing` put it down. Only files are read; nothing here imports torch.
+`sources` reads, `curves`, `trends` and `pictures` choose the content, `run_page`, `sweep_page` and `reproduction_page` arrange it,
+`render` and `writing` write it. Only files are read; nothing here imports torch.
 """

@@ -5,30 +5,30 @@ Sizes are in CSS pixels of a chart at its natural width; the page scales it by a
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Literal
 
 import numpy as np
 from markupsafe import Markup, escape
+from numpy.typing import NDArray
 
-from paperbench.report.html import ticks
+from paperbench.report.html.axes import Axis, Floats, axis
 from paperbench.report.html.quantities import significant
-from paperbench.report.html.thinning import Floats
 
-TONES = 8
-"""How many colours the page's style sheet tells apart (`--tone-0` …)."""
+COLORS = 8
+"""Number of line colors in the page's style sheet (`--color-0` …)."""
 
 MUTED = -1
-"""The tone of a line that is context, not subject."""
+"""The color of a line that is only context."""
 
 _TOP, _BOTTOM, _RIGHT = 18, 36, 14
 _CHARACTER = 6.3
 """Width of a digit of a tick label."""
 
-_MOST_HITS = 360
-"""Points of a chart that answer a pointer: each costs a hundred bytes."""
+_MAX_HOVER_TARGETS = 360
+"""Most hover targets of a chart: each costs a hundred bytes."""
 
 Stroke = Literal["line", "bold", "faint", "dashed", "marks"]
 
@@ -37,7 +37,7 @@ Stroke = Literal["line", "bold", "faint", "dashed", "marks"]
 class Line:
     """One line, (N,) each and sorted by `x`; `low` and `high` are the band around it.
 
-    `listed` lines stand in the legend, which names the last value as `last`; `told` lines answer the pointer.
+    `in_legend` lines stand in the legend with their last value, `last`; `hoverable` lines show values under the pointer.
     """
 
     label: str
@@ -45,10 +45,10 @@ class Line:
     y: Floats
     low: Floats | None = None
     high: Floats | None = None
-    tone: int = 0
+    color: int = 0
     stroke: Stroke = "line"
-    listed: bool = True
-    told: bool = True
+    in_legend: bool = True
+    hoverable: bool = True
     last: str = ""
 
 
@@ -73,57 +73,14 @@ class Chart:
 
     @property
     def legend(self) -> list[Line]:
-        """The lines to name, if there is more than one of them."""
-        listed = [line for line in self.lines if line.listed]
-        return listed if len(listed) > 1 else []
+        """The lines of the legend, which only several lines need."""
+        in_legend = [line for line in self.lines if line.in_legend]
+        return in_legend if len(in_legend) > 1 else []
 
     @property
     def last(self) -> str:
-        """Where a chart's only curve ends."""
-        return "" if self.legend else next((line.last for line in self.lines if line.listed), "")
-
-
-@dataclass(frozen=True)
-class Axis:
-    """A scale from values to pixels, with its marks."""
-
-    low: float
-    high: float
-    start: float
-    end: float
-    log: bool
-    marks: list[float]
-
-    def __call__(self, value: float) -> float:
-        low, high, at = (
-            (math.log10(v) for v in (self.low, self.high, value)) if self.log else (self.low, self.high, value)
-        )
-        return self.start + (at - low) / (high - low) * (self.end - self.start)
-
-    def many(self, values: Floats) -> Floats:
-        low, high, at = (
-            (np.log10(v) for v in (self.low, self.high, values)) if self.log else (self.low, self.high, values)
-        )
-        return self.start + (at - low) / (high - low) * (self.end - self.start)
-
-    @property
-    def texts(self) -> list[str]:
-        return [ticks.label(mark) for mark in self.marks] if self.log else ticks.labels(self.marks)
-
-
-def axis(low: float, high: float, start: float, end: float, *, log: bool, most: int, tight: bool = False) -> Axis:
-    """An axis over [low, high] with a little air around it, none if `tight`; of equal ends, some range around them."""
-    if log:
-        if not high > low:
-            low, high = low / 2, high * 2
-        air = 1.0 if tight else (high / low) ** 0.04
-        return Axis(low / air, high * air, start, end, True, ticks.logarithmic(low / air, high * air, most))
-    if not high > low:
-        around = abs(low) * 0.1 or 1.0
-        low, high = low - around, high + around
-    air = 0.0 if tight else (high - low) * 0.05
-    bottom = 0.0 if low >= 0 > low - air else low - air
-    return Axis(bottom, high + air, start, end, False, ticks.linear(bottom, high + air, most))
+        """The last value of a chart with a single curve."""
+        return "" if self.legend else next((line.last for line in self.lines if line.in_legend), "")
 
 
 def _draw(chart: Chart) -> Markup:
@@ -138,16 +95,17 @@ def _draw(chart: Chart) -> Markup:
     paths = [_path(line, horizontal, vertical) for line in chart.lines]
     return Markup(
         f'<svg class="chart" viewBox="0 0 {chart.width} {chart.height}" role="img" aria-label="{escape(_in_words(chart))}">'
-        f"{_frame(chart, horizontal, vertical, left)}{''.join(bands)}{''.join(paths)}{_hits(chart, horizontal, vertical)}</svg>"
+        f"{_frame(chart, horizontal, vertical, left)}{''.join(bands)}{''.join(paths)}"
+        f"{_hover_targets(chart, horizontal, vertical)}</svg>"
     )
 
 
 def _in_words(chart: Chart) -> str:
-    """What the drawing shows, for those who do not see it."""
-    listed = [line for line in chart.lines if line.listed]
-    named = "; ".join(f"{line.label} ends at {significant(float(line.y[-1]))}" for line in listed[:TONES])
+    """Return the text that describes the drawing to a screen reader."""
+    in_legend = [line for line in chart.lines if line.in_legend]
+    named = "; ".join(f"{line.label} ends at {significant(float(line.y[-1]))}" for line in in_legend[:COLORS])
     unit = f" in {chart.unit}" if chart.unit else ""
-    more = f"; and {len(listed) - TONES} more lines" if len(listed) > TONES else ""
+    more = f"; and {len(in_legend) - COLORS} more lines" if len(in_legend) > COLORS else ""
     return f"{chart.title}{unit} over {chart.x_label}: {named}{more}"
 
 
@@ -183,12 +141,12 @@ def _band(line: Line, horizontal: Axis, vertical: Axis) -> str:
     assert line.high is not None
     x = horizontal.many(line.x)
     there, back = _coordinates(x, vertical.many(line.high)), _coordinates(x[::-1], vertical.many(line.low)[::-1])
-    return f'<path class="band {tone_class(line.tone)}" d="M{"L".join(there + back)}Z"/>'
+    return f'<path class="band {color_class(line.color)}" d="M{"L".join(there + back)}Z"/>'
 
 
 def _path(line: Line, horizontal: Axis, vertical: Axis) -> str:
     points = _coordinates(horizontal.many(line.x), vertical.many(line.y))
-    classes = f"{tone_class(line.tone)}{'' if line.stroke in ('line', 'marks') else f' {line.stroke}'}"
+    classes = f"{color_class(line.color)}{'' if line.stroke in ('line', 'marks') else f' {line.stroke}'}"
     dots = ""
     if len(points) == 1 or line.stroke == "marks":
         dots = "".join(
@@ -197,25 +155,25 @@ def _path(line: Line, horizontal: Axis, vertical: Axis) -> str:
     return f'<path class="line {classes}" d="M{"L".join(points)}"/>{dots}'
 
 
-def tone_class(tone: int) -> str:
-    """The class of the style sheet that gives a tone its colour."""
-    return "muted" if tone == MUTED else f"tone-{tone % TONES}"
+def color_class(color: int) -> str:
+    """Return the class of the style sheet for a line's color."""
+    return "muted" if color == MUTED else f"color-{color % COLORS}"
 
 
-def _hits(chart: Chart, horizontal: Axis, vertical: Axis) -> str:
-    """Points that say their values under a pointer; where a script runs, it shows those nearest to it."""
-    told = [line for line in chart.lines if line.told]
-    each = max(2, _MOST_HITS // max(1, len(told)))
+def _hover_targets(chart: Chart, horizontal: Axis, vertical: Axis) -> str:
+    """Return points that show their values under a pointer; with scripts, the nearest ones are shown."""
+    hoverable = [line for line in chart.lines if line.hoverable]
+    each = max(2, _MAX_HOVER_TARGETS // max(1, len(hoverable)))
     parts = []
-    for line in told[: _MOST_HITS // 2]:
+    for line in hoverable[: _MAX_HOVER_TARGETS // 2]:
         picked = np.unique(np.linspace(0, len(line.x) - 1, min(each, len(line.x))).round().astype(int))
-        parts.append(f'<g class="hits {tone_class(line.tone)}">')
-        parts += [_hit(chart, line, index, horizontal, vertical) for index in picked]
+        parts.append(f'<g class="hover-targets {color_class(line.color)}">')
+        parts += [_hover_target(chart, line, index, horizontal, vertical) for index in picked]
         parts.append("</g>")
     return "".join(parts)
 
 
-def _hit(chart: Chart, line: Line, index: int, horizontal: Axis, vertical: Axis) -> str:
+def _hover_target(chart: Chart, line: Line, index: int, horizontal: Axis, vertical: Axis) -> str:
     x, y = float(line.x[index]), float(line.y[index])
     band = ""
     if line.low is not None and line.high is not None:
@@ -229,6 +187,36 @@ def _hit(chart: Chart, line: Line, index: int, horizontal: Axis, vertical: Axis)
 
 
 def spans_decades(values: Sequence[float] | Floats, *, times: float) -> bool:
-    """Whether all values are above zero and the largest is more than `times` the smallest: what a logarithmic axis is for."""
+    """Return whether all values are positive and the largest is more than `times` the smallest: then a log axis helps."""
     low, high = float(np.min(values)), float(np.max(values))
     return low > 0 and high > times * low
+
+
+# --- thinning ---------------------------------------------------------------------------------------------------------
+
+
+def thin_indices(values: Floats, most: int) -> NDArray[np.int64]:
+    """Return the ascending indices of at most `most` (at least 4) of the (N,) values: both ends, and the smallest and the
+    largest of each of equal stretches, so that every peak and dip stays."""
+    count = len(values)
+    most = max(most, 4)
+    if count <= most:
+        return np.arange(count)
+    buckets = (most - 2) // 2
+    edges = np.linspace(1, count - 1, buckets + 1).astype(np.int64)
+    chosen = [0, count - 1]
+    for first, last in pairwise(edges):
+        if last > first:
+            stretch = values[first:last]
+            chosen += [first + int(np.argmin(stretch)), first + int(np.argmax(stretch))]
+    return np.unique(np.array(chosen, np.int64))
+
+
+def thin_band(x: Floats, middle: Floats, low: Floats, high: Floats, most: int) -> tuple[Floats, Floats, Floats, Floats]:
+    """Return a line with a band around it, all (N,), in at most `most` points: each of equal stretches has the widest extent
+    of its band, and the lowest and the highest point of its line."""
+    if len(x) <= most:
+        return x, middle, low, high
+    keep = thin_indices(middle, most)
+    starts = np.concatenate(([0], (keep[1:] + keep[:-1] + 1) // 2))
+    return x[keep], middle[keep], np.minimum.reduceat(low, starts), np.maximum.reduceat(high, starts)

@@ -11,9 +11,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from paperbench.engine.figures import smooth
-from paperbench.report.html.charts import MUTED, TONES, Chart, Line, spans_decades
+from paperbench.report.html.axes import Floats
+from paperbench.report.html.charts import COLORS, MUTED, Chart, Line, spans_decades, thin_band, thin_indices
 from paperbench.report.html.quantities import Quantities, plural
-from paperbench.report.html.thinning import Floats, band, kept
 from paperbench.runs.grouping import Setting
 from paperbench.runs.record import RunRecord
 
@@ -48,8 +48,8 @@ class Curves:
 
 
 def of_run(run: RunRecord, quantities: Quantities) -> Curves:
-    """One chart for every number that was logged at two steps or more; the parts of the loss and the classes of a metric
-    share one."""
+    """Return one chart for every number that was logged at two steps or more; the parts of the loss share one, and so do the
+    classes of a metric."""
     series = {name: found for name in _names([run]) if len((found := _series(run, name))[0]) > 1}
     panels: dict[str, list[str]] = {}
     for name in _ordered(series, quantities):
@@ -62,19 +62,19 @@ def of_run(run: RunRecord, quantities: Quantities) -> Curves:
 
 
 def _affordable(charts: Iterable[Chart]) -> tuple[Chart, ...]:
-    """As many charts as the page has room for; the others are never drawn."""
-    kept_charts: list[Chart] = []
+    """Return as many charts as the page has room for; the others are never drawn."""
+    affordable: list[Chart] = []
     spent = 0
     for chart in charts:
         spent += len(chart.svg)
-        if spent > BUDGET or len(kept_charts) == MOST_CHARTS:
+        if spent > BUDGET or len(affordable) == MOST_CHARTS:
             break
-        kept_charts.append(chart)
-    return tuple(kept_charts)
+        affordable.append(chart)
+    return tuple(affordable)
 
 
 def _panel(name: str) -> str:
-    """The chart a curve belongs to: its own, that of the loss's parts, or that of a metric's classes."""
+    """Return the title of a curve's chart: its own, that of the loss's parts, or that of a metric's classes."""
     if name.startswith(f"{_LOSS}_"):
         return "parts of train/loss"
     parts = name.split("/")
@@ -82,26 +82,26 @@ def _panel(name: str) -> str:
 
 
 def _panel_chart(title: str, names: Sequence[str], series: Mapping[str, Series], quantities: Quantities) -> Chart:
-    shown = names[:TONES]
+    shown = names[:COLORS]
     lines: list[Line] = []
     smoothed = any(_noisy(series[name][1]) for name in shown)
-    for tone, name in enumerate(shown):
+    for color, name in enumerate(shown):
         x, y = series[name]
         label = _short(name, title) if len(names) > 1 else name
         last = quantities.number(name, float(y[-1]))
         if not smoothed:
-            lines.append(_thin(Line(label=label, x=x, y=y, tone=tone, last=last), _MOST_POINTS))
+            lines.append(_thin(Line(label=label, x=x, y=y, color=color, last=last), _MOST_POINTS))
             continue
         if len(shown) == 1:
-            lines.append(_thin(Line(label=label, x=x, y=y, tone=tone, stroke="faint", last=last), _MOST_POINTS))
+            lines.append(_thin(Line(label=label, x=x, y=y, color=color, stroke="faint", last=last), _MOST_POINTS))
         course = Line(
             label=label,
             x=x,
             y=smooth(y),
-            tone=tone,
+            color=color,
             stroke="bold",
-            listed=len(shown) > 1,
-            told=len(shown) > 1,
+            in_legend=len(shown) > 1,
+            hoverable=len(shown) > 1,
             last=last,
         )
         lines.append(_thin(course, _MOST_POINTS))
@@ -125,7 +125,7 @@ def _panel_chart(title: str, names: Sequence[str], series: Mapping[str, Series],
 
 
 def _noisy(values: Floats) -> bool:
-    """Whether a curve says more with its smoothed course over it."""
+    """Return whether a curve is noisy enough to be drawn with its exponential mean."""
     return len(values) >= _ENOUGH_TO_SMOOTH and float(np.abs(np.diff(values)).sum()) > _RESTLESS * float(np.ptp(values))
 
 
@@ -139,33 +139,33 @@ def _short(name: str, title: str) -> str:
 
 
 def of_settings(settings: Sequence[Setting], quantities: Quantities) -> Curves:
-    """One chart for every number that was logged at two steps or more; a line for each setting, with the range over its seeds
-    around the mean. Runs that did not end are drawn by themselves, dashed."""
+    """Return one chart for every number that was logged at two steps or more: a line for each setting, the mean of its seeds
+    with their range. Runs that did not end have dashed lines of their own."""
     runs = [run for setting in settings for run in setting.runs]
     names = [name for name in _ordered(_names(runs), quantities) if any(len(_series(run, name)[0]) > 1 for run in runs)]
-    tones = _tones(settings)
-    charts = _affordable(_settings_chart(name, settings, tones, quantities) for name in names)
-    return Curves(charts=charts, left_out=tuple(names[len(charts) :]), note=_note(charts, tones))
+    colors = _colors(settings)
+    charts = _affordable(_settings_chart(name, settings, colors, quantities) for name in names)
+    return Curves(charts=charts, left_out=tuple(names[len(charts) :]), note=_note(charts, colors))
 
 
-def _note(charts: Sequence[Chart], tones: Sequence[int]) -> str:
+def _note(charts: Sequence[Chart], colors: Sequence[int]) -> str:
     lines = [line for chart in charts for line in chart.lines]
     notes = []
     if any(line.low is not None for line in lines):
         notes.append("Lines are means over seeds, bands reach from the lowest seed to the highest.")
     if any(line.stroke == "dashed" for line in lines):
         notes.append("Dashed lines and hollow dots are runs that did not end.")
-    unlisted = sum(tone == MUTED for tone in tones)
-    if unlisted:
-        notes.append(f"Grey: {plural(unlisted, 'more setting')}.")
+    more = sum(color == MUTED for color in colors)
+    if more:
+        notes.append(f"Grey: {plural(more, 'more setting')}.")
     return " ".join(notes)
 
 
-def _settings_chart(name: str, settings: Sequence[Setting], tones: Sequence[int], quantities: Quantities) -> Chart:
+def _settings_chart(name: str, settings: Sequence[Setting], colors: Sequence[int], quantities: Quantities) -> Chart:
     lines = [
         line
-        for setting, tone in zip(settings, tones, strict=True)
-        for line in _setting_lines(name, setting, tone, quantities)
+        for setting, color in zip(settings, colors, strict=True)
+        for line in _setting_lines(name, setting, color, quantities)
     ]
     most = max(_FEWEST_POINTS, min(_MOST_POINTS, _POINTS_OF_ALL_LINES // max(1, len(lines))))
     return Chart(
@@ -177,12 +177,12 @@ def _settings_chart(name: str, settings: Sequence[Setting], tones: Sequence[int]
     )
 
 
-def _tones(settings: Sequence[Setting]) -> list[int]:
-    """A colour for each setting; where there are more of them than colours, the first have them and the others are grey."""
-    return [index if index < TONES else MUTED for index in range(len(settings))]
+def _colors(settings: Sequence[Setting]) -> list[int]:
+    """Return a color for each setting; the settings beyond the last color are grey."""
+    return [index if index < COLORS else MUTED for index in range(len(settings))]
 
 
-def _setting_lines(name: str, setting: Setting, tone: int, quantities: Quantities) -> list[Line]:
+def _setting_lines(name: str, setting: Setting, color: int, quantities: Quantities) -> list[Line]:
     ended = [found for run in setting.done if len((found := _series(run, name))[0])]
     lines = []
     x, stacked = _aligned(ended)
@@ -195,41 +195,42 @@ def _setting_lines(name: str, setting: Setting, tone: int, quantities: Quantitie
                 y=mean,
                 low=stacked.min(axis=0),
                 high=stacked.max(axis=0),
-                tone=tone,
-                listed=tone != MUTED,
-                told=tone != MUTED,
+                color=color,
+                in_legend=color != MUTED,
+                hoverable=color != MUTED,
                 last=quantities.number(name, float(mean[-1])),
             )
         )
     else:
         lines += [
-            _single(name, setting.label, found, tone, quantities, listed=not index) for index, found in enumerate(ended)
+            _single(name, setting.label, found, color, quantities, in_legend=not index)
+            for index, found in enumerate(ended)
         ]
     for run in setting.runs:
         found = _series(run, name)
         if not run.done and len(found[0]):
             label = f"{setting.label} (seed {run.seed}, {run.state})"
-            lines.append(_single(name, label, found, tone, quantities, listed=False, dashed=True))
+            lines.append(_single(name, label, found, color, quantities, in_legend=False, dashed=True))
     return lines
 
 
 def _single(
-    name: str, label: str, found: Series, tone: int, quantities: Quantities, *, listed: bool, dashed: bool = False
+    name: str, label: str, found: Series, color: int, quantities: Quantities, *, in_legend: bool, dashed: bool = False
 ) -> Line:
     return Line(
         label=label,
         x=found[0],
         y=found[1],
-        tone=tone,
+        color=color,
         stroke="dashed" if dashed else "line",
-        listed=listed and tone != MUTED,
-        told=tone != MUTED,
+        in_legend=in_legend and color != MUTED,
+        hoverable=color != MUTED,
         last=quantities.number(name, float(found[1][-1])),
     )
 
 
 def _aligned(series: Sequence[Series]) -> tuple[Floats, Floats]:
-    """The steps that all have, (N,), and the values there, (series, N)."""
+    """Return the steps that all series have, (N,), and their values there, (series, N)."""
     if not series:
         return np.empty(0), np.empty((0, 0))
     steps = series[0][0]
@@ -242,18 +243,18 @@ def _aligned(series: Sequence[Series]) -> tuple[Floats, Floats]:
 
 
 def _names(runs: Sequence[RunRecord]) -> list[str]:
-    """Everything that was ever logged as a number, in the order in which it first was."""
+    """Return the names of all logged numbers, in the order of their first appearance."""
     return list(dict.fromkeys(name for run in runs for name in run.history))
 
 
 def _series(run: RunRecord, name: str) -> Series:
-    """Steps and values, (N,) each, at which `name` was logged as a finite number."""
+    """Return the steps at which `name` was logged as a finite number, and its values, (N,) each."""
     steps, values = run.history.get(name, ((), ()))
     return np.array(steps, np.float64), np.array(values, np.float64)
 
 
 def _ordered(names: Sequence[str] | Mapping[str, object], quantities: Quantities) -> list[str]:
-    """The loss, what is evaluated, the parts of the loss, and then how the training went along."""
+    """Sort names: the loss, evaluated metrics, the parts of the loss, then the other numbers of training."""
     order = quantities.order(names)
 
     def rank(name: str) -> int:
@@ -267,13 +268,13 @@ def _ordered(names: Sequence[str] | Mapping[str, object], quantities: Quantities
 
 
 def _logarithmic(name: str, lines: Sequence[Line]) -> bool:
-    """Losses that fall over more than a decade. A rate of zero has no place on such an axis, nor has a percentage."""
+    """Return whether the lines are losses over more than a decade. Rates that reach zero, and percentages, stay linear."""
     return "loss" in name and spans_decades(np.concatenate([line.y for line in lines]), times=_DECADES_OF_LOSS)
 
 
 def _thin(line: Line, most: int) -> Line:
     if line.low is None or line.high is None:
-        keep = kept(line.y, most)
+        keep = thin_indices(line.y, most)
         return replace(line, x=line.x[keep], y=line.y[keep])
-    x, y, low, high = band(line.x, line.y, line.low, line.high, most)
+    x, y, low, high = thin_band(line.x, line.y, line.low, line.high, most)
     return replace(line, x=x, y=y, low=low, high=high)

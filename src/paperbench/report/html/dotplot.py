@@ -8,7 +8,7 @@ from typing import Literal
 
 from markupsafe import Markup, escape
 
-from paperbench.report.html.charts import Axis, axis
+from paperbench.report.html.axes import Axis, axis
 from paperbench.report.html.quantities import significant
 
 _WIDTH, _LEFT, _RIGHT, _ROW, _TOP, _BOTTOM = 400, 14, 14, 44, 4, 36
@@ -30,13 +30,13 @@ class Dots:
     comparable: bool = True
 
     @property
-    def reach(self) -> list[float]:
-        """Everything that has to fit on the scale."""
-        found = [*self.values, *(self.interval or ())]
-        found += [self.mean] if self.mean is not None else []
+    def extent(self) -> list[float]:
+        """All values that must fit on the scale."""
+        values = [*self.values, *(self.interval or ())]
+        values += [self.mean] if self.mean is not None else []
         if self.published is not None:
-            found += [self.published - (self.tolerance or 0), self.published + (self.tolerance or 0)]
-        return found
+            values += [self.published - (self.tolerance or 0), self.published + (self.tolerance or 0)]
+        return values
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,14 +57,14 @@ class DotPlot:
 
     @property
     def legend(self) -> list[object]:
-        """None: the page explains the signs once."""
+        """Empty: the page explains the signs once."""
         return []
 
 
 def _draw(plot: DotPlot) -> Markup:
-    reach = [value for row in plot.rows for value in row.reach]
+    extent = [value for row in plot.rows for value in row.extent]
     height = _TOP + _ROW * len(plot.rows) + _BOTTOM
-    scale = axis(min(reach), max(reach), _LEFT, _WIDTH - _RIGHT, log=False, most=6)
+    scale = axis(min(extent), max(extent), _LEFT, _WIDTH - _RIGHT, log=False, most=6)
     base = height - _BOTTOM
     parts = []
     for mark, text in zip(scale.marks, scale.texts, strict=True):
@@ -83,12 +83,12 @@ def _draw(plot: DotPlot) -> Markup:
 
 
 def _in_words(plot: DotPlot) -> str:
-    said = []
+    sentences = []
     for row in plot.rows:
         paper = "not published" if row.published is None else f"paper {significant(row.published)}"
         ours = "not measured" if row.mean is None else f"here {significant(row.mean)}"
-        said.append(f"{row.label}: {paper}, {ours}")
-    return f"{plot.title}. {'; '.join(said)}"
+        sentences.append(f"{row.label}: {paper}, {ours}")
+    return f"{plot.title}. {'; '.join(sentences)}"
 
 
 def _row(row: Dots, top: float, scale: Axis) -> str:
@@ -96,40 +96,40 @@ def _row(row: Dots, top: float, scale: Axis) -> str:
     parts = [f'<text class="label" x="{_LEFT}" y="{top + 14}">{escape(row.label)}</text>']
     if row.published is not None:
         parts.append(_published(row.published, row.tolerance, middle, scale))
-    tone = "ours" if row.comparable else "ours hollow"
+    style = "ours" if row.comparable else "ours hollow"
     if row.interval is not None:
         low, high = (scale(value) for value in row.interval)
         parts.append(
-            f'<path class="whisker {tone}" d="M{low:.1f} {middle}H{high:.1f}M{low:.1f} {middle - 4}v8M{high:.1f} {middle - 4}v8"/>'
+            f'<path class="whisker {style}" d="M{low:.1f} {middle}H{high:.1f}M{low:.1f} {middle - 4}v8M{high:.1f} {middle - 4}v8"/>'
         )
     if len(row.values) > 1:
         parts += [
-            f'<circle class="seed {tone}" cx="{scale(value):.1f}" cy="{middle}" r="2.5"/>' for value in row.values
+            f'<circle class="seed {style}" cx="{scale(value):.1f}" cy="{middle}" r="2.5"/>' for value in row.values
         ]
     if row.mean is not None:
-        said = f"here {significant(row.mean, 5)}"
+        title = f"here {significant(row.mean, 5)}"
         parts.append(
-            f'<circle class="mean {tone}" cx="{scale(row.mean):.1f}" cy="{middle}" r="5"><title>{said}</title></circle>'
+            f'<circle class="mean {style}" cx="{scale(row.mean):.1f}" cy="{middle}" r="5"><title>{title}</title></circle>'
         )
     return "".join(parts)
 
 
 def _published(value: float, tolerance: float | None, middle: float, scale: Axis) -> str:
     x = scale(value)
-    said = f"paper {significant(value, 6)}"
+    title = f"paper {significant(value, 6)}"
     band = ""
     if tolerance is not None:
         low, high = scale(value - tolerance), scale(value + tolerance)
-        said += f", tolerance ±{significant(tolerance, 6)}"
+        title += f", tolerance ±{significant(tolerance, 6)}"
         band = f'<rect class="tolerance" x="{low:.1f}" y="{middle - 8}" width="{max(high - low, 1):.1f}" height="16"/>'
-    return f'<g>{band}<path class="paper" d="M{x:.1f} {middle - 9}v18"/><title>{escape(said)}</title></g>'
+    return f'<g>{band}<path class="paper" d="M{x:.1f} {middle - 9}v18"/><title>{escape(title)}</title></g>'
 
 
 def legible(rows: Sequence[Dots]) -> bool:
-    """Whether the rows fit on one scale: a single outlier that presses the rest together makes a useless drawing."""
-    reach = sorted(value for row in rows for value in row.reach)
-    if len(reach) < 2:
+    """Return whether the rows fit on one scale: a single outlier would press all others together."""
+    extent = sorted(value for row in rows for value in row.extent)
+    if len(extent) < 2:
         return False
-    spread = reach[-1] - reach[0]
-    inner = reach[-2] - reach[0], reach[-1] - reach[1]
-    return spread == 0 or (max(inner) > 0 and min(inner) > 0.02 * spread) or len(reach) < 4
+    spread = extent[-1] - extent[0]
+    inner = extent[-2] - extent[0], extent[-1] - extent[1]
+    return spread == 0 or (max(inner) > 0 and min(inner) > 0.02 * spread) or len(extent) < 4

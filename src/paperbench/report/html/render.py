@@ -14,7 +14,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
 
 from paperbench import __version__
-from paperbench.report.html.charts import Chart, tone_class
+from paperbench.report.html.charts import Chart, color_class
 from paperbench.report.html.page import Block, Charts, Code, Facts, Fold, Notice, Page, Prose, Tiles
 from paperbench.report.html.pictures import Gallery
 from paperbench.report.tables import Table, plain, to_markdown
@@ -39,7 +39,7 @@ def to_html(page: Page, *, made: datetime) -> str:
             ),
             generator=f"{GENERATOR} {__version__}",
             made=made.isoformat(sep=" ", timespec="minutes"),
-            tone_class=tone_class,
+            color_class=color_class,
         )
     )
 

@@ -8,10 +8,10 @@ import numpy as np
 
 from paperbench.errors import DataError
 from paperbench.report import published
+from paperbench.report.html.axes import Floats
 from paperbench.report.html.charts import Chart, Line, spans_decades
 from paperbench.report.html.dotplot import DotPlot, Dots, legible
 from paperbench.report.html.page import Block, Charts
-from paperbench.report.html.thinning import Floats
 from paperbench.report.published import Published
 from paperbench.report.reproduction_document import Document
 from paperbench.report.verdict import Verdict
@@ -116,7 +116,7 @@ def _curves(
             title=str(document["table"]) if alone else f"{document['table']}, rows from {group[0]['row']}",
             x_label=label,
             unit=_common_unit(group, unit_of),
-            lines=tuple(line for tone, row in enumerate(group) for line in _row_lines(row, positions, printed, tone)),
+            lines=tuple(line for color, row in enumerate(group) for line in _row_lines(row, positions, printed, color)),
             log_x=log,
             note="Dashed: the paper's. Dots: measured here, with the interval over seeds.",
             width=640 if alone else 400,
@@ -132,7 +132,7 @@ def _common_unit(rows: Sequence[Document], unit_of: UnitOf) -> str:
 
 
 def _row_lines(
-    row: Document, positions: Mapping[str, float], printed: Mapping[str, Sequence[Published]], tone: int
+    row: Document, positions: Mapping[str, float], printed: Mapping[str, Sequence[Published]], color: int
 ) -> list[Line]:
     ordered = sorted(positions.items(), key=lambda item: item[1])
     cells = [(x, row["cells"][name]) for name, x in ordered if name in row["cells"]]
@@ -142,11 +142,11 @@ def _row_lines(
     lines = []
     if paper:
         x, y = _columns(paper)
-        lines.append(Line(label=f"{row['row']}, paper", x=x, y=y, tone=tone, stroke="dashed"))
+        lines.append(Line(label=f"{row['row']}, paper", x=x, y=y, color=color, stroke="dashed"))
     if ours:
         x, y = _columns([(position, cell["mean"]) for position, cell in ours])
         low, high = _columns([cell.get("interval") or (cell["mean"], cell["mean"]) for _, cell in ours])
-        lines.append(Line(label=f"{row['row']}, here", x=x, y=y, low=low, high=high, tone=tone, stroke="marks"))
+        lines.append(Line(label=f"{row['row']}, here", x=x, y=y, low=low, high=high, color=color, stroke="marks"))
     return lines
 
 

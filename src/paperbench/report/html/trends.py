@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from paperbench.report.html.charts import TONES, Chart, Line, spans_decades
+from paperbench.report.html.charts import COLORS, Chart, Line, spans_decades
 from paperbench.report.html.curves import Curves
 from paperbench.report.html.quantities import Quantities
 from paperbench.runs.grouping import Setting
@@ -51,12 +51,12 @@ def _chart(name: str, key: str, settings: Sequence[Setting], quantities: Quantit
         if x is not None and values:
             others = ", ".join(f"{other}={value}" for other, value in setting.values.items() if other != key)
             points.setdefault(others, {}).setdefault(x, []).extend(values)
-    lines = [_line(label, by_x, tone) for tone, (label, by_x) in enumerate(list(points.items())[:TONES])]
+    lines = [_line(label, by_x, color) for color, (label, by_x) in enumerate(list(points.items())[:COLORS])]
     lines = [line for line in lines if len(line.x) >= FEWEST]
     if not lines:
         return None
     several = any(len(values) > 1 for by_x in points.values() for values in by_x.values())
-    left_out = len(points) - TONES
+    left_out = len(points) - COLORS
     notes = ["Means, and bands from the smallest to the largest over seeds."] if several else []
     notes += [f"{left_out} more settings in the tables."] if left_out > 0 else []
     return Chart(
@@ -69,7 +69,7 @@ def _chart(name: str, key: str, settings: Sequence[Setting], quantities: Quantit
     )
 
 
-def _line(label: str, by_x: dict[float, list[float]], tone: int) -> Line:
+def _line(label: str, by_x: dict[float, list[float]], color: int) -> Line:
     xs = sorted(by_x)
     several = any(len(by_x[x]) > 1 for x in xs)
     return Line(
@@ -78,5 +78,5 @@ def _line(label: str, by_x: dict[float, list[float]], tone: int) -> Line:
         y=np.array([float(np.mean(by_x[x])) for x in xs]),
         low=np.array([min(by_x[x]) for x in xs], np.float64) if several else None,
         high=np.array([max(by_x[x]) for x in xs], np.float64) if several else None,
-        tone=tone,
+        color=color,
     )

@@ -47,8 +47,8 @@
   // Charts: a line under the pointer, and what each curve is nearest to it.
   for (const figure of document.querySelectorAll("figure.chart")) {
     const svg = figure.querySelector("svg.chart");
-    const groups = [...figure.querySelectorAll(".hits")].map((group) => ({
-      tone: group.classList[1],
+    const groups = [...figure.querySelectorAll(".hover-targets")].map((group) => ({
+      color: group.classList[1],
       points: [...group.children].map((point) => ({ point, x: point.cx.baseVal.value, text: point.textContent })),
     }));
     if (!groups.length) continue;
@@ -71,8 +71,8 @@
       clear();
       const place = svg.getBoundingClientRect();
       const x = ((event.clientX - place.left) / place.width) * box.width;
-      const closest = groups.map(({ tone, points }) => ({
-        tone,
+      const closest = groups.map(({ color, points }) => ({
+        color,
         ...points.reduce((best, next) => (Math.abs(next.x - x) < Math.abs(best.x - x) ? next : best)),
       }));
       const anchor = closest.reduce((best, next) => (Math.abs(next.x - x) < Math.abs(best.x - x) ? next : best));
@@ -83,7 +83,7 @@
       heading.append(Object.assign(document.createElement("b"), { textContent: anchor.text.split(": ")[0] }));
       const rows = near.map((entry) => {
         const row = document.createElement("p");
-        row.className = entry.tone;
+        row.className = entry.color;
         const [where, ...rest] = entry.text.split(": ");
         const other = where === heading.textContent ? "" : ` (${where})`;
         row.append(document.createElement("i"), rest.join(": ") + other);
