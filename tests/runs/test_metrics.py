@@ -2,11 +2,21 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from paperbench.catalog import MetricSpec
 from paperbench.report import published
-from paperbench.runs.metrics import UNKNOWN, MetricRegistry, all_metrics, metrics_of
+from paperbench.runs.metrics import (
+    UNKNOWN,
+    MetricRegistry,
+    all_metrics,
+    declared_by,
+    document,
+    metrics_of,
+    packages,
+)
 
 REGISTRY = MetricRegistry(
     (
@@ -95,3 +105,17 @@ def test_the_metrics_of_a_task_are_its_package_s_first() -> None:
     own = metrics_of("detect-train").specs
     assert own[0].name.startswith(("coco", "voc"))
     assert metrics_of("a task of somebody's").specs == all_metrics().specs
+
+
+@pytest.mark.parametrize("package", packages())
+def test_declarations_are_complete(package: str) -> None:
+    specs = declared_by(package)
+    assert len({spec.name for spec in specs}) == len(specs)
+    assert [spec.name for spec in specs if not spec.meaning] == []
+    for spec in specs:
+        assert format(1.5, spec.format)
+
+
+def test_the_document_lists_every_metric() -> None:
+    written = (Path(__file__).parents[2] / "docs/metrics.md").read_text(encoding="utf-8")
+    assert written == document(), "python -m paperbench.runs.metrics > docs/metrics.md"

@@ -120,7 +120,7 @@ def _delta(key: str, delta: float) -> str:
 
 
 def _is_headline(key: str) -> bool:
-    """Whether the summary at the end of a run would show it."""
+    """True for a metric that the summary of a run shows."""
     return all_metrics()[key].headline
 
 

@@ -38,7 +38,7 @@ LOW, HIGH = "/low", "/high"
 """Endings of the metrics that hold the ends of an interval over test images, beside the metric itself."""
 
 SAMPLES_SLACK = 0.02
-"""How far from the wanted number of training samples a record may lie, as a fraction of it."""
+"""Largest distance of a record from the wanted number of training samples, as a fraction of it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -212,7 +212,7 @@ def _over_images(cell: Cell, results: Mapping[str, Any]) -> tuple[float, float] 
 
 
 def _seen(member: Member) -> int | None:
-    """How many training samples a run sees by its configuration."""
+    """The number of training samples that a run sees by its configuration."""
     return look_up(member.composed.resolved, "train.samples", None)
 
 

@@ -54,7 +54,7 @@ def listed(root: Path, conf_dir: Path | None = None) -> tuple[list[Listed], list
 
 
 def describe(layout: Layout, root: Path) -> Listed:
-    """What the list says of one reproduction whose runs lie below `root`."""
+    """Describe one reproduction whose runs lie below `root`."""
     return Listed(
         name=layout.name,
         paper=layout.paper,

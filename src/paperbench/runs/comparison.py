@@ -1,4 +1,4 @@
-"""What differs between runs: configuration, environment, data, metrics. Imports no torch.
+"""Differences between runs: configuration, environment, data, metrics. Imports no torch.
 
 The first run is the reference: differences of numbers are to it.
 """
@@ -116,7 +116,7 @@ def _rows(
 
 
 def _differs(row: Row, runs: Sequence[RunRecord]) -> bool:
-    """Whether the row differs by more than the values that unfinished runs cannot have yet."""
+    """True if the row differs by more than the values that unfinished runs cannot have yet."""
     return _several([value for value, run in zip(row.values, runs, strict=True) if value is not ABSENT or run.done])
 
 

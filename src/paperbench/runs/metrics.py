@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import importlib
 import math
+import sys
 from collections.abc import Iterable, Mapping
 from fnmatch import fnmatchcase
 from functools import cache
 
 from paperbench.catalog import TASKS, MetricSpec
 from paperbench.engine.metrics import METRICS as ENGINE_METRICS
-from paperbench.runs.undeclared import METRICS as UNDECLARED
 
 UNKNOWN = MetricSpec(name="*", meaning="not declared")
 """Stands for a metric that no package declares: a plain number of which nothing is known."""
@@ -40,7 +40,7 @@ class MetricRegistry:
         return self._look_up(name)[1]
 
     def __contains__(self, name: str) -> bool:
-        """Whether the metric is declared."""
+        """True if the metric is declared."""
         return self[name] is not UNKNOWN
 
     def direction(self, name: str) -> str:
@@ -93,13 +93,18 @@ def declared_by(package: str) -> tuple[MetricSpec, ...]:
     except ModuleNotFoundError as error:
         if error.name != f"{package}.metrics":
             raise
-        return UNDECLARED if package.startswith("paperbench.") else ()
+        return ()
     return tuple(getattr(module, "METRICS", ()))
 
 
 def packages() -> tuple[str, ...]:
     """Dotted names of the packages whose tasks the catalog knows, in its order."""
     return tuple(dict.fromkeys(_package(spec.module) for spec in TASKS.values()))
+
+
+def package_of(task: str) -> str | None:
+    """The dotted name of the package that a task belongs to; None for a task that is not known."""
+    return _package(TASKS[task].module) if task in TASKS else None
 
 
 def _package(module: str) -> str:
@@ -115,9 +120,41 @@ def all_metrics() -> MetricRegistry:
 
 def metrics_of(task: str) -> MetricRegistry:
     """The metrics that runs of a task write: its package's, then the other packages', then the engine's."""
-    return _of_package(_package(TASKS[task].module)) if task in TASKS else all_metrics()
+    package = package_of(task)
+    return _of_package(package) if package is not None else all_metrics()
 
 
 @cache
 def _of_package(package: str) -> MetricRegistry:
     return MetricRegistry((*declared_by(package), *all_metrics().specs))
+
+
+# --- the document -----------------------------------------------------------------------------------------------------
+
+_HEAD = """# Metrics
+
+Every number that a run writes to `results.json`, package by package, in the order in which it is shown. `*` stands for any text,
+such as the name of a class. The column "better" says which values a table marks as best and `paperbench runs --sort` puts first;
+metrics in bold have a line in the summary of a run.
+
+`python -m paperbench.runs.metrics > docs/metrics.md` writes this file from the packages' declarations.
+"""
+
+
+def document() -> str:
+    """Return the declared metrics of all packages as Markdown: `docs/metrics.md`."""
+    sections = [(package.rpartition(".")[2], declared_by(package)) for package in packages()]
+    return "\n".join([_HEAD, *(_section(title, specs) for title, specs in [*sections, ("every task", ENGINE_METRICS)])])
+
+
+def _section(title: str, specs: Iterable[MetricSpec]) -> str:
+    rows = [
+        f"| {f'**`{spec.name}`**' if spec.headline else f'`{spec.name}`'} | {spec.meaning} | {spec.unit} "
+        f"| {'' if spec.direction == 'none' else spec.direction} |"
+        for spec in specs
+    ]
+    return "\n".join([f"## {title}", "", "| metric | meaning | unit | better |", "|---|---|---|---|", *rows, ""])
+
+
+if __name__ == "__main__":
+    sys.stdout.write(document())

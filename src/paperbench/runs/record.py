@@ -105,7 +105,7 @@ class RunRecord:
 
     @property
     def done(self) -> bool:
-        """Whether the run ended and left results."""
+        """True if the run ended and left results."""
         return self.state == DONE and bool(self.results)
 
     @property
@@ -206,7 +206,7 @@ class RunRecord:
 
 
 def is_number(value: object) -> bool:
-    """Whether it is a number of JSON: neither null nor a truth value."""
+    """Return True for a number of JSON: neither null nor a truth value."""
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
@@ -362,7 +362,7 @@ class RunStatus:
 
     @property
     def by_environment(self) -> bool:
-        """Whether it failed for want of a disk, a device or data, which somebody may have mended since."""
+        """True if it failed for want of a disk, a device or data, which somebody may have mended since."""
         return self.state == "failed" and self.exit_code == EXIT_ENVIRONMENT
 
 

@@ -190,7 +190,7 @@ def _states(wanted: str) -> list[str]:
 
 
 def _equals(value: Any, wanted: str) -> bool:
-    """Whether a value is the one that was typed: numbers by value, text also by the wildcards * and ?."""
+    """Compare a value with the one that was typed: numbers by value, text also by the wildcards * and ?."""
     if is_number(value):
         return value == _number(wanted)
     if isinstance(value, str):
@@ -232,7 +232,7 @@ def in_order(runs: Sequence[RunRecord], key: str, *, reverse: bool) -> tuple[lis
 
 
 def _descending(key: str, present: Sequence[RunRecord]) -> bool:
-    """Whether the largest comes first without `--reverse`."""
+    """True if the largest comes first without `--reverse`."""
     if key in ("updated", "best"):
         return True
     having = [run for run in present if key in run.metrics]
@@ -240,7 +240,7 @@ def _descending(key: str, present: Sequence[RunRecord]) -> bool:
 
 
 def _best_is_highest(metric: str, runs: Sequence[RunRecord]) -> bool:
-    """Whether large values of the metric come first: of a quantity without a better direction they do."""
+    """True unless low values of the metric are better: a quantity without a direction has its largest values first."""
     return metrics_of(runs[0].task).direction(metric) != "lower"
 
 

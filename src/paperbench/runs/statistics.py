@@ -1,4 +1,4 @@
-"""What a handful of runs says: a mean, how far to trust it, and in which words.
+"""Statistics of a handful of runs: the mean, its interval, and the kind of the interval.
 
 One run is one run and has no interval. Two to four are too few to estimate a spread from, so their range is given and all
 points are kept. From five on it is the 95 % bootstrap interval of the mean. Two methods are compared seed by seed.
@@ -15,7 +15,7 @@ RESAMPLES = 9999
 CONFIDENCE = 0.95
 
 Kind = Literal["none", "one seed", "range", "bootstrap of the mean, 95 %", "resampled test images, 95 %"]
-"""Which interval it is. `one seed` and `none` come without one."""
+"""The kind of an interval. `one seed` and `none` come without one."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,7 +42,7 @@ class Paired:
 
 
 def summarise(values: Sequence[float], *, test_images: tuple[float, float] | None = None) -> Summary:
-    """Mean and interval of one number measured with several seeds.
+    """Compute mean and interval of one number measured with several seeds.
 
     `test_images` is the interval that a single run gave by resampling its test images; it stands in for the interval that one
     seed cannot have, and says so. With several seeds it is left aside: the spread over seeds is wider in kind, for it holds
@@ -62,7 +62,7 @@ def summarise(values: Sequence[float], *, test_images: tuple[float, float] | Non
 
 
 def paired(a: Mapping[int, float], b: Mapping[int, float]) -> Paired:
-    """The differences a - b of two methods, seed by seed.
+    """Compute the differences a - b of two methods, seed by seed.
 
     The same seed means the same data order and the same test set, which the difference is then free of; seeds that only one of
     the two has would bring that variation back, and are left out.
@@ -76,7 +76,7 @@ def paired(a: Mapping[int, float], b: Mapping[int, float]) -> Paired:
 
 
 def bootstrap_mean(values: Sequence[float]) -> tuple[float, float]:
-    """95 % bootstrap interval of the mean, bias-corrected and accelerated (Efron 1987); the same for the same values.
+    """Compute the 95 % bootstrap interval of the mean, bias-corrected and accelerated (Efron 1987); the same for the same values.
 
     Values that are all equal give an interval of no width: the bootstrap sees no spread to resample.
     """

@@ -61,7 +61,7 @@ class Sweep:
     members: tuple[Member, ...]
     kind: str = "sweep"
     overrides: tuple[str, ...] = ()
-    """What was typed, unexpanded."""
+    """As typed, unexpanded."""
 
 
 # --- requests ---------------------------------------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""How far a run is, told from its process to whoever watches the sweep, wherever that is: through a small file in its
+"""The progress of a run, passed from its process to whoever watches the sweep, wherever that is: through a small file in its
 directory, gone when the run has ended. A watcher may miss any of it; what counts is in the run's own files."""
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ class ProgressFile(SilentReporter):
 
 
 def read(directory: Path) -> Progress | None:
-    """What the run in `directory` last told; None if it tells nothing, or nothing that can be read."""
+    """Read the last progress of the run in `directory`; None where there is none that can be read."""
     try:
         content: Any = json.loads((directory / FILE).read_text(encoding="utf-8"))
         values = {str(name): float(value) for name, value in content["values"].items() if value is not None}

@@ -1,4 +1,4 @@
-"""Carrying a sweep out: its lock, its record, its launcher, and how it ended."""
+"""Running a sweep: its lock, its record, its launcher, and its outcome."""
 
 from __future__ import annotations
 
@@ -40,10 +40,10 @@ def run(
     fail_fast: bool = False,
     stacked: bool = False,
 ) -> SweepOutcome:
-    """Does what is missing of the sweep, `jobs` jobs at a time, and returns how every member stands.
+    """Do what is missing of the sweep, `jobs` jobs at a time, and return the status of every member.
 
-    Nothing that a run does is raised: a run that fails, is killed or ends without a word is one `MemberStatus`. Setting `stop`
-    asks all runs to save and end. Raises `RunLockedError` where another process carries out the same sweep, `ConfigError` for
+    Nothing that a run does is raised: a run that fails, is killed or exits without reporting a status is one `MemberStatus`. Setting `stop`
+    asks all runs to save and end. Raises `RunLockedError` where another process runs the same sweep, `ConfigError` for
     `stacked` runs whose task cannot be, and `EnvironmentError_` where the sweep's own files cannot be written.
     """
     groups = jobs_of(sweep.members, stacked=stacked)
@@ -114,7 +114,7 @@ def run_sweep(
 def launcher_for(
     sweep: Sweep, name: str, settings: Any = None, *, jobs: int | None = None, stacked: bool = False
 ) -> Launcher:
-    """The launcher `name`, told about the sweep; see `run_sweep`. Raises `EnvironmentError_` where its library is missing."""
+    """Create the launcher `name` for the sweep; see `run_sweep`. Raises `EnvironmentError_` where its library is missing."""
     kind = launcher_class(name)
     jobs = jobs or kind.DEFAULT_JOBS
     context = Context(

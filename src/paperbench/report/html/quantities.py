@@ -1,4 +1,4 @@
-"""How a report writes a number: rounding, unit, and its place among the others."""
+"""Numbers as a report writes them: rounding, unit, and their order."""
 
 from __future__ import annotations
 
