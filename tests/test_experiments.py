@@ -12,8 +12,7 @@ from paperbench.catalog import TASKS
 from paperbench.cli.app import app
 from paperbench.config.compose import compose
 from paperbench.config.paths import shipped_conf
-from paperbench.engine.metrics import METRICS as ENGINE_METRICS
-from paperbench.runs.metrics import MetricRegistry, declared_by, package_of
+from paperbench.runs.metrics import MetricRegistry, declared_for
 
 EXPERIMENTS = sorted(file.stem for file in (shipped_conf() / "experiment").glob("*.yaml"))
 RESULT_KEYS = {
@@ -75,7 +74,7 @@ def test_the_experiment_runs_at_smoke_scale(experiment: str, tmp_path: Path) -> 
     assert results["experiment"] == experiment
     assert results["metrics"]
     assert all(isinstance(value, int | float) for value in results["metrics"].values())
-    declared = MetricRegistry((*declared_by(package_of(results["task"]) or ""), *ENGINE_METRICS))
+    declared = MetricRegistry(declared_for(results["task"]))
     assert [name for name in results["metrics"] if name not in declared] == [], "not declared by the package"
     assert (
         json.loads((directory / "results.json").read_text()).items()

@@ -25,7 +25,7 @@ VGG_07: dict[str, Any] = {
     "model": {
         "name": "faster-rcnn", "backbone": "vgg16", "shared": True, "stages": 2,
         "anchors": {"sizes": [128.0, 256.0, 512.0], "ratios": [0.5, 1.0, 2.0]},
-        "rpn": {"loss_weight": 10.0, "normalisation": "paper", "post_nms_test": 300},
+        "rpn": {"loss_weight": 10.0, "normalisation": "paper", "post_nms_topk_test": 300},
     },
 }  # fmt: skip
 
@@ -77,7 +77,7 @@ def test_other_settings_are_held_against_their_own_rows() -> None:
         {"model__backbone": "small"},
         {"model__anchors__sizes": [128, 256]},
         {"model__rpn__normalisation": "sampled"},
-        {"model__rpn__post_nms_test": False},
+        {"model__rpn__post_nms_topk_test": False},
     ],
 )
 def test_a_run_that_differs_is_held_against_nothing(changes: dict[str, Any]) -> None:

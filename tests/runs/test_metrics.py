@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from paperbench.catalog import MetricSpec
+from paperbench.catalog import MetricSpec, packages
 from paperbench.report import published
 from paperbench.runs.metrics import (
     UNKNOWN,
@@ -15,7 +15,6 @@ from paperbench.runs.metrics import (
     declared_by,
     document,
     metrics_of,
-    packages,
 )
 
 REGISTRY = MetricRegistry(
@@ -107,9 +106,10 @@ def test_the_metrics_of_a_task_are_its_package_s_first() -> None:
     assert metrics_of("a task of somebody's").specs == all_metrics().specs
 
 
-@pytest.mark.parametrize("package", packages())
+@pytest.mark.parametrize("package", [item.module for item in packages() if item.package.tasks])
 def test_declarations_are_complete(package: str) -> None:
     specs = declared_by(package)
+    assert specs
     assert len({spec.name for spec in specs}) == len(specs)
     assert [spec.name for spec in specs if not spec.meaning] == []
     for spec in specs:

@@ -117,3 +117,15 @@ def test_what_is_not_there_has_not_started(tmp_path: Path) -> None:
     for name in ("nothing", "empty"):
         run = read_run(tmp_path / name, name=name, labels={"seed": "4"})
         assert (run.state, run.seed, run.log, run.figures(), run.log_tail()) == (NOT_STARTED, "4", [], [], "")
+
+
+def test_the_configuration_of_an_earlier_version_has_the_keys_of_this_one(tmp_path: Path) -> None:
+    resolved = {"experiment": "faster-rcnn", "task": "detect-train", "seed": 4, "optim": {"name": "sgd", "lr": 0.1}}
+    old = made.run(
+        tmp_path / "run", resolved={**resolved, "model": {"name": "faster-rcnn", "rpn": {"post_nms_test": 300}}}
+    )
+
+    run = read_run(old)
+    assert (run.done, run.seed) == (True, 4)
+    assert run.flat_config["model.rpn.post_nms_topk_test"] == 300
+    assert "model.rpn.post_nms_test" not in run.flat_config

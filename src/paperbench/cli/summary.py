@@ -11,14 +11,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from paperbench.catalog import PAPERS, TASKS
 from paperbench.cli.output import duration
 from paperbench.config.paths import short
 from paperbench.report import published
 from paperbench.report.published import Published
 from paperbench.runs.metrics import MetricRegistry, metrics_of
+from paperbench.runs.record import read_run
 
 MOST_ROWS = 10
 _UNITS = {
@@ -59,7 +58,9 @@ class Summary:
 def summarise(results: Mapping[str, Any], directory: str) -> Summary:
     """`results` is the content of `results.json`, `directory` the run's, whose `config.yaml` decides what applies."""
     metrics = {name: value for name, value in (results.get("metrics") or {}).items() if isinstance(value, int | float)}
-    applying = {entry.metric: entry for entry in published.matching(_config(directory)) if entry.metric in metrics}
+    applying = {
+        entry.metric: entry for entry in published.matching(read_run(Path(directory)).config) if entry.metric in metrics
+    }
     declared = metrics_of(str(results.get("task")))
     shown = _chosen(metrics, applying, declared)
     lines = tuple(_line(name, declared.text(name, metrics[name]), metrics[name], applying.get(name)) for name in shown)
@@ -74,14 +75,6 @@ def summarise(results: Mapping[str, Any], directory: str) -> Summary:
         if done
         else (("continue it", f"paperbench resume {_shell(directory)}"),),
     )
-
-
-def _config(directory: str) -> Mapping[str, Any]:
-    try:
-        config = yaml.safe_load((Path(directory) / "config.yaml").read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError):
-        return {}  # the end of a finished run is no moment to fail over a comparison
-    return config if isinstance(config, Mapping) else {}
 
 
 def _chosen(

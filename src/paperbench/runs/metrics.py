@@ -13,7 +13,7 @@ from collections.abc import Iterable, Mapping
 from fnmatch import fnmatchcase
 from functools import cache
 
-from paperbench.catalog import TASKS, MetricSpec
+from paperbench.catalog import MetricSpec, packages
 from paperbench.engine.metrics import METRICS as ENGINE_METRICS
 
 UNKNOWN = MetricSpec(name="*", meaning="not declared")
@@ -86,47 +86,36 @@ def _read(text: str) -> float:
     return float(text.replace(",", ""))
 
 
-def declared_by(package: str) -> tuple[MetricSpec, ...]:
-    """The metrics that a package, named by its dotted name, declares; none where it has no module `metrics`."""
+# --- what is declared -------------------------------------------------------------------------------------------------
+
+
+def declared_by(module: str) -> tuple[MetricSpec, ...]:
+    """The metrics that the package with this dotted name declares; none where it has no module `metrics`."""
     try:
-        module = importlib.import_module(f"{package}.metrics")
+        metrics = importlib.import_module(f"{module}.metrics")
     except ModuleNotFoundError as error:
-        if error.name != f"{package}.metrics":
+        if error.name != f"{module}.metrics":
             raise
         return ()
-    return tuple(getattr(module, "METRICS", ()))
+    return tuple(getattr(metrics, "METRICS", ()))
 
 
-def packages() -> tuple[str, ...]:
-    """Dotted names of the packages whose tasks the catalog knows, in its order."""
-    return tuple(dict.fromkeys(_package(spec.module) for spec in TASKS.values()))
-
-
-def package_of(task: str) -> str | None:
-    """The dotted name of the package that a task belongs to; None for a task that is not known."""
-    return _package(TASKS[task].module) if task in TASKS else None
-
-
-def _package(module: str) -> str:
-    """`paperbench.stn.task` -> `paperbench.stn`."""
-    return ".".join(module.split(".")[:2]) if module.startswith("paperbench.") else module.partition(".")[0]
+def declared_for(task: str) -> tuple[MetricSpec, ...]:
+    """The metrics that runs of a task may write: its package's and the engine's."""
+    own = next((item.module for item in packages() if any(spec.name == task for spec in item.package.tasks)), None)
+    return (*(declared_by(own) if own else ()), *ENGINE_METRICS)
 
 
 @cache
 def all_metrics() -> MetricRegistry:
-    """The metrics of all packages, then the engine's."""
-    return MetricRegistry((*(spec for package in packages() for spec in declared_by(package)), *ENGINE_METRICS))
-
-
-def metrics_of(task: str) -> MetricRegistry:
-    """The metrics that runs of a task write: its package's, then the other packages', then the engine's."""
-    package = package_of(task)
-    return _of_package(package) if package is not None else all_metrics()
+    """The metrics of all packages, the program's own first, then the engine's."""
+    return MetricRegistry((*(spec for item in packages() for spec in declared_by(item.module)), *ENGINE_METRICS))
 
 
 @cache
-def _of_package(package: str) -> MetricRegistry:
-    return MetricRegistry((*declared_by(package), *all_metrics().specs))
+def metrics_of(task: str) -> MetricRegistry:
+    """The metrics that runs of a task may write, then all others."""
+    return MetricRegistry((*declared_for(task)[: -len(ENGINE_METRICS)], *all_metrics().specs))
 
 
 # --- the document -----------------------------------------------------------------------------------------------------
@@ -143,7 +132,7 @@ metrics in bold have a line in the summary of a run.
 
 def document() -> str:
     """Return the declared metrics of all packages as Markdown: `docs/metrics.md`."""
-    sections = [(package.rpartition(".")[2], declared_by(package)) for package in packages()]
+    sections = [(item.package.name, declared_by(item.module)) for item in packages() if item.own]
     return "\n".join([_HEAD, *(_section(title, specs) for title, specs in [*sections, ("every task", ENGINE_METRICS)])])
 
 

@@ -16,7 +16,10 @@ from typing import Any, Literal
 
 import yaml
 
+from paperbench.catalog import TASKS
 from paperbench.config.difference import flatten
+from paperbench.config.former import modernised
+from paperbench.config.validate import schema_of
 from paperbench.engine import metriclog
 from paperbench.engine.rundir import DONE, FAILED, RUNNING, STOPPED, WAITING, RunDirectory
 from paperbench.errors import EXIT_ENVIRONMENT
@@ -53,8 +56,8 @@ class Checkpoint:
 class RunRecord:
     """One run, read from its folder.
 
-    `state` is that of `status.json`, or `interrupted`, `damaged` or `not started`. `labels` are the values that a sweep varied,
-    as typed. Missing files leave empty mappings; `faults` says in words which could not be read.
+    `config` has the keys of this version, also of a run that an earlier one made. `state` is that of `status.json`, or
+    `interrupted`, `damaged` or `not started`. `labels` are the values that a sweep varied, as typed. Missing files leave empty mappings; `faults` says in words which could not be read.
     """
 
     directory: Path
@@ -273,7 +276,18 @@ def _read_config(directory: RunDirectory, faults: list[str]) -> dict[str, Any]:
     if not isinstance(value, dict):
         faults.append("config.yaml holds no configuration")
         return {}
-    return value
+    return _with_new_names(value)
+
+
+def _with_new_names(config: dict[str, Any]) -> dict[str, Any]:
+    """The configuration of a run that an earlier version made, with the keys of this one; of an unknown task, as it is."""
+    task = TASKS.get(str(config.get("task")))
+    if task is None:
+        return config
+    try:
+        return modernised(schema_of(task), config)
+    except Exception:  # a damaged section, which is still worth showing
+        return config
 
 
 def _read_object(path: Path, faults: list[str], *, required: bool = False) -> dict[str, Any]:

@@ -42,9 +42,9 @@ def run(
 ) -> SweepOutcome:
     """Do what is missing of the sweep, `jobs` jobs at a time, and return the status of every member.
 
-    Nothing that a run does is raised: a run that fails, is killed or exits without reporting a status is one `MemberStatus`. Setting `stop`
-    asks all runs to save and end. Raises `RunLockedError` where another process runs the same sweep, `ConfigError` for
-    `stacked` runs whose task cannot be, and `EnvironmentError_` where the sweep's own files cannot be written.
+    Nothing that a run does is raised: a run that fails, is killed or exits without reporting a status is one `MemberStatus`.
+    Setting `stop` asks all runs to save and end. Raises `RunLockedError` where another process runs the same sweep,
+    `ConfigError` for `stacked` runs whose task cannot be, and `EnvironmentError_` where the sweep's own files cannot be written.
     """
     groups = jobs_of(sweep.members, stacked=stacked)
     with explain_os_errors(sweep.directory):
