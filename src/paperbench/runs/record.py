@@ -57,7 +57,8 @@ class RunRecord:
     """One run, read from its folder.
 
     `config` has the keys of this version, also of a run that an earlier one made. `state` is that of `status.json`, or
-    `interrupted`, `damaged` or `not started`. `labels` are the values that a sweep varied, as typed. Missing files leave empty mappings; `faults` says in words which could not be read.
+    `interrupted`, `damaged` or `not started`. `labels` are the values that a sweep varied, as typed. Missing files leave empty
+    mappings; `faults` says in words which could not be read.
     """
 
     directory: Path
