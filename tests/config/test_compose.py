@@ -13,18 +13,18 @@ from paperbench.errors import ConfigError
 from tests.user_folder import write
 
 
-def test_values_and_groups_are_applied_over_the_schedule() -> None:
+def test_values_and_groups_are_applied_over_the_preset() -> None:
     composed = compose(
         "faster-rcnn", ["data=pennfudan", "scale=smoke", "optim.lr=0.25", "++train.samples=6", "+seed=5"]
     )
 
     assert composed.choices["data"] == "pennfudan"
     assert composed.config.data.name == "pennfudan"
-    assert composed.config.train.batch_size == 2  # the smoke schedule's
+    assert composed.config.train.batch_size == 2  # the smoke preset's
     assert (composed.config.optim.lr, composed.config.train.samples, composed.config.seed) == (0.25, 6, 5)
 
 
-def test_the_schedule_follows_from_recipe_scale_and_data() -> None:
+def test_the_files_of_a_preset_follow_from_scale_and_data() -> None:
     on_shapes, on_photographs = compose("faster-rcnn"), compose("faster-rcnn", ["data=voc"])
 
     assert on_shapes.choices["data"] == "shapes"
@@ -44,11 +44,23 @@ def test_the_schedule_follows_from_recipe_scale_and_data() -> None:
         (["transform=tps", "model.localisation_lr=2"], 2.0),
     ],
 )
-def test_a_schedules_value_may_follow_another_key(overrides: list[str], rate: float) -> None:
+def test_a_presets_value_may_follow_another_key(overrides: list[str], rate: float) -> None:
     assert compose("stn-mnist", overrides).config.model.localisation_lr == rate
 
 
-def test_an_optimizer_replaces_the_schedules_own() -> None:
+def test_a_preset_is_inherited_and_can_be_chosen(conf: Path) -> None:
+    write(conf / "preset/tiny/short.yaml", "# @package _global_\ntrain: {samples: 7}\n")
+    write(conf / "preset/tiny/short-data-shapes.yaml", "# @package _global_\ndata: {train_images: 3}\n")
+    write(conf / "preset/tiny/short-seed-5.yaml", "# @package _global_\ntrain: {batch_size: 5}\n")
+
+    assert compose("mine").config.preset == "faster-rcnn"
+    chosen = compose("mine", ["preset=tiny", "seed=5"]).config
+    assert (chosen.preset, chosen.optim.lr) == ("tiny", 0.5)
+    assert (chosen.train.samples, chosen.train.batch_size, chosen.data.train_images) == (7, 5, 3)
+    assert compose("mine", ["preset=null"]).config.train.samples == 1000
+
+
+def test_an_optimizer_replaces_the_presets_own() -> None:
     assert compose("faster-rcnn").config.optim.name == "adamw"
 
     assert compose("faster-rcnn", ["optim=sgd"]).config.optim.name == "sgd"
@@ -136,7 +148,7 @@ def test_a_users_folder_shadows_an_experiment(conf: Path) -> None:
 
 
 def test_a_users_primary_config_comes_first(conf: Path) -> None:
-    primary = "defaults: [_self_, {data: null}, {model: null}, {scale: paper}, {recipe: null}, {experiment: '???'}]\n"
+    primary = "defaults: [_self_, {data: null}, {model: null}, {scale: paper}, {experiment: '???'}]\n"
     write(conf / "config.yaml", primary)
 
     assert compose("detections").config.scale == "paper"
@@ -193,7 +205,7 @@ def test_other_data_are_loaded_over_a_base_but_sizes_stay_as_trained() -> None:
     assert data.root is not None
 
 
-@pytest.mark.parametrize("override", ["scale=paper", "recipe=other", "model=other", "optim=sgd"])
+@pytest.mark.parametrize("override", ["scale=paper", "preset=other", "model=other", "optim=sgd"])
 def test_what_was_trained_cannot_be_chosen_again(override: str) -> None:
     base = compose("faster-rcnn").resolved
 

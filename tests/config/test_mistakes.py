@@ -202,8 +202,15 @@ def test_an_override_mends_a_files_value(conf: Path) -> None:
     [
         (f"{OWN}optim: {{lr: [3\n", "not YAML"),
         (f"{OWN}seed: ${{nothere}}\n", "Interpolation key 'nothere' not found"),
-        (f"{OWN}seed: ${{case:short}}\n", "case takes a value, the cases and"),
-        (f"{OWN}seed: ${{case:short,1,2}}\n", "case takes a value, the cases and"),
+        (
+            f"{OWN}preset: faster-rcn\n",
+            "preset: no preset faster-rcn (experiment file conf/experiment/own.yaml). Nearest: faster-rcnn",
+        ),
+        (f"{OWN}recipe: other\n", "recipe: no such key (in conf/experiment/own.yaml"),
+        (
+            "# @package _global_\ndefaults:\n  - faster-rcnn\n  - override /recipe: faster-rcnn\n",
+            "recipe was renamed to preset, a value of the experiment: write `preset: NAME`",
+        ),
         (
             "# @package _global_\ndefaults:\n  - faster-rcnn\n  - override /data: nothere\n",
             "Could not find 'data/nothere'",
@@ -220,3 +227,11 @@ def test_a_file_that_cannot_be_composed_is_named(conf: Path, content: str, said:
     text = "\n".join(mistakes(experiment="own"))
     assert said in text
     assert "conf/experiment/own.yaml" in text
+
+
+def test_what_was_renamed_is_answered_with_its_new_name(conf: Path) -> None:
+    assert mistakes("recipe=vae") == ["recipe=vae: recipe was renamed; write preset=vae"]
+    (text,) = mistakes("preset=nonsense")
+    assert text.startswith("preset: no preset nonsense (given as preset=nonsense). Presets: distill, ")
+    (conf / "schedule").mkdir()
+    assert "conf/schedule: was renamed. schedule/NAME/SCALE.yaml is preset/NAME/SCALE.yaml" in mistakes()[0]

@@ -58,9 +58,18 @@ def test_every_data_set_has_its_group_file_and_back() -> None:
     assert set(options("data", (shipped_conf(),))) == set(DATASETS)
 
 
-def test_every_recipe_has_a_schedule_for_every_scale() -> None:
+def test_every_preset_has_a_file_for_every_scale() -> None:
+    files = set(options("preset", (shipped_conf(),)))
+    presets = {file.rpartition("/")[0] for file in files}
+    assert len(presets) > 20
+    assert {f"{preset}/{scale}" for preset in presets for scale in SCALES} <= files
+
+
+def test_every_file_of_a_preset_can_be_chosen() -> None:
+    """`SCALE-model-MODEL` and `SCALE-data-DATA` name choices that there are, so that a renamed one is not forgotten."""
     folders = (shipped_conf(),)
-    recipes = options("recipe", folders)
-    assert recipes
-    for recipe in recipes:
-        assert {f"{recipe}/{scale}" for scale in SCALES} <= set(options("schedule", folders))
+    models, datasets = options("model", folders), options("data", folders)
+    others = [file.rpartition("/")[2].partition("-")[2] for file in options("preset", folders)]
+    unknown = [part for part in others if part and part.removeprefix("data-") not in datasets]
+
+    assert [part for part in unknown if part.removeprefix("model-") not in models] == ["model-st-cnn-transform-tps"]

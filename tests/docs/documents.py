@@ -24,7 +24,9 @@ PROGRAMS = (
 
 _FENCE = re.compile(r"^(?P<fence>`{3,}|~{3,})\s*(?P<language>[\w+-]*)")
 _NOTE = re.compile(r"^<!--\s*(?P<text>.*?)\s*-->$")
-_FILE = re.compile(r"^(?:#|//)\s*(?P<path>[\w./-]+/[\w.-]+\.\w+)(?:, in place of (?P<old>.+)|, in (?P<name>\w+))?\s*$")
+_FILE = re.compile(
+    r"^(?:#|//)\s*(?P<path>[\w./-]+/[\w.-]+\.\w+|pyproject\.toml)(?:, in place of (?P<old>.+)|, in (?P<name>\w+))?\s*$"
+)
 _ASSIGNMENT = re.compile(r"^[A-Za-z_]\w*=")
 
 

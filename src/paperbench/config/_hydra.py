@@ -1,7 +1,8 @@
 """The one module that imports Hydra: its override grammar and its composition of files, nothing else of it.
 
 `hydra.main` is not used (it re-reads `sys.argv`), nor is Hydra's merging of values: Hydra stops at the first mistake, and
-`compose` reports all of them.
+`compose` reports all of them. The two steps of its composition are called one by one (defaults list, then the merging of files),
+since `hydra.compose` takes ten times as long.
 """
 
 from __future__ import annotations
@@ -11,42 +12,35 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
+from copy import copy, deepcopy
 from dataclasses import dataclass
 from decimal import Decimal
+from functools import lru_cache
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import yaml
-from hydra import compose as hydra_compose
 from hydra import version
-from hydra._internal.hydra import Hydra
+from hydra._internal.config_loader_impl import ConfigLoaderImpl
+from hydra._internal.config_repository import CachingConfigRepository, ConfigRepository
+from hydra._internal.config_search_path_impl import ConfigSearchPathImpl
+from hydra._internal.defaults_list import DefaultsList, create_defaults_list
 from hydra._internal.utils import create_config_search_path
-from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Glob, IntervalSweep, OverrideType, QuotedString, RangeSweep
+from hydra.core.plugins import Plugins
 from hydra.errors import HydraException
-from hydra.types import RunMode
-from omegaconf import DictConfig, OmegaConf, open_dict
+from hydra.plugins.config_source import ConfigResult
+from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
+from paperbench.config.paths import find
 from paperbench.errors import ConfigError
 
 PRIMARY = "config"
 _HOME = re.compile(r"~[^\s\"',\[\]{}()]*")
 """A path in somebody's home folder, which Hydra's grammar wants quoted."""
-
-
-def _case(*given: Any) -> Any:
-    """`${case:${oc.select:KEY},{A:1,B:2},0}` in a file: a default that depends on the value of another key, which need not be a
-    group. It stays live: the command line's KEY decides."""
-    if len(given) != 3 or not isinstance(given[1], Mapping):
-        raise ValueError("case takes a value, the cases and what holds otherwise: ${case:${oc.select:KEY},{A:1,B:2},0}")
-    value, cases, otherwise = given
-    return cases.get(value, otherwise)
-
-
-OmegaConf.register_new_resolver("case", _case, replace=True)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,6 +65,8 @@ class Merged:
     config: DictConfig
     choices: dict[str, str | None]
     files: tuple[tuple[str, str], ...]
+    takes_presets: bool = True
+    """False for a primary config of a user's own without the entry `preset@_global_`."""
 
 
 def parse(text: str) -> Override:
@@ -139,29 +135,55 @@ def _range(sweep: RangeSweep) -> Iterable[int | float]:
     return (float(first + i * stride) for i in range(math.ceil((last - first) / stride)))
 
 
-@contextmanager
-def _folders(folders: Sequence[Path]) -> Iterator[None]:
-    """Hydra set up to look in `folders`, the first one first; whatever Hydra held before is put back."""
-    before = GlobalHydra.instance().hydra
-    version.setbase("1.3")
-    path = create_config_search_path(str(folders[0]))
-    for folder in folders[1:]:
-        # Hydra's own last entry, of structured configs, must stay last. `hydra.searchpath` will not do here: with it
-        # the primary config is looked for in the first folder alone.
-        path.prepend(provider="paperbench", path=f"file://{folder}", anchor="schema")
-    GlobalHydra.instance().clear()
+class _Files(ConfigRepository):
+    """Hydra's reader of files that remembers what it has parsed, for as long as a file is the same."""
+
+    def __init__(self, folders: Sequence[Path]) -> None:
+        version.setbase("1.3")
+        Plugins.instance()
+        path = create_config_search_path(str(folders[0]))
+        for folder in folders[1:]:
+            # Hydra's own last entry, of structured configs, must stay last.
+            path.prepend(provider="paperbench", path=f"file://{folder}", anchor="schema")
+        super().__init__(path)
+        self._folders = folders
+        self._parsed: dict[str, tuple[object, ConfigResult | None]] = {}
+
+    def load_config(self, config_path: str) -> ConfigResult | None:
+        file = find(config_path, self._folders)
+        state = file.stat() if file else None
+        stamp = (file, state.st_mtime_ns, state.st_size) if state else None
+        if config_path not in self._parsed or self._parsed[config_path][0] != stamp:
+            self._parsed[config_path] = (stamp, super().load_config(config_path))
+        result = copy(self._parsed[config_path][1])
+        if result is not None:
+            result.config = deepcopy(result.config)  # composition writes to it
+        return result
+
+
+@lru_cache(maxsize=8)
+def _files(folders: tuple[Path, ...]) -> _Files:
+    return _Files(folders)
+
+
+def _compose(folders: Sequence[Path], primary: str, overrides: Sequence[str]) -> tuple[DictConfig, DefaultsList]:
+    """Hydra's composition of the files that `primary` and the overrides of groups name, without its own `hydra` section."""
     try:
-        Hydra.create_main_hydra2(task_name="paperbench", config_search_path=path)
-        yield
+        files = _files(tuple(folders))
+        # One reader for both steps, and files parsed once: `hydra.compose` reads all of them twice, and Hydra's own besides.
+        once = CachingConfigRepository(files)
+        once.delegate = files
+        chosen = OverridesParser.create().parse_overrides(list(overrides))
+        listed = create_defaults_list(
+            repo=once, config_name=primary, overrides_list=chosen, prepend_hydra=False, skip_missing=False
+        )
+        composer = ConfigLoaderImpl(config_search_path=ConfigSearchPathImpl())
+        return composer._compose_config_from_defaults_list(defaults=listed.defaults, repo=once), listed
     except yaml.YAMLError as error:
         raise ConfigError(f"not YAML: {' '.join(str(error).split())}") from None
     except (HydraException, OmegaConfBaseException) as error:
         cause = error.__cause__ or error
         raise ConfigError(f"the configuration cannot be composed: {_first_paragraph(cause)}") from error
-    finally:
-        GlobalHydra.instance().clear()
-        if before is not None:
-            GlobalHydra.instance().initialize(before)
 
 
 def _first_paragraph(error: BaseException) -> str:
@@ -185,39 +207,39 @@ def remembered() -> Iterator[None]:
         _MERGED.reset(token)
 
 
-def merge(folders: Sequence[Path], choices: Mapping[str, str]) -> Merged:
-    """Composes the primary config with these group choices (`experiment` is one)."""
+def merge(folders: Sequence[Path], choices: Mapping[str, str], presets: Sequence[str] = ()) -> Merged:
+    """Composes the primary config with these group choices (`experiment` is one), and these files of the group `preset`."""
     memory = _MERGED.get()
     if memory is None:
-        return _merge(folders, choices)
-    asked = (*folders, *choices.items())
+        return _merge(folders, choices, presets)
+    asked = (*folders, *choices.items(), *presets)
     if asked not in memory:
-        memory[asked] = _merge(folders, choices)
+        memory[asked] = _merge(folders, choices, presets)
     return memory[asked]
 
 
-def _merge(folders: Sequence[Path], choices: Mapping[str, str]) -> Merged:
+def _merge(folders: Sequence[Path], choices: Mapping[str, str], presets: Sequence[str]) -> Merged:
     overrides = [f"{group}={_quote(name)}" for group, name in choices.items()]
-    with _folders(folders):
-        config = hydra_compose(PRIMARY, overrides=overrides, return_hydra_config=True)
-        known = dict(config.hydra.runtime.choices)
-        loader = GlobalHydra.instance().config_loader()
-        listed = loader.compute_defaults_list(PRIMARY, overrides=overrides, run_mode=RunMode.RUN).defaults
-        with open_dict(config):
-            del config["hydra"]
+    if presets:
+        overrides.append(f"preset@_global_=[{','.join(map(_quote, presets))}]")
+    config, listed = _compose(folders, PRIMARY, overrides)
+    known = listed.overrides.known_choices
     return Merged(
         config=config,
         choices={str(group): name for group, name in known.items() if "@" not in str(group) and "/" not in str(group)},
-        files=tuple(
-            (d.package or "", d.config_path) for d in listed if d.config_path and not d.config_path.startswith("hydra")
-        ),
+        files=tuple((d.package or "", d.config_path) for d in listed.defaults if d.config_path),
+        takes_presets=any(getattr(entry, "group", "") == "preset" for entry in _primary_defaults(folders)),
     )
+
+
+def _primary_defaults(folders: Sequence[Path]) -> Sequence[Any]:
+    primary = _files(tuple(folders)).load_config(PRIMARY)
+    return (primary.defaults_list or ()) if primary is not None else ()
 
 
 def load(folders: Sequence[Path], config_path: str) -> DictConfig:
     """One file of a group, such as `data/voc`, at its place: `{data: {…}}`."""
-    with _folders(folders):
-        return hydra_compose(config_path)
+    return _compose(folders, config_path, ())[0]
 
 
 def _quote(name: str) -> str:

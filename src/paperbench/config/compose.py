@@ -31,7 +31,6 @@ from paperbench.errors import ConfigError
 FIXED_KEYS = {
     "experiment": "the experiment is the first argument of the command",
     "task": "it follows from the experiment",
-    "schedule": "it follows from recipe=, scale= and data=",
     "digests": "it follows from the files that the configuration names",
 }
 
@@ -81,6 +80,8 @@ def compose(
     values, chosen, doubtful = _choose(parsed, merged, folders, mistakes)
     if chosen:
         merged = _merge(folders, experiment, source, chosen)
+    if presets := _presets(merged, values, folders, source, mistakes):
+        merged = _merge(folders, experiment, source, chosen, presets)
     origin = Origin(given=_given(parsed, merged.choices), file=KeyFinder(merged.files, folders))
     plain = _resolve(merged.config, source)
     try:
@@ -102,13 +103,56 @@ def compose(
     )
 
 
-def _merge(folders: Sequence[Path], experiment: str, source: Path, chosen: Mapping[str, str]) -> Merged:
+def _merge(
+    folders: Sequence[Path],
+    experiment: str,
+    source: Path,
+    chosen: Mapping[str, str],
+    presets: Sequence[str] = (),
+) -> Merged:
     try:
-        return _hydra.merge(folders, {"experiment": experiment, **chosen})
+        return _hydra.merge(folders, {"experiment": experiment, **chosen}, presets)
     except ConfigError as error:
+        if "'recipe'" in str(error) or "'/recipe'" in str(error):
+            raise ConfigError(
+                "recipe was renamed to preset, a value of the experiment: write `preset: NAME` in place of the entry "
+                f"`override /recipe: NAME` among the defaults (experiment file {short(source)})"
+            ) from error.__cause__
         # A parser names the file by itself, and it need not be the experiment's.
         where = "" if ".yaml" in str(error) else f" (experiment file {short(source)})"
         raise ConfigError(f"{error}{where}") from error.__cause__
+
+
+def _presets(
+    merged: Merged, values: Sequence[Override], folders: Sequence[Path], source: Path, mistakes: list[str]
+) -> list[str]:
+    """The files of `preset=NAME` that fit the run, weakest first; `conf/config.yaml` says which. An unknown preset is a mistake."""
+    plain = OmegaConf.to_container(merged.config, resolve=False)
+    assert isinstance(plain, dict)
+    now = {str(key): value for key, value in plain.items()}
+    now |= {override.key: override.value for override in values if "." not in override.key and not override.deletes}
+    name, scale, model, data = (
+        now.get("preset"),
+        now.get("scale"),
+        merged.choices.get("model"),
+        merged.choices.get("data"),
+    )
+    if name is None or not merged.takes_presets:
+        return []
+    files = options("preset", folders)
+    known = sorted({file.rpartition("/")[0] for file in files})
+    if name not in known:
+        near = nearest(str(name), known)
+        given = next((f" (given as {override.text})" for override in values if override.key == "preset"), "")
+        mistakes.append(
+            f"preset: no preset {show(name)}{given or f' (experiment file {short(source)})'}."
+            f" {'Nearest' if near else 'Presets'}: {', '.join(near or known)}"
+        )
+        return []
+    others = [f"{key}-{show(value)}" for key, value in now.items() if isinstance(value, str | int | float)]
+    of_model = [f"model-{model}", *(f"model-{model}-{other}" for other in others)]
+    fitting = [scale, *(f"{scale}-{part}" for part in (*of_model, f"data-{data}", *others))]
+    return [file for part in dict.fromkeys(fitting) if (file := f"{name}/{part}") in files]
 
 
 def _parse(overrides: Sequence[str], mistakes: list[str]) -> list[Override]:
@@ -120,6 +164,9 @@ def _parse(overrides: Sequence[str], mistakes: list[str]) -> list[Override]:
             override = _hydra.parse(text)
         except ConfigError as error:
             mistakes.extend(error.mistakes)
+            continue
+        if override.key == "recipe":
+            mistakes.append(f"{text}: recipe was renamed; write preset={override.raw}")
             continue
         fixed = re.split(r"[./]", override.key)[0]
         if fixed in FIXED_KEYS:
@@ -329,7 +376,7 @@ def _on_base(
                 choices["data"] = chosen["data"]
                 loaded = _resolve(_hydra.load(folders, f"data/{chosen['data']}"), folders[0] / "data")
                 now["data"] = _other_data(schema, now.get("data"), loaded.get("data", {}))
-        elif group in ("scale", "recipe", "model", "optim"):
+        elif group in ("scale", "preset", "model", "optim"):
             current = look_up(now, f"{group}.name", look_up(now, group))
             if override.raw != str(current):
                 where = f" ({base_file})" if base_file else ""

@@ -17,7 +17,7 @@ from paperbench.config.fields import walk
 from paperbench.config.marks import AsWritten, DataRoot, OrName, PathMark, mark
 from paperbench.errors import ConfigError
 
-GROUPS = ("experiment", "data", "model", "optim", "scale", "recipe", "schedule", "reproduce", "launcher")
+GROUPS = ("experiment", "data", "model", "optim", "scale", "preset", "reproduce", "launcher")
 """Folders that make a folder of configurations one of ours."""
 
 DATA_ROOT_VARIABLE = "PAPERBENCH_DATA"
@@ -88,6 +88,13 @@ def search_path(conf_dir: Path | None = None, *, cwd: Path | None = None) -> tup
         own = ((cwd or Path.cwd()) / "conf").resolve()
         if not is_conf(own):
             return installed
+    for former in ("recipe", "schedule"):
+        if (own / former).is_dir():
+            raise ConfigError(
+                f"{short(own / former)}: was renamed. schedule/NAME/SCALE.yaml is preset/NAME/SCALE.yaml, and "
+                "schedule/data/NAME/SCALE-DATA.yaml is preset/NAME/SCALE-data-DATA.yaml (the same for model); an experiment says "
+                "`preset: NAME`"
+            )
     return installed if own in installed else (own, *installed)
 
 

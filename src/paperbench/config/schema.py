@@ -54,8 +54,8 @@ class RunConfig(Schema):
     experiment: str = ""
     task: str = ""
     scale: Literal["smoke", "short", "paper"] = "short"
-    recipe: str | None = None
-    """Family of schedules in `conf/schedule/` that `scale` chooses from."""
+    preset: Annotated[str | None, Formerly("recipe")] = None
+    """Folder of `conf/preset/`: how long and how large the experiment is at each scale, on each data set."""
     seed: Annotated[NonNegativeInt, CIRCUMSTANTIAL] = 0
     device: Annotated[
         str,
