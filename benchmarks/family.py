@@ -41,7 +41,7 @@ from paperbench.detection.detectors.fast_rcnn import FastRCNN
 from paperbench.detection.detectors.faster_rcnn import FasterRCNN
 from paperbench.detection.detectors.rcnn import RCNN
 from paperbench.detection.evaluation import timing
-from paperbench.detection.proposals.selective import selective_search
+from paperbench.detection.proposals.selective_search import selective_search
 from paperbench.detection.training.multi_stage import proposal_batches
 from paperbench.engine import device as devices
 from paperbench.engine import launch

@@ -21,7 +21,7 @@ from paperbench.detection.drawing import draw
 from paperbench.detection.evaluation.detections import Detections
 from paperbench.detection.evaluation.inference import per_image
 from paperbench.detection.masks import as_runs, in_image
-from paperbench.detection.proposals import making, source
+from paperbench.detection.proposals import search, source
 from paperbench.detection.rcnn_config import ProposalConfig
 from paperbench.detection.training.multi_stage import proposal_batches
 from paperbench.engine import device as devices
@@ -181,5 +181,5 @@ def _search_proposals(
         )
     if config.method == "rpn":
         return source.of_network(dataset, config, device, precision)
-    settings = making.settings_of(config)
-    return [making.search(dataset.decode(index), settings) for index in range(len(dataset))]
+    settings = search.settings_of(config)
+    return [search.search_image(dataset.decode(index), settings) for index in range(len(dataset))]

@@ -194,6 +194,7 @@ def test_every_backbone_fits(name: str, backbone: str) -> None:
     own = config(name, f"model.backbone={backbone}", *new, "model.head.batch_norm=false")
     with torch.device("meta"):
         model = build(own.model, classes=["cat"], pretrained=False).eval()
+        assert isinstance(model, FastRCNN)
         pooled = torch.zeros(3, model.channels, model.head_config.pool_size, model.head_config.pool_size)
         if isinstance(model, SPPNet):
             pooled = torch.zeros(3, model.channels * sum(level**2 for level in model.pyramid))

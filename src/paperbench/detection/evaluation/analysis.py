@@ -9,11 +9,10 @@ from paperbench.detection.detectors.one_stage import OneStage
 from paperbench.detection.evaluation import ablations, timing
 from paperbench.detection.evaluation.inference import Scorer, detect_all
 from paperbench.detection.evaluation.scoring import measure as score
+from paperbench.detection.metrics import MEANS
 from paperbench.detection.proposals.source import proposals_of
 from paperbench.detection.training.alternating import precomputed_proposals
 from paperbench.errors import ConfigError
-
-_MEANS = ("coco/AP", "coco/AP50", "voc07/mAP", "voc/mAP")
 
 
 def check(config: DetectTrain) -> None:
@@ -98,5 +97,5 @@ def _on_pyramid(config: DetectTrain, model: OneStage, scorer: Scorer) -> dict[st
     return {
         f"pyramid/{name}": value
         for name, value in metrics.items()
-        if name in _MEANS or name.removesuffix("/low").removesuffix("/high") in _MEANS
+        if name.removesuffix("/low").removesuffix("/high") in MEANS
     } | {"pyramid/seconds_per_image": found.seconds_per_image}

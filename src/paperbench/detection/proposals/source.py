@@ -16,7 +16,7 @@ from paperbench.detection.batches import BatchMaker
 from paperbench.detection.build import load_detector
 from paperbench.detection.config import DetectTrain
 from paperbench.detection.detectors.faster_rcnn import FasterRCNN
-from paperbench.detection.proposals import making, selective, sets
+from paperbench.detection.proposals import search, selective_search, sets
 from paperbench.detection.proposals.sets import ProposalSet
 from paperbench.detection.rcnn_config import ProposalConfig
 from paperbench.engine import device as devices
@@ -53,9 +53,9 @@ def proposals_of(
             run.reporter.progress("propose", done, total, {})
 
         boxes = of_network(dataset, config, run.device, run.precision, report)
-        return making.as_set(dataset, boxes, config, {"run": config.run}).best(count)
+        return search.as_set(dataset, boxes, config, {"run": config.run}).best(count)
     run.reporter.message(f"{dataset.name} {dataset.split}: {config.method} on {len(dataset)} images")
-    own = making.make(
+    own = search.search_dataset(
         dataset,
         config,
         cache=cache_of(root),
@@ -68,7 +68,7 @@ def proposals_of(
     for part in run.ranks.all_gather(own):
         everything |= part
     boxes = [everything[index] for index in range(len(dataset))]
-    return making.as_set(dataset, boxes, config, making.settings_of(config)).best(count)
+    return search.as_set(dataset, boxes, config, search.settings_of(config)).best(count)
 
 
 def of_network(
@@ -99,7 +99,7 @@ def of_network(
         boxes = (proposals.boxes / batch.scales.view(-1, 1, 1)).cpu().numpy()
         for index, rows, valid in zip(indices.tolist(), boxes, proposals.valid.cpu().numpy(), strict=True):
             record = dataset.records[index]
-            found.append(selective.tidy(rows[valid], record.height, record.width, min_side=config.min_side))
+            found.append(selective_search.tidy(rows[valid], record.height, record.width, min_side=config.min_side))
         progress(len(found), len(dataset))
     return found
 
@@ -129,6 +129,6 @@ def configuration(checkpoint: str) -> DetectTrain:
 
 def check(config: ProposalConfig, splits: tuple[str, ...] = ("train", "test")) -> None:
     """Raise the error that proposals would begin with; quick, searches and computes nothing."""
-    making.check(config, splits)
+    search.check(config, splits)
     if config.method == "rpn":
         configuration(config.run or "")

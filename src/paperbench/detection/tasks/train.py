@@ -17,7 +17,7 @@ from paperbench.detection.evaluation.inference import Scorer
 from paperbench.detection.export import export_model
 from paperbench.detection.model_config import FasterRCNNModel
 from paperbench.detection.predict import predict
-from paperbench.detection.proposals import making
+from paperbench.detection.proposals import search
 from paperbench.detection.training.alternating import AlternatingTraining, precomputed_proposals
 from paperbench.detection.training.joint import trainer
 from paperbench.engine.figures import loss_curves
@@ -88,7 +88,7 @@ def check_alternation(config: DetectTrain) -> None:
                 f"train.alternation.detector_proposals={given.method}: step 4 trains the detector on the network's own proposals; "
                 "give model.shared=false as well"
             )
-        making.check(given)
+        search.check(given)
     images = config.train.alternation.rpn_batch_size
     if images % config.nproc:
         raise ConfigError(

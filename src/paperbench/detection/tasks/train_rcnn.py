@@ -14,6 +14,7 @@ from paperbench.detection.detectors.fast_rcnn import FastRCNN
 from paperbench.detection.evaluation import timing
 from paperbench.detection.evaluation.inference import Scorer
 from paperbench.detection.evaluation.variants import check_variants, variant
+from paperbench.detection.metrics import MEANS
 from paperbench.detection.predict import predict_on_proposals as predict
 from paperbench.detection.proposals import source
 from paperbench.detection.proposals.sets import ProposalSet
@@ -26,8 +27,6 @@ from paperbench.engine.seeding import MODEL_INIT, seed_everything
 from paperbench.errors import ConfigError, DataError
 
 __all__ = ["plan", "predict", "run"]
-
-_MEANS = ("coco/AP", "coco/AP50", "voc07/mAP", "voc/mAP")
 
 
 def plan(config: RCNNTrain) -> Mapping[str, str]:
@@ -106,4 +105,4 @@ def more(config: RCNNTrain, scorer: Scorer, model: FastRCNN) -> dict[str, float]
 
 
 def _is_mean(metric: str) -> bool:
-    return metric.removesuffix("/low").removesuffix("/high") in _MEANS
+    return metric.removesuffix("/low").removesuffix("/high") in MEANS

@@ -11,8 +11,8 @@ import pytest
 
 from paperbench.data import shapes
 from paperbench.detection.evaluation import recall
-from paperbench.detection.proposals import making
-from paperbench.detection.proposals.selective import selective_search, sliding_windows, tidy
+from paperbench.detection.proposals import search
+from paperbench.detection.proposals.selective_search import selective_search, sliding_windows, tidy
 from paperbench.detection.rcnn_config import ProposalConfig, SelectiveSearchConfig
 from paperbench.errors import ConfigError, DataError
 
@@ -58,50 +58,50 @@ def test_tidy_clips_drops_and_keeps_the_order() -> None:
 def test_what_was_found_is_not_searched_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     dataset, config = scenes(), ProposalConfig(workers=1)
     searched: list[tuple[int, ...]] = []
-    real = making.search
+    real = search.search_image
     monkeypatch.setattr(
-        making, "search", lambda pixels, settings: searched.append(pixels.shape) or real(pixels, settings)
+        search, "search_image", lambda pixels, settings: searched.append(pixels.shape) or real(pixels, settings)
     )
 
-    half = making.make(dataset, config, cache=tmp_path, part=slice(0, None, 2))
+    half = search.search_dataset(dataset, config, cache=tmp_path, part=slice(0, None, 2))
     assert sorted(half) == [0, 2]
-    whole = making.make(dataset, config, cache=tmp_path)
+    whole = search.search_dataset(dataset, config, cache=tmp_path)
     assert len(searched) == 3
     np.testing.assert_array_equal(whole[2], half[2])
 
     damaged = next(tmp_path.rglob("*.npy"))
     damaged.write_bytes(b"\x93NUMPY")
-    making.make(dataset, config, cache=tmp_path)
+    search.search_dataset(dataset, config, cache=tmp_path)
     assert len(searched) == 4
     other = ProposalConfig(workers=1, selective_search=SelectiveSearchConfig(base_k=50))
-    making.make(dataset, other, cache=tmp_path)
+    search.search_dataset(dataset, other, cache=tmp_path)
     assert len(searched) == 7
 
 
 def test_boxes_of_earlier_versions_are_found(tmp_path: Path) -> None:
     dataset, config = scenes(images=1), ProposalConfig(workers=1)
     pixels = dataset.decode(0)
-    digest = hashlib.sha256(json.dumps([making.settings_of(config), pixels.shape], sort_keys=True).encode())
+    digest = hashlib.sha256(json.dumps([search.settings_of(config), pixels.shape], sort_keys=True).encode())
     digest.update(pixels.tobytes())
     boxes = np.array([[1, 2, 3, 4]], np.float32)
     folder = tmp_path / digest.hexdigest()[:2]
     folder.mkdir()
     np.save(folder / f"{digest.hexdigest()}.npy", boxes)
-    np.testing.assert_array_equal(making.make(dataset, config, cache=tmp_path)[0], boxes)
+    np.testing.assert_array_equal(search.search_dataset(dataset, config, cache=tmp_path)[0], boxes)
 
 
 def test_a_stop_keeps_what_was_found(tmp_path: Path) -> None:
     looks = iter([False, False, True])
-    found = making.make(scenes(), ProposalConfig(workers=1), cache=tmp_path, stopped=lambda: next(looks))
+    found = search.search_dataset(scenes(), ProposalConfig(workers=1), cache=tmp_path, stopped=lambda: next(looks))
     assert sorted(found) == [0, 1]
     assert len(list(tmp_path.rglob("*.npy"))) == 2
 
 
 @pytest.mark.slow
 def test_processes_change_no_box(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(making, "FEW", 1)
-    one = making.make(scenes(), ProposalConfig(workers=1), cache=tmp_path / "one")
-    two = making.make(scenes(), ProposalConfig(workers=2), cache=tmp_path / "two")
+    monkeypatch.setattr(search, "FEW", 1)
+    one = search.search_dataset(scenes(), ProposalConfig(workers=1), cache=tmp_path / "one")
+    two = search.search_dataset(scenes(), ProposalConfig(workers=2), cache=tmp_path / "two")
     for index in range(3):
         np.testing.assert_array_equal(one[index], two[index])
     assert {p.name for p in (tmp_path / "one").rglob("*.npy")} == {p.name for p in (tmp_path / "two").rglob("*.npy")}
@@ -109,9 +109,9 @@ def test_processes_change_no_box(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 
 def test_what_is_missing_is_said_at_once(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"proposals\.run: method=rpn needs"):
-        making.check(ProposalConfig(method="rpn"))
+        search.check(ProposalConfig(method="rpn"))
     with pytest.raises(ConfigError, match=r"proposals\.test_file: method=file needs one"):
-        making.check(ProposalConfig(method="file"), ("test",))
+        search.check(ProposalConfig(method="file"), ("test",))
     with pytest.raises(DataError, match="no such file"):
-        making.check(ProposalConfig(method="file", train_file=str(tmp_path / "p.npz")))
-    making.check(ProposalConfig(method="sliding-windows"))
+        search.check(ProposalConfig(method="file", train_file=str(tmp_path / "p.npz")))
+    search.check(ProposalConfig(method="sliding-windows"))

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from paperbench.data.detection import DetectionSet
 from paperbench.detection.proposals import sets
-from paperbench.detection.proposals.selective import opencv, selective_search, sliding_windows
+from paperbench.detection.proposals.selective_search import opencv, selective_search, sliding_windows
 from paperbench.detection.proposals.sets import ProposalSet
 from paperbench.detection.rcnn_config import ProposalConfig
 from paperbench.engine.store import ArrayStore, content_key
@@ -50,7 +50,7 @@ def check(config: ProposalConfig, splits: tuple[str, ...] = ("train", "test")) -
             sets.read(Path(given).expanduser())
 
 
-def make(
+def search_dataset(
     dataset: DetectionSet,
     config: ProposalConfig,
     *,
@@ -61,7 +61,7 @@ def make(
 ) -> dict[int, Boxes]:
     """Search the images `part` of `dataset`: boxes (P, 4) xyxy in stored pixels, best first, by the image's number.
 
-    Where `stopped()` becomes true it returns what it has. For the methods that look at pixels (`searches`); the boxes do not
+    Where `stopped()` becomes true it returns what it has. For the methods that look at pixels alone; the boxes do not
     depend on `part`, nor on the number of processes.
     """
     indices = list(range(len(dataset)))[part]
@@ -94,11 +94,6 @@ def make(
     return answers
 
 
-def searches(config: ProposalConfig) -> bool:
-    """Return True for a method that needs pixels alone."""
-    return config.method in ("selective-search", "sliding-windows")
-
-
 def settings_of(config: ProposalConfig) -> dict[str, Any]:
     """Everything that decides the boxes of an image, beside its pixels."""
     own = config.selective_search if config.method == "selective-search" else config.sliding_windows
@@ -124,7 +119,7 @@ def as_set(
 # --- one image --------------------------------------------------------------------------------------------------------
 
 
-def search(pixels: NDArray[np.uint8], settings: Mapping[str, Any]) -> Boxes:
+def search_image(pixels: NDArray[np.uint8], settings: Mapping[str, Any]) -> Boxes:
     """The boxes of one image by `settings_of` a configuration."""
     own = {name: value for name, value in settings.items() if name not in ("version", "method")}
     if settings["method"] == "selective-search":
@@ -160,7 +155,7 @@ def _searchers(
     # Spawned, not forked: this process may have threads of torch, which a fork does not survive.
     with ProcessPoolExecutor(min(workers, images), mp_context=multiprocessing.get_context("spawn")) as pool:
         try:
-            yield lambda pixels, settings: pool.submit(search, pixels, settings)
+            yield lambda pixels, settings: pool.submit(search_image, pixels, settings)
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
             raise
@@ -168,5 +163,5 @@ def _searchers(
 
 def _at_once(pixels: NDArray[np.uint8], settings: Mapping[str, Any]) -> Future[Boxes]:
     future: Future[Boxes] = Future()
-    future.set_result(search(pixels, settings))
+    future.set_result(search_image(pixels, settings))
     return future
