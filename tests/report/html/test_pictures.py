@@ -10,13 +10,13 @@ import pytest
 from PIL import Image
 
 from paperbench.report.html import pictures
-from paperbench.report.html.pictures import Gallery, Wanted, caption_of, encode
+from paperbench.report.html.pictures import Gallery, PictureFile, caption_of, encode
 from paperbench.runs.record import read_run
 from tests.report.html import made
 
 
-def wanted(path: Path) -> Wanted:
-    return Wanted(file=path, caption=caption_of(path), source=f"run/{path.name}")
+def wanted(path: Path) -> PictureFile:
+    return PictureFile(file=path, caption=caption_of(path), source=f"run/{path.name}")
 
 
 def decoded(gallery: Gallery) -> list[Image.Image]:

@@ -1,4 +1,4 @@
-"""What a page is made of: sections of blocks. The template knows how each kind of block looks, Markdown how it reads."""
+"""The content of a page: sections of blocks. The template draws each kind of block, `render` writes it as Markdown."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class Facts:
 
 @dataclass(frozen=True, kw_only=True)
 class Charts:
-    """Charts side by side; `note` holds for all of them, `key` explains the signs of dot plots."""
+    """Charts next to each other; `note` holds for all of them, `key` explains the signs of dot plots."""
 
     charts: tuple[Chart | DotPlot, ...]
     note: str = ""
@@ -57,7 +57,7 @@ class Charts:
 
 @dataclass(frozen=True, kw_only=True)
 class Code:
-    """Text as it stands in a file."""
+    """The text of a file."""
 
     text: str
     label: str

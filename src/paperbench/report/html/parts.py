@@ -40,14 +40,14 @@ def state_tone(state: str) -> Tone:
 
 
 def state_cell(run: RunRecord) -> Cell:
-    """The state, with how far an unfinished run came."""
+    """Return the state, with the progress of an unfinished run."""
     steps = run.status.get("steps")
     far = f"step {run.status.get('step', 0)} of {steps}" if steps and run.state != DONE else ""
     return text_cell(run.state, tone=state_tone(run.state), note=far, chip=True)
 
 
 def trouble(runs: Sequence[RunRecord]) -> list[Block]:
-    """What went wrong, run by run, in the runs' own words."""
+    """Return the failures and faults run by run, with their messages and logs."""
     blocks: list[Block] = []
     for run in runs:
         if run.state in (FAILED, DAMAGED, INTERRUPTED) or run.faults:
@@ -61,7 +61,7 @@ def trouble(runs: Sequence[RunRecord]) -> list[Block]:
 
 
 def charts(curves: Curves) -> list[Block]:
-    """The charts, the less telling ones folded, and the names of those there was no room for."""
+    """Return the charts, those after the first ones folded, and the names of those without room."""
     first, others = curves.charts[:_MOST_CHARTS_OPEN], curves.charts[_MOST_CHARTS_OPEN:]
     blocks: list[Block] = [Charts(charts=first, note=curves.note)] if first else []
     if others:
@@ -73,13 +73,13 @@ def charts(curves: Curves) -> list[Block]:
 
 
 def left_out_of(curves: Curves) -> str:
-    """`3 curves are not drawn here`, in a line."""
+    """Return `3 curves of metrics.jsonl are not drawn here`; empty where all are drawn."""
     count = len(curves.left_out)
     return f"{plural(count, 'curve')} of metrics.jsonl {'is' if count == 1 else 'are'} not drawn here" if count else ""
 
 
 def gallery(found: Gallery) -> list[Block]:
-    """Pictures and what was left out of them."""
+    """Return the pictures, and a notice of those left out."""
     if not found.pictures and not found.left_out:
         return []
     blocks: list[Block] = [found] if found.pictures else []
@@ -92,14 +92,14 @@ def gallery(found: Gallery) -> list[Block]:
 
 
 def configuration_of_run(run: RunRecord) -> list[Block]:
-    """The complete configuration, folded."""
+    """Return the complete configuration, folded."""
     if not run.config:
         return []
     return [Fold(summary="The complete configuration", blocks=(Code(text=yaml_text(run.config), label="config.yaml"),))]
 
 
 def configurations(settings: Sequence[Setting]) -> list[Block]:
-    """First what differs between the settings, then, folded, all that they share."""
+    """Return the keys that differ between the settings, and, folded, those that all share."""
     runs = [run for setting in settings for run in setting.runs if run.config]
     if not runs:
         return []
@@ -119,7 +119,7 @@ def configurations(settings: Sequence[Setting]) -> list[Block]:
 
 
 def _across(keys: Sequence[str], settings: Sequence[Setting]) -> Table:
-    """Differing keys as rows, settings as columns."""
+    """Return a table of differing keys as rows and settings as columns."""
     firsts = [next(run for run in setting.runs if run.config) for setting in settings]
     return Table(
         name="configuration",
@@ -130,7 +130,7 @@ def _across(keys: Sequence[str], settings: Sequence[Setting]) -> Table:
 
 
 def _counted(keys: Sequence[str], runs: Sequence[RunRecord]) -> Table:
-    """Differing keys with each of their values and in how many runs it stands."""
+    """Return a table of differing keys, with each value and its number of runs."""
     rows = []
     for key in keys:
         counts: dict[str, int] = {}
@@ -159,7 +159,7 @@ def _value(run: RunRecord, key: str) -> str:
 
 
 def _nested(flat: Mapping[str, Any]) -> dict[str, Any]:
-    """Dotted keys as nested mappings."""
+    """Return dotted keys as nested mappings."""
     root: dict[str, Any] = {}
     for key, value in flat.items():
         *parents, last = key.split(".")
@@ -178,7 +178,7 @@ def yaml_text(value: Mapping[str, Any]) -> str:
 
 
 def environment_of_run(run: RunRecord) -> list[Block]:
-    """Where and with what it was made, the command that made it, and what was not committed at the time."""
+    """Return the environment, the command, and the changes that were not committed at the time."""
     facts = [Fact(name=key, text=value) for key, value in environment(run).items()]
     facts += [Fact(name="started", text=str(run.environment["started"]))] if run.environment.get("started") else []
     resumed = run.environment.get("resumed")
@@ -198,7 +198,7 @@ def environment_of_run(run: RunRecord) -> list[Block]:
 
 
 def environments(runs: Sequence[RunRecord]) -> list[Block]:
-    """What all runs have in common, and what differs with the number of runs it holds for."""
+    """Return the facts that all runs share, and the others with the number of runs of each value."""
     facts = [found for run in runs if (found := environment(run))]
     if not facts:
         return []
@@ -231,7 +231,7 @@ def environments(runs: Sequence[RunRecord]) -> list[Block]:
 
 
 def checkpoints(runs: Sequence[RunRecord]) -> Table | None:
-    """The files of weights with the hash by which they are known."""
+    """Return the files of weights with their hashes."""
     several = len(runs) > 1
     rows = []
     for run in runs:

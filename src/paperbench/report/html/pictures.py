@@ -30,7 +30,7 @@ _LADDER: tuple[tuple[int, int], ...] = ((1600, 86), (1200, 80), (900, 76), (640,
 """(longest side in pixels, quality), the best first."""
 
 _STEP_DOWN = 0.6
-"""About what a rung's bytes are of those of the rung above: rungs that this leaves hopeless are not tried."""
+"""About what a rung's bytes are of those of the rung above: rungs that this leaves hopeless are not attempts."""
 
 _DRAWN_ANEW = frozenset({"losses"})
 """Figures whose content the page draws itself, from the same numbers."""
@@ -61,8 +61,8 @@ class Gallery:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Wanted:
-    """A file to show under a caption; `source` names it to a reader."""
+class PictureFile:
+    """A picture file with its caption; `source` names it to a reader."""
 
     file: Path
     caption: str
@@ -70,22 +70,22 @@ class Wanted:
 
 
 def of_run(run: RunRecord, *, budget: int = BUDGET, drawn: bool) -> Gallery:
-    """The pictures of one run; `drawn`: the page shows its curves already."""
-    wanted = [_wanted(run, file, caption_of(file)) for file in _figures(run, drawn=drawn)]
+    """Return the pictures of one run, without those of curves if the page draws them itself (`drawn`)."""
+    wanted = [_picture_file(run, file, caption_of(file)) for file in _figures(run, drawn=drawn)]
     return encode(wanted, budget=budget, most=MOST_OF_A_RUN)
 
 
 def of_runs(
     runs: Sequence[RunRecord], names: Callable[[RunRecord], str], *, budget: int = BUDGET, drawn: bool
 ) -> Gallery:
-    """The pictures of several runs, those of the same name side by side; every run gets its first before any gets more."""
-    by_name: dict[str, list[Wanted]] = {}
+    """Return the pictures of several runs, those of one name next to each other, at least one of each name."""
+    by_name: dict[str, list[PictureFile]] = {}
     for run in runs:
         for file in _figures(run, drawn=drawn):
             key = file.relative_to(run.directory).as_posix()
-            by_name.setdefault(key, []).append(_wanted(run, file, f"{caption_of(file)}: {names(run)}"))
-    room = max(1, MOST_OF_RUNS // max(1, len(by_name)))
-    wanted = [entry for entries in by_name.values() for entry in entries[:room]]
+            by_name.setdefault(key, []).append(_picture_file(run, file, f"{caption_of(file)}: {names(run)}"))
+    each = max(1, MOST_OF_RUNS // max(1, len(by_name)))
+    wanted = [entry for entries in by_name.values() for entry in entries[:each]]
     gallery = encode(wanted, budget=budget, most=MOST_OF_RUNS)
     more = sum(map(len, by_name.values())) - len(wanted)
     left_out = gallery.left_out
@@ -94,32 +94,32 @@ def of_runs(
     return Gallery(pictures=gallery.pictures, left_out=left_out)
 
 
-def encode(wanted: Sequence[Wanted], *, budget: int, most: int) -> Gallery:
-    """Every file as well as an equal share of the bytes allows; what the small ones leave goes to the others."""
+def encode(wanted: Sequence[PictureFile], *, budget: int, most: int) -> Gallery:
+    """Encode every file within an equal share of the bytes; small pictures leave more to the others."""
     shown, beyond = wanted[:most], wanted[most:]
     left_out = [f"{len(beyond)} more pictures, {beyond[0].source} and those after it"] if beyond else []
     share = budget // max(1, len(shown))
     with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:  # encoding leaves the interpreter to others
-        tried = list(pool.map(lambda entry: _encoded(entry, share), shown))
-    spare = budget - sum(len(made.data) for made in tried)
-    unfit = sum(made.too_large for made in tried)
+        attempts = list(pool.map(lambda entry: _encode(entry, share), shown))
+    spare = budget - sum(len(encoded.data) for encoded in attempts)
+    unfit = sum(encoded.too_large for encoded in attempts)
     pictures: list[Picture] = []
-    for entry, made in zip(shown, tried, strict=True):
-        if made.too_large:
-            made = _encoded(entry, spare // unfit)
-            spare, unfit = spare - len(made.data), unfit - 1
-        if not made.data:
-            left_out.append(f"{entry.source}: {made.fault or 'too large for its share of the page'}")
+    for entry, encoded in zip(shown, attempts, strict=True):
+        if encoded.too_large:
+            encoded = _encode(entry, spare // unfit)
+            spare, unfit = spare - len(encoded.data), unfit - 1
+        if not encoded.data:
+            left_out.append(f"{entry.source}: {encoded.fault or 'too large for its share of the page'}")
             continue
-        data = base64.b64encode(made.data).decode()
+        data = base64.b64encode(encoded.data).decode()
         pictures.append(
-            Picture(caption=entry.caption, source=entry.source, data=data, width=made.width, height=made.height)
+            Picture(caption=entry.caption, source=entry.source, data=data, width=encoded.width, height=encoded.height)
         )
     return Gallery(pictures=tuple(pictures), left_out=tuple(left_out))
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Made:
+class _Encoded:
     """An encoded picture, or none: then `fault` says why, and is empty where it is only too large."""
 
     data: bytes = b""
@@ -132,37 +132,37 @@ class _Made:
         return not self.data and not self.fault
 
 
-def _encoded(entry: Wanted, most: int) -> _Made:
-    """The picture in at most `most` bytes, as good as that allows."""
+def _encode(entry: PictureFile, most: int) -> _Encoded:
+    """Encode the picture in at most `most` bytes, with the best quality that fits."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
             with Image.open(entry.file) as opened:
                 if opened.width * opened.height > _MOST_PIXELS:
-                    return _Made(fault=f"{opened.width} x {opened.height} pixels are too many to show")
+                    return _Encoded(fault=f"{opened.width} x {opened.height} pixels are too many to show")
                 picture = opened.convert("RGBA" if opened.has_transparency_data else "RGB")
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        return _Made(fault=f"cannot be read ({(str(error).splitlines() or [type(error).__name__])[0]})")
+        return _Encoded(fault=f"cannot be read ({(str(error).splitlines() or [type(error).__name__])[0]})")
     if picture.mode == "RGBA":  # drawn for white paper: on a dark page it must bring its paper along
         paper = Image.new("RGBA", picture.size, "white")
         picture = Image.alpha_composite(paper, picture).convert("RGB")
-    picture = _enlarged(picture)
+    picture = _enlarge(picture)
     expected = 0.0
     for rung, (longest, quality) in enumerate(_LADDER):
         last = rung == len(_LADDER) - 1
         if expected > most and not last:
             expected *= _STEP_DOWN
             continue
-        candidate = _fitted(picture, longest)
+        candidate = _reduce(picture, longest)
         data = _webp(candidate, quality)
         if len(data) <= most:
-            return _Made(data=data, width=candidate.width, height=candidate.height)
+            return _Encoded(data=data, width=candidate.width, height=candidate.height)
         expected = len(data) * _STEP_DOWN
-    return _Made()
+    return _Encoded()
 
 
-def _fitted(picture: Image.Image, longest: int) -> Image.Image:
-    """The picture, made smaller if it has to be."""
+def _reduce(picture: Image.Image, longest: int) -> Image.Image:
+    """Return the picture, reduced if its longest side exceeds `longest`."""
     if max(picture.size) <= longest:
         return picture
     scale = longest / max(picture.size)
@@ -170,8 +170,8 @@ def _fitted(picture: Image.Image, longest: int) -> Image.Image:
     return picture.resize(size, Image.Resampling.LANCZOS, reducing_gap=2.0)
 
 
-def _enlarged(picture: Image.Image) -> Image.Image:
-    """Pictures of a few pixels, such as digits, in whole multiples of theirs: a browser would blur them."""
+def _enlarge(picture: Image.Image) -> Image.Image:
+    """Return small pictures, such as digits, in whole multiples of their size: a browser would blur them."""
     factor = 240 // max(1, *picture.size)
     if factor < 2:
         return picture
@@ -179,7 +179,7 @@ def _enlarged(picture: Image.Image) -> Image.Image:
 
 
 def _webp(picture: Image.Image, quality: int) -> bytes:
-    """The smaller of a lossy and, for drawings of few colours, a lossless encoding."""
+    """Encode as WebP: lossless for drawings of few colours, lossy otherwise."""
     out = io.BytesIO()
     if picture.getcolors(256) is not None:
         picture.save(out, "WEBP", lossless=True, quality=60, method=3)
@@ -192,10 +192,10 @@ def _figures(run: RunRecord, *, drawn: bool) -> list[Path]:
     return [file for file in run.figures() if not (drawn and file.stem in _DRAWN_ANEW)]
 
 
-def _wanted(run: RunRecord, file: Path, caption: str) -> Wanted:
-    return Wanted(file=file, caption=caption, source=f"{run.name}/{file.relative_to(run.directory).as_posix()}")
+def _picture_file(run: RunRecord, file: Path, caption: str) -> PictureFile:
+    return PictureFile(file=file, caption=caption, source=f"{run.name}/{file.relative_to(run.directory).as_posix()}")
 
 
 def caption_of(file: Path) -> str:
-    """`figures/precision_recall.png` -> `precision recall`."""
+    """Return `precision recall` for `figures/precision_recall.png`."""
     return " ".join(file.stem.replace("_", " ").replace("-", " ").split())

@@ -20,11 +20,11 @@ from paperbench.report.html.pictures import Gallery
 from paperbench.report.tables import Table, plain, to_markdown
 
 GENERATOR = "paperbench report"
-"""By this word in its head a page is known as one that may be written over."""
+"""The generator in the head of a page: only such a page may be overwritten."""
 
 
 def to_html(page: Page, *, made: datetime) -> str:
-    """One file that needs no other: style, script and pictures inside, and a policy that forbids it every request."""
+    """Return one file with style, script and pictures inside, and a policy that forbids every request."""
     style, script = _resource("style.css"), _resource("page.js")
     return (
         _environment()
@@ -49,7 +49,7 @@ _JOINTS = re.compile(r"(?<=\w)([/_.])(?=\w)")
 
 @cache
 def _environment() -> Environment:
-    """Autoescape is always on: names and messages come from files that anybody may have written."""
+    """Return the environment of the templates. Autoescape is always on: names and messages come from files of anybody."""
     environment = Environment(
         loader=PackageLoader("paperbench.report.html", "templates"),
         autoescape=True,
@@ -62,7 +62,7 @@ def _environment() -> Environment:
 
 
 def _breakable(text: str) -> Markup:
-    """A name that may be broken after its slashes, underscores and dots, and nowhere else."""
+    """Return a name with possible line breaks after its slashes, underscores and dots."""
     return Markup(_JOINTS.sub(r"\1<wbr>", str(escape(text))))
 
 
@@ -79,7 +79,7 @@ def _sha256(text: str) -> str:
 
 
 def to_document(page: Page, *, html: str, made: datetime) -> str:
-    """The same tables, facts and remarks as Markdown; curves and pictures are in `html`, which it names."""
+    """Return the same tables, facts and remarks as Markdown; it refers to `html` for curves and pictures."""
     lines = [f"<!-- {GENERATOR} {__version__} -->", f"# {plain(page.title)}", ""]
     lines += [plain(page.lead), ""] if page.lead else []
     lines += [f"* {fact.name}: {_shown(fact.text, code=fact.code)}" for fact in page.facts]

@@ -20,7 +20,7 @@ _FEWEST_CLASSES = 2
 
 
 def page_of_run(run: RunRecord, quantities: Quantities) -> Page:
-    """Results and curves first, then pictures, then all it takes to do it again."""
+    """Return the page of a run: results, curves, pictures, then everything needed to repeat it."""
     paper = _applying(run)
     drawn = curves.of_run(run, quantities)
     shown = pictures.of_run(run, drawn=bool(drawn.charts))
@@ -93,7 +93,7 @@ def _tiles(run: RunRecord, quantities: Quantities, paper: Mapping[str, Published
     names = sorted(names, key=lambda name: name not in paper)[:_MOST_TILES]
     for name in names:
         value, entry = run.metrics[name], paper.get(name)
-        remark = "" if entry is None else f"paper {_printed(entry)}, {_said(entry, value)}"
+        remark = "" if entry is None else f"paper {_printed(entry)}, {_verdict(entry, value)}"
         yield Tile(
             label=name,
             text=quantities.number(name, value),
@@ -125,7 +125,7 @@ def _metrics(run: RunRecord, names: Sequence[str], quantities: Quantities, paper
                 number_cell(entry.value, minus(f"{entry.value:g}")),
                 number_cell(entry.tolerance, "" if entry.tolerance is None else f"±{entry.tolerance:g}"),
                 number_cell(value - entry.value, minus(f"{value - entry.value:+.3g}")),
-                text_cell(_said(entry, value), tone="good" if entry.agrees(value) else "", chip=True),
+                text_cell(_verdict(entry, value), tone="good" if entry.agrees(value) else "", chip=True),
                 text_cell(f"{entry.table}, {entry.row}", note=entry.note),
             ]
         rows.append(tuple(row))
@@ -136,7 +136,7 @@ def _metrics(run: RunRecord, names: Sequence[str], quantities: Quantities, paper
 
 
 def _applying(run: RunRecord) -> dict[str, Published]:
-    """The published numbers that this run may be held against, by metric."""
+    """Return the published numbers that apply to this run, by metric."""
     try:
         found = published.matching(run.config)
     except DataError:
@@ -150,7 +150,7 @@ def _printed(entry: Published) -> str:
     return minus(f"{entry.value:g}{band}{f' {unit}' if unit else ''}")
 
 
-def _said(entry: Published, value: float) -> str:
+def _verdict(entry: Published, value: float) -> str:
     return str(verdict.judge(entry, value, verdict.Departures()))
 
 
@@ -158,7 +158,7 @@ def _said(entry: Published, value: float) -> str:
 
 
 def _classes(metrics: Mapping[str, float]) -> dict[str, list[str]]:
-    """`coco/AP/cat`, `coco/AP/dog` -> `{"coco/AP": ["cat", "dog"]}`: metrics that exist for each of several classes."""
+    """Group metrics of classes: `coco/AP/cat`, `coco/AP/dog` -> `{"coco/AP": ["cat", "dog"]}`."""
     families: dict[str, list[str]] = {}
     for name in metrics:
         family, _, member = name.rpartition("/")

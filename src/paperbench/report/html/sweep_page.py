@@ -40,7 +40,7 @@ def page_of_sweep(sweep: SweepRecord, quantities: Quantities) -> Page:
 
 
 def sections_of_runs(runs: Sequence[RunRecord], quantities: Quantities) -> tuple[list[Section], tuple[str, ...]]:
-    """Results, curves, pictures, configurations, environments and files of several runs; and what was left out."""
+    """Return results, curves, pictures, configurations, environments and files of several runs; and what was left out."""
     settings = settings_of(runs)
     drawn = curves.of_settings(settings, quantities)
     shown = pictures.of_runs(
@@ -62,7 +62,7 @@ def sections_of_runs(runs: Sequence[RunRecord], quantities: Quantities) -> tuple
 
 
 def badges_of(runs: Sequence[RunRecord]) -> tuple[Badge, ...]:
-    """`10 done`, `1 failed`: how the runs ended."""
+    """Return the states of the runs, `10 done`, `1 failed`."""
     return tuple(
         Badge(text=f"{count} {state}", tone=parts.state_tone(state))
         for state, count in Counter(r.state for r in runs).items()
@@ -70,7 +70,7 @@ def badges_of(runs: Sequence[RunRecord]) -> tuple[Badge, ...]:
 
 
 def facts_of(runs: Sequence[RunRecord]) -> list[Fact]:
-    """What can be said of all runs in a line each: scale, seeds, device, time in all."""
+    """Return facts about all runs: scale, seeds, device, total time."""
     scales = dict.fromkeys(run.scale for run in runs if run.scale)
     seeds = dict.fromkeys(str(run.seed) for run in runs if run.seed is not None)
     made = ((run.results.get("device"), run.results.get("precision")) for run in runs if run.results)
@@ -87,7 +87,7 @@ def facts_of(runs: Sequence[RunRecord]) -> list[Fact]:
 
 
 def data_of(runs: Sequence[RunRecord]) -> str:
-    """Which data the numbers were made on."""
+    """Return the data of the runs."""
     return "; ".join(dict.fromkeys(str(run.results["data"]) for run in runs if run.results.get("data")))
 
 
@@ -160,7 +160,7 @@ def _runs_table(
 def _settings_table(
     settings: Sequence[Setting], keys: Sequence[str], names: Sequence[str], quantities: Quantities
 ) -> Table:
-    """Mean and interval of each setting over its seeds."""
+    """Return a table of the mean and interval of each setting over its seeds."""
     summaries = [
         {name: summarise([run.metrics[name] for run in setting.done if name in run.metrics]) for name in names}
         for setting in settings
@@ -221,7 +221,7 @@ def _all_numbers(runs: Sequence[RunRecord], key: str) -> bool:
 
 
 def _number(text: str) -> float | int | None:
-    """A value that was typed as a number, so that it sorts as one."""
+    """Return a value that was typed as a number as one, so that it sorts; None for any other."""
     for read in (int, float):
         try:
             value = read(text)

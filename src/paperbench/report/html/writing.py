@@ -1,4 +1,4 @@
-"""Puts a report on disk: the page, its Markdown and a CSV file for each of its tables."""
+"""Write a report: the page, its Markdown and a CSV file for each of its tables."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ _TABLES = frozenset(
 
 @dataclass(frozen=True, kw_only=True)
 class Written:
-    """What was written, and what the page says it left out."""
+    """The files of a report, and its page."""
 
     page: Page
     html: Path
@@ -54,7 +54,7 @@ class Written:
 
 
 def write_report(source: Path, output: Path | None = None, *, metrics: MetricRegistry | None = None) -> Written:
-    """Reports on the run, sweep or reproduction in `source`.
+    """Write a report on the run, sweep or reproduction in `source`.
 
     `output` is a folder, or a file that ends in `.html`; by default `<source>/report/`. What an earlier report left there is
     replaced. Raises `ConfigError` where `source` is nothing to report on, or `output` is something else's, `DataError` for a
@@ -81,7 +81,7 @@ def write_report(source: Path, output: Path | None = None, *, metrics: MetricReg
 
 @contextmanager
 def _explain_os_errors() -> Iterator[None]:
-    """Gives an error about a place that cannot be written the remedy that a report has: another place."""
+    """Add the remedy to an error about a place that cannot be written: another place."""
     try:
         yield
     except EnvironmentError_ as error:
@@ -119,7 +119,7 @@ def _target(source: Path, output: Path | None) -> Path:
 
 
 def _refuse_foreign(html: Path) -> None:
-    """A page that was not written here is somebody's work, and so are tables beside a page that is not there yet."""
+    """Raise `ConfigError` for a file that no report wrote, and for tables beside a page that does not exist yet."""
     if html.is_dir():
         raise ConfigError(f"--output {short(html)}: is a folder; name another")
     beside = [html.with_suffix(".md"), *(html.with_name(f"{html.stem}-{name}.csv") for name in sorted(_TABLES))]
@@ -127,7 +127,7 @@ def _refuse_foreign(html: Path) -> None:
     if not html.exists():
         foreign = [path for path in beside if path.exists()]
     if foreign:
-        raise ConfigError(f"--output {short(foreign[0])}: is there already and no report; name another file or folder")
+        raise ConfigError(f"--output {short(foreign[0])}: exists and is not a report; name another file or folder")
 
 
 def _is_ours(html: Path) -> bool:
