@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 from pathlib import Path
 
 import pytest
+import torch
 from typer.testing import CliRunner
 
 from paperbench.catalog import TASKS
 from paperbench.cli.app import app
 from paperbench.config.compose import compose
 from paperbench.config.paths import shipped_conf
+from paperbench.config.validate import load_file
 from paperbench.runs.metrics import MetricRegistry, declared_for
 
 EXPERIMENTS = sorted(file.stem for file in (shipped_conf() / "experiment").glob("*.yaml"))
+WITHOUT_NET = {"rca-estimate", "rca-scores", "rca-segmenters", "detect-score", "detect-proposals"}
+"""Tasks that train no net, or none of their own."""
 RESULT_KEYS = {
     "schema_version", "experiment", "task", "scale", "seed", "status", "data", "metrics", "seconds", "device", "precision",
 }  # fmt: skip
@@ -58,6 +63,29 @@ def trained_proposals(folder: Path) -> list[str]:
     return [f"proposals.run={folder / 'rpn'}"]
 
 
+def check_model(run: Path) -> None:
+    """The trained net is back from the folder of the run alone, in evaluation mode, with the weights of a checkpoint."""
+    task, config, _ = load_file(run / "config.yaml")
+    module = importlib.import_module(task.module)
+    assert hasattr(module, "load_model") == (task.name not in WITHOUT_NET)
+    if task.name in WITHOUT_NET:
+        return
+    model = module.load_model(config, run)
+    assert isinstance(model, torch.nn.Module)
+    assert not any(part.training for part in model.modules())
+    saved = [
+        value
+        for file in run.rglob("last.pt")
+        for part in torch.load(file, weights_only=True).values()
+        if isinstance(part, dict)
+        for value in part.values()
+        if isinstance(value, torch.Tensor)
+    ]
+    for name, value in model.state_dict().items():
+        if isinstance(value, torch.Tensor) and value.is_floating_point() and value.numel() > 1:
+            assert any(value.shape == other.shape and torch.equal(value, other) for other in saved), name
+
+
 @pytest.mark.parametrize("experiment", EXPERIMENTS)
 def test_the_experiment_runs_at_smoke_scale(experiment: str, tmp_path: Path) -> None:
     needs = {"detections": voc_files, "rca-scores": scores_file, "rpn-proposals": trained_proposals}
@@ -82,3 +110,4 @@ def test_the_experiment_runs_at_smoke_scale(experiment: str, tmp_path: Path) -> 
     )
     assert (directory / "config.yaml").is_file()
     assert (directory / "env.json").is_file()
+    check_model(directory)

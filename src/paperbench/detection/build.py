@@ -98,3 +98,8 @@ def load_detector(
             f"{path}: does not fit the model of this configuration ({first}). Leave the model's keys as they were in training."
         ) from error
     return model.to(device).eval(), step
+
+
+def load_model(config: DetectTrain | RCNNTrain, run_dir: Path) -> Detector:
+    """Return the trained detector of a run, or the one that an evaluation names; see `engine.task.LoadsModel`."""
+    return load_detector(config, getattr(config, "checkpoint", "") or run_dir, torch.device("cpu"))[0]

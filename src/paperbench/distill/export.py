@@ -82,3 +82,8 @@ def load_student(config: Distill, run_dir: Path) -> tuple[Net, int]:
         net.constrain()
         net.max_norm = 0.0
     return net.requires_grad_(False).eval(), step
+
+
+def load_model(config: Distill, run_dir: Path) -> Net:
+    """Return the distilled student of a run: (N, D) flat pixels in 0..1 -> (N, K) logits; see `engine.task.LoadsModel`."""
+    return load_student(config, run_dir)[0]

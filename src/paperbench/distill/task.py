@@ -8,7 +8,7 @@ from typing import cast
 
 from paperbench.distill import datasets
 from paperbench.distill.config import Distill, NetConfig
-from paperbench.distill.export import export_model
+from paperbench.distill.export import export_model, load_model
 from paperbench.distill.losses import DistillationLoss
 from paperbench.distill.nets import build, describe, parameters_in
 from paperbench.distill.stacked import run_stacked, stack_key
@@ -18,7 +18,7 @@ from paperbench.distill.transfer import selected_classes
 from paperbench.engine.run import Run
 from paperbench.errors import ConfigError
 
-__all__ = ["export_model", "plan", "run", "run_stacked", "stack_key"]
+__all__ = ["export_model", "load_model", "plan", "run", "run_stacked", "stack_key"]
 
 
 def plan(config: Distill) -> Mapping[str, str]:

@@ -18,6 +18,7 @@ import json
 import os
 import shutil
 import zipfile
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -240,6 +241,11 @@ class CheckpointStore:
     def _write_manifest(self, entries: dict[str, list[Entry]]) -> None:
         files = {name: [vars(entry) for entry in known] for name, known in entries.items()}
         write_json(self._path(MANIFEST), {"schema_version": 1, "files": files})
+
+
+def without_prefix(weights: Mapping[str, Any], prefix: str) -> dict[str, Any]:
+    """Return the entries of a state dict whose names begin with `prefix`, without it."""
+    return {name.removeprefix(prefix): value for name, value in weights.items() if name.startswith(prefix)}
 
 
 def load_for_evaluation(

@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
+    from torch import nn
+
     from paperbench.engine.exportable import Exportable
     from paperbench.engine.run import Run
     from paperbench.errors import PaperbenchError
@@ -52,6 +54,17 @@ class Stacks(Protocol):
 
         Each model starts as `run` would start it (`seed_everything(config.seed, MODEL_INIT)`), and what is saved in
         `run.checkpoints` is what `run` continues from. A run may have checkpoints of an earlier session already.
+        """
+        ...
+
+
+class LoadsModel(Protocol):
+    """A task whose runs train a net."""
+
+    def load_model(self, config: Any, run_dir: Path) -> nn.Module:
+        """Return the trained net of a run on the CPU, in evaluation mode; no data set is read.
+
+        Raises `ConfigError` for a run without a checkpoint and `CheckpointError` for a damaged one.
         """
         ...
 

@@ -66,6 +66,19 @@ class BoundedWindow(SpatialTransformer):
         return unbounded + (torch.cat(bounded, dim=1) - unbounded).detach()
 
 
+def make_transformer(*, canvas: int, window: int, initial_scale: float, min_scale: float) -> BoundedWindow:
+    """Return the untrained transformer; arguments as of `Colocaliser`."""
+    localisation, features = strided_convolutional(1, canvas)
+    return BoundedWindow(
+        min_scale=min_scale,
+        reach=1 - window / canvas,
+        localisation=localisation,
+        features=features,
+        grid=Attention((window, window)),
+        start=torch.tensor([initial_scale, 0.0, 0.0]),
+    )
+
+
 class Colocaliser(nn.Module):
     """The trained transformer and the fixed encoder, whose weights are no part of the state.
 
@@ -88,16 +101,10 @@ class Colocaliser(nn.Module):
         search_weight: float,
     ) -> None:
         super().__init__()
-        localisation, features = strided_convolutional(1, canvas)
         self.window = window / canvas
         self.reach = 1 - self.window
-        self.transformer = BoundedWindow(
-            min_scale=min_scale,
-            reach=self.reach,
-            localisation=localisation,
-            features=features,
-            grid=Attention((window, window)),
-            start=torch.tensor([initial_scale, 0.0, 0.0]),
+        self.transformer = make_transformer(
+            canvas=canvas, window=window, initial_scale=initial_scale, min_scale=min_scale
         )
         self.margin = margin
         self.attraction = attraction

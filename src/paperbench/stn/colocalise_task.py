@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from paperbench.config.schema import LoopConfig, OptimConfig
 from paperbench.data import labelled
 from paperbench.data.image_sets import ImageSet
+from paperbench.engine.checkpoints import load_for_evaluation, without_prefix
 from paperbench.engine.counter_rng import uniform
 from paperbench.engine.order import BatchKey, EpochOrder
 from paperbench.engine.run import Run
@@ -18,7 +20,7 @@ from paperbench.engine.seeding import MODEL_INIT, hashed, seed_everything
 from paperbench.engine.stages import stage
 from paperbench.engine.trainer import build_trainer
 from paperbench.errors import ConfigError, DataError
-from paperbench.stn.colocalise import Colocaliser, box_iou, window_boxes
+from paperbench.stn.colocalise import Colocaliser, box_iou, make_transformer, window_boxes
 from paperbench.stn.config import StnColocalise
 from paperbench.stn.data import evaluation_digits, training_digits
 from paperbench.stn.distortions import SIDE, TranslationClutter, make_distortion
@@ -27,7 +29,7 @@ from paperbench.stn.evaluation import DigitEvaluator
 from paperbench.stn.networks import ConvolutionalNet, FrontEndNet
 from paperbench.stn.training import DigitClassifier
 
-__all__ = ["plan", "run"]
+__all__ = ["load_model", "plan", "run"]
 
 CLUTTER = 103
 """First key of the streams that place digits and clutter."""
@@ -125,11 +127,15 @@ def _make_scene(config: StnColocalise, train_set: ImageSet, members: Tensor, dig
     return Scene(distortion(train_set.images.to(run.device), samples, noise), distortion.boxes(noise))
 
 
+def _make_encoder(config: StnColocalise) -> ConvolutionalNet:
+    return ConvolutionalNet(channels=1, side=SIDE, filters=config.encoder.filters, classes=10)
+
+
 def _train_encoder(config: StnColocalise, train_set: ImageSet, run: Run) -> tuple[ConvolutionalNet, dict[str, float]]:
     """Train or resume the digit CNN, and return it with its error on the test digits."""
     options = config.encoder
     seed_everything(run.seed, MODEL_INIT)
-    net = ConvolutionalNet(channels=1, side=SIDE, filters=options.filters, classes=10).to(run.device)
+    net = _make_encoder(config).to(run.device)
     classifier = DigitClassifier(
         FrontEndNet(torch.nn.Identity(), net), evaluations=1, classes=10, shape=(1, SIDE, SIDE)
     ).to(run.device)
@@ -199,3 +205,21 @@ def _localise(config: StnColocalise, colocaliser: Colocaliser, scene: Scene, run
         evaluate=evaluate,
     ).fit()
     colocaliser.eval()
+
+
+def load_model(config: StnColocalise, run_dir: Path) -> nn.ModuleDict:
+    """Return `encoder`, the digit net, and `digit-<d>`, the transformer of each digit; see `engine.task.LoadsModel`."""
+
+    def weights(name: str, prefix: str) -> dict[str, Tensor]:
+        state, *_ = load_for_evaluation(run_dir / "checkpoints" / name, which="last")
+        return without_prefix(state["module"], prefix)
+
+    nets = nn.ModuleDict({"encoder": _make_encoder(config)})
+    nets["encoder"].load_state_dict(weights("encoder", "net.classifier."))
+    for digit in config.digits:
+        transformer = make_transformer(
+            canvas=config.canvas, window=SIDE, initial_scale=config.initial_scale, min_scale=config.min_scale
+        )
+        transformer.load_state_dict(weights(f"digit-{digit}", "transformer."))
+        nets[f"digit-{digit}"] = transformer
+    return nets.eval()

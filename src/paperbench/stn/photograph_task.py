@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from paperbench.engine.checkpoints import load_for_evaluation, without_prefix
 from paperbench.engine.figures import loss_curves
 from paperbench.engine.order import EpochOrder
 from paperbench.engine.run import Run
@@ -26,7 +27,7 @@ from paperbench.stn.house_numbers import HouseNumberNet, sequence_loss, wrong_se
 from paperbench.stn.layers import count_parameters
 from paperbench.stn.training import SupervisedNet, describe_schedule
 
-__all__ = ["plan", "run"]
+__all__ = ["load_model", "plan", "run"]
 
 _HOUSE_NUMBER_NETS = {"svhn-cnn": "CNN", "svhn-st-single": "ST-CNN Single", "svhn-st-multi": "ST-CNN Multi"}
 
@@ -156,3 +157,14 @@ def _fit(
         if config.evaluation.pictures:
             draw(*next(test_set.batches(config.evaluation.pictures)), run.directory.figures)
     return {**metrics, "model/parameters": float(count_parameters(net))}
+
+
+def load_model(config: StnSvhn | StnBirds, run_dir: Path) -> HouseNumberNet | PartsNet:
+    """Return the trained net of a run; see `engine.task.LoadsModel`."""
+    weights = without_prefix(load_for_evaluation(run_dir, which="last")[0]["module"], "net.")
+    if isinstance(config, StnBirds):
+        net = PartsNet(config.model, classes=len(weights["classifier.bias"]), pretrained=False)
+    else:
+        net = _make_house_number_net(config)
+    net.load_state_dict(weights)
+    return net.eval()

@@ -23,12 +23,13 @@ from paperbench.stn.training import (
     describe_schedule,
     digits_per_input,
     load_digits,
+    load_model,
     make_classifier,
     make_net,
     make_trainer,
 )
 
-__all__ = ["export_model", "plan", "predict", "run"]
+__all__ = ["export_model", "load_model", "plan", "predict", "run"]
 
 _DISTORTIONS = {
     "none": "undistorted",

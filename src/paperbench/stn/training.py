@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -11,6 +12,7 @@ from torch import Tensor, nn
 
 from paperbench.config.schema import LoopConfig, OptimConfig
 from paperbench.data import labelled
+from paperbench.engine.checkpoints import load_for_evaluation
 from paperbench.engine.run import Run
 from paperbench.engine.trainer import Trainer, build_trainer
 from paperbench.errors import ConfigError
@@ -139,3 +141,8 @@ def make_trainer(
         fetch=train_set.fetch,
         evaluate=evaluate,
     )
+
+
+def load_model(config: DigitConfig, run_dir: Path) -> Net:
+    """Return the trained digit net of a run; see `engine.task.LoadsModel`."""
+    return load_weights(make_net(config), load_for_evaluation(run_dir, which="last")[0]).eval()

@@ -7,7 +7,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from paperbench.data import frey, labelled
+from paperbench.data import frey, labelled, mnist
 from paperbench.data.image_sets import DigitsData, ImageSet, MnistData
 from paperbench.engine.counter_rng import uniform
 from paperbench.engine.order import BatchKey
@@ -130,3 +130,8 @@ def check(data: FreyData) -> dict[str, object]:
         counts[f"{split}: size"] = " x ".join(map(str, images.images.shape[-2:]))
         counts[f"{split}: pixel values"] = f"{int(images.images.min())} to {int(images.images.max())}"
     return counts
+
+
+def image_size(config: DigitsData | MnistData | FreyData) -> tuple[int, int]:
+    """Return height and width of the images of a data set, which is not read."""
+    return (frey.HEIGHT, frey.WIDTH) if isinstance(config, FreyData) else (mnist.SIDE, mnist.SIDE)

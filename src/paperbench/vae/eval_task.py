@@ -13,9 +13,9 @@ from paperbench.vae.config import VaeEval
 from paperbench.vae.evaluation import Evaluator
 from paperbench.vae.predict import predict, run_directory
 from paperbench.vae.task import check, describe_model
-from paperbench.vae.training import load_data, load_objective
+from paperbench.vae.training import load_data, load_model, load_objective
 
-__all__ = ["plan", "predict", "run"]
+__all__ = ["load_model", "plan", "predict", "run"]
 
 
 def plan(config: VaeEval) -> Mapping[str, str]:

@@ -11,12 +11,11 @@ import torch
 from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
-from paperbench.data import frey, mnist
 from paperbench.engine import device as devices
 from paperbench.engine.reporter import Reporter
 from paperbench.errors import ConfigError, DataError
 from paperbench.vae import data, drawing
-from paperbench.vae.config import FreyData, VaeEval, VaeTrain
+from paperbench.vae.config import VaeEval, VaeTrain
 from paperbench.vae.objectives import Mcem
 from paperbench.vae.training import load_objective
 
@@ -37,7 +36,7 @@ def predict(
     ConfigError for a model without an encoder.
     """
     where = devices.resolve(device or config.device)
-    size = (frey.HEIGHT, frey.WIDTH) if isinstance(config.data, FreyData) else (mnist.SIDE, mnist.SIDE)
+    size = data.image_size(config.data)
     checkpoint = config.checkpoint if isinstance(config, VaeEval) else run_dir
     objective = load_objective(config, checkpoint, size=size, device=where, reporter=reporter)[0]
     if isinstance(objective, Mcem):

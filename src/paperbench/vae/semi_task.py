@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from paperbench.data import labelled
 from paperbench.data.image_sets import ImageSet
+from paperbench.engine.checkpoints import load_for_evaluation
 from paperbench.engine.figures import loss_curves
 from paperbench.engine.order import BatchKey, EpochOrder
 from paperbench.engine.run import Run
@@ -26,7 +28,7 @@ from paperbench.vae.nets import initialise
 from paperbench.vae.objectives import Aevb, bound
 from paperbench.vae.semi import M2, SemiBatch, make_classifier
 
-__all__ = ["plan", "run"]
+__all__ = ["load_model", "plan", "run"]
 
 CHOICE, LABELLED = 120, 121
 """First keys of the streams of which images have labels, and of the order in which these are seen."""
@@ -126,9 +128,7 @@ def choose_labelled(labels: Tensor, count: int, *, classes: int, seed: int) -> T
 def _run_m1(config: SemiTrain, run: Run, images: _Images) -> dict[str, float]:
     model = config.model
     assert isinstance(model, M1Model)
-    net = VaeModel(latent=model.latent, hidden=model.hidden, activation=model.activation)
-    size = images.train.size
-    objective = Aevb(make_generative(net, size=size, gaussian=False), make_encoder(net, size=size), BoundConfig())
+    objective = _make_objective(model, size=images.train.size)
     initialise(objective, model.init_std)
     objective.to(run.device)
 
@@ -160,6 +160,11 @@ def _run_m1(config: SemiTrain, run: Run, images: _Images) -> dict[str, float]:
         fetch=lambda key: images.train.train_batch(key, seed=run.seed),
         evaluate=evaluate,
     ).fit()
+
+
+def _make_objective(model: M1Model, *, size: tuple[int, int]) -> Aevb:
+    net = VaeModel(latent=model.latent, hidden=model.hidden, activation=model.activation)
+    return Aevb(make_generative(net, size=size, gaussian=False), make_encoder(net, size=size), BoundConfig())
 
 
 def _run_m2(config: SemiTrain, run: Run, images: _Images) -> dict[str, float]:
@@ -219,3 +224,15 @@ def _draw_styles(model: M2, images: _Images, run: Run, seed: int) -> None:
     with torch.no_grad():
         decoded = model.decode(z, classes)
     drawing.save_image_grid(decoded, images.test.size, run.directory.figures / "styles.png", columns=images.classes)
+
+
+def load_model(config: SemiTrain, run_dir: Path) -> nn.Module:
+    """Return M2, or the auto-encoder of M1, of a run; see `engine.task.LoadsModel`."""
+    weights = load_for_evaluation(run_dir, which="last")[0]["module"]
+    if isinstance(config.model, M2Model):
+        classes, pixels = weights["encoder.of_class.weight"].shape[1], weights["encoder.of_input.weight"].shape[1]
+        net: nn.Module = M2(config.model, pixels=pixels, classes=classes, labelled_fraction=1.0)
+    else:
+        net = _make_objective(config.model, size=data.image_size(config.data))
+    net.load_state_dict(weights)
+    return net.eval()

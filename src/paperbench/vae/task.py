@@ -14,9 +14,19 @@ from paperbench.vae.likelihood import MAX_LATENT_DIMENSIONS
 from paperbench.vae.objectives import has_gaussian_pixels
 from paperbench.vae.predict import predict
 from paperbench.vae.stacked import run_stacked, stack_key
-from paperbench.vae.training import Training, load_data
+from paperbench.vae.training import Training, load_data, load_model
 
-__all__ = ["check", "describe_model", "export_model", "plan", "predict", "run", "run_stacked", "stack_key"]
+__all__ = [
+    "check",
+    "describe_model",
+    "export_model",
+    "load_model",
+    "plan",
+    "predict",
+    "run",
+    "run_stacked",
+    "stack_key",
+]
 
 
 def plan(config: VaeTrain) -> Mapping[str, str]:

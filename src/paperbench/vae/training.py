@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -140,3 +141,9 @@ def load_objective(
         first = " ".join(str(error).split())
         raise CheckpointError(f"{file}: holds another model than the configuration describes: {first}") from error
     return objective.to(device).eval(), step
+
+
+def load_model(config: VaeTrain, run_dir: Path) -> Objective:
+    """Return the trained objective of a run, or of the run that an evaluation names; see `engine.task.LoadsModel`."""
+    checkpoint = getattr(config, "checkpoint", "") or run_dir
+    return load_objective(config, checkpoint, size=data.image_size(config.data), device=torch.device("cpu"))[0]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from paperbench.detection import datasets
-from paperbench.detection.build import load_detector
+from paperbench.detection.build import load_detector, load_model
 from paperbench.detection.config import DetectEval
 from paperbench.detection.describe import describe_data, describe_model
 from paperbench.detection.evaluation import analysis
@@ -13,7 +13,7 @@ from paperbench.detection.evaluation.inference import Scorer
 from paperbench.detection.predict import predict
 from paperbench.engine.run import Run
 
-__all__ = ["plan", "predict", "run"]
+__all__ = ["load_model", "plan", "predict", "run"]
 
 
 def plan(config: DetectEval) -> Mapping[str, str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from paperbench.detection import datasets
-from paperbench.detection.build import load_detector
+from paperbench.detection.build import load_detector, load_model
 from paperbench.detection.config import RCNNEval
 from paperbench.detection.describe import describe_rcnn
 from paperbench.detection.detectors.fast_rcnn import FastRCNN
@@ -15,7 +15,7 @@ from paperbench.detection.proposals import source
 from paperbench.detection.tasks.train_rcnn import make_scorer, more, test_proposals
 from paperbench.engine.run import Run
 
-__all__ = ["plan", "predict", "run"]
+__all__ = ["load_model", "plan", "predict", "run"]
 
 
 def plan(config: RCNNEval) -> Mapping[str, str]:

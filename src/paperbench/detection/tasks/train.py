@@ -8,7 +8,7 @@ import torch
 
 from paperbench.detection import datasets
 from paperbench.detection.backbones import check_weights
-from paperbench.detection.build import build
+from paperbench.detection.build import build, load_model
 from paperbench.detection.config import DetectTrain
 from paperbench.detection.describe import describe_data, describe_model, describe_schedule
 from paperbench.detection.detectors.faster_rcnn import FasterRCNN
@@ -26,7 +26,7 @@ from paperbench.engine.run import Run
 from paperbench.engine.seeding import MODEL_INIT, seed_everything
 from paperbench.errors import ConfigError, DataError
 
-__all__ = ["export_model", "plan", "predict", "run"]
+__all__ = ["export_model", "load_model", "plan", "predict", "run"]
 
 
 def plan(config: DetectTrain) -> Mapping[str, str]:

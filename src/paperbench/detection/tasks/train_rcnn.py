@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from paperbench.data.detection import DetectionSet
 from paperbench.detection import datasets
 from paperbench.detection.backbones import check_weights
-from paperbench.detection.build import build_for
+from paperbench.detection.build import build_for, load_model
 from paperbench.detection.config import RCNNTrain
 from paperbench.detection.describe import describe_rcnn
 from paperbench.detection.detectors.fast_rcnn import FastRCNN
@@ -26,7 +26,7 @@ from paperbench.engine.run import Run
 from paperbench.engine.seeding import MODEL_INIT, seed_everything
 from paperbench.errors import ConfigError, DataError
 
-__all__ = ["plan", "predict", "run"]
+__all__ = ["load_model", "plan", "predict", "run"]
 
 
 def plan(config: RCNNTrain) -> Mapping[str, str]:

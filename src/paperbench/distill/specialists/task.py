@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 
 import torch
+from torch import nn
 
 from paperbench.distill import datasets
 from paperbench.distill.config import Specialists
 from paperbench.distill.nets import build, describe, parameters_in
-from paperbench.distill.specialists.training import SpecialistTraining
+from paperbench.distill.specialists.training import GENERALIST, SpecialistTraining
+from paperbench.engine.checkpoints import load_for_evaluation, without_prefix
 from paperbench.engine.run import Run
 from paperbench.errors import ConfigError
 
-__all__ = ["plan", "run"]
+__all__ = ["load_model", "plan", "run"]
 
 
 def plan(config: Specialists) -> Mapping[str, str]:
@@ -55,3 +58,11 @@ def run(config: Specialists, run: Run) -> dict[str, float]:
     generalist = training.train_generalist()
     sets = training.select_classes(generalist)
     return training.finish(generalist, sets, training.train_specialists(generalist, sets))
+
+
+def load_model(config: Specialists, run_dir: Path) -> nn.Module:
+    """Return the generalist of a run; see `engine.task.LoadsModel`."""
+    state, *_ = load_for_evaluation(run_dir / "checkpoints" / GENERALIST, which="last")
+    net = build(config.model, size=datasets.size(config.data), classes=len(datasets.classes(config.data)))
+    net.load_state_dict(without_prefix(state["module"], "net."))
+    return net.eval()

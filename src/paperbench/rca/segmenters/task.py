@@ -5,12 +5,16 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
+from torch import nn
+
 from paperbench.engine.run import Run
+from paperbench.errors import ConfigError
 from paperbench.rca.segmenters import factory
-from paperbench.rca.segmenters.config import SegmentTrain
+from paperbench.rca.segmenters.config import SegmentTrain, UnetModel
 from paperbench.rca.segmenters.evaluation import dice_metrics, draw_quality, measure_quality, write_quality
 from paperbench.rca.segmenters.export import command, export_cases
 from paperbench.rca.segmenters.splits import PREDICTIONS, MaskFolder, open_splits
+from paperbench.rca.segmenters.unet import load_unet
 
 
 def plan(config: SegmentTrain) -> Mapping[str, str]:
@@ -45,3 +49,13 @@ def run(config: SegmentTrain, run: Run) -> dict[str, float]:
         return {**metrics, **dice_metrics(quality)}
 
     return run.ranks.on_main(finish)
+
+
+def load_model(config: SegmentTrain, run_dir: Path) -> nn.Module:
+    """Return the U-Net of the last stage of a run; see `engine.task.LoadsModel`.
+
+    Raises ConfigError for a forest and for atlases, which are no nets.
+    """
+    if not isinstance(config.model, UnetModel):
+        raise ConfigError(f"{run_dir}: segments with {config.model.name}, which is no net; a run of model=unet has one")
+    return load_unet(config.model, run_dir)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Final
 
 import numpy as np
@@ -18,7 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from paperbench.config.schema import LoopConfig, OptimConfig
-from paperbench.engine.checkpoints import CheckpointStore
+from paperbench.engine.checkpoints import CheckpointStore, load_for_evaluation
 from paperbench.engine.counter_rng import uniform
 from paperbench.engine.order import BatchKey, EpochOrder
 from paperbench.engine.run import Run
@@ -260,3 +261,13 @@ def weights_of(stage: str, run: Run) -> dict[str, Tensor]:
     if loaded is None:
         raise CheckpointError(f"{store.directory} holds no weights; delete {run.checkpoints.directory} to train again")
     return loaded[0]["weights"]
+
+
+def load_unet(model: UnetModel, run_dir: Path) -> UNet:
+    """Return the net of the last stage of a run on the CPU, in evaluation mode."""
+    state, *_ = load_for_evaluation(run_dir / "checkpoints" / f"unet-{model.epochs[-1]}", which="last")
+    weights = state["weights"]
+    first, classes = weights["down.0.0.weight"], len(weights["head.bias"])
+    net = UNet(first.dim() - 2, first.shape[1], classes, (model.width, 2 * model.width, 4 * model.width))
+    net.load_state_dict(weights)
+    return net.eval()
