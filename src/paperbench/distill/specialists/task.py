@@ -12,7 +12,7 @@ from paperbench.distill import datasets
 from paperbench.distill.config import Specialists
 from paperbench.distill.nets import build, describe, parameters_in
 from paperbench.distill.specialists.training import GENERALIST, SpecialistTraining
-from paperbench.engine.checkpoints import load_for_evaluation, without_prefix
+from paperbench.engine.checkpoints import load_for_evaluation
 from paperbench.engine.run import Run
 from paperbench.errors import ConfigError
 
@@ -64,5 +64,5 @@ def load_model(config: Specialists, run_dir: Path) -> nn.Module:
     """Return the generalist of a run; see `engine.task.LoadsModel`."""
     state, *_ = load_for_evaluation(run_dir / "checkpoints" / GENERALIST, which="last")
     net = build(config.model, size=datasets.size(config.data), classes=len(datasets.classes(config.data)))
-    net.load_state_dict(without_prefix(state["module"], "net."))
+    net.load_state_dict(state["weights"])
     return net.eval()
