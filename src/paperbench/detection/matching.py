@@ -101,7 +101,7 @@ def sample(labels: Tensor, *, count: int, positive_fraction: float, generator: t
 
 
 @torch.no_grad()
-def sample_hardest(boxes: Tensor, losses: Tensor, valid: Tensor, *, count: int, nms_iou: float = 0.7) -> Sample:
+def sample_hardest(boxes: Tensor, losses: Tensor, valid: Tensor, *, count: int, nms_iou: float) -> Sample:
     """The `count` regions of each image with the largest losses, of those that overlap only the worst (section 4.2).
 
     boxes (B, N, 4), losses (B, N), valid (B, N) bool. Regions that overlap by more than `nms_iou` cost about the same, since they

@@ -28,7 +28,6 @@ class Detector(nn.Module):
     mean: Tensor
     std: Tensor
     backbone: nn.Module
-    score_threshold: float
 
     def __init__(self, *, classes: Sequence[str], stride: int = 1, side: int = 0) -> None:
         super().__init__()
