@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from math import isfinite
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeGuard
 
 import yaml
 
@@ -209,7 +209,7 @@ class RunRecord:
         }
 
 
-def is_number(value: object) -> bool:
+def is_number(value: object) -> TypeGuard[int | float]:
     """Return True for a number of JSON: neither null nor a truth value."""
     return isinstance(value, int | float) and not isinstance(value, bool)
 
