@@ -197,7 +197,7 @@ def test_another_seed_is_another_run_on_the_same_test_set(finished: Path, mnist:
     assert not torch.equal(ours["net.classifier.first.weight"], other["net.classifier.first.weight"])
 
 
-def test_co_localisation_resumes_in_the_middle_of_its_phases(mnist: str, tmp_path: Path) -> None:
+def test_co_localisation_resumes_in_the_middle_of_its_stages(mnist: str, tmp_path: Path) -> None:
     overrides = (
         "data=mnist",
         f"data.root={mnist}",

@@ -29,6 +29,7 @@ Binarisation = Literal["grey", "dynamic", "static"]
 """How pixels become what a Bernoulli likelihood is asked about: their grey values as they are, a black or white one drawn anew
 whenever an image is seen, or one drawn once and for all. Numbers of two of them must not be compared."""
 Activation = Literal["tanh", "relu"]
+BoundForm = Literal["analytic", "sampled", "importance"]
 
 
 # --- data -------------------------------------------------------------------------------------------------------------
@@ -98,7 +99,7 @@ ModelConfig = Annotated[VaeModel | AutoencoderModel, Field(discriminator="name")
 class BoundConfig(Schema):
     """The bound that `estimator=aevb` maximises."""
 
-    form: Literal["analytic", "sampled", "importance"] = "analytic"
+    form: BoundForm = "analytic"
     """`analytic`: KL in closed form (estimator B); `sampled`: estimator A; `importance`: importance-weighted."""
     samples: PositiveInt = 1
     """Of the latent variables, for each image (the paper's L, the k of the importance-weighted bound)."""

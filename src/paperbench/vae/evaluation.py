@@ -12,10 +12,10 @@ from torch import Tensor
 from paperbench.engine.onednn import fast_products
 from paperbench.engine.run import Run
 from paperbench.engine.seeding import generator
-from paperbench.vae.config import VaeTrain
+from paperbench.vae.config import BoundForm, VaeTrain
 from paperbench.vae.data import Pixels
 from paperbench.vae.likelihood import Marginal, estimate_marginal, importance_sampled_likelihood
-from paperbench.vae.objectives import AutoEncoder, BoundForm, Mcem, Objective, Variational, bound, posterior_density
+from paperbench.vae.objectives import AutoEncoder, Mcem, Objective, Variational, bound, posterior_density
 
 BOUND, IMPORTANCE, MARGINAL = 110, 111, 112
 """First keys of the streams that estimates are drawn from; the run's seed and the number of the chunk follow."""

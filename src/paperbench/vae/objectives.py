@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -18,12 +18,11 @@ from paperbench.engine.compiling import CompiledFunction
 from paperbench.engine.seeding import generator
 from paperbench.vae import hmc
 from paperbench.vae.bounds import elbo, elbo_analytic, importance_bound
-from paperbench.vae.config import AutoencoderModel, BoundConfig, FreyData, McemConfig, VaeModel, VaeTrain
+from paperbench.vae.config import AutoencoderModel, BoundConfig, BoundForm, FreyData, McemConfig, VaeModel, VaeTrain
 from paperbench.vae.model import Encoder, Generative, make_encoder, make_generative
 from paperbench.vae.nets import MlpFeatures, initialise, make_features, make_pixels
 
 Noise = tuple[Tensor, ...]
-BoundForm = Literal["analytic", "sampled", "importance"]
 
 CHAINS = 102
 """First key of the stream that Monte Carlo EM's chains start from."""
