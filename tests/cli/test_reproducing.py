@@ -74,7 +74,7 @@ def test_a_faulty_file_of_ones_own_is_named_and_hides_no_other(conf: Path) -> No
     result = reproduce()
     assert result.exit_code == 2
     assert f"\n{TABLE} " in result.stdout
-    assert "conf/reproduce/faster-rcnn/mine.yaml: row: no such key. Nearest: rows" in result.stderr
+    assert "conf/reproduce/faster-rcnn/mine.yaml:2: row: no such key. Nearest: rows" in result.stderr
 
 
 # --- names and mistakes -----------------------------------------------------------------------------------------------

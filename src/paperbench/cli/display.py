@@ -15,7 +15,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TextIO
 
 from paperbench.cli.output import duration, rich_table
-from paperbench.engine.reporter import Reporter
 from paperbench.report.tables import Column, Table, Tone, aligned, blank_cell
 
 if TYPE_CHECKING:
@@ -23,6 +22,7 @@ if TYPE_CHECKING:
     from rich.live import Live
 
     from paperbench.cli.summary import Line, Summary
+    from paperbench.engine.reporter import Reporter
 
 INTERVAL = 10.0
 """Seconds between two plain lines of one phase."""
