@@ -81,7 +81,7 @@ MODELS = (
     ModelSpec(
         name="2st-fcn",
         tasks=("stn-addition",),
-        summary="two spatial transformers side by side in front of FCN",
+        summary="two parallel spatial transformers in front of FCN",
         source=_STN,
     ),
     ModelSpec(
