@@ -1,3 +1,88 @@
-"""Run landmark deep-learning papers and hold every measured number against the one the paper printed."""
+"""Run landmark deep-learning papers and hold every measured number against the one the paper printed.
+
+Everything that is public stands in `__all__` and is imported when it is first used, so that `import paperbench` is quick and
+loads no torch. docs/python.md shows how the names are used.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from paperbench import errors as errors
+    from paperbench.api import Reproduction as Reproduction
+    from paperbench.api import Run as Run
+    from paperbench.api import Runs as Runs
+    from paperbench.api import Sweep as Sweep
+    from paperbench.api import estimate as estimate
+    from paperbench.api import evaluate as evaluate
+    from paperbench.api import load as load
+    from paperbench.api import reproduce as reproduce
+    from paperbench.api import resume as resume
+    from paperbench.api import runs as runs
+    from paperbench.api import sweep as sweep
+    from paperbench.api import train as train
+    from paperbench.detection.anchors import generate_anchors as generate_anchors
+    from paperbench.detection.evaluation.voc import voc_average_precision as voc_average_precision
+    from paperbench.detection.proposals.selective import selective_search as selective_search
+    from paperbench.detection.roi_pooling import roi_align as roi_align
+    from paperbench.distill.losses import distillation_loss as distillation_loss
+    from paperbench.distill.losses import logit_matching as logit_matching
+    from paperbench.distill.losses import soft_loss as soft_loss
+    from paperbench.rca.quality import estimate_quality as estimate_quality
+    from paperbench.stn import grids as grids
+    from paperbench.stn.transformer import SpatialTransformer as SpatialTransformer
+    from paperbench.vae.bounds import elbo as elbo
+    from paperbench.vae.bounds import elbo_analytic as elbo_analytic
+    from paperbench.vae.bounds import importance_bound as importance_bound
+
+_PUBLIC = {
+    "train": "paperbench.api:train",
+    "evaluate": "paperbench.api:evaluate",
+    "estimate": "paperbench.api:estimate",
+    "resume": "paperbench.api:resume",
+    "sweep": "paperbench.api:sweep",
+    "reproduce": "paperbench.api:reproduce",
+    "load": "paperbench.api:load",
+    "runs": "paperbench.api:runs",
+    "Run": "paperbench.api:Run",
+    "Runs": "paperbench.api:Runs",
+    "Sweep": "paperbench.api:Sweep",
+    "Reproduction": "paperbench.api:Reproduction",
+    "errors": "paperbench.errors",
+    # Parts of the papers, for tensors and arrays
+    "SpatialTransformer": "paperbench.stn.transformer:SpatialTransformer",
+    "grids": "paperbench.stn.grids",
+    "distillation_loss": "paperbench.distill.losses:distillation_loss",
+    "soft_loss": "paperbench.distill.losses:soft_loss",
+    "logit_matching": "paperbench.distill.losses:logit_matching",
+    "roi_align": "paperbench.detection.roi_pooling:roi_align",
+    "generate_anchors": "paperbench.detection.anchors:generate_anchors",
+    "selective_search": "paperbench.detection.proposals.selective:selective_search",
+    "voc_average_precision": "paperbench.detection.evaluation.voc:voc_average_precision",
+    "elbo": "paperbench.vae.bounds:elbo",
+    "elbo_analytic": "paperbench.vae.bounds:elbo_analytic",
+    "importance_bound": "paperbench.vae.bounds:importance_bound",
+    "estimate_quality": "paperbench.rca.quality:estimate_quality",
+}
+"""Public name -> `module` or `module:attribute` that it is imported from."""
+
+__all__ = ["__version__", *_PUBLIC]  # pyright: ignore[reportUnsupportedDunderAll]
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public name on its first use."""
+    if name not in _PUBLIC:
+        raise AttributeError(f"module 'paperbench' has no attribute {name!r}; it has {', '.join(_PUBLIC)}")
+    module, _, attribute = _PUBLIC[name].partition(":")
+    found = importlib.import_module(module)
+    value = getattr(found, attribute) if attribute else found
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_PUBLIC})

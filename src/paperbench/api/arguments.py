@@ -1,0 +1,62 @@
+"""Python values as overrides of a configuration, in the grammar of the command line."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from numbers import Integral, Real
+from typing import Any
+
+from paperbench.errors import ConfigError
+
+_PLAIN = re.compile(r"[A-Za-z_./][A-Za-z0-9_./~-]*")
+"""Text that reads as itself, so that a name of a group (`data=voc`) stays one."""
+_WORDS = {"null", "none", "true", "false", "nan", "inf"}
+
+
+def overrides_of(values: Mapping[str, Any]) -> list[str]:
+    """Return `KEY=VALUE` for every keyword argument; a mapping sets the keys below its own.
+
+    `{"data": "voc", "optim": {"lr": 0.01}}` gives `["data=voc", "optim.lr=0.01"]`. Raises `ConfigError` for a value that no
+    configuration can hold.
+    """
+    return [f"{key}={written(value, key)}" for key, value in _leaves(values)]
+
+
+def _leaves(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for name, value in values.items():
+        if isinstance(value, Mapping):
+            yield from _leaves(value, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", value
+
+
+def written(value: Any, key: str) -> str:
+    """Return `value` as it is typed behind `KEY=`. `key` is named in the error."""
+    if value is None:
+        return "null"
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, Integral):
+        return str(int(value))
+    if isinstance(value, Real):
+        return repr(float(value))
+    if isinstance(value, os.PathLike):
+        value = os.fspath(value)
+    if isinstance(value, str):
+        return _text(value)
+    if isinstance(value, Sequence) and not isinstance(value, bytes):
+        return f"[{','.join(written(item, key) for item in value)}]"
+    raise ConfigError(
+        f"{key}: {value!r} is a {type(value).__name__}; give a number, text, a path, a list, a mapping or None"
+    )
+
+
+def _text(value: str) -> str:
+    if _PLAIN.fullmatch(value) and value.lower() not in _WORDS:
+        return value
+    # Hydra's grammar: backslashes count only in front of a quote, or of another backslash in front of one.
+    escaped = re.sub(r"(\\*)'", lambda found: found[1] * 2 + r"\'", value)
+    trailing = len(escaped) - len(escaped.rstrip("\\"))
+    return "'" + escaped + "\\" * trailing + "'"

@@ -1,0 +1,165 @@
+"""Runs from Python: the same folders, checks and numbers as the commands."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from typer.testing import CliRunner
+
+import paperbench
+from paperbench import errors
+from paperbench.cli.app import app
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("python")
+
+
+@pytest.fixture(scope="module")
+def run(folder: Path) -> paperbench.Run:
+    return paperbench.train("vae", smoke=True, output={"root": str(folder)}, progress=False)
+
+
+def test_a_run_holds_what_its_folder_holds(run: paperbench.Run, folder: Path) -> None:
+    results = json.loads((run.path / "results.json").read_text())
+
+    assert run.path.parent == folder / "vae"
+    assert run.state == "done"
+    assert run.metrics == results["metrics"]
+    assert run.config.scale == run.config["scale"] == "smoke"
+    assert run.config.optim.lr == run.config["optim"]["lr"]
+    assert run.figures
+    assert run.history["train/loss"].dtype == np.float64
+    assert run.history["train/loss"].shape == run.history.steps("train/loss").shape
+    assert run.history.steps("train/loss")[-1] == results["metrics"].get(
+        "train/steps", run.history.steps("train/loss")[-1]
+    )
+
+
+def test_the_same_run_by_command_has_the_same_numbers(run: paperbench.Run, tmp_path: Path) -> None:
+    result = CliRunner().invoke(app, ["train", "vae", "--smoke", "--json", "--run-dir", str(tmp_path / "run")])
+
+    assert result.exit_code == 0, result.output
+    metrics = json.loads(result.stdout)["metrics"]
+    assert {key: value for key, value in metrics.items() if "second" not in key} == {
+        key: value for key, value in run.metrics.items() if "second" not in key
+    }
+
+
+def test_a_run_is_loaded_from_its_folder_or_a_file_in_it(run: paperbench.Run) -> None:
+    assert paperbench.load(run.path).metrics == run.metrics
+    assert paperbench.load(str(run.path / "checkpoints" / "last.pt")).path == run.path
+    with pytest.raises(errors.ConfigError, match=r"^/nowhere: no such run"):
+        paperbench.load("/nowhere")
+
+
+def test_runs_are_filtered_and_sorted_as_by_the_command(run: paperbench.Run, folder: Path) -> None:
+    assert [found.path for found in paperbench.runs(root=folder)] == [run.path]
+    assert len(paperbench.runs("test/bound>=-1e6", root=folder, experiment="vae", state="done")) == 1
+    assert len(paperbench.runs(root=folder, state="failed")) == 0
+    assert "seed" in paperbench.runs(root=folder, seed=0)._repr_html_()
+    with pytest.raises(errors.ConfigError, match="no run below"):
+        paperbench.runs(root=folder, no_such_key=1)
+    assert len(paperbench.runs(root=folder / "empty")) == 0
+
+
+def test_the_model_is_a_module_in_eval_mode(run: paperbench.Run) -> None:
+    model = run.model
+
+    assert isinstance(model, torch.nn.Module)
+    assert not model.training
+    assert not any(parameter.requires_grad for parameter in model.parameters())
+    saved = torch.load(run.path / "checkpoints" / "last.pt", weights_only=True)["module"]
+    assert all(torch.equal(value, saved[name]) for name, value in model.state_dict().items())
+
+
+def test_arrays_pictures_and_files_are_predicted_alike(run: paperbench.Run, tmp_path: Path) -> None:
+    array = np.random.default_rng(0).integers(0, 256, (28, 28), np.uint8)
+    Image.fromarray(array).save(tmp_path / "digit.png")
+
+    answers = [
+        run.predict(image, output=tmp_path / str(number))[0]["latent"]
+        for number, image in enumerate(
+            (array, Image.fromarray(array), tmp_path / "digit.png", str(tmp_path / "digit.png"))
+        )
+    ]
+
+    assert answers[0] == answers[1] == answers[2] == answers[3]
+    several = run.predict([array, array], output=tmp_path / "both")
+    assert len(several) == 2
+    assert "data:image/png;base64," in several._repr_html_()
+    with pytest.raises(errors.DataError, match=r"image 0: an array of float64 .*give uint8"):
+        run.predict(np.zeros((28, 28)))
+    with pytest.raises(errors.DataError, match="no such image file"):
+        run.predict(tmp_path / "absent.png")
+
+
+def test_it_is_evaluated_again(run: paperbench.Run, folder: Path) -> None:
+    again = paperbench.evaluate(run, progress=False)
+
+    assert again.metrics["test/bound"] == pytest.approx(run.metrics["test/bound"])
+    assert again.path != run.path
+
+
+def test_mistakes_are_one_exception_and_nothing_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+    with pytest.raises(errors.ConfigError) as caught:
+        paperbench.train("vae", "optim.lrr=1", model={"latnet": 3})
+
+    assert len(caught.value.mistakes) == 2
+    assert "Nearest: optim.lr" in caught.value.mistakes[0]
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_sweep_is_its_runs(folder: Path) -> None:
+    sweep = paperbench.sweep("vae", seed=[0, 1], smoke=True, output={"root": str(folder / "sweep")}, progress=False)
+
+    assert [run.config.seed for run in sweep] == [0, 1]
+    assert sweep.failures == {}
+    assert sweep[0].metrics != sweep[1].metrics
+    assert "<th>seed</th>" in sweep._repr_html_()
+    again = paperbench.sweep("vae", seed=[0, 1], smoke=True, output={"root": str(folder / "sweep")}, progress=False)
+    assert [run.path for run in again] == [run.path for run in sweep]
+
+
+def test_the_names_of_functions_stay_functions_whatever_is_imported() -> None:
+    """A subpackage of the same name would replace the function once it is imported."""
+    code = (
+        "import paperbench, pkgutil, importlib\n"
+        "for module in pkgutil.walk_packages(paperbench.__path__, 'paperbench.'):\n"
+        "    if '__main__' not in module.name:\n"
+        "        try: importlib.import_module(module.name)\n"
+        "        except ImportError: pass\n"
+        "print(*(name for name in ('train', 'evaluate', 'estimate', 'sweep', 'reproduce', 'load', 'runs', 'resume')\n"
+        "        if not callable(getattr(paperbench, name))))\n"
+    )
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert found.stdout.split() == []
+
+
+def test_an_interrupt_saves_and_raises_stopped(tmp_path: Path) -> None:
+    def interrupt() -> None:
+        while not (tmp_path / "run" / "metrics.jsonl").exists():
+            time.sleep(0.01)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    threading.Thread(target=interrupt, daemon=True).start()
+    with pytest.raises(errors.Stopped, match=r"paperbench\.resume\("):
+        paperbench.train(
+            "vae", smoke=True, run_dir=tmp_path / "run", train={"samples": 2_000_000, "log_every": 1}, progress=False
+        )
+
+    assert paperbench.load(tmp_path / "run").state == "stopped"
