@@ -24,7 +24,7 @@ PARTS: dict[str, set[str]] = {
     "sweep": SHARED | {"engine", "runs", "sweep"},
     "report": SHARED | {"engine", "runs", "sweep", "report"},
     "cli": SHARED | {"engine", "data", "runs", "sweep", "report", "cli"},
-    "api": SHARED | {"engine", "data", "runs", "sweep", "report", "api", "detection", "stn", "vae", "distill", "rca"},
+    "api": SHARED | {"engine", "data", "runs", "sweep", "report", "cli", "api"},
 }
 """What each part of the program may import. Any other folder is a paper's package, which may use `PACKAGE` and itself."""
 

@@ -1,43 +1,15 @@
 """Run landmark deep-learning papers and hold every measured number against the one the paper printed.
 
 Everything that is public stands in `__all__` and is imported when it is first used, so that `import paperbench` is quick and
-loads no torch. docs/python.md shows how the names are used.
+loads no torch. docs/python.md shows how the names are used; `__init__.pyi` tells type checkers what they are.
 """
 
 from __future__ import annotations
 
 import importlib
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 __version__ = "0.1.0"
-
-if TYPE_CHECKING:
-    from paperbench import errors as errors
-    from paperbench.api import Reproduction as Reproduction
-    from paperbench.api import Run as Run
-    from paperbench.api import Runs as Runs
-    from paperbench.api import Sweep as Sweep
-    from paperbench.api import estimate as estimate
-    from paperbench.api import evaluate as evaluate
-    from paperbench.api import load as load
-    from paperbench.api import reproduce as reproduce
-    from paperbench.api import resume as resume
-    from paperbench.api import runs as runs
-    from paperbench.api import sweep as sweep
-    from paperbench.api import train as train
-    from paperbench.detection.anchors import generate_anchors as generate_anchors
-    from paperbench.detection.evaluation.voc import voc_average_precision as voc_average_precision
-    from paperbench.detection.proposals.selective import selective_search as selective_search
-    from paperbench.detection.roi_pooling import roi_align as roi_align
-    from paperbench.distill.losses import distillation_loss as distillation_loss
-    from paperbench.distill.losses import logit_matching as logit_matching
-    from paperbench.distill.losses import soft_loss as soft_loss
-    from paperbench.rca.quality import estimate_quality as estimate_quality
-    from paperbench.stn import grids as grids
-    from paperbench.stn.transformer import SpatialTransformer as SpatialTransformer
-    from paperbench.vae.bounds import elbo as elbo
-    from paperbench.vae.bounds import elbo_analytic as elbo_analytic
-    from paperbench.vae.bounds import importance_bound as importance_bound
 
 _PUBLIC = {
     "train": "paperbench.api:train",
@@ -70,7 +42,7 @@ _PUBLIC = {
 }
 """Public name -> `module` or `module:attribute` that it is imported from."""
 
-__all__ = ["__version__", *_PUBLIC]  # pyright: ignore[reportUnsupportedDunderAll]
+__all__ = ["__version__", *_PUBLIC]
 
 
 def __getattr__(name: str) -> Any:
