@@ -28,11 +28,11 @@ from pathlib import Path
 from typing import Any
 
 from tests.engine import toy
-from tests.sweep import disturbed, toys
+from tests.sweeps import disturbed, toys
 
 from benchmarks.common import machine, write
-from paperbench.runs.record import read_status
-from paperbench.sweep import record
+from paperbench.records.record import read_status
+from paperbench.sweeps import record
 
 PROGRAM = [sys.executable, "-m", "paperbench", "sweep"]
 

@@ -20,11 +20,11 @@ PARTS: dict[str, set[str]] = {
     "config": SHARED,
     "engine": SHARED | {"engine"},
     "data": SHARED | {"engine", "data"},
-    "runs": SHARED | {"engine", "runs"},
-    "sweep": SHARED | {"engine", "runs", "sweep"},
-    "report": SHARED | {"engine", "runs", "sweep", "report"},
-    "cli": SHARED | {"engine", "data", "runs", "sweep", "report", "cli"},
-    "api": SHARED | {"engine", "data", "runs", "sweep", "report", "cli", "api"},
+    "records": SHARED | {"engine", "records"},
+    "sweeps": SHARED | {"engine", "records", "sweeps"},
+    "report": SHARED | {"engine", "records", "sweeps", "report"},
+    "cli": SHARED | {"engine", "data", "records", "sweeps", "report", "cli"},
+    "api": SHARED | {"engine", "data", "records", "sweeps", "report", "cli", "api"},
 }
 """What each part of the program may import. Any other folder is a paper's package, which may use `PACKAGE` and itself."""
 

@@ -15,7 +15,7 @@ from paperbench.cli.app import app
 from paperbench.config.compose import compose
 from paperbench.config.paths import shipped_conf
 from paperbench.config.validate import load_file
-from paperbench.runs.metrics import MetricRegistry, declared_for
+from paperbench.records.metrics import MetricRegistry, declared_for
 
 EXPERIMENTS = sorted(file.stem for file in (shipped_conf() / "experiment").glob("*.yaml"))
 WITHOUT_NET = {"rca-estimate", "rca-scores", "rca-segmenters", "detect-score", "detect-proposals"}

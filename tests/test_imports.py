@@ -71,7 +71,7 @@ INNOCENT = {
     "detection/boxes.py": "import torch\n",
     "vae/task.py": "import paperbench.data.images\n",
     "sweep/plan.py": '"""Imports no torch."""\nfrom paperbench.config import compose\n',
-    "report/tables.py": "from paperbench.sweep.plan import plan\n",
+    "report/tables.py": "from paperbench.sweeps.plan import plan\n",
     "cli/app.py": (
         "import typer\nfrom typing import TYPE_CHECKING\nfrom paperbench.cli import guard\n"
         "if TYPE_CHECKING:\n    import torch\n"

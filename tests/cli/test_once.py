@@ -18,10 +18,10 @@ from paperbench.config.validate import validate
 from paperbench.engine import session
 from paperbench.report.layout import load
 from paperbench.report.preparing import prepare
-from paperbench.sweep.plan import plan_overrides
+from paperbench.sweeps.plan import plan_overrides
 from tests.engine import toy
 from tests.report.made_runs import finish
-from tests.sweep import toys
+from tests.sweeps import toys
 
 USERS = (reproducing, running, sweeping)
 """Imported before anything is counted: the commands import them when they are called."""

@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 from paperbench.cli.app import app
 from paperbench.report.layout import load
 from paperbench.report.preparing import Prepared, prepare
-from paperbench.sweep import record
+from paperbench.sweeps import record
 from tests.report.made_runs import fail, finish
 from tests.user_folder import write
 

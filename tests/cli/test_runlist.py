@@ -10,7 +10,7 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from paperbench.cli.app import app
-from paperbench.runs.metrics import all_metrics
+from paperbench.records.metrics import all_metrics
 from tests.cli.recorded import record
 
 

@@ -20,7 +20,7 @@ from paperbench.config.compose import compose
 from paperbench.engine import launch
 from paperbench.engine.reporter import Outcome
 from paperbench.errors import DataError, TrainingError
-from paperbench.runs.selection import find_runs
+from paperbench.records.selection import find_runs
 
 
 @dataclass

@@ -9,10 +9,10 @@ import pytest
 from rich.console import Console
 
 from paperbench.cli.sweep_display import PlainWatcher, RichWatcher, counts, progress, result, state, title
-from paperbench.sweep.plan import Sweep
-from paperbench.sweep.watch import MemberStatus
+from paperbench.sweeps.plan import Sweep
+from paperbench.sweeps.watch import MemberStatus
 from tests.engine import toy
-from tests.sweep import toys
+from tests.sweeps import toys
 
 
 @pytest.fixture

@@ -12,15 +12,15 @@ from typer.testing import CliRunner, Result
 from paperbench.cli.app import app
 from paperbench.engine.rundir import RunDirectory
 from paperbench.errors import DataError
-from paperbench.sweep.launchers import base
+from paperbench.sweeps.launchers import base
 from tests.engine import toy
-from tests.sweep import toys
+from tests.sweeps import toys
 
 
 @pytest.fixture(autouse=True)
 def _toy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     toy.register(monkeypatch)
-    monkeypatch.setitem(base.REGISTRY, "local", "tests.sweep.toys:InThisProcess")  # type: ignore[arg-type]
+    monkeypatch.setitem(base.REGISTRY, "local", "tests.sweeps.toys:InThisProcess")  # type: ignore[arg-type]
     toys.conf(tmp_path / "conf")
     for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
         monkeypatch.setenv(name, "1")

@@ -13,7 +13,7 @@ from paperbench.detection.evaluation.detections import Detections
 from paperbench.detection.evaluation.scoring import measure
 from paperbench.detection.metrics import MEANS, METRICS
 from paperbench.engine.metrics import METRICS as ENGINE
-from paperbench.runs.metrics import MetricRegistry
+from paperbench.records.metrics import MetricRegistry
 
 REGISTRY = MetricRegistry((*METRICS, *ENGINE))
 VARIANTS = ("no-boxes", "svd", "svm", "softmax")

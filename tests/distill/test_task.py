@@ -18,7 +18,7 @@ from paperbench.engine import store
 from paperbench.engine.checkpoints import CheckpointStore
 from paperbench.engine.lock import FileLock
 from paperbench.errors import CheckpointError, ConfigError, DataError
-from paperbench.runs.metrics import metrics_of
+from paperbench.records.metrics import metrics_of
 from tests.distill.runs import (
     TINY,
     CrashError,

@@ -10,7 +10,7 @@ NOT_RUN: dict[str, str] = {
     "uv run pytest": "is what runs this",
     "paperbench sweep --resume *": "wants the id of a sweep that exists; tests/cli/test_sweeping.py goes on with some",
     "bash .ci/run": "runs this suite, and more",
-    "ray start *": "starts a service on this machine and joins others to it; tests/sweep/launchers starts clusters of its own",
+    "ray start *": "starts a service on this machine and joins others to it; tests/sweeps/launchers starts clusters of its own",
     "torchrun *": "waits for a second host; tests/engine/test_hosts.py plays both",
     "sbatch *": "needs a Slurm cluster",
 }

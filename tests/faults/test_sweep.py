@@ -17,12 +17,12 @@ import pytest
 from paperbench import catalog
 from paperbench.engine.rundir import RunDirectory
 from paperbench.engine.signals import StopFlag
-from paperbench.sweep import record
-from paperbench.sweep.run import run, run_sweep
-from paperbench.sweep.watch import SilentWatcher
+from paperbench.sweeps import record
+from paperbench.sweeps.run import run, run_sweep
+from paperbench.sweeps.watch import SilentWatcher
 from tests.engine import processes, toy
-from tests.sweep import disturbed, toys
-from tests.sweep.launchers import counter
+from tests.sweeps import disturbed, toys
+from tests.sweeps.launchers import counter
 
 pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="processes are found in /proc")
 

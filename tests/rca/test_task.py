@@ -18,7 +18,7 @@ from paperbench.cli.app import app
 from paperbench.engine.signals import StopFlag
 from paperbench.rca import estimation
 from paperbench.rca import folders as reading
-from paperbench.runs.metrics import metrics_of
+from paperbench.records.metrics import metrics_of
 from tests.rca.made import QUICK, SHAPE, estimate, folders, write_png
 
 

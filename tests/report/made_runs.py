@@ -6,9 +6,9 @@ from collections.abc import Mapping
 
 from paperbench.engine.rundir import DONE, FAILED, RunDirectory
 from paperbench.report.preparing import Prepared
-from paperbench.runs.record import read_status
-from paperbench.sweep.plan import Member
-from paperbench.sweep.watch import MemberStatus
+from paperbench.records.record import read_status
+from paperbench.sweeps.plan import Member
+from paperbench.sweeps.watch import MemberStatus
 
 
 def finish(member: Member, metrics: Mapping[str, float]) -> None:

@@ -17,7 +17,7 @@ from paperbench.engine.checkpoints import CheckpointStore
 from paperbench.engine.metrics import METRICS as ENGINE_METRICS
 from paperbench.engine.reporter import SilentReporter
 from paperbench.errors import EXIT_STOPPED, ConfigError, DataError
-from paperbench.runs.metrics import MetricRegistry
+from paperbench.records.metrics import MetricRegistry
 from paperbench.stn import task
 from paperbench.stn.metrics import METRICS
 from paperbench.stn.predict import read_digit

@@ -19,7 +19,7 @@ from paperbench.engine.reporter import SilentReporter
 from paperbench.engine.run import Run
 from paperbench.engine.rundir import RunDirectory
 from paperbench.engine.signals import StopFlag
-from paperbench.runs.metrics import MetricRegistry
+from paperbench.records.metrics import MetricRegistry
 from paperbench.vae.config import VaeTrain
 from paperbench.vae.metrics import METRICS
 

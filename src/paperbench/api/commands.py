@@ -17,11 +17,11 @@ from paperbench.api.run import Run, Runs
 from paperbench.api.tables import Reproduction, Sweep
 from paperbench.engine.reporter import SilentReporter
 from paperbench.errors import EXIT_STOPPED, ConfigError, Stopped
-from paperbench.runs.record import read_run
+from paperbench.records.record import read_run
 
 if TYPE_CHECKING:
     from paperbench.engine.reporter import Outcome, Reporter
-    from paperbench.sweep.watch import Watcher
+    from paperbench.sweeps.watch import Watcher
 
 ROOT = "outputs"
 """Folder that runs are looked for in, as `output.root` of every configuration unless it says otherwise."""
@@ -116,7 +116,7 @@ def estimate(
 
 def resume(run: str | Path | Run, *, progress: bool = True) -> Run:
     """Continue an unfinished run from its last checkpoint and return it, as `paperbench resume` does; errors of `train`."""
-    from paperbench.runs import launch
+    from paperbench.records import launch
 
     path = run.path if isinstance(run, Run) else Path(run).expanduser()
     return _result(launch.resume(path, reporter=_reporter(progress), worker_reporter=_worker_reporter(progress)))
@@ -124,7 +124,7 @@ def resume(run: str | Path | Run, *, progress: bool = True) -> Run:
 
 def load(path: str | Path) -> Run:
     """Return the run in a folder, or the one that a file in it belongs to. Raises `ConfigError` where there is none."""
-    from paperbench.runs.launch import run_of
+    from paperbench.records.launch import run_of
 
     try:
         return Run(read_run(run_of(str(path))))
@@ -145,7 +145,7 @@ def runs(
     filters, values: conditions as of `--filter`, `"coco/AP50>=80"` or `state="done"`; all must hold. sort: a key or metric, its
     best value first. limit: how many. Raises `ConfigError` for a key that no run has.
     """
-    from paperbench.runs.selection import find_runs, select
+    from paperbench.records.selection import find_runs, select
 
     folder = Path(root).expanduser()
     found = find_runs(folder)
@@ -180,7 +180,7 @@ def sweep(
     stacked: train runs that differ in little in one process. Runs that are done are not run again. One that fails is named in
     `failures` of the result and raises nothing; `ConfigError` names the mistakes of all runs before the first one starts.
     """
-    from paperbench.sweep.launch import SweepOptions, run_experiment
+    from paperbench.sweeps.launch import SweepOptions, run_experiment
 
     given = [*overrides, *_choices({"seed": seed, **values} if seed is not None else values)]
     planned, outcome = run_experiment(
@@ -233,7 +233,7 @@ def reproduce(
     """
     from paperbench.report import reproductions
     from paperbench.report.reproduction import make, plan_reproduction
-    from paperbench.sweep.launch import SweepOptions
+    from paperbench.sweeps.launch import SweepOptions
 
     folder = _folder(conf_dir)
     if name is None:
@@ -277,7 +277,7 @@ def _start(
     values: Mapping[str, Any],
     options: Options,
 ) -> Run:
-    from paperbench.runs import launch
+    from paperbench.records import launch
 
     keys = {"seed": options.seed, "device": options.device, "nproc": options.nproc}
     given = [*overrides, *overrides_of({**values, **{key: value for key, value in keys.items() if value is not None}})]
@@ -319,6 +319,6 @@ def _worker_reporter(progress: bool) -> tuple[str, dict[str, Any]] | None:
 
 def _watcher(progress: bool) -> Watcher:
     from paperbench.cli.sweep_display import make_watcher
-    from paperbench.sweep.watch import SilentWatcher
+    from paperbench.sweeps.watch import SilentWatcher
 
     return make_watcher() if progress else SilentWatcher()

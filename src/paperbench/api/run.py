@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any, overload
 from paperbench.api.notebook import html_table
 from paperbench.catalog import TASKS
 from paperbench.errors import ConfigError, DataError
-from paperbench.runs.metrics import metrics_of
-from paperbench.runs.record import RunRecord
+from paperbench.records.metrics import metrics_of
+from paperbench.records.record import RunRecord
 
 if TYPE_CHECKING:
     import numpy as np
@@ -155,7 +155,7 @@ class Run:
     def _value(self, key: str) -> str:
         """The value of a key or metric in words: as a sweep's command typed it, else as it was resolved or measured."""
         from paperbench.config.difference import ABSENT
-        from paperbench.runs.selection import value_of
+        from paperbench.records.selection import value_of
 
         if key in self._record.labels:
             return self._record.labels[key]

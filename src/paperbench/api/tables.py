@@ -10,8 +10,8 @@ from typing import Any
 
 from paperbench.api.notebook import html_table
 from paperbench.api.run import Run, Runs
-from paperbench.runs.record import read_run
-from paperbench.runs.sweeps import SweepEntry, read_sweep
+from paperbench.records.record import read_run
+from paperbench.records.sweeps import SweepEntry, read_sweep
 
 
 class Sweep(Runs):

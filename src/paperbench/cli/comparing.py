@@ -12,13 +12,13 @@ from paperbench.cli.guard import emit_json
 from paperbench.config.difference import ABSENT
 from paperbench.config.paths import short
 from paperbench.errors import ConfigError, DataError
-from paperbench.runs.comparison import Comparison, Row, compare, contradictions, progress_in_words
-from paperbench.runs.grouping import Setting, repeated_settings
-from paperbench.runs.metrics import all_metrics
-from paperbench.runs.record import RunRecord, read_run
-from paperbench.runs.selection import find_runs
-from paperbench.runs.statistics import Summary
-from paperbench.runs.sweeps import RECORD, read_sweep
+from paperbench.records.comparison import Comparison, Row, compare, contradictions, progress_in_words
+from paperbench.records.grouping import Setting, repeated_settings
+from paperbench.records.metrics import all_metrics
+from paperbench.records.record import RunRecord, read_run
+from paperbench.records.selection import find_runs
+from paperbench.records.statistics import Summary
+from paperbench.records.sweeps import RECORD, read_sweep
 
 SCHEMA_VERSION = 1
 

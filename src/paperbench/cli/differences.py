@@ -7,10 +7,10 @@ from typing import Any
 
 from paperbench.cli.output import duration, line, scalar, table
 from paperbench.config.difference import ABSENT
-from paperbench.runs.comparison import SECONDS, Comparison, Row
-from paperbench.runs.grouping import repeated_settings
-from paperbench.runs.metrics import all_metrics
-from paperbench.runs.statistics import Summary
+from paperbench.records.comparison import SECONDS, Comparison, Row
+from paperbench.records.grouping import repeated_settings
+from paperbench.records.metrics import all_metrics
+from paperbench.records.statistics import Summary
 
 MOST_COLUMNS = 6
 """More runs than this are listed one in a row."""

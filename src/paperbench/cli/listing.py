@@ -70,7 +70,7 @@ def verb_of(task: str) -> str:
 def show(experiment: str, overrides: list[str] | None, options: RunOptions, *, diff: bool) -> None:
     """Print the resolved configuration, or its differences to the experiment's default."""
     from paperbench.config.compose import compose
-    from paperbench.runs.launch import compose_for
+    from paperbench.records.launch import compose_for
 
     composed = compose_for(None, experiment, options.overrides(overrides), conf_dir=options.conf_dir)
     if not diff:

@@ -12,7 +12,7 @@ from paperbench.cli.output import line
 from paperbench.config.paths import short
 from paperbench.config.validate import config_hash, load_file, validate
 from paperbench.errors import ConfigError, DataError
-from paperbench.runs.launch import run_of
+from paperbench.records.launch import run_of
 
 
 def _directory_of(run: Path) -> Path:

@@ -24,9 +24,9 @@ from paperbench.report.preparing import Prepared
 from paperbench.report.reproduction import DOCUMENT, make, plan_reproduction
 from paperbench.report.reproduction_document import display_table
 from paperbench.report.reproductions import AtScale, Listed, time_of
-from paperbench.runs.record import read_status
-from paperbench.sweep.launch import SweepOptions
-from paperbench.sweep.watch import MemberStatus
+from paperbench.records.record import read_status
+from paperbench.sweeps.launch import SweepOptions
+from paperbench.sweeps.watch import MemberStatus
 
 OUTPUT_ROOT = "output.root"
 

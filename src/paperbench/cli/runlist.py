@@ -11,8 +11,8 @@ from paperbench.cli.guard import emit_json, print_error
 from paperbench.cli.output import duration, line, scalar, table
 from paperbench.config.difference import ABSENT
 from paperbench.config.paths import short
-from paperbench.runs.record import RunRecord
-from paperbench.runs.selection import RESULT, find_runs, select, value_of
+from paperbench.records.record import RunRecord
+from paperbench.records.selection import RESULT, find_runs, select, value_of
 
 _OWN_COLUMN = ("experiment", "scale", "state", "step", RESULT, "updated", "directory")
 

@@ -15,8 +15,8 @@ from paperbench.config.difference import difference
 from paperbench.engine import torchrun
 from paperbench.engine.reporter import Outcome, Reporter, SilentReporter
 from paperbench.errors import EXIT_STOPPED
-from paperbench.runs import launch
-from paperbench.runs.launch import compose_for, plan_of
+from paperbench.records import launch
+from paperbench.records.launch import compose_for, plan_of
 
 
 def start(verb: str, experiment: str, overrides: list[str] | None, options: RunOptions) -> None:

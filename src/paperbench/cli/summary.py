@@ -16,8 +16,8 @@ from paperbench.cli.output import duration
 from paperbench.config.paths import short
 from paperbench.report import published
 from paperbench.report.published import Published
-from paperbench.runs.metrics import MetricRegistry, metrics_of
-from paperbench.runs.record import read_run
+from paperbench.records.metrics import MetricRegistry, metrics_of
+from paperbench.records.record import read_run
 
 MOST_ROWS = 10
 _UNITS = {

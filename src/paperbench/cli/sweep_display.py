@@ -1,4 +1,4 @@
-"""The display of a sweep: a live table on a terminal, plain lines anywhere else. Both implement `sweep.watch.Watcher`."""
+"""The display of a sweep: a live table on a terminal, plain lines anywhere else. Both implement `sweeps.watch.Watcher`."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, TextIO
 
 from paperbench.cli.output import duration
-from paperbench.runs.metrics import metrics_of
-from paperbench.sweep.plan import Member, Sweep
-from paperbench.sweep.watch import MemberStatus, Watcher
+from paperbench.records.metrics import metrics_of
+from paperbench.sweeps.plan import Member, Sweep
+from paperbench.sweeps.watch import MemberStatus, Watcher
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType

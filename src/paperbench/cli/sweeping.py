@@ -16,12 +16,12 @@ from paperbench.cli.output import duration, line, table
 from paperbench.cli.sweep_display import labelled, make_watcher, title
 from paperbench.config.paths import short
 from paperbench.errors import EXIT_STOPPED
-from paperbench.runs.metrics import metrics_of
-from paperbench.runs.record import RunStatus, read_status
-from paperbench.sweep.launch import SweepOptions, plan_sweep, run_planned
-from paperbench.sweep.plan import Member, Sweep, jobs_of
-from paperbench.sweep.run import SweepOutcome
-from paperbench.sweep.watch import MemberStatus
+from paperbench.records.metrics import metrics_of
+from paperbench.records.record import RunStatus, read_status
+from paperbench.sweeps.launch import SweepOptions, plan_sweep, run_planned
+from paperbench.sweeps.plan import Member, Sweep, jobs_of
+from paperbench.sweeps.run import SweepOutcome
+from paperbench.sweeps.watch import MemberStatus
 
 MOST_TAILS, LINES_OF_A_TAIL = 10, 6
 """Failures that are shown with the end of their log, and the lines of it; further ones are named with their log."""

@@ -19,7 +19,7 @@ from paperbench.errors import ConfigError
 from paperbench.report.layout import Cell, Layout, merged, override_key
 from paperbench.report.layoutfile import SCALES
 from paperbench.report.verdict import Departures, find_departures
-from paperbench.sweep.plan import Member, Request, Sweep, compose_members, plan
+from paperbench.sweeps.plan import Member, Request, Sweep, compose_members, plan
 
 KIND = "reproduction"
 

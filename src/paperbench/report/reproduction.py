@@ -24,12 +24,12 @@ from paperbench.report.published import Published
 from paperbench.report.reproduction_document import display_table, flat_table
 from paperbench.report.tables import to_csv, to_markdown
 from paperbench.report.verdict import Departures, Verdict, judge
-from paperbench.runs.statistics import Paired, Summary, paired, summarise
-from paperbench.sweep.launch import SweepOptions
-from paperbench.sweep.launchers.settings import compose_settings, split
-from paperbench.sweep.plan import Member
-from paperbench.sweep.run import SweepOutcome, run_sweep
-from paperbench.sweep.watch import MemberStatus, Watcher
+from paperbench.records.statistics import Paired, Summary, paired, summarise
+from paperbench.sweeps.launch import SweepOptions
+from paperbench.sweeps.launchers.settings import compose_settings, split
+from paperbench.sweeps.plan import Member
+from paperbench.sweeps.run import SweepOutcome, run_sweep
+from paperbench.sweeps.watch import MemberStatus, Watcher
 
 SCHEMA_VERSION = 1
 DOCUMENT = "reproduction.json"

@@ -13,8 +13,8 @@ from paperbench.config.paths import search_path
 from paperbench.errors import ConfigError, DataError
 from paperbench.report.layout import Layout, names, read
 from paperbench.report.layoutfile import CostEntry
-from paperbench.runs.record import read_status
-from paperbench.runs.sweeps import read_sweep
+from paperbench.records.record import read_status
+from paperbench.records.sweeps import read_sweep
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -11,7 +11,7 @@ import pytest
 from paperbench.config.compose import compose
 from paperbench.distill.specialists.task import plan
 from paperbench.errors import ConfigError
-from paperbench.runs.metrics import metrics_of
+from paperbench.records.metrics import metrics_of
 from tests.distill.runs import CrashError, CrashingReporter, assert_same_weights, resume, train
 
 TINY = (

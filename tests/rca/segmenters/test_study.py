@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 
 from paperbench.cli.app import app
 from paperbench.rca.segmenters import factory
-from paperbench.runs.metrics import metrics_of
+from paperbench.records.metrics import metrics_of
 from tests.rca.made import QUICK
 from tests.rca.segmenters.made import SMALL, command, files
 

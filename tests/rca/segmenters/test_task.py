@@ -20,7 +20,7 @@ from paperbench.rca.cases import Image
 from paperbench.rca.segmenters import forest, unet
 from paperbench.rca.segmenters.multi_atlas import MultiAtlasSegmenter
 from paperbench.rca.segmenters.splits import MaskFolder, Splits
-from paperbench.runs.metrics import metrics_of
+from paperbench.records.metrics import metrics_of
 from tests.rca.made import QUICK
 from tests.rca.segmenters.made import SMALL, TINY, command, files, radiographs
 

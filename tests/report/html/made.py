@@ -16,7 +16,7 @@ from PIL import Image
 from paperbench.catalog import MetricSpec
 from paperbench.engine.metriclog import JsonLines
 from paperbench.engine.rundir import DONE, RunDirectory
-from paperbench.runs.metrics import MetricRegistry
+from paperbench.records.metrics import MetricRegistry
 
 METRICS = MetricRegistry(
     (

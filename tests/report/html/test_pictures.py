@@ -11,7 +11,7 @@ from PIL import Image
 
 from paperbench.report.html import pictures
 from paperbench.report.html.pictures import Gallery, PictureFile, caption_of, encode
-from paperbench.runs.record import read_run
+from paperbench.records.record import read_run
 from tests.report.html import made
 
 

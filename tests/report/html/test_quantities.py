@@ -6,7 +6,7 @@ import pytest
 
 from paperbench.catalog import MetricSpec
 from paperbench.report.html.quantities import Quantities, duration, plural, significant, size
-from paperbench.runs.metrics import MetricRegistry
+from paperbench.records.metrics import MetricRegistry
 
 METRICS = (
     MetricSpec(name="coco/AP", meaning="", unit="%", format=".1f", headline=True),

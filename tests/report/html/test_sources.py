@@ -8,8 +8,8 @@ import pytest
 
 from paperbench.errors import ConfigError, DataError
 from paperbench.report.html.sources import ReproductionRecord, load
-from paperbench.runs.record import RunRecord
-from paperbench.runs.sweeps import SweepRecord
+from paperbench.records.record import RunRecord
+from paperbench.records.sweeps import SweepRecord
 from tests.report.html import made
 
 

@@ -8,8 +8,8 @@ import pytest
 
 from paperbench.report.html import trends
 from paperbench.report.html.quantities import Quantities
-from paperbench.runs.grouping import settings_of
-from paperbench.runs.record import RunRecord
+from paperbench.records.grouping import settings_of
+from paperbench.records.record import RunRecord
 
 
 def _run(temperature: str, seed: int, errors: float, *, width: str = "800") -> RunRecord:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from paperbench.runs.comparison import environment_facts
-from paperbench.runs.record import RunRecord
+from paperbench.records.comparison import environment_facts
+from paperbench.records.record import RunRecord
 
 
 def environment(run: RunRecord) -> dict[str, str]:

@@ -16,8 +16,8 @@ from paperbench.report.html.page import Block, Charts, Code, Fact, Facts, Fold, 
 from paperbench.report.html.pictures import Gallery
 from paperbench.report.html.quantities import minus, plural, size
 from paperbench.report.tables import Cell, Column, Table, Tone, number_cell, text_cell
-from paperbench.runs.grouping import Setting, differing_keys, in_one_line
-from paperbench.runs.record import DAMAGED, INTERRUPTED, NOT_STARTED, RunRecord
+from paperbench.records.grouping import Setting, differing_keys, in_one_line
+from paperbench.records.record import DAMAGED, INTERRUPTED, NOT_STARTED, RunRecord
 
 _STATE_TONES: dict[str, Tone] = {
     DONE: "good",

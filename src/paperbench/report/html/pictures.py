@@ -17,7 +17,7 @@ from typing import Literal
 
 from PIL import Image
 
-from paperbench.runs.record import RunRecord
+from paperbench.records.record import RunRecord
 
 BUDGET = 2_600_000
 """Bytes of all pictures of a page before base64, which adds a third: with tables and curves the page stays below 5 MB."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 
-from paperbench.runs.metrics import UNKNOWN, MetricRegistry, all_metrics
+from paperbench.records.metrics import UNKNOWN, MetricRegistry, all_metrics
 
 MISSING = "\u2013"
 

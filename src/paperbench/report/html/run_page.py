@@ -13,7 +13,7 @@ from paperbench.report.html.quantities import Quantities, duration, minus, signi
 from paperbench.report.published import Published
 from paperbench.report.reproduction_document import UNITS
 from paperbench.report.tables import Column, Table, blank_cell, number_cell, text_cell
-from paperbench.runs.record import RunRecord
+from paperbench.records.record import RunRecord
 
 _MOST_TILES = 6
 _FEWEST_CLASSES = 2

@@ -9,9 +9,9 @@ from typing import Any
 
 from paperbench.errors import ConfigError
 from paperbench.report import reproduction_document
-from paperbench.runs.record import RunRecord, read_run
-from paperbench.runs.sweeps import RECORD as SWEEP
-from paperbench.runs.sweeps import SweepRecord, read_document, read_sweep
+from paperbench.records.record import RunRecord, read_run
+from paperbench.records.sweeps import RECORD as SWEEP
+from paperbench.records.sweeps import SweepRecord, read_document, read_sweep
 
 REPRODUCTION = "reproduction.json"
 

@@ -10,10 +10,10 @@ from paperbench.report.html import curves, parts, pictures, trends
 from paperbench.report.html.page import Badge, Block, Fact, Fold, Notice, Page, Section, section
 from paperbench.report.html.quantities import Quantities, duration, plural
 from paperbench.report.tables import Cell, Column, Table, number_cell, text_cell
-from paperbench.runs.grouping import SEED, Setting, settings_of, typed_value, varied
-from paperbench.runs.record import RunRecord
-from paperbench.runs.statistics import FEWEST_FOR_BOOTSTRAP, Summary, summarise
-from paperbench.runs.sweeps import SweepRecord
+from paperbench.records.grouping import SEED, Setting, settings_of, typed_value, varied
+from paperbench.records.record import RunRecord
+from paperbench.records.statistics import FEWEST_FOR_BOOTSTRAP, Summary, summarise
+from paperbench.records.sweeps import SweepRecord
 
 MOST_HEADLINES = 6
 

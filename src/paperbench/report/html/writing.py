@@ -19,9 +19,9 @@ from paperbench.report.html.run_page import page_of_run
 from paperbench.report.html.sources import ReproductionRecord, Source, load
 from paperbench.report.html.sweep_page import page_of_sweep
 from paperbench.report.tables import to_csv
-from paperbench.runs.metrics import MetricRegistry, all_metrics, metrics_of
-from paperbench.runs.record import RunRecord
-from paperbench.runs.sweeps import SweepRecord
+from paperbench.records.metrics import MetricRegistry, all_metrics, metrics_of
+from paperbench.records.record import RunRecord
+from paperbench.records.sweeps import SweepRecord
 
 FOLDER, STEM = "report", "report"
 _TABLES = frozenset(

@@ -1,0 +1,111 @@
+"""The record of a sweep, `sweep.json`, and the runs it names. `sweeps.record` writes it. Imports no torch."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from paperbench.errors import ConfigError, DataError
+from paperbench.records.record import RunRecord, read_run
+
+RECORD = "sweep.json"
+SCHEMA_VERSION = 1
+AGAIN = "give the command that wrote it again"
+
+
+@dataclass(frozen=True, kw_only=True)
+class SweepEntry:
+    """One run as the record names it. The folder need not exist; `labels` are the values that were varied, as typed."""
+
+    directory: Path
+    hash: str
+    experiment: str = ""
+    overrides: tuple[str, ...] = ()
+    labels: Mapping[str, str]
+
+
+@dataclass(frozen=True, kw_only=True)
+class SweepRecord:
+    """A `sweep.json`: `kind` is `sweep` or `reproduction`, `overrides` were typed, `entries` are its runs in order."""
+
+    directory: Path
+    kind: str
+    name: str
+    id: str
+    experiment: str
+    overrides: tuple[str, ...]
+    entries: tuple[SweepEntry, ...]
+
+    @cached_property
+    def runs(self) -> tuple[RunRecord, ...]:
+        """The runs as they stand, those that have not started included."""
+        return tuple(read_run(entry.directory, name=entry.hash, labels=entry.labels) for entry in self.entries)
+
+
+def read_sweep(folder: Path) -> SweepRecord:
+    """Read the record in `folder`.
+
+    Raises `ConfigError` where there is none, and `DataError` for one that is damaged or that another version wrote.
+    """
+    document = read_document(folder / RECORD)
+    entries = document.get("runs")
+    overrides = document.get("overrides")
+    if not isinstance(entries, list):
+        raise DataError(f"{folder / RECORD}: damaged, names no runs; {AGAIN}")
+    return SweepRecord(
+        directory=folder,
+        kind=str(document.get("kind") or "sweep"),
+        name=str(document.get("name") or folder.name),
+        id=str(document.get("id") or folder.name),
+        experiment=str(document.get("experiment") or ""),
+        overrides=_texts(overrides),
+        entries=tuple(_entries(folder, entries)),
+    )
+
+
+def _entries(folder: Path, entries: list[Any]) -> Iterator[SweepEntry]:
+    for entry in entries:
+        if not isinstance(entry, Mapping) or not entry.get("directory"):
+            raise DataError(f"{folder / RECORD}: damaged, does not say where its runs are; {AGAIN}")
+        directory, labels = Path(os.path.normpath(folder / str(entry["directory"]))), entry.get("labels")
+        yield SweepEntry(
+            directory=directory,
+            hash=str(entry.get("hash") or directory.name),
+            experiment=str(entry.get("experiment") or ""),
+            overrides=_texts(entry.get("overrides")),
+            labels={str(key): str(value) for key, value in labels.items()} if isinstance(labels, Mapping) else {},
+        )
+
+
+def _texts(value: object) -> tuple[str, ...]:
+    return tuple(map(str, value)) if isinstance(value, list) else ()
+
+
+def read_document(file: Path) -> dict[str, Any]:
+    """Read a JSON object with the `schema_version` of this program; for errors see `read_sweep`."""
+    value = read_object(file)
+    version = value.get("schema_version")
+    if version is None:
+        raise DataError(f"{file}: damaged, has no schema_version; {AGAIN}")
+    if version != SCHEMA_VERSION:
+        raise DataError(f"{file}: has format {version}, this version of paperbench reads {SCHEMA_VERSION}")
+    return value
+
+
+def read_object(file: Path) -> dict[str, Any]:
+    """Read a JSON object; for errors see `read_sweep`."""
+    try:
+        value = json.loads(file.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ConfigError(f"{file.parent} has no {file.name}; `paperbench runs` lists the runs there are") from None
+    except (OSError, ValueError) as error:
+        first = (str(error).splitlines() or [type(error).__name__])[0]
+        raise DataError(f"{file}: cannot be read: {first}; {AGAIN}") from None
+    if not isinstance(value, dict):
+        raise DataError(f"{file}: holds no JSON object; {AGAIN}")
+    return value

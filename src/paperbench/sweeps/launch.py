@@ -1,0 +1,143 @@
+"""A sweep, from its overrides to its outcome: planned while its launcher starts, then run."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from paperbench.config.paths import search_path
+from paperbench.errors import ConfigError
+from paperbench.records.record import read_status
+from paperbench.sweeps import record
+from paperbench.sweeps.launchers.base import Launcher, SupportsWarmUp, launcher_class
+from paperbench.sweeps.launchers.settings import compose_settings, split
+from paperbench.sweeps.plan import Sweep, jobs_of, plan_overrides
+from paperbench.sweeps.run import SweepOutcome, launcher_for, run_sweep
+from paperbench.sweeps.watch import SilentWatcher, Watcher
+
+OUTPUT_ROOT = "output.root"
+
+
+@dataclass(frozen=True, kw_only=True)
+class SweepOptions:
+    """Options of how a sweep's runs are started; `jobs` None is the launcher's default.
+
+    `retry_failed` tries runs again that failed earlier, `fail_fast` stops at the first failure, `stacked` trains runs together
+    in one process where their task can.
+    """
+
+    jobs: int | None = None
+    launcher: str = "local"
+    retry_failed: bool = False
+    fail_fast: bool = False
+    stacked: bool = False
+
+
+def run_experiment(
+    experiment: str,
+    overrides: Sequence[str] = (),
+    *,
+    options: SweepOptions | None = None,
+    conf_dir: Path | None = None,
+    watcher: Watcher | None = None,
+) -> tuple[Sweep, SweepOutcome]:
+    """Plan the sweep of an experiment and do what is missing of it.
+
+    A failed run is part of the outcome. Raises an error of `paperbench.errors` for mistakes, before anything is written.
+    """
+    options = options or SweepOptions()
+    planned, launcher = plan_sweep(experiment, overrides, options=options, conf_dir=conf_dir)
+    return planned, run_planned(planned, launcher, options=options, watcher=watcher or SilentWatcher())
+
+
+def plan_sweep(
+    experiment: str | None,
+    overrides: Sequence[str],
+    *,
+    options: SweepOptions,
+    conf_dir: Path | None = None,
+    resume: str | None = None,
+    dry_run: bool = False,
+) -> tuple[Sweep, Launcher | None]:
+    """Plan a sweep and begin its launcher, or that of the recorded sweep that `resume` names; no launcher for a dry run.
+
+    Raises one `ConfigError` with the mistakes in the runs and in the launcher's settings.
+    """
+    own, others = split(overrides)
+    starting = _Launching(own, options, conf_dir, dry_run=dry_run)
+    try:
+        if resume is None:
+            if experiment is None:
+                raise ConfigError("name an experiment (see `paperbench ls`), or a sweep to continue with --resume ID")
+            planned = plan_overrides(experiment, others, conf_dir=conf_dir, on_composed=starting.begin)
+        else:
+            planned = _recorded(resume, [*([experiment] if experiment else []), *others])
+            starting.begin(planned)
+    except ConfigError as error:
+        starting.close()
+        raise ConfigError(*starting.mistakes, *error.mistakes) from None
+    except BaseException:
+        starting.close()
+        raise
+    if starting.mistakes:
+        raise ConfigError(*starting.mistakes)
+    return planned, starting.launcher
+
+
+def run_planned(planned: Sweep, launcher: Launcher | None, *, options: SweepOptions, watcher: Watcher) -> SweepOutcome:
+    """Run what is missing of a planned sweep with the launcher that was begun for it, by default one of its own."""
+    return run_sweep(
+        planned,
+        launcher=launcher or options.launcher,
+        jobs=options.jobs,
+        watcher=watcher,
+        retry_failed=options.retry_failed,
+        fail_fast=options.fail_fast,
+        stacked=options.stacked,
+    )
+
+
+class _Launching:
+    """The launcher, which may take seconds to start: it does while the tasks check their configurations."""
+
+    def __init__(self, own: Sequence[str], options: SweepOptions, conf_dir: Path | None, *, dry_run: bool) -> None:
+        self._options = options
+        self._dry_run = dry_run
+        self.mistakes: tuple[str, ...] = ()
+        self.launcher: Launcher | None = None
+        """None before `begin`, and for a dry run."""
+        try:
+            launcher_class(options.launcher)
+            self._settings = compose_settings(options.launcher, own, search_path(conf_dir))
+        except ConfigError as error:
+            self.mistakes = error.mistakes
+
+    def begin(self, planned: Sweep) -> None:
+        """Start the launcher of the composed sweep. Raises `ConfigError` for runs that cannot be stacked."""
+        options = self._options
+        jobs_of(planned.members, stacked=options.stacked)
+        if self.mistakes or self._dry_run:
+            return
+        self.launcher = launcher_for(
+            planned, options.launcher, self._settings, jobs=options.jobs, stacked=options.stacked
+        )
+        missing = any(read_status(member.directory).state != "done" for member in planned.members)
+        if missing and isinstance(self.launcher, SupportsWarmUp):
+            self.launcher.warm_up()
+
+    def close(self) -> None:
+        """End the launcher: nothing is going to be run."""
+        if self.launcher is not None:
+            self.launcher.close()
+
+
+def _recorded(name: str, overrides: Sequence[str]) -> Sweep:
+    given = [text for text in overrides if not text.startswith(f"{OUTPUT_ROOT}=")]
+    if given:
+        raise ConfigError(
+            f"--resume {name}: the sweep's record says what to run; leave out {' '.join(given)} "
+            "(--jobs, --launcher and launcher.KEY=VALUE may change)"
+        )
+    roots = [text.partition("=")[2] for text in overrides if text.startswith(f"{OUTPUT_ROOT}=")]
+    return record.load(record.find(name, Path(roots[-1] if roots else "outputs")))

@@ -1,0 +1,188 @@
+"""`--launcher local`: one process a run on this machine, forked from a process that has imported torch, or started anew."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from multiprocessing import connection
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from paperbench.config.schema import NonNegativeInt, Schema
+from paperbench.errors import EnvironmentError_
+from paperbench.sweeps import worker
+from paperbench.sweeps.launchers.base import Context, ExitStatus, Job
+
+if TYPE_CHECKING:
+    from paperbench.sweeps.launchers.server import ForkedProcess, ForkServer
+
+_MOST_SERVER_EXITS = 3
+"""In a row, none of which started a run: then the server is not being killed, it does not work."""
+_SECONDS_BETWEEN_POLLS = 0.02
+"""At new interpreters, whose end comes with no event."""
+
+
+@dataclass(kw_only=True)
+class LocalSettings(Schema):
+    """`conf/launcher/local.yaml`."""
+
+    start: Literal["auto", "fork", "fresh"] = "auto"
+    """`fork`: from a process that has imported torch once; `fresh`: a new interpreter for each run. `auto` forks on Linux;
+    elsewhere the system's own libraries do not all survive it."""
+    gpus: tuple[NonNegativeInt, ...] = ()
+    """Numbers of the GPUs to hand out, each run sees the one that fewest others have; empty: every run sees all of them."""
+
+
+class LocalHandle:
+    """One process. `process` is None for a job that could not be started, which has ended as `exit_status` says."""
+
+    def __init__(
+        self,
+        launcher: LocalLauncher,
+        process: ForkedProcess | subprocess.Popen[bytes] | None,
+        *,
+        gpu: int | None,
+        exit_status: ExitStatus | None = None,
+    ) -> None:
+        self._launcher = launcher
+        self._server = launcher.server
+        self.process = process
+        self.gpu = gpu
+        self.exit_status = exit_status
+
+    @property
+    def pid(self) -> int | None:
+        return self.process.pid if self.process is not None else None
+
+    def poll(self) -> ExitStatus | None:
+        if self.exit_status is None and self.process is not None:
+            try:
+                code = self.process.poll()
+            except EOFError:
+                reason = "the process that starts the runs was killed"
+                self.exit_status = ExitStatus(exit_code=None, signal=None, reason=reason, lost=True)
+                self._launcher.on_server_exit(self._server)
+            else:
+                self.exit_status = ExitStatus.from_code(code) if code is not None else None
+        return self.exit_status
+
+    def stop(self) -> None:
+        if self.poll() is None and self.pid is not None:
+            with suppress(OSError):
+                os.kill(self.pid, signal.SIGTERM)
+
+    def kill(self) -> None:
+        """End the process and, since it leads a session, what it started in it."""
+        if self.exit_status is not None or self.pid is None:
+            return
+        try:
+            os.killpg(self.pid, signal.SIGKILL)
+        except ProcessLookupError:  # it has ended, or does not lead its session yet
+            with suppress(OSError):
+                os.kill(self.pid, signal.SIGKILL)
+
+
+class LocalLauncher:
+    """See `base.Launcher`. A server that is killed is replaced: its runs have saved and stopped, and are submitted again."""
+
+    Settings = LocalSettings
+    DEFAULT_JOBS = 1
+
+    def __init__(self, settings: LocalSettings, context: Context) -> None:
+        self._fork = settings.start == "fork" or (settings.start == "auto" and sys.platform.startswith("linux"))
+        self._gpus = settings.gpus
+        self._modules = context.modules
+        self._threads = context.threads
+        self._handles: list[LocalHandle] = []
+        self.server: ForkServer | None = None
+        self._server_exits = 0
+
+    def warm_up(self) -> None:
+        """Start the server, which imports what the runs need."""
+        if not self._fork or self.server is not None:
+            return
+        from paperbench.sweeps.launchers.server import ForkServer
+
+        server = ForkServer(self._modules, threads=self._threads)
+        try:
+            server.ensure_running()
+        except OSError as error:
+            raise EnvironmentError_(f"no process could be started: {error}; launcher.start=fresh may do") from error
+        self.server = server
+
+    def submit(self, job: Job) -> LocalHandle:
+        self._handles = [handle for handle in self._handles if handle.poll() is None]
+        self.warm_up()
+        taken = Counter(handle.gpu for handle in self._handles)
+        gpu = min(self._gpus, key=lambda number: taken[number], default=None)
+        environment = {} if gpu is None else {"CUDA_VISIBLE_DEVICES": str(gpu)}
+        try:
+            handle = LocalHandle(self, self._start(job, environment), gpu=gpu)
+        except (OSError, EOFError) as error:
+            message = self.on_server_exit(self.server) or error
+            reason = f"no process could be started for it ({message})"
+            return LocalHandle(
+                self, None, gpu=None, exit_status=ExitStatus(exit_code=None, signal=None, reason=reason, lost=True)
+            )
+        self._handles.append(handle)
+        return handle
+
+    def _start(self, job: Job, environment: Mapping[str, str]) -> ForkedProcess | subprocess.Popen[bytes]:
+        if self.server is None:
+            return _start_interpreter(job, environment, threads=self._threads)
+        process = self.server.start(job.arguments(), environment)
+        self._server_exits = 0
+        return process
+
+    def wait(self, seconds: float) -> None:
+        processes = [handle.process for handle in self._handles if handle.exit_status is None]
+        pipes = [status for process in processes if (status := getattr(process, "status", None)) is not None]
+        if pipes:
+            connection.wait(pipes, seconds)
+            return
+        deadline = time.monotonic() + seconds
+        while time.monotonic() < deadline and not any(process and process.poll() is not None for process in processes):
+            time.sleep(_SECONDS_BETWEEN_POLLS)
+
+    def close(self) -> None:
+        """End the server. Runs that are still at work are asked to save."""
+        if self.server is not None:
+            self.server.close()
+            self.server = None
+        else:
+            for handle in self._handles:
+                handle.stop()
+
+    def on_server_exit(self, server: ForkServer | None) -> str:
+        """Let go of a server that has died, which has asked its runs to save, and return the last line that it printed.
+
+        Raises `EnvironmentError_` if that happens again and again.
+        """
+        if server is None or server is not self.server:
+            return ""
+        code, message = server.close(kill=False)
+        self.server = None
+        self._server_exits += 1
+        if self._server_exits > _MOST_SERVER_EXITS:
+            raise EnvironmentError_(
+                f"the process that starts the runs ends by itself (exit code {code}): {message}; "
+                "launcher.start=fresh does without it"
+            )
+        return message
+
+
+def _start_interpreter(job: Job, environment: Mapping[str, str], *, threads: int) -> subprocess.Popen[bytes]:
+    """Start a new interpreter for the job. Raises `OSError` where there is no room for one more process."""
+    variables = {**os.environ, **dict.fromkeys(worker.THREAD_VARIABLES, str(threads)), **environment}
+    command = [sys.executable, "-m", worker.__name__, "--parent", str(os.getpid()), *job.arguments()]
+    with Path(job.directories[-1], "log.txt").open("ab") as log:  # what Python says before the worker has begun
+        return subprocess.Popen(
+            command, env=variables, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
+        )

@@ -1,0 +1,227 @@
+"""`--launcher ray`: runs as tasks of a running Ray cluster.
+
+One task a run. Ray starts a task again elsewhere when its node dies, and the run continues there from its checkpoint, which
+lies on a file system that all nodes share. When the sweep dies, Ray ends its tasks; their runs save, and the same command
+continues them.
+"""
+
+from __future__ import annotations
+
+import logging
+import signal
+import socket
+import threading
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import ModuleType
+from typing import Annotated, Any, ClassVar
+
+from pydantic import Field
+
+from paperbench.config.schema import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, Schema
+from paperbench.errors import EXIT_STOPPED, EnvironmentError_
+from paperbench.sweeps.launchers.base import UNLIMITED, Context, ExitStatus, Job
+from paperbench.sweeps.launchers.cluster import WorkerProcess, import_library, resources_of, worker_arguments
+
+_HOW_TO_START = (
+    "start one with `ray start --head` on this machine and `ray start --address=THIS_MACHINE:6379` on the others, or name it "
+    "with launcher.address=HOST:PORT"
+)
+
+_SECONDS_BETWEEN_CANCELS = 5.0
+
+
+@dataclass(kw_only=True)
+class RaySettings(Schema):
+    """The address of the cluster, and the resources of each run."""
+
+    address: Annotated[str, Field(pattern=r"^(auto|[^:/\s]+:\d+)$", description="auto or HOST:PORT")] = "auto"
+    threads: PositiveInt = 4
+    """CPUs for each process of a run; the `threads` of its configuration come first."""
+    gpus: NonNegativeFloat = 0.0
+    """For each process of a run; a fraction lets runs share a GPU."""
+    resources: dict[str, PositiveFloat] = field(default_factory=dict)
+    retries: NonNegativeInt = 20
+    """Times that Ray starts a run again after its node was lost."""
+    autoscaling: bool = False
+    """The cluster starts nodes when a run needs one: wait, where no node is large enough yet."""
+    environment: dict[str, str] = field(default_factory=dict)
+
+
+class RayLauncher:
+    """One Ray task for each job; see `base.Launcher`."""
+
+    Settings: ClassVar[type] = RaySettings
+    DEFAULT_JOBS: ClassVar[int] = UNLIMITED
+
+    def __init__(self, settings: RaySettings, context: Context) -> None:
+        self._ray = import_library("ray", _load)
+        self._settings = settings
+        _connect(self._ray, settings.address, f"paperbench-{context.name}")
+        self._task = self._ray.remote(run_task)
+        self._handles: list[RayHandle] = []
+
+    def submit(self, job: Job) -> RayHandle:
+        """Submit the job to Ray. Raises `EnvironmentError_` if no node of the cluster could ever hold it."""
+        resources = resources_of(job, self._settings.threads)
+        amounts = {
+            "CPU": float(resources.cpus),
+            "GPU": self._settings.gpus * resources.processes,
+            **self._settings.resources,
+        }
+        self._check_that_it_fits(amounts)
+        reference = self._task.options(
+            name=job.name,
+            num_cpus=amounts["CPU"],
+            num_gpus=amounts["GPU"],
+            resources=self._settings.resources,
+            max_retries=self._settings.retries,
+            retry_exceptions=False,
+        ).remote(worker_arguments(job, resources), str(Path.cwd()), dict(self._settings.environment))
+        handle = RayHandle(self._ray, reference)
+        self._handles.append(handle)
+        return handle
+
+    def wait(self, seconds: float) -> None:
+        """Return when a task ended, or after `seconds`."""
+        self._handles = [handle for handle in self._handles if handle.exit_status is None]
+        if not self._handles:
+            time.sleep(seconds)
+            return
+        self._ray.wait([handle.reference for handle in self._handles], num_returns=1, timeout=seconds)
+
+    def close(self) -> None:
+        """Leave the cluster, which ends the tasks that still run."""
+        self._ray.shutdown()
+
+    def _check_that_it_fits(self, amounts: Mapping[str, float]) -> None:
+        if self._settings.autoscaling:
+            return
+        nodes = [node["Resources"] for node in self._ray.nodes() if node["Alive"]]
+        if any(all(node.get(name, 0) >= amount for name, amount in amounts.items()) for node in nodes):
+            return
+        request = ", ".join(f"{amount:g} {name}" for name, amount in amounts.items() if amount)
+        available = "; ".join(", ".join(f"{node.get(name, 0):g} {name}" for name in amounts) for node in nodes)
+        raise EnvironmentError_(
+            f"--launcher ray: a run asks for {request}, and no node of the cluster has that (they have: {available}); give less "
+            "with launcher.threads= and launcher.gpus=, or launcher.autoscaling=true where nodes are started on demand"
+        )
+
+
+class RayHandle:
+    """One task; see `base.Handle`."""
+
+    def __init__(self, ray: ModuleType, reference: Any) -> None:
+        self.reference = reference
+        self._ray = ray
+        self._stopping = False
+        self._force = False
+        self._cancelled_at = 0.0
+        self.exit_status: ExitStatus | None = None
+
+    def poll(self) -> ExitStatus | None:
+        if self.exit_status is None:
+            ready, _ = self._ray.wait([self.reference], timeout=0)
+            if ready:
+                self.exit_status = self._read_status()
+            elif self._stopping and time.monotonic() - self._cancelled_at > _SECONDS_BETWEEN_CANCELS:
+                self._cancel()
+        return self.exit_status
+
+    def stop(self) -> None:
+        if not self._stopping and self.exit_status is None:
+            self._cancel()
+
+    def kill(self) -> None:
+        if self.exit_status is None:
+            self._force = True
+            self._cancel()
+
+    def _cancel(self) -> None:
+        """Ask Ray, which interrupts Python anywhere in the worker, where that can be lost: `poll` asks again."""
+        self._stopping = True
+        self._cancelled_at = time.monotonic()
+        self._ray.cancel(self.reference, force=self._force)
+
+    def _read_status(self) -> ExitStatus:
+        errors = self._ray.exceptions
+        try:
+            return ExitStatus.from_code(self._ray.get(self.reference))
+        except errors.TaskCancelledError:
+            return ExitStatus(exit_code=EXIT_STOPPED, signal=None, reason="withdrawn")
+        except errors.RayError as error:
+            if self._stopping:
+                return ExitStatus(exit_code=None, signal=int(signal.SIGKILL), reason="killed")
+            lines = str(error).strip().splitlines()
+            return ExitStatus(
+                exit_code=None, signal=None, reason=f"Ray: {lines[-1] if lines else type(error).__name__}"
+            )
+
+
+def run_task(arguments: Sequence[str], folder: str, environment: Mapping[str, str]) -> int:
+    """Do a job in a Ray worker: return the exit code of the run, started in `folder`, or minus the signal that killed it.
+
+    `ray.cancel` raises KeyboardInterrupt here: the run saves and ends. The run notices the death of this process by itself.
+    """
+    with WorkerProcess(arguments, folder=folder, environment=environment) as run:
+        code, stopping = None, False
+        while code is None:
+            try:
+                code = run.wait()
+            except KeyboardInterrupt:  # more than one may come; a second SIGTERM would end the run before it has saved
+                if not stopping:
+                    run.stop()
+                stopping = True
+    assert code is not None
+    return code
+
+
+# --- the cluster ------------------------------------------------------------------------------------------------------
+
+
+def _load() -> ModuleType:
+    import ray
+    import ray.exceptions
+
+    return ray
+
+
+def _connect(ray: ModuleType, address: str, namespace: str) -> None:
+    """Join the cluster as a driver. Raises `EnvironmentError_` where there is none."""
+    if address != "auto":
+        host, _, port = address.rpartition(":")
+        try:
+            socket.create_connection((host, int(port)), timeout=10).close()
+        except OSError as error:
+            raise EnvironmentError_(
+                f"--launcher ray: no Ray cluster answers at {address} ({error}); {_HOW_TO_START}"
+            ) from None
+    try:
+        with _sigterm_handler_restored():
+            # Messages of the cluster about its nodes would be printed to stdout, among the sweep's own lines.
+            ray._private.worker._worker_logs_enabled = False
+            # Under `uv run`, Ray would upload this folder and build a new environment from it on every node. The nodes have
+            # paperbench installed, and the runs shall use that.
+            ray._private.ray_constants.RAY_ENABLE_UV_RUN_RUNTIME_ENV = False
+            ray.init(address=address, namespace=namespace, log_to_driver=False, logging_level=logging.ERROR)
+    except ConnectionError:
+        raise EnvironmentError_(
+            f"--launcher ray: this machine is part of no running Ray cluster; {_HOW_TO_START}"
+        ) from None
+    except (RuntimeError, ValueError, OSError) as error:
+        text = " ".join(str(error).split())
+        raise EnvironmentError_(f"--launcher ray: cannot join the cluster at {address}: {text}") from error
+
+
+@contextmanager
+def _sigterm_handler_restored() -> Iterator[None]:
+    """Undo the handler of `ray.init`, which makes SIGTERM end the process: the sweep stops its runs first."""
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        yield
+    finally:
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, before if before is not None else signal.SIG_DFL)

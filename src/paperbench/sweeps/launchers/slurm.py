@@ -1,0 +1,286 @@
+"""`--launcher slurm`: runs as jobs of a Slurm cluster, through submitit.
+
+Jobs with the same resources are submitted together, as one array. They outlive the sweep that submitted them: their ids are
+recorded below the sweep's folder, and the same command given again takes up the jobs that still wait or run.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import time
+from collections import defaultdict
+from collections.abc import Sequence
+from contextlib import closing
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Annotated, Any, ClassVar, Literal
+
+from pydantic import Field, ValidationInfo, field_validator
+
+from paperbench.config.schema import NonNegativeInt, PositiveFloat, PositiveInt, Schema
+from paperbench.engine.files import explain_os_errors, write_atomic
+from paperbench.engine.jsonlines import JsonLinesWriter, read_json_lines
+from paperbench.errors import EXIT_STOPPED
+from paperbench.sweeps.launchers.base import UNLIMITED, Context, ExitStatus, Job
+from paperbench.sweeps.launchers.cluster import Resources, import_library, resources_of, worker_arguments
+from paperbench.sweeps.launchers.slurm_jobs import GONE, KILL, LOST, STOP, LocalQueue, Queue, RunJob, SlurmQueue
+
+Text = Annotated[str, Field(min_length=1)]
+
+
+@dataclass(kw_only=True)
+class SlurmSettings(Schema):
+    """Options of sbatch; null leaves the cluster's own default."""
+
+    executor: Literal["slurm", "local"] = "slurm"
+    """`local` does the same on this machine, without Slurm."""
+    partition: Text | None = None
+    account: Text | None = None
+    qos: Text | None = None
+    constraint: Text | None = None
+    minutes: PositiveInt = 240
+    save_seconds: PositiveInt = 120
+    """Before the end of a job: its run is asked to save so much earlier."""
+    max_timeouts: NonNegativeInt = 100
+    memory_gb: PositiveFloat | None = None
+    threads: PositiveInt = 4
+    """CPUs for each process of a run; the `threads` of its configuration come first."""
+    gpus: NonNegativeInt = 0
+    """For each process of a run."""
+    jobs_at_once: PositiveInt = 256
+    array_size: PositiveInt = 1000
+    setup: tuple[str, ...] = ()
+    sbatch: dict[str, str | int | bool] = field(default_factory=dict)
+    poll_seconds: PositiveFloat = 5.0
+
+    @field_validator("save_seconds")
+    @classmethod
+    def _within(cls, value: int, info: ValidationInfo) -> int:
+        minutes = info.data.get("minutes")  # absent if that is wrong itself
+        if minutes is not None and value >= 60 * minutes:
+            raise ValueError(
+                f"{value} seconds leave nothing of launcher.minutes={minutes}; give fewer, or more minutes"
+            )
+        return value
+
+    def parameters(self, name: str) -> dict[str, Any]:
+        """Return keyword arguments of submitit's `SlurmExecutor.update_parameters`, without CPUs and GPUs."""
+        optional = {
+            "partition": self.partition,
+            "account": self.account,
+            "qos": self.qos,
+            "constraint": self.constraint,
+            "mem": None if self.memory_gb is None else f"{round(1024 * self.memory_gb)}M",
+            "setup": list(self.setup) or None,
+        }
+        return {
+            **{key: value for key, value in optional.items() if value is not None},
+            "job_name": name,
+            "time": self.minutes,
+            "signal_delay_s": self.save_seconds,
+            "array_parallelism": self.jobs_at_once,
+            "stderr_to_stdout": True,
+            # A job that Slurm ends before its time goes back into the queue by itself.
+            "additional_parameters": {"requeue": True, **self.sbatch},
+        }
+
+
+class SlurmLauncher:
+    """Arrays of Slurm jobs; see `base.Launcher`."""
+
+    Settings: ClassVar[type] = SlurmSettings
+    DEFAULT_JOBS: ClassVar[int] = UNLIMITED
+
+    def __init__(self, settings: SlurmSettings, context: Context) -> None:
+        def load() -> Any:
+            import submitit
+
+            return submitit
+
+        import_library("slurm", load)
+        if settings.executor == "slurm":
+            SlurmQueue.check_commands()
+        logging.getLogger("submitit").handlers.clear()  # it would print to stdout; warnings still reach stderr
+        self._settings = settings
+        self._name = context.name
+        self._folder = context.directory / "launcher"
+        self._records = self._folder / "jobs.jsonl"
+        self._waiting: list[SlurmHandle] = []
+
+    def submit(self, job: Job) -> SlurmHandle:
+        """Take up the job of an earlier sweep if it is still in the queue; else put this one into the next array."""
+        handle = self.reattach(job)
+        if handle is None:
+            handle = self._handle(job)
+            self._waiting.append(handle)
+        return handle
+
+    def reattach(self, job: Job) -> SlurmHandle | None:
+        """Return the job that an earlier sweep submitted for the same runs, if it still waits or runs."""
+        handle = self._handle(job)
+        job_id = self._recorded_ids.get(handle.order.stem)
+        if job_id is None or self._queue.result(job_id) is not None or self._queue.state(job_id) is not None:
+            return None
+        handle.job_id = job_id
+        return handle
+
+    def wait(self, seconds: float) -> None:
+        """Submit what is waiting, then sleep. Raises `EnvironmentError_` if Slurm refuses it."""
+        self.submit_waiting()
+        self._queue.flush()
+        time.sleep(seconds)
+
+    def close(self) -> None:
+        """Forget the jobs that were not submitted; the others are Slurm's."""
+        self._waiting.clear()
+
+    def submit_waiting(self) -> None:
+        """Submit everything that is waiting: one array for each kind of resources, or several if it would be too large."""
+        groups: dict[Resources, list[SlurmHandle]] = defaultdict(list)
+        for handle in self._waiting:
+            groups[resources_of(handle.job, self._settings.threads)].append(handle)
+        self._waiting = []
+        for resources, handles in groups.items():
+            size = self._settings.array_size
+            for begin in range(0, len(handles), size):
+                self._submit_array(handles[begin : begin + size], resources)
+
+    def drop(self, handle: SlurmHandle) -> None:
+        """Do not submit a job that is still waiting."""
+        self._waiting = [other for other in self._waiting if other is not handle]
+
+    @property
+    def _interval(self) -> float:
+        # On one machine a look costs next to nothing.
+        local = self._settings.executor == "local"
+        return min(0.2, self._settings.poll_seconds) if local else self._settings.poll_seconds
+
+    @cached_property
+    def _queue(self) -> Queue:
+        with explain_os_errors(self._folder):
+            self._folder.mkdir(parents=True, exist_ok=True)
+        settings = self._settings
+        parameters = settings.parameters(self._name)
+        if settings.executor == "local":
+            return LocalQueue(self._folder, parameters, max_timeouts=settings.max_timeouts)
+        return SlurmQueue(
+            self._folder, parameters, max_timeouts=settings.max_timeouts, poll_seconds=settings.poll_seconds
+        )
+
+    @cached_property
+    def _recorded_ids(self) -> dict[str, str]:
+        return _read_ids(self._records, self._settings.executor)
+
+    def _handle(self, job: Job) -> SlurmHandle:
+        name = hashlib.sha256("\0".join(map(str, job.directories)).encode()).hexdigest()[:16]
+        order = self._folder / f"{name}.order"
+        order.unlink(missing_ok=True)  # an order of an earlier sweep was for its own jobs
+        return SlurmHandle(self, self._queue, job, order, self._interval)
+
+    def _submit_array(self, handles: Sequence[SlurmHandle], resources: Resources) -> None:
+        work = [
+            RunJob(
+                arguments=worker_arguments(handle.job, resources),
+                folder=str(Path.cwd()),
+                order=handle.order,
+                seconds_to_save=self._settings.save_seconds,
+            )
+            for handle in handles
+        ]
+        job_ids = self._queue.submit(work, cpus=resources.cpus, gpus=self._settings.gpus * resources.processes)
+        for handle, job_id in zip(handles, job_ids, strict=True):
+            handle.job_id = job_id
+            self._record(handle.order.stem, job_id)
+
+    def _record(self, name: str, job_id: str) -> None:
+        self._recorded_ids[name] = job_id
+        with closing(JsonLinesWriter(self._records)) as file:
+            file.write({"order": name, "job": job_id, "executor": self._settings.executor})
+
+
+class SlurmHandle:
+    """One job; see `base.Handle`."""
+
+    def __init__(self, launcher: SlurmLauncher, queue: Queue, job: Job, order: Path, interval: float) -> None:
+        self.job = job
+        self.order = order
+        self.job_id: str | None = None
+        self._launcher = launcher
+        self._queue = queue
+        self._interval = interval
+        self._next_poll = 0.0
+        self._times_final = 0
+        self._stopping = False
+        self._exit_status: ExitStatus | None = None
+
+    def poll(self) -> ExitStatus | None:
+        if self._exit_status is not None or self.job_id is None or time.monotonic() < self._next_poll:
+            return self._exit_status
+        self._next_poll = time.monotonic() + self._interval
+        result = self._queue.result(self.job_id)
+        if result is not None:
+            self._exit_status = self._from_result(result)
+            return self._exit_status
+        state = self._queue.state(self.job_id)
+        # One poll more: on a shared file system a file may show up later than the end of its writer.
+        self._times_final = self._times_final + 1 if state is not None else 0
+        if state is not None and self._times_final > 1:
+            self._exit_status = self._from_state(state)
+        return self._exit_status
+
+    def stop(self) -> None:
+        if (job_id := self._give_order(STOP)) is not None:
+            self._queue.cancel_if_waiting(job_id)
+
+    def kill(self) -> None:
+        if (job_id := self._give_order(KILL)) is not None:
+            self._queue.cancel(job_id)
+
+    def _give_order(self, order: str) -> str | None:
+        """Write the order and return the job's id; withdraw a job that was not submitted yet, and return None."""
+        self._stopping = True
+        if self.job_id is None:
+            self._launcher.drop(self)
+            self._exit_status = self._exit_status or _WITHDRAWN
+            return None
+        write_atomic(self.order, order)
+        return self.job_id
+
+    def _from_result(self, result: Any) -> ExitStatus:
+        if isinstance(result, str):
+            last = result.strip().splitlines()[-1]
+            return ExitStatus(exit_code=None, signal=None, reason=f"{self._title} failed outside the run: {last}")
+        code, refused = result["exit_code"], result["refused"]
+        if code == EXIT_STOPPED and refused:
+            return ExitStatus(exit_code=code, signal=None, reason=f"{self._title}: {refused} (launcher.max_timeouts)")
+        if code == EXIT_STOPPED and not self._stopping:  # by the order of an earlier sweep, withdrawn too late
+            return ExitStatus(
+                exit_code=code, signal=None, reason=f"{self._title} was asked to stop by an earlier sweep", lost=True
+            )
+        return ExitStatus.from_code(code, f"in {self._title}")
+
+    def _from_state(self, state: str) -> ExitStatus:
+        if self._stopping:
+            return _WITHDRAWN
+        reason = state if state == GONE else f"ended as {state}"
+        return ExitStatus(
+            exit_code=None,
+            signal=None,
+            reason=f"{self._title} {reason}, without a result; its log is {self._queue.log(str(self.job_id))}",
+            lost=state in LOST,
+        )
+
+    @property
+    def _title(self) -> str:
+        return f"Slurm job {self.job_id}"
+
+
+_WITHDRAWN = ExitStatus(exit_code=EXIT_STOPPED, signal=None, reason="withdrawn from the queue")
+
+
+def _read_ids(path: Path, executor: str) -> dict[str, str]:
+    """Return the job ids of earlier sweeps by the name of their order, the latest of each."""
+    records = [record for record in read_json_lines(path) if record.get("executor") == executor]
+    return {str(record["order"]): str(record["job"]) for record in records if {"order", "job"} <= record.keys()}

@@ -1,0 +1,151 @@
+"""Running a sweep: its lock, its record, its launcher, and its outcome."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from contextlib import ExitStack, closing
+from dataclasses import dataclass
+from typing import Any
+
+from paperbench.engine.files import explain_os_errors
+from paperbench.engine.lock import FileLock
+from paperbench.engine.signals import StopFlag
+from paperbench.errors import EXIT_DONE, EXIT_ENVIRONMENT, EXIT_FAILED, EXIT_STOPPED, RunLockedError
+from paperbench.sweeps import record
+from paperbench.sweeps.launchers.base import Context, Launcher, create, launcher_class
+from paperbench.sweeps.plan import Sweep, jobs_of
+from paperbench.sweeps.scheduler import Scheduler
+from paperbench.sweeps.watch import MemberStatus, Watcher
+
+__all__ = ["SweepOutcome", "cores", "launcher_for", "run", "run_sweep", "threads_of"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class SweepOutcome:
+    """`members` in the sweep's order. `exit_code`: 0 all done, 1 some failed, 3 stopped, 4 the environment ended it."""
+
+    members: tuple[MemberStatus, ...]
+    exit_code: int
+
+
+def run(
+    sweep: Sweep,
+    *,
+    launcher: Launcher,
+    jobs: int,
+    watcher: Watcher,
+    stop: StopFlag,
+    retry_failed: bool = False,
+    fail_fast: bool = False,
+    stacked: bool = False,
+) -> SweepOutcome:
+    """Do what is missing of the sweep, `jobs` jobs at a time, and return the status of every member.
+
+    Nothing that a run does is raised: a run that fails, is killed or exits without reporting a status is one `MemberStatus`.
+    Setting `stop` asks all runs to save and end. Raises `RunLockedError` where another process runs the same sweep,
+    `ConfigError` for `stacked` runs whose task cannot be, and `EnvironmentError_` where the sweep's own files cannot be written.
+    """
+    groups = jobs_of(sweep.members, stacked=stacked)
+    with explain_os_errors(sweep.directory):
+        sweep.directory.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(sweep.directory / "lock")
+    if not lock.acquire():
+        raise RunLockedError(
+            f"the sweep {sweep.directory} is in use by {lock.holder()}; wait for it, or stop it and give the command again"
+        )
+    with ExitStack() as held:
+        held.callback(lock.release)
+        record.write(sweep)
+        events = held.enter_context(closing(record.Events(sweep.directory)))
+        scheduler = Scheduler(
+            sweep,
+            groups,
+            launcher=launcher,
+            jobs=jobs,
+            threads=threads_of(jobs, len(groups)),
+            watcher=watcher,
+            stop=stop,
+            events=events,
+            retry_failed=retry_failed,
+            fail_fast=fail_fast,
+        )
+        stop.at_abort(scheduler.kill)
+        results = scheduler.run()
+        outcome = SweepOutcome(members=results, exit_code=_exit_code(results, scheduler))
+        events.write("sweep ended", exit_code=outcome.exit_code)
+    return outcome
+
+
+def run_sweep(
+    sweep: Sweep,
+    *,
+    launcher: str | Launcher = "local",
+    settings: Any = None,
+    jobs: int | None = None,
+    watcher: Watcher,
+    retry_failed: bool = False,
+    fail_fast: bool = False,
+    stacked: bool = False,
+) -> SweepOutcome:
+    """`run` with a launcher of its own, listening to SIGINT, SIGTERM and SIGUSR1. A second SIGINT kills every run and exits.
+
+    `launcher` is a name, or what `launcher_for` made for this sweep; `settings` is an instance of the launcher's `Settings`
+    (default: the schema's own values); `jobs` None is its `DEFAULT_JOBS`.
+    """
+    if isinstance(launcher, str):
+        launcher = launcher_for(sweep, launcher, settings, jobs=jobs, stacked=stacked)
+    with StopFlag(on_abort=watcher.close) as stop, closing(launcher):
+        try:
+            return run(
+                sweep,
+                launcher=launcher,
+                jobs=jobs or launcher.DEFAULT_JOBS,
+                watcher=watcher,
+                stop=stop,
+                retry_failed=retry_failed,
+                fail_fast=fail_fast,
+                stacked=stacked,
+            )
+        finally:
+            watcher.close()
+
+
+def launcher_for(
+    sweep: Sweep, name: str, settings: Any = None, *, jobs: int | None = None, stacked: bool = False
+) -> Launcher:
+    """Create the launcher `name` for the sweep; see `run_sweep`. Raises `EnvironmentError_` where its library is missing."""
+    kind = launcher_class(name)
+    jobs = jobs or kind.DEFAULT_JOBS
+    context = Context(
+        name=f"{sweep.name}-{sweep.id}".replace("/", "-"),
+        directory=sweep.directory.absolute(),
+        jobs=jobs,
+        threads=threads_of(jobs, len(jobs_of(sweep.members, stacked=stacked))),
+        modules=tuple(dict.fromkeys(member.composed.task.module for member in sweep.members)),
+    )
+    return create(name, settings or kind.Settings(), context)
+
+
+def threads_of(jobs: int, count: int) -> int:
+    """Each job's share of the cores that this process may use. The same for a sweep that is given again, however much of it
+    is done: other threads are other sums."""
+    return max(1, cores() // max(1, min(jobs, count)))
+
+
+def cores() -> int:
+    """Cores that this process may use: in a container or under taskset fewer than the machine has."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def _exit_code(results: Sequence[MemberStatus], scheduler: Scheduler) -> int:
+    if scheduler.environment:
+        return EXIT_ENVIRONMENT
+    states = {result.state for result in results}
+    if scheduler.asked_to_stop:
+        return EXIT_DONE if states == {"done"} else EXIT_STOPPED
+    if "failed" in states:
+        return EXIT_FAILED
+    return EXIT_DONE if states == {"done"} else EXIT_STOPPED

@@ -1,0 +1,50 @@
+"""A sweep from overrides to its outcome, without a terminal."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from paperbench.errors import ConfigError
+from paperbench.records.sweeps import read_sweep
+from paperbench.sweeps import run
+from paperbench.sweeps.launch import SweepOptions, plan_sweep, run_experiment
+from paperbench.sweeps.launchers.base import Context
+from tests.engine import toy
+from tests.sweeps import toys
+
+
+@pytest.fixture(autouse=True)
+def conf(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    def create(name: str, settings: object, context: Context) -> toys.InThisProcess:
+        return toys.InThisProcess(context=context)
+
+    toy.register(monkeypatch)
+    monkeypatch.setattr(run, "create", create)
+    monkeypatch.chdir(tmp_path)
+    return toys.conf(tmp_path / "elsewhere")
+
+
+def test_an_experiment_is_swept_and_found_done(conf: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    planned, outcome = run_experiment("toy", ["seed=0,1"], conf_dir=conf)
+    assert outcome.exit_code == 0
+    assert [(member.state, member.reused) for member in outcome.members] == [("done", False)] * 2
+    assert all("test/error" in member.metrics for member in outcome.members)
+
+    record = read_sweep(planned.directory)
+    assert (record.id, record.kind, record.overrides) == (planned.id, "sweep", ("seed=0,1",))
+    assert [(member.seed, member.done) for member in record.runs] == [(0, True), (1, True)]
+
+    _, again = run_experiment("toy", ["seed=0,1"], conf_dir=conf)
+    assert all(member.reused for member in again.members)
+    assert capsys.readouterr().out == ""
+
+
+def test_all_mistakes_are_one_error(conf: Path, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError) as caught:
+        run_experiment("toy", ["sede=0,1", "launcher.threds=2"], conf_dir=conf)
+    assert len(caught.value.mistakes) == 2
+    with pytest.raises(ConfigError, match="name an experiment"):
+        plan_sweep(None, [], options=SweepOptions())
+    assert not (tmp_path / "outputs").exists()
