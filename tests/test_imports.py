@@ -70,7 +70,7 @@ INNOCENT = {
     "detection/task.py": "from paperbench.detection import boxes\nfrom paperbench.engine.trainer import Trainer\n",
     "detection/boxes.py": "import torch\n",
     "vae/task.py": "import paperbench.data.images\n",
-    "sweep/plan.py": '"""Imports no torch."""\nfrom paperbench.config import compose\n',
+    "sweeps/plan.py": '"""Imports no torch."""\nfrom paperbench.config import compose\n',
     "report/tables.py": "from paperbench.sweeps.plan import plan\n",
     "cli/app.py": (
         "import typer\nfrom typing import TYPE_CHECKING\nfrom paperbench.cli import guard\n"
@@ -109,15 +109,15 @@ def test_the_innocent_tree_breaks_no_rule(tmp_path: Path) -> None:
         ("parts", "engine/trainer.py", "from paperbench.data.images import Images\n", "engine may import"),
         ("parts", "data/images.py", "from paperbench.detection.boxes import iou\n", "data may import"),
         ("parts", "config/compose.py", "from paperbench.engine import files\n", "config may import"),
-        ("parts", "sweep/plan.py", "from paperbench.report.tables import Table\n", "sweep may import"),
-        ("parts", "sweep/plan.py", "from paperbench.vae.task import run\n", "sweep may import"),
+        ("parts", "sweeps/plan.py", "from paperbench.report.tables import Table\n", "sweeps may import"),
+        ("parts", "sweeps/plan.py", "from paperbench.vae.task import run\n", "sweeps may import"),
         ("parts", "report/tables.py", "from paperbench.cli.guard import emit\n", "report may import"),
         ("parts", "cli/guard.py", "from paperbench.vae import task\n", "cli may import"),
         ("parts", "catalog.py", "from paperbench.errors import ConfigError\n", "catalog may import nothing of the package"),
         ("hydra_in_one_module", "config/compose.py", "from hydra import compose\n", "config/_hydra.py alone may"),
         ("hydra_in_one_module", "vae/task.py", "def f():\n    from omegaconf import OmegaConf\n", "config/ alone may"),
         ("no_click", "cli/guard.py", "from click import echo\n", "cli/guard.py:1 imports click"),
-        ("torch_late", "sweep/plan.py", "import torch.nn\n", "sweep/plan.py:1 imports torch.nn with the module"),
+        ("torch_late", "sweeps/plan.py", "import torch.nn\n", "sweeps/plan.py:1 imports torch.nn with the module"),
         ("torch_late", "report/tables.py", "try:\n    import torchvision\nexcept ImportError:\n    pass\n", "report/tables.py:2"),
         ("quick_start", "cli/app.py", "import yaml\n", "cli/app.py:1 imports yaml"),
         ("quick_start", "cli/guard.py", "from rich.table import Table\n", "cli/guard.py:1 imports rich.table"),
@@ -127,7 +127,7 @@ def test_the_innocent_tree_breaks_no_rule(tmp_path: Path) -> None:
         ("no_circles", "engine/files.py", "def f():\n    from paperbench.engine import trainer\n", "engine.files -> paperbench"),
         ("no_circles", "engine/files.py", "if TYPE_CHECKING:\n    import paperbench.engine.trainer\n",
          "paperbench.engine.trainer -> paperbench.engine.files: move what both need"),
-        ("promises", "sweep/plan.py", '"""Imports\nno torch."""\nfrom paperbench.vae import task\n', "sweep/plan.py"),
+        ("promises", "sweeps/plan.py", '"""Imports\nno torch."""\nfrom paperbench.vae import task\n', "sweeps/plan.py"),
     ],
 )  # fmt: skip
 def test_each_rule_can_be_broken(tmp_path: Path, rule: str, file: str, text: str, said: str) -> None:

@@ -33,7 +33,7 @@ _PUBLIC = {
     "logit_matching": "paperbench.distill.losses:logit_matching",
     "roi_align": "paperbench.detection.roi_pooling:roi_align",
     "generate_anchors": "paperbench.detection.anchors:generate_anchors",
-    "selective_search": "paperbench.detection.proposals.selective:selective_search",
+    "selective_search": "paperbench.detection.proposals.selective_search:selective_search",
     "voc_average_precision": "paperbench.detection.evaluation.voc:voc_average_precision",
     "elbo": "paperbench.vae.bounds:elbo",
     "elbo_analytic": "paperbench.vae.bounds:elbo_analytic",

@@ -15,7 +15,7 @@ from paperbench.api import sweep as sweep
 from paperbench.api import train as train
 from paperbench.detection.anchors import generate_anchors as generate_anchors
 from paperbench.detection.evaluation.voc import voc_average_precision as voc_average_precision
-from paperbench.detection.proposals.selective import selective_search as selective_search
+from paperbench.detection.proposals.selective_search import selective_search as selective_search
 from paperbench.detection.roi_pooling import roi_align as roi_align
 from paperbench.distill.losses import distillation_loss as distillation_loss
 from paperbench.distill.losses import logit_matching as logit_matching

@@ -24,7 +24,9 @@ def _lines(name: str) -> Iterator[str]:
     if inspect.ismodule(value) or isinstance(value, str):
         yield name
     elif inspect.isclass(value):
-        yield f"{name}{_signature(value.__init__, bound=True)}"
+        # Runs, sweeps and reproductions come from functions; nobody else makes them.
+        made_here = value.__module__.startswith("paperbench.api")
+        yield name if made_here else f"{name}{_signature(value.__init__, bound=True)}"
         for member, content in sorted(vars(value).items()):
             if member.startswith("_") or member in ("training",):
                 continue
