@@ -7,7 +7,6 @@ from pathlib import Path
 import pytest
 
 from paperbench.catalog import MetricSpec, packages
-from paperbench.report import published
 from paperbench.records.metrics import (
     UNKNOWN,
     MetricRegistry,
@@ -16,6 +15,7 @@ from paperbench.records.metrics import (
     document,
     metrics_of,
 )
+from paperbench.report import published
 
 REGISTRY = MetricRegistry(
     (

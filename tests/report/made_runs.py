@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from paperbench.engine.rundir import DONE, FAILED, RunDirectory
-from paperbench.report.preparing import Prepared
 from paperbench.records.record import read_status
+from paperbench.report.preparing import Prepared
 from paperbench.sweeps.plan import Member
 from paperbench.sweeps.watch import MemberStatus
 

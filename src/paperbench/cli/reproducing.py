@@ -16,6 +16,7 @@ from paperbench.cli.sweep_display import labelled, make_watcher
 from paperbench.config.paths import search_path, short
 from paperbench.config.schema import OutputConfig
 from paperbench.errors import EXIT_STOPPED, ConfigError
+from paperbench.records.record import read_status
 from paperbench.report import layout as layouts
 from paperbench.report import reproductions
 from paperbench.report.layout import override_key
@@ -24,7 +25,6 @@ from paperbench.report.preparing import Prepared
 from paperbench.report.reproduction import DOCUMENT, make, plan_reproduction
 from paperbench.report.reproduction_document import display_table
 from paperbench.report.reproductions import AtScale, Listed, time_of
-from paperbench.records.record import read_status
 from paperbench.sweeps.launch import SweepOptions
 from paperbench.sweeps.watch import MemberStatus
 

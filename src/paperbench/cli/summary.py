@@ -14,10 +14,10 @@ from typing import Any
 from paperbench.catalog import PAPERS, TASKS
 from paperbench.cli.output import duration
 from paperbench.config.paths import short
-from paperbench.report import published
-from paperbench.report.published import Published
 from paperbench.records.metrics import MetricRegistry, metrics_of
 from paperbench.records.record import read_run
+from paperbench.report import published
+from paperbench.report.published import Published
 
 MOST_ROWS = 10
 _UNITS = {

@@ -17,6 +17,7 @@ from paperbench.config.paths import search_path, short
 from paperbench.config.suggest import nearest
 from paperbench.engine.files import explain_os_errors, write_atomic, write_json
 from paperbench.engine.metriclog import read as read_log
+from paperbench.records.statistics import Paired, Summary, paired, summarise
 from paperbench.report.layout import Cell, load
 from paperbench.report.layoutfile import ComparisonEntry
 from paperbench.report.preparing import KIND, Placed, Prepared, prepare
@@ -24,7 +25,6 @@ from paperbench.report.published import Published
 from paperbench.report.reproduction_document import display_table, flat_table
 from paperbench.report.tables import to_csv, to_markdown
 from paperbench.report.verdict import Departures, Verdict, judge
-from paperbench.records.statistics import Paired, Summary, paired, summarise
 from paperbench.sweeps.launch import SweepOptions
 from paperbench.sweeps.launchers.settings import compose_settings, split
 from paperbench.sweeps.plan import Member

@@ -11,10 +11,10 @@ from pathlib import Path
 
 from paperbench.config.paths import search_path
 from paperbench.errors import ConfigError, DataError
-from paperbench.report.layout import Layout, names, read
-from paperbench.report.layoutfile import CostEntry
 from paperbench.records.record import read_status
 from paperbench.records.sweeps import read_sweep
+from paperbench.report.layout import Layout, names, read
+from paperbench.report.layoutfile import CostEntry
 
 
 @dataclass(frozen=True, kw_only=True)

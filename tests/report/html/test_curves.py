@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 
 from paperbench.engine.rundir import STOPPED
+from paperbench.records.grouping import Setting, settings_of, varied
+from paperbench.records.record import RunRecord, read_run
 from paperbench.report.html import curves
 from paperbench.report.html.charts import MUTED, Line
 from paperbench.report.html.quantities import Quantities
-from paperbench.records.grouping import Setting, settings_of, varied
-from paperbench.records.record import RunRecord, read_run
 from tests.report.html import made
 
 QUANTITIES = Quantities(made.METRICS)

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from paperbench.records.record import read_run
 from paperbench.report.html import pictures
 from paperbench.report.html.pictures import Gallery, PictureFile, caption_of, encode
-from paperbench.records.record import read_run
 from tests.report.html import made
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from paperbench.catalog import MetricSpec
-from paperbench.report.html.quantities import Quantities, duration, plural, significant, size
 from paperbench.records.metrics import MetricRegistry
+from paperbench.report.html.quantities import Quantities, duration, plural, significant, size
 
 METRICS = (
     MetricSpec(name="coco/AP", meaning="", unit="%", format=".1f", headline=True),

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from paperbench.errors import ConfigError, DataError
-from paperbench.report.html.sources import ReproductionRecord, load
 from paperbench.records.record import RunRecord
 from paperbench.records.sweeps import SweepRecord
+from paperbench.report.html.sources import ReproductionRecord, load
 from tests.report.html import made
 
 

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from paperbench.report.html import trends
-from paperbench.report.html.quantities import Quantities
 from paperbench.records.grouping import settings_of
 from paperbench.records.record import RunRecord
+from paperbench.report.html import trends
+from paperbench.report.html.quantities import Quantities
 
 
 def _run(temperature: str, seed: int, errors: float, *, width: str = "800") -> RunRecord:

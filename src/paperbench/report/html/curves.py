@@ -11,11 +11,11 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from paperbench.engine.figures import smooth
+from paperbench.records.grouping import Setting
+from paperbench.records.record import RunRecord
 from paperbench.report.html.axes import Floats
 from paperbench.report.html.charts import COLORS, MUTED, Chart, Line, spans_decades, thin_band, thin_indices
 from paperbench.report.html.quantities import Quantities, plural
-from paperbench.records.grouping import Setting
-from paperbench.records.record import RunRecord
 
 BUDGET = 1_100_000
 """Bytes that all charts of a page may take."""

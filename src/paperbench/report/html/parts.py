@@ -10,14 +10,14 @@ import yaml
 
 from paperbench.config.difference import ABSENT
 from paperbench.engine.rundir import DONE, FAILED, RUNNING, STOPPED, WAITING
+from paperbench.records.grouping import Setting, differing_keys, in_one_line
+from paperbench.records.record import DAMAGED, INTERRUPTED, NOT_STARTED, RunRecord
 from paperbench.report.html.curves import Curves
 from paperbench.report.html.machines import environment, shared_and_differing
 from paperbench.report.html.page import Block, Charts, Code, Fact, Facts, Fold, Notice, Prose
 from paperbench.report.html.pictures import Gallery
 from paperbench.report.html.quantities import minus, plural, size
 from paperbench.report.tables import Cell, Column, Table, Tone, number_cell, text_cell
-from paperbench.records.grouping import Setting, differing_keys, in_one_line
-from paperbench.records.record import DAMAGED, INTERRUPTED, NOT_STARTED, RunRecord
 
 _STATE_TONES: dict[str, Tone] = {
     DONE: "good",

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from paperbench.engine.rundir import DONE
 from paperbench.errors import DataError
+from paperbench.records.record import RunRecord
 from paperbench.report import published, verdict
 from paperbench.report.html import curves, parts, pictures
 from paperbench.report.html.page import Badge, Block, Fact, Notice, Page, Tile, Tiles, section
@@ -13,7 +14,6 @@ from paperbench.report.html.quantities import Quantities, duration, minus, signi
 from paperbench.report.published import Published
 from paperbench.report.reproduction_document import UNITS
 from paperbench.report.tables import Column, Table, blank_cell, number_cell, text_cell
-from paperbench.records.record import RunRecord
 
 _MOST_TILES = 6
 _FEWEST_CLASSES = 2

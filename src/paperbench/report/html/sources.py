@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from paperbench.errors import ConfigError
-from paperbench.report import reproduction_document
 from paperbench.records.record import RunRecord, read_run
 from paperbench.records.sweeps import RECORD as SWEEP
 from paperbench.records.sweeps import SweepRecord, read_document, read_sweep
+from paperbench.report import reproduction_document
 
 REPRODUCTION = "reproduction.json"
 

@@ -6,14 +6,14 @@ import shlex
 from collections import Counter
 from collections.abc import Sequence
 
-from paperbench.report.html import curves, parts, pictures, trends
-from paperbench.report.html.page import Badge, Block, Fact, Fold, Notice, Page, Section, section
-from paperbench.report.html.quantities import Quantities, duration, plural
-from paperbench.report.tables import Cell, Column, Table, number_cell, text_cell
 from paperbench.records.grouping import SEED, Setting, settings_of, typed_value, varied
 from paperbench.records.record import RunRecord
 from paperbench.records.statistics import FEWEST_FOR_BOOTSTRAP, Summary, summarise
 from paperbench.records.sweeps import SweepRecord
+from paperbench.report.html import curves, parts, pictures, trends
+from paperbench.report.html.page import Badge, Block, Fact, Fold, Notice, Page, Section, section
+from paperbench.report.html.quantities import Quantities, duration, plural
+from paperbench.report.tables import Cell, Column, Table, number_cell, text_cell
 
 MOST_HEADLINES = 6
 

@@ -7,10 +7,10 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from paperbench.records.grouping import Setting
 from paperbench.report.html.charts import COLORS, Chart, Line, spans_decades
 from paperbench.report.html.curves import Curves
 from paperbench.report.html.quantities import Quantities
-from paperbench.records.grouping import Setting
 
 FEWEST = 3
 """Values of the varied number from which on a line says more than a table."""

@@ -11,6 +11,9 @@ from pathlib import Path
 from paperbench.config.paths import short
 from paperbench.engine.files import explain_os_errors, write_atomic
 from paperbench.errors import ConfigError, EnvironmentError_
+from paperbench.records.metrics import MetricRegistry, all_metrics, metrics_of
+from paperbench.records.record import RunRecord
+from paperbench.records.sweeps import SweepRecord
 from paperbench.report.html.page import Page
 from paperbench.report.html.quantities import Quantities
 from paperbench.report.html.render import GENERATOR, to_document, to_html
@@ -19,9 +22,6 @@ from paperbench.report.html.run_page import page_of_run
 from paperbench.report.html.sources import ReproductionRecord, Source, load
 from paperbench.report.html.sweep_page import page_of_sweep
 from paperbench.report.tables import to_csv
-from paperbench.records.metrics import MetricRegistry, all_metrics, metrics_of
-from paperbench.records.record import RunRecord
-from paperbench.records.sweeps import SweepRecord
 
 FOLDER, STEM = "report", "report"
 _TABLES = frozenset(
