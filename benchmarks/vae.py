@@ -380,7 +380,7 @@ def _points(directory: Path, marks: Sequence[int]) -> list[dict[str, Any]]:
                 "seed": config["seed"],
                 "precision": results["precision"],
                 "seconds": results["seconds"],
-                "side_by_side": results.get("side_by_side", 1),
+                "side_by_side": results.get("stacked", 1),
                 **machine(results["device"]),
                 "threads": environment["threads"],
                 "date": environment["started"][:10],

@@ -32,7 +32,7 @@ class TaskSpec:
     (`takes_checkpoint`). `predicts`: the module also implements `engine.task.Predicts`, so that `paperbench predict`
     can show pictures to a trained run. `proposed_by` names the task that `paperbench proposals` runs for what this one is
     trained on; it takes over the keys that both have. `stacks`: it implements `engine.task.Stacks`, so that
-    `paperbench sweep --stacked` can train several runs side by side. `exports` names the formats that `paperbench export`
+    `paperbench sweep --stacked` can train several runs stacked in one process. `exports` names the formats that `paperbench export`
     can write its trained models in; the module then implements `engine.task.Exports`. `precision`: what it computes in, where that
     is not for `precision=` to say.
 

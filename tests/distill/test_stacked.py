@@ -44,7 +44,7 @@ def _undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Distillation, "_draw", lambda *_: None)
 
 
-def _side_by_side(
+def _stacked(
     configs: Sequence[dict[str, Any]], directories: Sequence[Path], reporter: CrashingReporter | None = None
 ) -> list[dict[str, float]]:
     made = []
@@ -74,7 +74,7 @@ def both(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path, list[dic
             train(resolved(alone_root / "out", *LONG, *kind), alone_root / str(number))
             for number, kind in enumerate(KINDS)
         ]
-        joint = _side_by_side(
+        joint = _stacked(
             [resolved(joint_root / "out", *LONG, *kind) for kind in KINDS],
             [joint_root / str(number) for number in range(len(KINDS))],
         )
@@ -110,7 +110,7 @@ def test_every_run_has_its_own_results_and_weights(both: Any, number: int) -> No
         for name, value in one.items():
             torch.testing.assert_close(other[name], value, rtol=0, atol=2e-4)
     results = json.loads((joint / str(number) / "results.json").read_text())
-    assert results["side_by_side"] == len(KINDS)
+    assert results["stacked"] == len(KINDS)
 
 
 def test_a_stack_breaks_off_and_goes_on_to_the_same_weights(tmp_path: Path, both: Any) -> None:
@@ -119,8 +119,8 @@ def test_a_stack_breaks_off_and_goes_on_to_the_same_weights(tmp_path: Path, both
     directories = [tmp_path / str(number) for number in range(len(KINDS))]
     for stage, step in (("baseline", 20), ("distilled", 35)):
         with pytest.raises(CrashError):
-            _side_by_side(configs, directories, CrashingReporter(stage, step))
-    assert _side_by_side(configs, directories) == expected
+            _stacked(configs, directories, CrashingReporter(stage, step))
+    assert _stacked(configs, directories) == expected
     for number, directory in enumerate(directories):
         assert_same_weights(directory, undisturbed / str(number), "teacher", "baseline", "distilled")
 
@@ -130,7 +130,7 @@ def test_a_run_of_a_broken_stack_can_be_resumed_alone(tmp_path: Path, both: Any)
     configs = [resolved(tmp_path / "out", *LONG, *kind) for kind in KINDS[:2]]
     directories = [tmp_path / str(number) for number in range(2)]
     with pytest.raises(CrashError):
-        _side_by_side(configs, directories, CrashingReporter("distilled", 35))
+        _stacked(configs, directories, CrashingReporter("distilled", 35))
     metrics = resume(directories[1])
     assert metrics["distilled/test/nll"] == pytest.approx(expected[1]["distilled/test/nll"], abs=1e-4)
 
@@ -138,7 +138,7 @@ def test_a_run_of_a_broken_stack_can_be_resumed_alone(tmp_path: Path, both: Any)
 def test_the_same_baseline_is_trained_once(tmp_path: Path) -> None:
     watching = CrashingReporter()
     configs = [resolved(tmp_path / "out", f"temperature={t}") for t in (1, 2, 4)]
-    found = _side_by_side(configs, [tmp_path / str(number) for number in range(3)], watching)
+    found = _stacked(configs, [tmp_path / str(number) for number in range(3)], watching)
     nets = [path for path in (tmp_path / "out" / "nets").iterdir() if (path / "recipe.json").is_file()]
     assert len(nets) == 2  # a teacher and a baseline
     assert len({metrics["baseline/test/nll"] for metrics in found}) == 1
@@ -148,7 +148,7 @@ def test_the_same_baseline_is_trained_once(tmp_path: Path) -> None:
 def test_students_that_see_other_images_in_the_same_order_do_not_share_them(tmp_path: Path) -> None:
     kinds = [("transfer.fraction=0.5", f"transfer.seed={seed}") for seed in (0, 1)]
     alone = [train(resolved(tmp_path / "a", *kind), tmp_path / f"alone-{n}") for n, kind in enumerate(kinds)]
-    joint = _side_by_side(
+    joint = _stacked(
         [resolved(tmp_path / "b", *kind) for kind in kinds], [tmp_path / f"joint-{n}" for n in (0, 1)]
     )
     for one, other in zip(alone, joint, strict=True):

@@ -64,12 +64,12 @@ def test_each_gets_the_results_it_would_have_alone(tmp_path: Path) -> None:
         alone = tmp_path / f"alone{directory.path.name}"
         launch.start(directory.config(), run_dir=alone, reporter=SilentReporter())
         assert toy.record(directory.path) == toy.record(alone)
-        assert outcome.results["side_by_side"] == 2
+        assert outcome.results["stacked"] == 2
         assert outcome.results["data"] == "12 made-up points"
         assert outcome.results["seed"] == directory.config()["seed"]
         assert "done" in (directory.path / "log.txt").read_text()
         assert json.loads((directory.path / "env.json").read_text())["threads"] == 1
-    assert "side_by_side" not in (RunDirectory.open(tmp_path / "alonerun0").results() or {})
+    assert "stacked" not in (RunDirectory.open(tmp_path / "alonerun0").results() or {})
 
 
 @pytest.mark.usefixtures("stacking")

@@ -1,4 +1,4 @@
-"""The keys every experiment has. A room's own schema inherits from `RunConfig` (or `TrainConfig`) and adds its own.
+"""The keys every experiment has. The schema of a paper's package inherits from `RunConfig` (or `TrainConfig`) and adds its own.
 
 Plain dataclasses, validated by pydantic: ranges are part of the type, so a value out of range is refused with the same
 message, at the same moment, as a misspelt key. Nothing here imports torch or Hydra.

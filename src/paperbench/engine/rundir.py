@@ -238,11 +238,11 @@ class RunDirectory:
         device: str,
         precision: str,
         status: str = DONE,
-        side_by_side: int = 1,
+        stacked: int = 1,
     ) -> dict[str, Any]:
         """Write results.json and return its content. Metrics are flat; one that is not finite becomes null.
 
-        side_by_side: runs that were stacked in one process; the seconds are then those of all together, and the file says how many
+        stacked: runs that were stacked in one process; the seconds are then those of all together, and the file says how many
         there were.
         """
         results = {
@@ -257,7 +257,7 @@ class RunDirectory:
             "seconds": round(self.seconds(), 3),
             "device": device,
             "precision": precision,
-            **({"side_by_side": side_by_side} if side_by_side > 1 else {}),
+            **({"stacked": stacked} if stacked > 1 else {}),
         }
         write_json(self.results_file, results)
         return _read_json(self.results_file)

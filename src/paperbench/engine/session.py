@@ -149,7 +149,7 @@ def open_run(
 
 
 def finish(
-    run: Run, resolved: Mapping[str, Any], metrics: Mapping[str, float], data: str, *, side_by_side: int = 1
+    run: Run, resolved: Mapping[str, Any], metrics: Mapping[str, float], data: str, *, stacked: int = 1
 ) -> dict[str, Any]:
     """Write the results, then the status, and report them: with its results a run is done."""
     results = run.directory.write_results(
@@ -158,7 +158,7 @@ def finish(
         data=data,
         device=devices.describe(run.device),
         precision=run.precision,
-        side_by_side=side_by_side,
+        stacked=stacked,
     )
     run.directory.update_status(state=DONE, exit_code=EXIT_DONE)
     run.reporter.finish(results, str(run.directory.path))

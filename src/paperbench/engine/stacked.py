@@ -85,7 +85,7 @@ def _work(
         if isinstance(values, PaperbenchError):
             outcomes.append(_failed(run.directory, values))
         else:
-            results = finish(run, resolved, values, description, side_by_side=len(runs))
+            results = finish(run, resolved, values, description, stacked=len(runs))
             outcomes.append(Outcome(run.directory.path, results, DONE, EXIT_DONE))
     return outcomes
 
