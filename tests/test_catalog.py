@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -29,7 +29,7 @@ PACKAGE = Package(
 
 
 @pytest.fixture
-def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Install:
+def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Install]:
     """Installs a package of that name with this catalog; what was collected before is forgotten, before and after."""
     monkeypatch.syspath_prepend(str(tmp_path))
     fresh = {kind: Names(kind) for kind in ("tasks", "models", "datasets", "papers")}
@@ -55,7 +55,7 @@ def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Install:
         sys.modules.pop(f"{name}.catalog", None)
         forget()
 
-    yield do  # type: ignore[misc]
+    yield do
     catalog._collect.cache_clear()
     paths._of_packages.cache_clear()
 

@@ -42,7 +42,7 @@ _PUBLIC = {
 }
 """Public name -> `module` or `module:attribute` that it is imported from."""
 
-__all__ = ["__version__", *_PUBLIC]
+__all__ = ["__version__", *_PUBLIC]  # pyright: ignore[reportUnsupportedDunderAll]
 
 
 def __getattr__(name: str) -> Any:

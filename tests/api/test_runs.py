@@ -163,3 +163,14 @@ def test_an_interrupt_saves_and_raises_stopped(tmp_path: Path) -> None:
         )
 
     assert paperbench.load(tmp_path / "run").state == "stopped"
+
+
+def test_a_failed_member_of_a_sweep_is_named_and_raises_nothing(folder: Path) -> None:
+    """A rate that no training survives fails its run alone."""
+    sweep = paperbench.sweep(
+        "vae", smoke=True, optim={"lr": [0.01, 1e30]}, output={"root": str(folder / "failing")}, progress=False
+    )
+
+    assert [run.state for run in sweep] == ["done", "failed"]
+    assert list(sweep.failures) == [sweep[1].path]
+    assert sweep.failures[sweep[1].path] == sweep[1].message != ""

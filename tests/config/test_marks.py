@@ -55,7 +55,8 @@ def _types(annotation: Any) -> set[Any]:
 
 def test_marks_are_found_inside_unions_and_tuples() -> None:
     assert mark(FilePath, PathMark) == PathMark("file")
-    assert mark(Annotated[FilePath, OR_NAME] | None, PathMark) == PathMark("file")
+    optional = Annotated[FilePath, OR_NAME] | None  # pyright: ignore[reportOperatorIssue]
+    assert mark(optional, PathMark) == PathMark("file")
     assert list(marks(tuple[Annotated[AnyPath, CONTENT_COUNTS], ...], PathMark)) == [PathMark("any")]
     assert mark(str | None, PathMark) is None
 

@@ -148,9 +148,7 @@ def test_the_same_baseline_is_trained_once(tmp_path: Path) -> None:
 def test_students_that_see_other_images_in_the_same_order_do_not_share_them(tmp_path: Path) -> None:
     kinds = [("transfer.fraction=0.5", f"transfer.seed={seed}") for seed in (0, 1)]
     alone = [train(resolved(tmp_path / "a", *kind), tmp_path / f"alone-{n}") for n, kind in enumerate(kinds)]
-    joint = _stacked(
-        [resolved(tmp_path / "b", *kind) for kind in kinds], [tmp_path / f"joint-{n}" for n in (0, 1)]
-    )
+    joint = _stacked([resolved(tmp_path / "b", *kind) for kind in kinds], [tmp_path / f"joint-{n}" for n in (0, 1)])
     for one, other in zip(alone, joint, strict=True):
         assert other["distilled/train/loss"] == pytest.approx(one["distilled/train/loss"], abs=1e-5)
     assert alone[0]["distilled/train/loss"] != pytest.approx(alone[1]["distilled/train/loss"], abs=1e-3)

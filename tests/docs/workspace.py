@@ -196,7 +196,7 @@ class Workspace:
         return places
 
     @cached_property
-    def make_image(self) -> Path:
+    def image(self) -> Path:
         return files.write_image(self.folder / "image.png", 96, 96)
 
     @cached_property

@@ -93,6 +93,11 @@ class Run:
         """`done`, `running`, `stopped`, `failed`, `waiting`, `interrupted` or `damaged`."""
         return self._record.state
 
+    @property
+    def message(self) -> str:
+        """The reason why the run failed or stopped; empty for one that is done."""
+        return self._record.message
+
     @cached_property
     def config(self) -> Config:
         """The complete configuration, as a dict with attributes."""

@@ -35,9 +35,10 @@ def digests_of(schema: type, mapping: Mapping[str, Any]) -> dict[str, str]:
             continue
         value = look_up(mapping, key)
         places = [value] if isinstance(value, str) else value if isinstance(value, list | tuple) else []
-        parts = [digest(Path(place)) for place in places if isinstance(place, str) and place]
-        if parts and None not in parts:
-            found[key] = parts[0] if len(parts) == 1 else hashlib.sha256("".join(map(str, parts)).encode()).hexdigest()
+        wanted = [place for place in places if isinstance(place, str) and place]
+        parts = [part for place in wanted if (part := digest(Path(place))) is not None]
+        if parts and len(parts) == len(wanted):
+            found[key] = parts[0] if len(parts) == 1 else hashlib.sha256("".join(parts).encode()).hexdigest()
     return found
 
 
