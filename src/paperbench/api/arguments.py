@@ -21,13 +21,14 @@ def overrides_of(values: Mapping[str, Any]) -> list[str]:
     `{"data": "voc", "optim": {"lr": 0.01}}` gives `["data=voc", "optim.lr=0.01"]`. Raises `ConfigError` for a value that no
     configuration can hold.
     """
-    return [f"{key}={written(value, key)}" for key, value in _leaves(values)]
+    return [f"{key}={written(value, key)}" for key, value in leaves(values)]
 
 
-def _leaves(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+def leaves(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield dotted keys with their values; mappings are sections."""
     for name, value in values.items():
         if isinstance(value, Mapping):
-            yield from _leaves(value, f"{prefix}{name}.")
+            yield from leaves(value, f"{prefix}{name}.")
         else:
             yield f"{prefix}{name}", value
 

@@ -11,7 +11,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, overload
 
-from paperbench.api.arguments import overrides_of, written
+from paperbench.api.arguments import leaves, overrides_of, written
 from paperbench.api.notebook import NotebookReporter, inside_notebook
 from paperbench.api.run import Run, Runs
 from paperbench.api.tables import Reproduction, Sweep
@@ -260,7 +260,7 @@ def _folder(path: str | Path | None) -> Path | None:
 def _choices(values: Mapping[str, Any]) -> list[str]:
     """`KEY=A,B` for a list of values, `KEY=VALUE` for one."""
     texts = []
-    for key, value in values.items():
+    for key, value in leaves(values):
         if isinstance(value, list | tuple | range):
             if not value:
                 raise ConfigError(f"{key}: an empty list is no sweep; give at least one value")
