@@ -141,3 +141,20 @@ def test_declarations_load_nothing_slow() -> None:
 
     assert "paperbench.stn.catalog" in loaded
     assert not {"torch", "hydra", "pydantic", "numpy", "yaml"} & {name.partition(".")[0] for name in loaded}
+
+
+@pytest.mark.parametrize(
+    "catalog_text",
+    [
+        "import sys\nsys.exit(5)\n",
+        WOBBLE.replace('program=("0", "")', 'program="0.1"'),
+        WOBBLE.replace("papers=()", "papers=None"),
+    ],
+    ids=["leaves", "version as text", "no papers"],
+)
+def test_whatever_a_package_does_the_program_goes_on(install: Install, catalog_text: str) -> None:
+    install("wobble", catalog_text)
+
+    assert any("package wobble" in notice for notice in catalog.notices())
+    assert "vae-train" in catalog.TASKS
+    assert "wobble-train" not in catalog.TASKS

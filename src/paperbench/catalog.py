@@ -176,17 +176,17 @@ def _collect() -> tuple[tuple[Collected, ...], tuple[str, ...]]:
         what = f"package {name} ({source})"
         try:
             collected = _load(target, source)
-        except Exception as error:  # whatever an installed package raises, the program goes on
+            package, fits = collected.package, _made_for(collected.package.program)
+            names = [(kind, spec.name) for kind in _KINDS for spec in getattr(package, kind)]
+        except (Exception, SystemExit) as error:  # whatever an installed package does, the program goes on
             left_out.append(f"{what} is left out, it cannot be imported: {type(error).__name__}: {error}")
             continue
-        package = collected.package
-        if not _made_for(package.program):
+        if not fits:
             first, last = package.program
             left_out.append(
                 f"{what} is left out, it was made for paperbench {first or 'any'} up to {last or 'any'}, and this is {__version__}"
             )
             continue
-        names = [(kind, spec.name) for kind in _KINDS for spec in getattr(package, kind)]
         taken = [(kind, name) for kind, name in names if (kind, name) in claimed]
         if taken:
             each = ", ".join(f"{kind[:-1]} {name} is {claimed[kind, name]}'s" for kind, name in taken)
@@ -216,6 +216,10 @@ def _load(target: str, source: str) -> Collected:
     package = getattr(importlib.import_module(name), attribute)
     if not isinstance(package, Package):
         raise TypeError(f"{target} is no paperbench.catalog.Package")
+    if not (isinstance(package.program, tuple) and len(package.program) == 2):
+        raise TypeError(
+            f"{target}: program={package.program!r}; give the first version it is made for and the first it is not"
+        )
     collected = Collected(package=package, module=name.rpartition(".")[0] or name, source=source)
     if not collected.own and find_spec(f"{collected.module}.metrics"):
         importlib.import_module(f"{collected.module}.metrics")

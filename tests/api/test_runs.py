@@ -174,3 +174,52 @@ def test_a_failed_member_of_a_sweep_is_named_and_raises_nothing(folder: Path) ->
     assert [run.state for run in sweep] == ["done", "failed"]
     assert list(sweep.failures) == [sweep[1].path]
     assert sweep.failures[sweep[1].path] == sweep[1].message != ""
+
+
+def test_the_generators_of_the_caller_are_left_as_they_were(tmp_path: Path) -> None:
+    torch.manual_seed(3)
+    np.random.seed(3)
+    expected = torch.rand(2), np.random.rand(2)
+    torch.manual_seed(3)
+    np.random.seed(3)
+    environment = dict(os.environ)
+
+    paperbench.train("vae", smoke=True, run_dir=tmp_path / "run", progress=False)
+
+    assert torch.equal(torch.rand(2), expected[0])
+    assert np.array_equal(np.random.rand(2), expected[1])
+    assert dict(os.environ) == environment
+
+
+def test_runs_of_two_threads_give_the_numbers_that_each_gives_alone(run: paperbench.Run, tmp_path: Path) -> None:
+    found: dict[int, paperbench.Run] = {}
+
+    def train(number: int) -> None:
+        found[number] = paperbench.train("vae", smoke=True, run_dir=tmp_path / str(number), progress=False)
+
+    threads = [threading.Thread(target=train, args=(number,)) for number in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+    for number in range(2):
+        assert found[number].metrics["test/bound"] == run.metrics["test/bound"]
+
+
+def test_a_run_is_found_after_the_folder_is_changed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    run = paperbench.train("vae", smoke=True, progress=False)
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+
+    assert run.path.is_absolute()
+    assert len(run.history["train/loss"])
+    assert run.figures
+
+
+def test_what_is_no_text_or_count_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(errors.ConfigError, match="experiments and overrides are text"):
+        paperbench.train("vae", {"optim.lr": 1})  # type: ignore[arg-type]
+    with pytest.raises(errors.ConfigError, match="limit=-1: give 1 or more"):
+        paperbench.runs(root=tmp_path, limit=-1)

@@ -6,7 +6,10 @@ What a command prints as an error is raised as an exception of `paperbench.error
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import os
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, overload
@@ -119,7 +122,9 @@ def resume(run: str | Path | Run, *, progress: bool = True) -> Run:
     from paperbench.records import launch
 
     path = run.path if isinstance(run, Run) else Path(run).expanduser()
-    return _result(launch.resume(path, reporter=_reporter(progress), worker_reporter=_worker_reporter(progress)))
+    with _isolated():
+        outcome = launch.resume(path, reporter=_reporter(progress), worker_reporter=_worker_reporter(progress))
+    return _result(outcome)
 
 
 def load(path: str | Path) -> Run:
@@ -147,7 +152,9 @@ def runs(
     """
     from paperbench.records.selection import find_runs, select
 
-    folder = Path(root).expanduser()
+    if limit is not None and limit < 1:
+        raise ConfigError(f"limit={limit}: give 1 or more, or leave it out")
+    folder = Path(root).expanduser().absolute()
     found = find_runs(folder)
     if not found:
         return Runs([])
@@ -194,7 +201,7 @@ def sweep(
     )
     if outcome.exit_code == EXIT_STOPPED:
         raise Stopped(f"the sweep in {planned.directory} was stopped; the same call continues it")
-    return Sweep(planned.directory)
+    return Sweep(planned.directory.absolute())
 
 
 @overload
@@ -247,7 +254,8 @@ def reproduce(
     document, outcome = make(prepared, settings, options=options, watcher=_watcher(progress))
     if outcome.exit_code == EXIT_STOPPED:
         raise Stopped(f"the runs of {name} were stopped; the same call continues them")
-    return Reproduction(document, prepared.directory, Sweep(prepared.directory))
+    directory = prepared.directory.absolute()
+    return Reproduction(document, directory, Sweep(directory))
 
 
 # --- what they share --------------------------------------------------------------------------------------------------
@@ -270,6 +278,31 @@ def _choices(values: Mapping[str, Any]) -> list[str]:
     return texts
 
 
+_ONE_RUN = threading.Lock()
+
+
+@contextmanager
+def _isolated() -> Iterator[None]:
+    """One run at a time in this process: it owns the global random generators, which are then as they were before.
+
+    Runs of several threads wait for each other, since each would draw from the others' numbers.
+    """
+    with _ONE_RUN:
+        import torch
+
+        from paperbench.engine.seeding import random_state, restore_random_state
+
+        device = torch.device("cuda" if torch.cuda.is_initialized() else "cpu")
+        state, environment = random_state(device), dict(os.environ)
+        try:
+            yield
+        finally:
+            restore_random_state(state, device)
+            for name in set(os.environ) - set(environment):
+                del os.environ[name]
+            os.environ.update(environment)
+
+
 def _start(
     verb: str,
     experiment: str,
@@ -279,25 +312,30 @@ def _start(
 ) -> Run:
     from paperbench.records import launch
 
+    wrong = [value for value in (experiment, *overrides) if not isinstance(value, str)]
+    if wrong:
+        raise ConfigError(
+            f"{wrong[0]!r}: experiments and overrides are text; give keys by name, such as optim={{'lr': 0.01}}"
+        )
     keys = {"seed": options.seed, "device": options.device, "nproc": options.nproc}
     given = [*overrides, *overrides_of({**values, **{key: value for key, value in keys.items() if value is not None}})]
     composed = launch.compose_for(
         verb, experiment, [*given, *(["scale=smoke"] if options.smoke else [])], conf_dir=_folder(options.conf_dir)
     )
-    return _result(
-        launch.start(
+    with _isolated():
+        outcome = launch.start(
             composed,
             run_dir=_folder(options.run_dir),
             reporter=_reporter(options.progress),
             worker_reporter=_worker_reporter(options.progress),
         )
-    )
+    return _result(outcome)
 
 
 def _result(outcome: Outcome) -> Run:
     if outcome.exit_code == EXIT_STOPPED:
         raise Stopped(f"{outcome.message}; paperbench.resume({str(outcome.directory)!r}) continues it")
-    return Run(read_run(outcome.directory))
+    return Run(read_run(outcome.directory.absolute()))
 
 
 def _reporter(progress: bool) -> Reporter:

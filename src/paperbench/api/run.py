@@ -151,10 +151,13 @@ class Run:
         found = next((module for name in names if hasattr(module := importlib.import_module(name), "predict")), None)
         if found is None:
             raise ConfigError(f"{self.path}: runs of task {task.name} cannot be shown images")
-        folder = Path(output) if output is not None else self.path / "figures" / "predictions"
+        folder = Path(output).expanduser() if output is not None else self.path / "figures" / "predictions"
         with tempfile.TemporaryDirectory(prefix="paperbench-") as scratch:
             files = _image_files(images, Path(scratch))
             answers = found.predict(config, self.path, files, folder, **options)
+        for answer in answers:
+            if Path(answer.get("image", "")).is_relative_to(scratch):
+                answer["image"] = None  # an array has no file
         return Predictions(answers)
 
     def _value(self, key: str) -> str:

@@ -14,6 +14,7 @@ from typing import Any
 from paperbench.catalog import PAPERS, TASKS
 from paperbench.cli.output import duration
 from paperbench.config.paths import short
+from paperbench.errors import ConfigError, DataError
 from paperbench.records.metrics import MetricRegistry, metrics_of
 from paperbench.records.record import read_run
 from paperbench.report import published
@@ -58,9 +59,7 @@ class Summary:
 def summarise(results: Mapping[str, Any], directory: str) -> Summary:
     """`results` is the content of `results.json`, `directory` the run's, whose `config.yaml` decides what applies."""
     metrics = {name: value for name, value in (results.get("metrics") or {}).items() if isinstance(value, int | float)}
-    applying = {
-        entry.metric: entry for entry in published.matching(read_run(Path(directory)).config) if entry.metric in metrics
-    }
+    applying, fault = _applying(directory, metrics)
     declared = metrics_of(str(results.get("task")))
     shown = _chosen(metrics, applying, declared)
     lines = tuple(_line(name, declared.text(name, metrics[name]), metrics[name], applying.get(name)) for name in shown)
@@ -69,12 +68,21 @@ def summarise(results: Mapping[str, Any], directory: str) -> Summary:
     return Summary(
         title=f"{experiment}: {results.get('status', 'done')}",
         lines=lines,
-        remarks=_remarks(results, applying),
+        remarks=(*_remarks(results, applying), *fault),
         facts=_facts(results, directory),
         commands=_commands(results, directory)
         if done
         else (("continue it", f"paperbench resume {_shell(directory)}"),),
     )
+
+
+def _applying(directory: str, metrics: Mapping[str, float]) -> tuple[dict[str | None, Published], tuple[str, ...]]:
+    """Return the published numbers that apply, by metric, and why they cannot be read: that is no fault of the run."""
+    try:
+        found = published.matching(read_run(Path(directory)).config)
+    except (ConfigError, DataError) as error:
+        return {}, (f"no comparison with published numbers: {error}",)
+    return {entry.metric: entry for entry in found if entry.metric in metrics}, ()
 
 
 def _chosen(

@@ -16,8 +16,9 @@ from pathlib import Path
 from typing import Any
 
 from paperbench.config.compose import Composed
+from paperbench.config.former import modernised
 from paperbench.config.suggest import nearest
-from paperbench.config.validate import dump, task_named, validate
+from paperbench.config.validate import dump, schema_of, task_named, validate
 from paperbench.engine.files import TMP_SUFFIX, write_atomic, write_json
 from paperbench.engine.jsonlines import JsonLinesWriter, read_json_lines
 from paperbench.errors import ConfigError, DataError
@@ -84,7 +85,7 @@ def _member(entry: SweepEntry, configs: Mapping[str, Any], folder: Path) -> Memb
     if not isinstance(resolved, Mapping):
         raise DataError(f"{folder / CONFIGS}: damaged, has no run {entry.hash}; {AGAIN}")
     task = task_named(resolved.get("task"))
-    config = validate(task, resolved)
+    config = validate(task, modernised(schema_of(task), resolved))
     composed = Composed(
         experiment=config.experiment,
         task=task,
