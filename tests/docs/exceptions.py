@@ -11,6 +11,7 @@ NOT_RUN: dict[str, str] = {
     "paperbench sweep --resume *": "wants the id of a sweep that exists; tests/cli/test_sweeping.py goes on with some",
     "bash .ci/run": "runs this suite, and more",
     "ray start *": "starts a service on this machine and joins others to it; tests/sweeps/launchers starts clusters of its own",
-    "torchrun *": "waits for a second host; tests/engine/test_hosts.py plays both",
+    "torchrun *": "waits for a second host; tests/engine/test_torchrun.py plays both",
     "sbatch *": "needs a Slurm cluster",
+    "uv run python -m benchmarks.*": "measures for minutes, on data that tests do not have",
 }

@@ -134,7 +134,7 @@ def test_placeholders(tmp_path: Path) -> None:
     assert replaced("```\npaperbench predict RUN IMAGE.jpg\n```\n") == [
         "predict",
         "/runs/f",
-        str(tmp_path / "picture.png"),
+        str(tmp_path / "image.png"),
     ]
     assert replaced("```\npaperbench train x data.root=DIR --seed 3\n```\n")[1:] == [
         "x", f"data.root={tmp_path / 'sets'}", "--seed", "3", "--dry-run",
