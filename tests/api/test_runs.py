@@ -113,6 +113,11 @@ def test_it_is_evaluated_again(run: paperbench.Run, folder: Path) -> None:
     assert again.path != run.path
 
 
+def test_a_run_that_is_not_evaluated_again_says_so() -> None:
+    with pytest.raises(errors.ConfigError, match=r"stn-mnist is measured at the end of its training.*vae-train"):
+        paperbench.evaluate("stn-mnist", checkpoint="/nowhere")
+
+
 def test_mistakes_are_one_exception_and_nothing_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
 

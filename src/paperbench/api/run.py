@@ -64,6 +64,9 @@ class History(Mapping[str, "np.ndarray"]):
     def __len__(self) -> int:
         return len(self._series)
 
+    def __repr__(self) -> str:
+        return f"<History of {', '.join(self._series)}>"
+
     def _repr_html_(self) -> str:
         rows = ((name, len(values), f"{values[-1]:.4g}") for name, (_, values) in self._series.items())
         return html_table(("name", "values", "last"), rows)

@@ -40,6 +40,12 @@ def compose_for(
         default = compose(experiment, conf_dir=conf_dir)
         if default.task.evaluated_by:
             return _evaluation(default, checkpoint, given, conf_dir)
+        if verb == "eval" and default.task.verb != "eval":
+            able = ", ".join(task.name for task in TASKS.values() if task.evaluated_by)
+            raise ConfigError(
+                f"{experiment}: a run of task {default.task.name} is measured at the end of its training and not again; "
+                f"runs of {able} can be evaluated"
+            )
     if verb == "eval":
         default = compose(experiment, conf_dir=conf_dir)
         if default.task.evaluated_by:

@@ -132,7 +132,7 @@ metrics in bold have a line in the summary of a run.
 
 def document() -> str:
     """Return the declared metrics of all packages as Markdown: `docs/metrics.md`."""
-    sections = [(item.package.name, declared_by(item.module)) for item in packages() if item.own]
+    sections = [(item.package.name, declared_by(item.module)) for item in packages() if item.own and item.package.tasks]
     return "\n".join([_HEAD, *(_section(title, specs) for title, specs in [*sections, ("every task", ENGINE_METRICS)])])
 
 
