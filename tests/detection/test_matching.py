@@ -1,12 +1,15 @@
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 
 from paperbench.config.compose import compose
+from paperbench.detection.anchors import DefaultBoxes
+from paperbench.detection.boxes import exact_iou
 from paperbench.detection.detectors.faster_rcnn import FasterRCNN, build_faster_rcnn
 from paperbench.detection.losses import fast_rcnn_loss, loss_of_each_region
-from paperbench.detection.matching import match, sample, sample_hardest
+from paperbench.detection.matching import NEGATIVE, POSITIVE, best_pairs, match, sample, sample_hardest
 from tests.detection.detectors.test_faster_rcnn import batch
 
 OVERLAPS = torch.tensor([[[0.15, 0.45, 0.2, 0.6], [0.3, 0.65, 0.05, 0.1], [0.05, 0.4, 0.25, 0.4]]])
@@ -181,3 +184,70 @@ def test_the_pass_that_only_looks_leaves_statistics_alone_and_every_weight_its_g
     for name, parameter in [*ohem.head.named_parameters(), *ohem.predictor.named_parameters()]:
         assert parameter.grad is not None, name
         assert parameter.grad.abs().sum() > 0, name
+
+
+# --- ties, and a reference of one's own -------------------------------------------------------------------------------
+
+
+def test_overlaps_that_differ_by_rounding_are_ties() -> None:
+    best = 0.6
+    overlaps = torch.tensor([[[best, best * (1 - 2e-6), best * (1 - 5e-5), 0.1]]], dtype=torch.float64)
+    one = torch.ones(1, 1, dtype=torch.bool)
+    for kind in (torch.float64, torch.float32):
+        found = match(overlaps.to(kind), one, positive=0.7, negative=0.3, best_for_each=True)
+        assert found.labels.tolist() == [[1, 1, -1, 0]]
+
+
+def paired(overlaps: np.ndarray, threshold: float) -> list[int]:
+    """SSD's matching as its code does it: the object of each box, -1 for none. overlaps (G, A)."""
+    owner = [-1] * overlaps.shape[1]
+    objects = set(range(len(overlaps)))
+    while objects:
+        free = [box for box, own in enumerate(owner) if own < 0]
+        pairs = [(overlaps[own, box], -own, -box) for own in objects for box in free if overlaps[own, box] > 0]
+        if not pairs:
+            break
+        _, own, box = max(pairs)
+        owner[-box] = -own
+        objects.remove(-own)
+    for box in range(overlaps.shape[1]):
+        if owner[box] < 0 and overlaps[:, box].max() >= threshold:
+            owner[box] = int(overlaps[:, box].argmax())
+    return owner
+
+
+def crowd(rng: np.random.Generator, *, together: float) -> torch.Tensor:
+    """Twelve boxes (1, 12, 4) within `together` pixels of a place in an image of 160."""
+    centre = rng.uniform(50, 110, 2) + rng.uniform(-together, together, (12, 2))
+    half = rng.uniform(6, 24, (12, 2))
+    return torch.from_numpy(np.concatenate([centre - half, centre + half], 1).astype(np.float32))[None]
+
+
+@pytest.mark.parametrize("together", [4.0, 12.0, 40.0])
+def test_every_object_of_a_crowd_gets_a_box_of_its_own(together: float) -> None:
+    rng = np.random.default_rng(0)
+    boxes = DefaultBoxes(side=160, sizes=(20.0, 36.0, 60.0), ratios=((2.0,), (2.0,)))
+    default = boxes([(20, 20), (10, 10)], torch.device("cpu"))
+    crowds = torch.cat([crowd(rng, together=together) for _ in range(12)])
+    overlaps = exact_iou(crowds, default[None])
+    found = match(overlaps, torch.ones(12, 12, dtype=torch.bool), positive=0.5, negative=0.5, bipartite=True)
+    owners = torch.where(found.labels == POSITIVE, found.matched, -1)
+    for own, expected in zip(owners, overlaps.numpy(), strict=True):
+        assert own.tolist() == paired(expected, 0.5)
+        assert set(range(12)) <= set(own.tolist())
+    assert set(found.labels.unique().tolist()) == {NEGATIVE, POSITIVE}
+
+
+def test_pairs_are_random_overlaps_best_matching() -> None:
+    """Also with more objects than boxes, ties, and objects that overlap nothing or are padding."""
+    rng = np.random.default_rng(1)
+    for objects, boxes in ((1, 1), (3, 2), (5, 9), (8, 8)):
+        overlaps = rng.uniform(0, 1, (20, objects, boxes)).round(1) * (rng.uniform(0, 1, (20, objects, boxes)) < 0.6)
+        real = rng.uniform(0, 1, (20, objects)) < 0.8
+        found = best_pairs(torch.from_numpy(overlaps * real[..., None]))
+        for own, expected in zip(found.tolist(), overlaps * real[..., None], strict=True):
+            assert own == paired(expected, 2.0)
+        whole = match(torch.from_numpy(overlaps), torch.from_numpy(real), positive=0.5, negative=0.5, bipartite=True)
+        assert torch.where(whole.labels == POSITIVE, whole.matched, -1).tolist() == [
+            paired(expected, 0.5) for expected in overlaps * real[..., None]
+        ]

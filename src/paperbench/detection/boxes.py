@@ -38,6 +38,15 @@ def iou(a: Tensor, b: Tensor) -> Tensor:
     return intersection.div_(union.clamp_(min=torch.finfo(union.dtype).tiny))
 
 
+def exact_iou(a: Tensor, b: Tensor) -> Tensor:
+    """The same as `iou`, computed in float64: a comparison then comes out alike on every device.
+
+    Apple's GPUs have no float64; there it is float32.
+    """
+    wide = torch.float32 if a.device.type == "mps" else torch.float64
+    return iou(a.to(wide), b.to(wide))
+
+
 def encode(reference: Tensor, boxes: Tensor, std: BoxStd = (1.0, 1.0, 1.0, 1.0)) -> Tensor:
     """Regression targets of equation 2: (..., 4) reference and (..., 4) boxes -> (..., 4) `(tx, ty, tw, th) / std`.
 

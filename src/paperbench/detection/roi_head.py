@@ -63,7 +63,7 @@ def _matched(
     boxes = torch.cat([proposals.boxes, gt_boxes], dim=1)
     present = torch.cat([proposals.valid, real], dim=1)
     matches = match(
-        box_ops.iou(gt_boxes, boxes),
+        box_ops.exact_iou(gt_boxes, boxes),
         real,
         positive=config.positive_iou,
         negative=config.positive_iou,

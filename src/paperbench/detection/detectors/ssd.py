@@ -112,13 +112,13 @@ class SSD(Detector):
         """The losses of a batch; nothing in them is drawn."""
         logits, deltas, boxes = self.predict(batch)
         with torch.no_grad():
-            # Every object keeps its best box, and every box that overlaps one enough has it (section 2.2, matching strategy).
+            # Every object has a box of its own, and every other box that overlaps one enough has it (section 2.2).
             matches = match(
-                box_ops.iou(batch.boxes, boxes[None]),
+                box_ops.exact_iou(batch.boxes, boxes[None]),
                 batch.labels > 0,
                 positive=self.config.positive_iou,
                 negative=self.config.positive_iou,
-                best_for_each=True,
+                bipartite=True,
             )
             positive = matches.labels == POSITIVE
             labels = torch.where(positive, batch.labels.gather(1, matches.matched), 0)
