@@ -1,8 +1,15 @@
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
+
+import numpy as np
+import pytest
 import torch
 
 from paperbench.detection.anchors import AnchorGrid
+from paperbench.detection.boxes import exact_iou
+from paperbench.detection.matching import POSITIVE, match
 from paperbench.detection.model_config import RpnConfig
 from paperbench.detection.rpn import RPNHead, RPNLoss, objectness_score, propose
 
@@ -82,3 +89,78 @@ def test_the_smallest_side_is_a_number_of_each_image() -> None:
         training=True,
     )
     assert found.valid.any(1).tolist() == [True, False]
+
+
+# --- rule (i): all the best anchors -----------------------------------------------------------------------------------
+
+
+def exact_anchors(sizes: Sequence[float], ratios: Sequence[float], stride: int, cells: int) -> np.ndarray:
+    """The anchors of a square map in float64, in the order of `AnchorGrid`: (A, 4)."""
+    boxes = []
+    for row in range(cells):
+        for column in range(cells):
+            x, y = (column + 0.5) * stride, (row + 0.5) * stride
+            for ratio in ratios:
+                for size in sizes:
+                    half = size / 2 / math.sqrt(ratio), size / 2 * math.sqrt(ratio)
+                    boxes.append((x - half[0], y - half[1], x + half[0], y + half[1]))
+    return np.array(boxes)
+
+
+@pytest.mark.parametrize(
+    ("sizes", "stride", "side"), [((22, 40, 70), 8, 160), ((64, 128, 240), 16, 534), ((128, 256, 512), 16, 1000)]
+)
+def test_every_best_anchor_is_positive(sizes: tuple[int, ...], stride: int, side: int) -> None:
+    """Small objects have many: every anchor of an area that holds them overlaps them alike."""
+    ratios, cells = (0.5, 1.0, 2.0), side // stride
+    exact, rng = exact_anchors(sizes, ratios, stride, cells), np.random.default_rng(0)
+    anchors = AnchorGrid(sizes=sizes, ratios=ratios, stride=stride)(cells, cells)
+    np.testing.assert_allclose(anchors, exact, atol=1e-3)
+    several = 0
+    for _ in range(40):
+        half = sizes[0] * rng.uniform(0.1, 0.6, 2)
+        centre = rng.uniform(half, side - half)
+        box = np.concatenate([centre - half, centre + half]).astype(np.float32)
+        corners = np.minimum(exact[:, 2:], box[2:]) - np.maximum(exact[:, :2], box[:2])
+        both = corners.clip(0).prod(1)
+        sides = box[2:].astype(float) - box[:2]
+        overlap = both / (sides.prod() + (exact[:, 2:] - exact[:, :2]).prod(1) - both)
+        best = overlap >= overlap.max() * (1 - 1e-11)
+        several += best.sum() > 1
+        found = match(
+            exact_iou(torch.from_numpy(box).view(1, 1, 4), anchors[None]),
+            torch.ones(1, 1, dtype=torch.bool),
+            positive=2.0,  # rule (i) alone
+            negative=0.3,
+            best_for_each=True,
+        )
+        np.testing.assert_array_equal(found.labels[0] == POSITIVE, best)
+    assert several > 10
+
+
+# --- numbers that are none --------------------------------------------------------------------------------------------
+
+NO_NUMBERS = [float("inf"), float("-inf"), float("nan")]
+
+
+@pytest.mark.parametrize("value", NO_NUMBERS)
+@pytest.mark.parametrize("part", ["score", "x", "width"])
+def test_what_is_not_finite_is_no_proposal(part: str, value: float) -> None:
+    anchors = torch.tensor([[0.0, 0, 20, 20], [30, 30, 50, 50], [60, 60, 90, 90]])
+    scores, deltas = torch.tensor([[0.1, 0.9, 0.5]]), torch.zeros(1, 3, 4)
+    if part == "score":
+        scores[0, 1] = value
+    else:
+        deltas[0, 1, 0 if part == "x" else 2] = value
+    for count in (3, 2):
+        found = propose(
+            scores,
+            deltas,
+            anchors,
+            torch.tensor([[100, 100]]),
+            torch.ones(1),
+            RpnConfig(pre_nms_topk_test=count, post_nms_topk_test=count, min_size=0.0),
+            training=False,
+        )
+        assert found.boxes[found.valid].tolist() == [[60, 60, 90, 90], [0, 0, 20, 20]]
+        assert torch.isfinite(found.boxes).all()

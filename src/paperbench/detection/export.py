@@ -23,8 +23,8 @@ from paperbench.detection.batches import Batch, BatchMaker
 from paperbench.detection.build import load_detector
 from paperbench.detection.config import DetectTrain
 from paperbench.detection.detectors.faster_rcnn import FasterRCNN
-from paperbench.detection.nms import SMALLEST_SIDE
-from paperbench.detection.rpn import objectness_score
+from paperbench.detection.nms import SMALLEST_SIDE, class_scores
+from paperbench.detection.rpn import finite_scores, objectness_score
 from paperbench.engine.exportable import Exportable, Output, Tensors
 from paperbench.errors import ExportError
 
@@ -69,8 +69,10 @@ class DeployedDetector(nn.Module):
         """`rpn.propose` for one image: boxes (P, 4) and which of them are there (P,)."""
         model = self.model
         scores = objectness_score(logits)[0]
-        best, index = scores.topk(self.ranked)
-        decoded = box_ops.clip(box_ops.decode(self.grid[index], deltas[0][index])[None], sizes)[0]
+        best, index = finite_scores(scores, deltas[0]).topk(self.ranked)
+        moved = box_ops.decode(self.grid[index], deltas[0][index])
+        best = finite_scores(best, moved)
+        decoded = box_ops.clip(moved.masked_fill((best == float("-inf"))[:, None], 0.0)[None], sizes)[0]
         small = (decoded[:, 2:] - decoded[:, :2] < model.rpn_config.min_size * scales).any(-1)
         best = best.masked_fill(small, float("-inf"))
         kept, there = _first(nms(decoded, best, model.rpn_config.nms_iou), self.proposed)
@@ -79,11 +81,12 @@ class DeployedDetector(nn.Module):
     def _detections(self, logits: Tensor, deltas: Tensor, proposals: Tensor, there: Tensor, sizes: Tensor) -> Tensors:
         """`nms.postprocess` for one image."""
         model = self.model
-        probability = logits.softmax(-1)[:, 1:] * there[:, None]
+        probability = class_scores(logits) * there[:, None]
         classes = len(model.class_names)
         boxes = box_ops.decode(proposals[:, None].expand(-1, classes, -1), deltas[:, 1:], model.head_config.target_std)
+        finite = (deltas[:, 1:].isfinite() & boxes.isfinite()).all(-1)
         boxes = boxes.clamp(min=0).minimum(sizes.flip(-1).repeat(1, 2).to(boxes.dtype))
-        large = (boxes[..., 2:] - boxes[..., :2] >= SMALLEST_SIDE).all(-1)
+        large = finite & (boxes[..., 2:] - boxes[..., :2] >= SMALLEST_SIDE).all(-1)
         candidates = ((probability > model.head_config.score_threshold) & large).flatten().nonzero()[:, 0]
         labels = torch.arange(1, classes + 1, device=boxes.device).repeat(self.proposed)[candidates]
         scores, boxes = probability.flatten()[candidates], boxes.reshape(-1, 4)[candidates]

@@ -40,7 +40,7 @@ SMALLEST_SIDE = 1e-2
 
 class DetectionBatch(NamedTuple):
     """Dense: boxes (B, D, 4), scores (B, D) decreasing, labels (B, D) in 1..C, valid (B, D) bool. Of nets that draw masks:
-    masks (B, D, M, M) probabilities in the frame of each box."""
+    masks (B, D, M, M) probabilities, floating point, in the frame of each box."""
 
     boxes: Tensor
     scores: Tensor
@@ -57,15 +57,31 @@ def postprocess(
 
     logits (B, P, C + 1), deltas (B, P, C + 1, 4), proposals (B, P, 4), valid (B, P), sizes (B, 2) as (height, width).
     """
-    return postprocess_scores(logits.softmax(-1)[..., 1:], deltas, proposals, valid, sizes, config)
+    return postprocess_scores(class_scores(logits), deltas, proposals, valid, sizes, config)
+
+
+def finite_or_nan(x: Tensor) -> Tensor:
+    """Return `x` with NaN for what is infinite: a bounded function of it, such as a sigmoid, would hide that it is."""
+    return x.masked_fill(~x.isfinite(), float("nan"))
+
+
+def class_scores(logits: Tensor) -> Tensor:
+    """Return the probabilities of the classes without the background: (..., C + 1) -> (..., C).
+
+    A region with a logit that is not finite has NaN for each, which no threshold lets pass.
+    """
+    return finite_or_nan(logits).softmax(-1)[..., 1:]
 
 
 @torch.no_grad()
 def postprocess_scores(
     scores: Tensor, deltas: Tensor, proposals: Tensor, valid: Tensor, sizes: Tensor, config: HeadConfig | SSDModel
 ) -> DetectionBatch:
-    """As `postprocess`, for scores (B, P, C) in 0..1 that are no softmax, such as those of one classifier a class."""
-    probability = scores * valid[..., None]
+    """As `postprocess`, for scores (B, P, C) in 0..1 that are no softmax, such as those of one classifier a class.
+
+    Scores of NaN and deltas that are not finite lead to no detection.
+    """
+    probability = (scores * valid[..., None]).masked_fill(~deltas[..., 1:, :].isfinite().all(-1), 0.0)
     image, proposal, label = torch.nonzero(probability > config.score_threshold, as_tuple=True)
     boxes = box_ops.decode(proposals[image, proposal], deltas[image, proposal, label + 1], config.target_std)
     return _suppress_by_class(boxes, probability[image, proposal, label], image, label, sizes, scores.shape, config)
@@ -73,7 +89,10 @@ def postprocess_scores(
 
 @torch.no_grad()
 def postprocess_boxes(scores: Tensor, boxes: Tensor, sizes: Tensor, config: YOLOModel) -> DetectionBatch:
-    """As `postprocess`, for boxes (B, P, 4) that are the same for every class, with scores (B, P, C) in 0..1."""
+    """As `postprocess`, for boxes (B, P, 4) that are the same for every class, with scores (B, P, C) in 0..1.
+
+    Scores of NaN and boxes that are not finite lead to no detection.
+    """
     image, box, label = torch.nonzero(scores > config.score_threshold, as_tuple=True)
     return _suppress_by_class(boxes[image, box], scores[image, box, label], image, label, sizes, scores.shape, config)
 
@@ -95,9 +114,12 @@ def _suppress_by_class(
     limit = config.detections_per_image
     batch = len(sizes)
     limits = sizes.flip(-1).repeat(1, 2).to(boxes.dtype)
+    finite = boxes.isfinite().all(
+        -1
+    )  # before they are cut off at the border, where an infinite corner would become a finite one
     boxes = boxes.clamp(min=0).minimum(limits[image])
-    large = (boxes[:, 2:] - boxes[:, :2] >= SMALLEST_SIDE).all(-1)
-    image, label, scores, boxes = image[large], label[large], scores[large], boxes[large]
+    usable = finite & (boxes[:, 2:] - boxes[:, :2] >= SMALLEST_SIDE).all(-1)
+    image, label, scores, boxes = image[usable], label[usable], scores[usable], boxes[usable]
 
     kept = torchvision.ops.batched_nms(boxes, scores, image * classes + label, config.nms_iou)
     # `kept` is in order of score over the whole batch; a stable sort by image leaves each image's own in that order.

@@ -46,6 +46,14 @@ def objectness_score(logits: Tensor) -> Tensor:
     return logits[..., 0] if logits.shape[-1] == 1 else logits[..., 1] - logits[..., 0]
 
 
+def finite_scores(scores: Tensor, boxes: Tensor) -> Tensor:
+    """Return the scores (B, A), -inf where the score or one of the numbers of its box (B, A, 4) is not finite.
+
+    A net that diverges, or whose sums overflow in a short type, has infinite logits: a rank above every other, that means nothing.
+    """
+    return scores.masked_fill(~(scores.isfinite() & boxes.isfinite().all(-1)), float("-inf"))
+
+
 class RPNLoss(nn.Module):
     """Assigns anchors to objects, samples a minibatch an image, and computes equation 1; the whole batch at once."""
 
@@ -69,7 +77,7 @@ class RPNLoss(nn.Module):
         gt_boxes (B, G, 4), gt_labels (B, G) with 0 for padding, stride of each map that has anchors -> (scalar, scalar)."""
         with torch.no_grad():
             eligible = box_ops.inside(anchors, sizes) if self.config.ignore_cross_boundary else None
-            overlaps = box_ops.iou(gt_boxes, anchors[None])
+            overlaps = box_ops.exact_iou(gt_boxes, anchors[None])
             matches = match(
                 overlaps,
                 gt_labels > 0,
@@ -150,11 +158,14 @@ def rank(
 ) -> Proposals:
     """Return the `count` boxes with the highest scores, decoded and cut off: the first half of `propose`.
 
-    Those with a side below `min_size` (B,), in pixels of the resized images, are not valid.
+    Those with a side below `min_size` (B,), in pixels of the resized images, are not valid, nor are those whose score or place
+    is not finite; these come after all others.
     """
-    best, index = scores.topk(min(count, scores.shape[1]), dim=1)
+    best, index = finite_scores(scores, deltas).topk(min(count, scores.shape[1]), dim=1)
     chosen = deltas.gather(1, index[..., None].expand(-1, -1, 4))
-    decoded = box_ops.clip(box_ops.decode(anchors[index], chosen), sizes)
+    decoded = box_ops.decode(anchors[index], chosen)
+    best = finite_scores(best, decoded)
+    decoded = box_ops.clip(decoded.masked_fill((best == float("-inf"))[..., None], 0.0), sizes)
     side = decoded[..., 2:] - decoded[..., :2]
     best = best.masked_fill((side < min_size.view(-1, 1, 1)).any(-1), float("-inf"))
     # Candidates that are not there go last, so that each row stays in order of score.

@@ -6,6 +6,9 @@ import pytest
 import torch
 
 from paperbench.detection.detectors.base import Detector
+from paperbench.detection.detectors.faster_rcnn import FasterRCNN
+from paperbench.detection.detectors.rfcn import RFCN
+from paperbench.detection.detectors.yolo import YOLO
 from paperbench.errors import ConfigError
 from tests.detection.detectors.nets import KINDS, batch, detector, set_score_threshold
 
@@ -112,3 +115,57 @@ def test_the_hardest_regions_are_drawn_too() -> None:
     net = detector("mask-rcnn", "model.head.ohem=true").train()
     losses = net(batch(), torch.Generator().manual_seed(0))
     assert losses["loss_mask"] > 0
+
+
+# --- numbers that are none --------------------------------------------------------------------------------------------
+
+
+def spoil(module: torch.nn.Module, value: float, share: slice, column: int) -> None:
+    """Put `value` into a share of the rows of everything that a module returns, rows being (..., N, numbers)."""
+
+    def replaced(
+        _: torch.nn.Module, __: object, outputs: tuple[torch.Tensor, torch.Tensor]
+    ) -> tuple[torch.Tensor, ...]:
+        spoiled = tuple(output.clone() for output in outputs)
+        for output in spoiled:
+            output[..., share, min(column, output.shape[-1] - 1)] = value
+        return spoiled
+
+    module.register_forward_hook(replaced)
+
+
+@pytest.mark.parametrize("value", [float("inf"), float("-inf"), float("nan")])
+@pytest.mark.parametrize("column", [0, 2])
+@pytest.mark.parametrize("kind", [kind for kind in ("faster-rcnn", *KINDS) if kind not in ("ssd", "yolo")])
+def test_infinite_outputs_are_no_proposals(kind: str, column: int, value: float) -> None:
+    net = detector(kind).eval()
+    assert isinstance(net, FasterRCNN)
+    plain = net.propose(batch())
+    spoil(net.rpn, value, slice(None, None, 2), column)
+    some = net.propose(batch())
+    assert some.valid.any()
+    assert torch.isfinite(some.boxes).all()
+    assert torch.isfinite(some.scores[some.valid]).all()
+    assert some.scores[some.valid].max() <= plain.scores[plain.valid].max()
+    spoil(net.rpn, value, slice(None), column)
+    found, none = net.detect(batch())
+    assert not none.valid.any()
+    assert not found.valid.any()
+
+
+@pytest.mark.parametrize("value", [float("inf"), float("-inf"), float("nan")])
+@pytest.mark.parametrize("column", [0, 2])
+def test_infinite_outputs_are_no_detections(net: Detector, column: int, value: float) -> None:
+    net.eval()
+    set_score_threshold(net, 0.0)
+    head = net.predictor if isinstance(net, FasterRCNN) else getattr(net, "outputs", None) or net.get_submodule("head")
+    if isinstance(net, YOLO):
+        head.register_forward_hook(lambda _, __, output: torch.full_like(output, value))
+    elif isinstance(net, RFCN):
+        head.register_forward_hook(lambda _, __, maps: tuple(torch.full_like(part, value) for part in maps))
+    else:
+        assert net.detect(batch())[0].valid.any()
+        spoil(head, value, slice(None), column)
+    found, _ = net.detect(batch())
+    assert not found.valid.any()
+    assert torch.isfinite(found.boxes).all()

@@ -19,7 +19,7 @@ from paperbench.detection.detectors.base import Detector
 from paperbench.detection.detectors.linear import LinearBoxes, LinearScores
 from paperbench.detection.losses import fast_rcnn_loss
 from paperbench.detection.model_config import HeadConfig
-from paperbench.detection.nms import DetectionBatch, postprocess_scores
+from paperbench.detection.nms import DetectionBatch, class_scores, finite_or_nan, postprocess_scores
 from paperbench.detection.rcnn_config import Boxes, FastRCNNModel, RCNNModel, SPPNetModel, check_model
 from paperbench.detection.roi_head import BoxPredictor, sample_regions, two_layer_head
 from paperbench.detection.roi_pooling import pool_regions
@@ -129,11 +129,11 @@ class FastRCNN(Detector):
     def outputs(self, pooled: Tensor, hidden: Tensor) -> tuple[Tensor, Tensor]:
         """The same, with what the head makes of them, (N, D), computed already."""
         logits, deltas = self.predictor(hidden)
-        scores = logits.softmax(-1)[..., 1:]
+        scores = class_scores(logits)
         if self.classifier == "svm":
             assert self.svm is not None
             features = hidden if self.layer == "fc7" else self.features(pooled, self.layer)
-            scores = self.svm(features).sigmoid()
+            scores = finite_or_nan(self.svm(features)).sigmoid()
         if self.box_source == "ridge":
             assert self.ridge is not None
             deltas = self.ridge(pooled)

@@ -16,7 +16,7 @@ from paperbench.detection.batches import Batch
 from paperbench.detection.deformable import deform
 from paperbench.detection.detectors.base import Detector
 from paperbench.detection.model_config import YOLOModel
-from paperbench.detection.nms import DetectionBatch, postprocess_boxes
+from paperbench.detection.nms import DetectionBatch, finite_or_nan, postprocess_boxes
 from paperbench.errors import ConfigError
 
 LEAK = 0.1
@@ -102,7 +102,7 @@ class YOLO(Detector):
         """Detections in pixels of the resized images; a box's score is its confidence times the class's (equation 1)."""
         boxes, confidence, scores = self.predict(batch)
         found = postprocess_boxes(
-            (confidence[..., None] * scores[:, :, None]).flatten(1, 2).clamp(0, 1),
+            finite_or_nan(confidence[..., None] * scores[:, :, None]).flatten(1, 2).clamp(0, 1),
             decode_cells(boxes, grid=self.config.grid, side=self.side).flatten(1, 2),
             batch.sizes,
             self.config,

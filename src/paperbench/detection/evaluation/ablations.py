@@ -35,8 +35,8 @@ from paperbench.detection.evaluation.bootstrap import voc_intervals
 from paperbench.detection.evaluation.detections import Detections
 from paperbench.detection.evaluation.inference import map_batches
 from paperbench.detection.evaluation.scoring import voc_metrics
-from paperbench.detection.nms import SMALLEST_SIDE, batched_nms
-from paperbench.detection.rpn import objectness_score
+from paperbench.detection.nms import SMALLEST_SIDE, batched_nms, class_scores
+from paperbench.detection.rpn import finite_scores, objectness_score
 from paperbench.engine.run import Run
 from paperbench.engine.seeding import generator
 
@@ -123,9 +123,11 @@ class _Candidates:
     ) -> None:
         self.options = options
         least = (model.rpn_config.min_size * batch.scales).view(-1, 1, 1).clamp(min=SMALLEST_SIDE)
-        decoded = box_ops.clip(box_ops.decode(anchors, deltas), batch.sizes)
+        scores, moved = finite_scores(scores, deltas), box_ops.decode(anchors, deltas)
+        finite = finite_scores(scores, moved) > float("-inf")
+        decoded = box_ops.clip(moved.masked_fill(~finite[..., None], 0.0), batch.sizes)
         fixed = box_ops.clip(anchors.expand(len(scores), -1, -1), batch.sizes)
-        large = _sides_of(decoded, least)
+        large = finite & _sides_of(decoded, least)
         ranks = min(max(options.most("no-nms"), options.most("rpn")), scores.shape[1])
 
         best, order = scores.masked_fill(~large, float("-inf")).topk(ranks, dim=1)
@@ -166,13 +168,14 @@ class _Answers:
         self.model = model
         self.shape = scores.shape[:2]
         self.classes = scores.shape[2] - 1
-        probability = scores.softmax(-1)[..., 1:]
+        probability = class_scores(scores).masked_fill(~offsets[..., 1:, :].isfinite().all(-1), 0.0)
         image, region, label = torch.nonzero(probability > model.head_config.score_threshold, as_tuple=True)
         score = probability[image, region, label]
         box = box_ops.decode(boxes[image, region], offsets[image, region, label + 1], model.head_config.target_std)
         limits = batch.sizes.flip(-1).repeat(1, 2).to(box.dtype)
+        finite = box.isfinite().all(-1)
         box = box.clamp(min=0).minimum(limits[image])
-        large = (box[:, 2:] - box[:, :2] >= SMALLEST_SIDE).all(-1)
+        large = finite & (box[:, 2:] - box[:, :2] >= SMALLEST_SIDE).all(-1)
         order = score.masked_fill(~large, -1.0).argsort(descending=True, stable=True)[: int(large.sum())]
         self.image, self.region, self.label = image[order], region[order], label[order]
         self.score, self.box = score[order], box[order]
