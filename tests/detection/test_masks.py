@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
 from pycocotools import mask as runs
+from torchvision.ops import roi_align
 
 from paperbench.config.compose import compose
 from paperbench.data import shapes
@@ -23,8 +26,11 @@ from paperbench.detection.evaluation.files import write_coco
 from paperbench.detection.evaluation.scoring import evaluate
 from paperbench.detection.masks import (
     FRAME,
+    FULL,
     MaskHead,
+    as_bytes,
     as_runs,
+    as_shares,
     in_frames,
     in_image,
     mask_loss,
@@ -268,3 +274,92 @@ def test_padding_is_nobodys_object() -> None:
     boxes = torch.tensor([[[0.0, 0, 10, 10], [20, 20, 30, 30]]])
     truth = torch.tensor([[[19.0, 19, 30, 30], [0, 0, 9, 9], [0, 0, 0, 0]]])
     assert matched_objects(boxes, truth, torch.tensor([[1, 1, 0]])).tolist() == [[1, 0]]
+
+
+# --- targets against RoIAlign of the mask in its image ----------------------------------------------------------------
+
+CANVAS = 200
+"""Pixels of a side of the images that the following masks lie in."""
+
+
+def soft_masks(count: int, smallest: float, largest: float) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Boxes (N, 4) of that many pixels a side, filled with smooth fields of shares: (N, H, W) in 0..1."""
+    rng = np.random.default_rng(int(largest))
+    planes, boxes = np.zeros((count, CANVAS, CANVAS), np.float32), np.zeros((count, 4), np.float32)
+    for plane, box in zip(planes, boxes, strict=True):
+        width, height = rng.uniform(smallest, largest, 2).round().astype(int)
+        left, top = rng.integers(0, CANVAS - width + 1), rng.integers(0, CANVAS - height + 1)
+        knots = torch.from_numpy(rng.uniform(0, 1, (1, 1, *rng.integers(2, 6, 2))).astype(np.float32))
+        field = torch.nn.functional.interpolate(knots, (height, width), mode="bilinear", align_corners=True)
+        plane[top : top + height, left : left + width] = field[0, 0].numpy()
+        box[:] = left, top, left + width, top + height
+    return planes, boxes
+
+
+def hard_masks(count: int, smallest: float, largest: float) -> tuple[NDArray[np.bool_], NDArray[np.float32]]:
+    """Polygons that pycocotools rasterised, (N, H, W), and their tight boxes."""
+    rng = np.random.default_rng(int(largest))
+    planes, boxes = [], []
+    while len(planes) < count:
+        side = rng.uniform(smallest, largest)
+        angles, radii = np.sort(rng.uniform(0, 2 * np.pi, 9)), side / 2 * rng.uniform(0.5, 1, 9)
+        centre = rng.uniform(side / 2, CANVAS - side / 2, (2, 1))
+        corners = centre + radii * np.stack([np.cos(angles), np.sin(angles)])
+        outline: Any = runs.frPyObjects([corners.T.flatten().tolist()], CANVAS, CANVAS)
+        plane = runs.decode(outline)[..., 0].astype(bool)
+        if plane.sum() >= 4:
+            rows, columns = np.nonzero(plane)
+            planes.append(plane)
+            boxes.append([columns.min(), rows.min(), columns.max() + 1, rows.max() + 1])
+    return np.stack(planes), np.array(boxes, np.float32)
+
+
+@pytest.mark.parametrize("size", [14, 28])
+@pytest.mark.parametrize("make", [soft_masks, hard_masks])
+@pytest.mark.parametrize(("smallest", "largest"), [(4, 12), (12, 32), (32, 96), (96, 190)])
+def test_targets_are_roi_align_of_the_image(
+    make: Callable[..., tuple[NDArray[Any], NDArray[np.float32]]], smallest: float, largest: float, size: int
+) -> None:
+    """As in detectron2, where a target is the RoIAlign of the whole mask at the region, at least one half."""
+    planes, boxes = make(60, smallest, largest)
+    sides = np.tile(boxes[:, 2:] - boxes[:, :2], 2)
+    moved = boxes + np.random.default_rng(0).uniform(-0.25, 0.25, boxes.shape).astype(np.float32) * sides
+    regions = torch.from_numpy(moved)
+    number = torch.arange(len(planes), dtype=torch.float32)[:, None]
+    whole = torch.from_numpy(planes.astype(np.float32))[:, None]
+    expected = roi_align(whole, torch.cat([number, regions], 1), size, aligned=True)[:, 0] >= 0.5
+    found = mask_targets(torch.from_numpy(in_frames(planes, boxes)), torch.from_numpy(boxes), regions, size=size) > 0.5
+    union = (found | expected).sum((1, 2))
+    overlap = torch.where(union > 0, (found & expected).sum((1, 2)) / union.clamp(min=1), 1.0)
+    assert overlap.mean() > 0.97
+    assert found.sum() / expected.sum() == pytest.approx(1, abs=0.02)
+
+
+def test_the_type_of_a_mask_says_its_range() -> None:
+    shares = torch.rand(6, FRAME, FRAME, generator=torch.Generator().manual_seed(0))
+    boxes = torch.tensor([[10.0, 20, 50, 60]]).expand(6, -1)
+    regions = boxes + torch.tensor([3.0, -4, 2, 5])
+    as_floats, as_integers = (mask_targets(masks, boxes, regions, size=28) for masks in (shares, as_bytes(shares)))
+    assert (as_floats != as_integers).float().mean() < 0.01
+    hard = shares >= 0.5
+    as_floats, as_bools = (mask_targets(masks, boxes, regions, size=28) for masks in (hard.float(), hard))
+    assert as_floats.equal(as_bools)
+    assert as_bytes(torch.tensor([0.0, 0.2, 1.0, float("nan")])).tolist() == [0, 51, FULL, 0]
+    assert as_shares(torch.tensor([0, 51, FULL], dtype=torch.uint8)).tolist() == pytest.approx([0, 0.2, 1])
+    assert as_shares(torch.tensor([False, True])).tolist() == [0, 1]
+    with pytest.raises(TypeError, match=r"masks are uint8 .*, bool or floating point .*, not torch.int64"):
+        mask_targets(torch.ones(1, 4, 4, dtype=torch.int64), boxes[:1], regions[:1], size=4)
+
+
+def test_masks_of_any_type_are_pasted_alike() -> None:
+    shares = np.random.default_rng(0).uniform(0, 1, (28, 28)).astype(np.float32)
+    box = np.array([3.0, 4, 61, 57])
+    pasted = in_image(as_bytes(torch.from_numpy(shares)).numpy(), box, 64, 64)
+    assert (pasted != in_image(shares, box, 64, 64)).mean() < 0.01  # pyright: ignore[reportArgumentType]
+    assert in_image(shares >= 0.5, box, 64, 64).sum() == pytest.approx(pasted.sum(), rel=0.1)  # pyright: ignore[reportArgumentType]
+
+
+def test_padding_has_targets_too_and_they_are_finite() -> None:
+    nothing = torch.zeros(2, FRAME, FRAME, dtype=torch.uint8)
+    regions = torch.tensor([[0.0, 0, 0, 0], [5, 5, 900, 900]])
+    assert not mask_targets(nothing, torch.zeros(2, 4), regions, size=28).any()

@@ -40,8 +40,8 @@ class Batch:
     """images: (B, 3, H, W) uint8, zero beyond each image; sizes: (B, 2) int64 height and width within it; scales: (B,)
     float32 resized over stored; boxes: (B, G, 4) float32 xyxy in resized pixels; labels: (B, G) int64, 0 where there is no
     object; indices: (B,) int64 into the data set. G is at least 1. proposals: precomputed boxes, in resized
-    pixels, for nets that take them. masks: (B, G, M, M) uint8, 255 where an object is, in the frame of its box, for nets that
-    draw them.
+    pixels, for nets that take them. masks: (B, G, M, M) uint8, `masks.FULL` where an object is, in the frame of its box, for
+    nets that draw them.
     """
 
     images: Tensor

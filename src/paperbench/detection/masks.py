@@ -1,11 +1,15 @@
 """Masks of objects, and the head that predicts them (He et al., Mask R-CNN, ICCV 2017, section 3).
 
-Nets take masks in the frame of their box, as (M, M) shares of its width and height, so that no size of image matters; scores and
+Nets take masks in the frame of their box, (M, M) cells over its width and height, so that no size of image matters; scores and
 drawings take them in pixels of the image. N objects or detections, M cells of a mask on a side, H, W pixels.
+
+A cell holds the share of it that is the object. The type of a mask says its range: floating point 0 to 1, bool 0 or 1, uint8 0 to
+`FULL`. `as_shares` and `as_bytes` alone convert between them; whatever computes with a mask asks `as_shares` first.
 """
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -17,18 +21,45 @@ from torch import Tensor, nn
 from torchvision.ops import roi_align
 
 from paperbench.detection import boxes as box_ops
+from paperbench.detection.roi_pooling import as_rois
 
 FRAME = 56
 """Cells on a side of a ground-truth mask in the frame of its box: twice those of the paper's masks."""
 
+FULL = 255
+"""Value of a cell that is the object altogether, in masks of uint8."""
+
+INSIDE = 0.5
+"""Least share of a cell or pixel that makes it part of the object."""
+
+
+def as_shares(masks: Tensor) -> Tensor:
+    """Return masks as float32 shares in 0..1, (...) of uint8 in 0..`FULL`, bool, or floating point in 0..1.
+
+    Raise TypeError for another type, which says no range.
+    """
+    if masks.dtype == torch.uint8:
+        return masks.float() / FULL
+    if masks.dtype == torch.bool or masks.is_floating_point():
+        return masks.float()
+    raise TypeError(f"masks are uint8 (0 to {FULL}), bool or floating point (0 to 1), not {masks.dtype}")
+
+
+def as_bytes(masks: Tensor) -> Tensor:
+    """Return masks as uint8 in 0..`FULL`, rounded; the types that `as_shares` takes. A share that is no number is 0."""
+    return (FULL * as_shares(masks).nan_to_num(nan=0.0).clamp(0, 1)).round().to(torch.uint8)
+
 
 def in_frames(masks: NDArray[np.bool_], boxes: NDArray[np.float32], size: int = FRAME) -> NDArray[np.uint8]:
-    """(N, H, W) and their boxes (N, 4) -> (N, size, size), the share of an object in each cell of its box, 255 for all of it."""
+    """(N, H, W) and their boxes (N, 4) -> (N, size, size), the share of an object in each cell of its box, `FULL` for all of it.
+
+    RoIAlign of the mask; a soft one, floating point in 0..1, is taken as well.
+    """
     if not len(masks):
         return np.zeros((0, size, size), np.uint8)
     boxes_of = [torch.from_numpy(box[None].astype(np.float32)) for box in boxes]
-    planes = torch.from_numpy(masks.astype(np.float32))[:, None]
-    return (255 * roi_align(planes, boxes_of, size, aligned=True)[:, 0]).round().to(torch.uint8).numpy()
+    planes = as_shares(torch.from_numpy(masks))[:, None]
+    return as_bytes(roi_align(planes, boxes_of, size, aligned=True)[:, 0]).numpy()
 
 
 def _axis_weights(low: float, high: float, cells: int, first: int, last: int) -> NDArray[np.float32]:
@@ -39,9 +70,9 @@ def _axis_weights(low: float, high: float, cells: int, first: int, last: int) ->
 
 
 def in_image(
-    mask: NDArray[np.uint8], box: NDArray[np.floating], height: int, width: int, threshold: float = 0.5
+    mask: NDArray[np.uint8], box: NDArray[np.floating], height: int, width: int, threshold: float = INSIDE
 ) -> NDArray[np.bool_]:
-    """A mask (M, M) in the frame of `box` (4,) -> (H, W): pixels within the box whose value is at least `threshold` of 255."""
+    """A mask (M, M) in the frame of `box` (4,) -> (H, W): pixels within the box whose share is at least `threshold`."""
     x1, y1, x2, y2 = box.tolist()
     # Pixels whose centre lies in the box: no pixel belongs to two neighbouring boxes.
     left, top = max(0, int(np.ceil(x1 - 0.5))), max(0, int(np.ceil(y1 - 0.5)))
@@ -50,7 +81,7 @@ def in_image(
     if left < right and top < bottom:
         rows = _axis_weights(y1, y2, mask.shape[0], top, bottom)
         columns = _axis_weights(x1, x2, mask.shape[1], left, right)
-        seen[top:bottom, left:right] = rows @ mask.astype(np.float32) @ columns.T >= 255 * threshold
+        seen[top:bottom, left:right] = rows @ as_shares(torch.from_numpy(mask)).numpy() @ columns.T >= threshold
     return seen
 
 
@@ -88,18 +119,25 @@ class MaskHead(nn.Module):
 @torch.no_grad()
 def mask_targets(masks: Tensor, gt_boxes: Tensor, regions: Tensor, *, size: int) -> Tensor:
     """The part of each region's object that lies within the region: (N, M, M) masks in the frames of their boxes (N, 4), regions
-    (N, 4) -> (N, size, size) float32 of 0 and 1. What of a region lies outside its object's box is 0."""
-    cells = (torch.arange(size, device=masks.device, dtype=torch.float32) + 0.5) / size
-    corner, extent = regions[:, None, :2], (regions[:, None, 2:] - regions[:, None, :2])
-    points = corner + cells[None, :, None] * extent  # (N, size, 2): x and y of the columns and rows
-    span = (gt_boxes[:, None, 2:] - gt_boxes[:, None, :2]).clamp(min=1e-6)
-    relative = 2 * (points - gt_boxes[:, None, :2]) / span - 1
-    x = relative[:, None, :, 0].expand(-1, size, -1)
-    y = relative[:, :, None, 1].expand(-1, -1, size)
-    grid = torch.stack([x, y], dim=-1)
-    sampled = F.grid_sample(masks[:, None].float(), grid, padding_mode="zeros", align_corners=False)
-    inside = (grid.abs() <= 1).all(-1)
-    return ((sampled[:, 0] >= 0.5) & inside).float()
+    (N, 4) -> (N, size, size) float32 of 0 and 1. What of a region lies outside its object's box is 0.
+
+    RoIAlign of the mask, then 1 where at least `INSIDE` of a cell is object; masks of any type that `as_shares` takes.
+    """
+    cells = masks.shape[-1]
+    span = gt_boxes[:, 2:] - gt_boxes[:, :2]
+    # Padding has boxes without extent; its regions become points, and what is read there is in no loss.
+    per_pixel = torch.where(span > 0, cells / span.clamp(min=1e-6), 0.0)
+    corners = (regions.view(-1, 2, 2) - gt_boxes[:, None, :2]) * per_pixel[:, None]  # regions in cells of their mask
+    # Positive regions are seldom more than twice as wide as their object: samples then lie no further apart than cells. A number
+    # that adapts to the region would have no bound for regions that hardly meet a small object.
+    samples = math.ceil(2 * cells / size)
+    pooled = roi_align(
+        as_shares(masks)[:, None], as_rois(corners.flatten(1)[:, None].float()), size, 1.0, samples, True
+    )
+    steps = (torch.arange(size, device=masks.device, dtype=torch.float32) + 0.5) / size
+    centres = corners[:, :1] + steps[None, :, None] * (corners[:, 1:] - corners[:, :1])  # (N, size, 2): x, y
+    within = (centres >= 0) & (centres <= cells)
+    return ((pooled[:, 0] >= INSIDE) & within[:, None, :, 0] & within[:, :, None, 1]).float()
 
 
 def mask_loss(logits: Tensor, targets: Tensor, positive: Tensor) -> Tensor:
@@ -111,5 +149,5 @@ def mask_loss(logits: Tensor, targets: Tensor, positive: Tensor) -> Tensor:
 @torch.no_grad()
 def matched_objects(boxes: Tensor, gt_boxes: Tensor, gt_labels: Tensor) -> Tensor:
     """The object that each region overlaps most: boxes (B, R, 4), gt_boxes (B, G, 4), gt_labels (B, G) -> (B, R) int64."""
-    overlaps = box_ops.iou(gt_boxes, boxes).masked_fill((gt_labels == 0)[..., None], -1.0)
+    overlaps = box_ops.exact_iou(gt_boxes, boxes).masked_fill((gt_labels == 0)[..., None], -1.0)
     return overlaps.argmax(dim=1)

@@ -17,7 +17,7 @@ class Detections:
     where shapes disagree, a number is not finite, or a label is below 1: any of these would be ranked or dropped in
     silence by a scorer.
 
-    masks, of nets that draw them: (N, M, M) uint8, what is the object in the frame of its box, 255 where it is sure.
+    masks, of nets that draw them: (N, M, M) uint8, the object in the frame of its box, `masks.FULL` where it is sure.
     """
 
     boxes: NDArray[np.float32]

@@ -22,6 +22,7 @@ from paperbench.detection.drawing import precision_recall_curves, recall_curves,
 from paperbench.detection.evaluation.detections import Detections
 from paperbench.detection.evaluation.files import write_coco, write_voc
 from paperbench.detection.evaluation.scoring import Evaluation, measure
+from paperbench.detection.masks import as_bytes
 from paperbench.detection.nms import DetectionBatch
 from paperbench.detection.rpn import Proposals
 from paperbench.engine.prefetch import Prefetcher, depth_for
@@ -154,7 +155,7 @@ def per_image(
     else:
         kept = zip((proposals.boxes / scales).cpu().numpy(), proposals.valid.cpu().numpy(), strict=True)
         proposed = [candidates[present] for candidates, present in kept]
-    masks = None if found.masks is None else (255 * found.masks.float()).round().to(torch.uint8).cpu().numpy()
+    masks = None if found.masks is None else as_bytes(found.masks).cpu().numpy()
     for image, keep in enumerate(valid):
         detections = Detections(
             boxes=boxes[image][keep],
