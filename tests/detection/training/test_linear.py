@@ -16,7 +16,7 @@ from paperbench.detection.evaluation.variants import truncated, truncated_head
 from paperbench.detection.rcnn_config import RidgeConfig, SvmConfig
 from paperbench.detection.roi_pooling import pyramid_pool, warp, with_context
 from paperbench.detection.training.features import FeatureStore, overlaps
-from paperbench.detection.training.linear import fit_ridges, fit_svms
+from paperbench.detection.training.linear import _solved, fit_ridges, fit_svms
 from paperbench.errors import ConfigError
 from tests.data.sets import in_memory, record
 
@@ -205,3 +205,22 @@ def test_ridges_move_boxes_onto_their_objects() -> None:
     assert np.abs(strong).max() < 0.1 * np.abs(weights).max()
     nothing, _, _ = fit_ridges(dataset, proposals, pooled, config=RidgeConfig(iou=1.0), order=np.arange(40))
     assert nothing.shape == (2, 4, 0)
+
+
+def test_ridges_penalise_their_intercept_as_the_reference_implementation_does() -> None:
+    """Against the formula of R-CNN's code: a column of ones, targets centred and decorrelated, one penalty for all weights."""
+    rng = np.random.default_rng(0)
+    x, y = rng.normal(1, 2, (30, 5)).astype(np.float32), rng.normal(0.3, 1, (30, 4)).astype(np.float32)
+    config = RidgeConfig(weight=50.0)
+    weights, biases, scale = _solved([[x], []], [[y], []], config)
+
+    ones = np.concatenate([x * scale, np.ones((30, 1))], axis=1).astype(np.float64)
+    mean = y.mean(axis=0)
+    values, vectors = np.linalg.eigh((y - mean).T @ (y - mean) / len(y))
+    apart, back = (vectors @ np.diag((values + 0.001) ** power) @ vectors.T for power in (-0.5, 0.5))
+    beta = np.linalg.solve(ones.T @ ones + 50.0 * np.eye(6), ones.T @ ((y - mean) @ apart))
+    fresh = rng.normal(1, 2, (7, 5))
+    expected = np.concatenate([fresh * scale, np.ones((7, 1))], axis=1) @ beta @ back + mean
+    np.testing.assert_allclose(fresh * scale @ weights[0].T + biases[0], expected, atol=1e-4)
+    assert not weights[1].any()
+    assert not biases[1].any()

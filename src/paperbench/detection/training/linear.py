@@ -186,6 +186,9 @@ def _solved(
         if rows:
             # With fewer examples than features the solver turns to the dual problem by itself.
             x, y = np.concatenate(rows)[: config.max_examples] * scale, np.concatenate(moves)[: config.max_examples]
-            ridge = Ridge(alpha=config.weight, solver="cholesky").fit(x, y)
-            weights[label], biases[label] = ridge.coef_, ridge.intercept_
+            # The intercept is the weight of a constant feature and is penalised as the others are; targets are taken from their
+            # mean, which is not (rcnn_train_bbox_regressor of R-CNN's code). The paper's formula has no intercept.
+            x, mean = np.concatenate([x, np.ones((len(x), 1), x.dtype)], axis=1), y.mean(axis=0)
+            ridge = Ridge(alpha=config.weight, fit_intercept=False, solver="cholesky").fit(x, y - mean)
+            weights[label], biases[label] = ridge.coef_[:, :-1], ridge.coef_[:, -1] + mean
     return weights, biases, scale
