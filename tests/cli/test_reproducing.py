@@ -117,7 +117,7 @@ def test_a_dry_run_knows_what_is_done() -> None:
     document = json.loads(reproduce(TABLE, "--scale", "smoke", "--dry-run", "--json").stdout)
     assert [run["state"] for run in document["runs"]] == ["done", "to do", "to do", "to do"]
     assert document["runs"][0]["labels"] == {"row": "lambda 0.1", "seed": "0"}
-    assert document["cells"][0]["departures"]["data"] == ["data.name shapes instead of voc"]
+    assert document["cells"][0]["conditions"]["data"] == ["data.name shapes instead of voc"]
 
 
 # --- the table --------------------------------------------------------------------------------------------------------
@@ -166,7 +166,7 @@ def test_a_table_is_made_from_nothing_and_completed_by_the_same_command() -> Non
     metrics = json.loads((run / "results.json").read_text())["metrics"]
     assert cell["mean"] == metrics["voc07/mAP"]
     assert cell["interval"] == [metrics["voc07/mAP/low"], metrics["voc07/mAP/high"]]
-    assert "train.samples 2 instead of 8 (set on the command line)" in cell["remarks"]
+    assert "train.samples 2 instead of 8, as shipped" in cell["deviations"]
     written = (run / "results.json").stat().st_mtime_ns
     assert reproduce(*arguments).exit_code == 0
     assert (run / "results.json").stat().st_mtime_ns == written

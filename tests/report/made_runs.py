@@ -3,12 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from copy import deepcopy
+from typing import Any
 
 from paperbench.engine.rundir import DONE, FAILED, RunDirectory
 from paperbench.records.record import read_status
+from paperbench.report.judgement import reference, shipped_config
 from paperbench.report.preparing import Prepared
+from paperbench.report.published import find
 from paperbench.sweeps.plan import Member
 from paperbench.sweeps.watch import MemberStatus
+
+
+def paper_config(paper: str, table: str, row: str, column: str) -> dict[str, Any]:
+    """The shipped configuration at the paper's scale that makes a published number."""
+    found = reference(find(paper, table, row, column), "paper")
+    assert found is not None
+    return deepcopy(dict(shipped_config(found.cell)))
 
 
 def finish(member: Member, metrics: Mapping[str, float]) -> None:

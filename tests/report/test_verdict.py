@@ -11,17 +11,17 @@ import pytest
 from paperbench.report.layoutfile import DeviationEntry
 from paperbench.report.published import Published
 from paperbench.report.published_form import Axis
-from paperbench.report.verdict import Departures, Verdict, find_departures, judge, unmet
+from paperbench.report.verdict import Conditions, Verdict, compare, judge, unmet
 
 HIGHER = Published(
     paper="p", table="T", caption="c", row="r", column="mAP", value=69.9, unit="percent", direction="higher",
-    sample="s", tolerance=1.2, source="x", metric="voc07/mAP", when={"scale": "paper"}, note="",
+    sample="s", tolerance=1.2, source="x", metric="voc07/mAP", when={"scale": "paper"},
 )  # fmt: skip
 LOWER = replace(HIGHER, direction="lower")
-NONE = Departures()
-OTHER_DATA = Departures(data=("data.name shapes instead of voc",))
-OTHER_SCALE = Departures(scale=("scale=short instead of the published schedule",))
-OTHER_SETTINGS = Departures(settings=("lambda 3 instead of 10",))
+NONE = Conditions()
+OTHER_DATA = Conditions(data=("data.name shapes instead of voc",))
+OTHER_SCALE = Conditions(scale=("scale=short instead of the published schedule",))
+OTHER_SETTINGS = Conditions(settings=("lambda 3 instead of 10",))
 
 
 @pytest.mark.parametrize(
@@ -50,7 +50,7 @@ def test_runs_that_meet_every_condition(number: Published | None, measured: floa
 )
 @pytest.mark.parametrize("measured", [69.9, 0.0, 99.0])
 def test_other_data_or_another_scale_is_not_comparable_whatever_the_number(
-    departures: Departures, measured: float
+    departures: Conditions, measured: float
 ) -> None:
     assert judge(HIGHER, measured, departures) is Verdict.NOT_COMPARABLE
 
@@ -79,9 +79,9 @@ def test_a_verdict_about_the_tolerance_names_other_settings_unless_all_condition
 
 def test_departures_add_up_and_say_each_thing_once() -> None:
     both = OTHER_DATA | OTHER_DATA | OTHER_SETTINGS
-    assert both.sentences == ("data.name shapes instead of voc", "lambda 3 instead of 10")
-    assert both.names == "other data, other settings"
-    assert NONE.names == ""
+    assert both.deviations == ("data.name shapes instead of voc", "lambda 3 instead of 10")
+    assert both.departs == "other data, other settings"
+    assert NONE.departs == ""
 
 
 # --- departures -------------------------------------------------------------------------------------------------------
@@ -89,7 +89,7 @@ def test_departures_add_up_and_say_each_thing_once() -> None:
 
 NUMBER = Published(
     paper="p", table="T", caption="c", row="r", column="mAP", value=69.9, unit="percent", direction="higher",
-    sample="s", tolerance=1.2, source="x", metric="voc07/mAP", note="",
+    sample="s", tolerance=1.2, source="x", metric="voc07/mAP",
     when={"scale": "paper", "data.name": "voc", "data.year": "2007", "model.sizes": [128, 256], "model.weight": 10.0},
 )  # fmt: skip
 CONFIG: dict[str, Any] = {
@@ -112,87 +112,85 @@ def changed(**changes: Any) -> dict[str, Any]:
 
 
 def test_a_run_that_meets_every_condition_departs_in_nothing() -> None:
-    assert find_departures(NUMBER, CONFIG) == Departures()
+    assert compare(NUMBER, CONFIG) == Conditions()
 
 
 def test_other_data_are_named_once_by_their_name() -> None:
-    found = find_departures(NUMBER, changed(data={"name": "shapes"}))
+    found = compare(NUMBER, changed(data={"name": "shapes"}))
     assert found.data == ("data.name shapes instead of voc",)
     assert not found.settings
 
 
 def test_another_part_of_the_same_data_is_other_data() -> None:
-    assert find_departures(NUMBER, changed(data__year="2012")).data == ("data.year 2012 instead of 2007",)
+    assert compare(NUMBER, changed(data__year="2012")).data == ("data.year 2012 instead of 2007",)
 
 
 @pytest.mark.parametrize("scale", ["smoke", "short"])
 def test_any_scale_but_the_papers_is_another_scale_even_if_no_condition_says_so(scale: str) -> None:
     silent = replace(NUMBER, when={"data.name": "voc"})
     for number in (NUMBER, silent, None):
-        found = find_departures(number, changed(scale=scale))
+        found = compare(number, changed(scale=scale))
         assert found.scale == (f"scale={scale} instead of the published schedule",)
         assert not found.settings
 
 
 def test_settings_that_differ_are_named_with_both_values() -> None:
-    assert find_departures(NUMBER, changed(model__sizes=[22.0])).settings == (
-        "model.sizes [22.0] instead of [128,256]",
-    )
+    assert compare(NUMBER, changed(model__sizes=[22.0])).settings == ("model.sizes [22.0] instead of [128,256]",)
     config = changed()
     del config["model"]["weight"]
-    assert find_departures(NUMBER, config).settings == ("model.weight absent instead of 10.0",)
+    assert compare(NUMBER, config).settings == ("model.weight absent instead of 10.0",)
 
 
 def test_conditions_of_the_file_count_as_the_numbers_own() -> None:
-    assert find_departures(NUMBER, CONFIG, when={"train.samples": 5}).settings == ("train.samples 1000 instead of 5",)
+    assert compare(NUMBER, CONFIG, when={"train.samples": 5}).settings == ("train.samples 1000 instead of 5",)
 
 
 def test_a_number_without_conditions_can_never_be_reproduced() -> None:
-    found = find_departures(replace(NUMBER, when={}), CONFIG)
+    found = compare(replace(NUMBER, when={}), CONFIG)
     assert found.settings == ("the conditions of the published number are not stated, so nothing could be checked",)
-    assert not find_departures(replace(NUMBER, when={}), CONFIG, when={"scale": "paper"}).settings
+    assert not compare(replace(NUMBER, when={}), CONFIG, when={"scale": "paper"}).settings
 
 
 def test_a_note_with_the_number_is_a_deviation() -> None:
-    assert find_departures(replace(NUMBER, note="joint training"), CONFIG).settings == ("joint training",)
+    assert compare(replace(NUMBER, deviation="joint training"), CONFIG).settings == ("joint training",)
 
 
 def test_declared_deviations_are_said_where_they_hold() -> None:
     always = DeviationEntry(text="always")
     small = DeviationEntry(text="small data", when={"data.name": "shapes"})
-    assert find_departures(NUMBER, CONFIG, declared=[always, small]).settings == ("always",)
-    assert find_departures(NUMBER, changed(data={"name": "shapes"}), declared=[always, small]).settings == (
+    assert compare(NUMBER, CONFIG, declared=[always, small]).settings == ("always",)
+    assert compare(NUMBER, changed(data={"name": "shapes"}), declared=[always, small]).settings == (
         "always", "small data"
     )  # fmt: skip
 
 
 def test_what_the_command_line_changed_is_found_though_no_condition_speaks_of_it() -> None:
-    found = find_departures(NUMBER, changed(train__samples=10), asked=CONFIG)
-    assert found.settings == ("train.samples 10 instead of 1000 (set on the command line)",)
+    found = compare(NUMBER, changed(train__samples=10), shipped=CONFIG)
+    assert found.settings == ("train.samples 10 instead of 1000, as shipped",)
 
 
 def test_what_a_file_leaves_to_the_user_is_no_deviation() -> None:
     config = changed(train__samples=10)
-    assert find_departures(NUMBER, config, asked=CONFIG, left_to_user=["train.samples"]) == Departures()
+    assert compare(NUMBER, config, shipped=CONFIG, left_to_user=["train.samples"]) == Conditions()
 
 
 def test_where_and_how_fast_a_run_is_done_is_no_deviation() -> None:
     config = changed(seed=3, device="cuda", output__root="elsewhere", data__root="/b", train__log_every=1)
-    assert find_departures(NUMBER, config, asked=CONFIG) == Departures()
+    assert compare(NUMBER, config, shipped=CONFIG) == Conditions()
 
 
 def test_a_condition_is_judged_once() -> None:
-    found = find_departures(NUMBER, changed(model__weight=1.0), asked=CONFIG)
+    found = compare(NUMBER, changed(model__weight=1.0), shipped=CONFIG)
     assert found.settings == ("model.weight 1.0 instead of 10.0",)
 
 
 def test_a_point_of_a_curve_is_placed_by_the_samples_it_is_read_at() -> None:
     axis = Axis(name="samples", unit="count", key="train.samples")
     point = replace(NUMBER, axis=axis, x=100.0)
-    assert find_departures(point, CONFIG, samples=100) == Departures()
-    assert find_departures(point, CONFIG, samples=200).settings == ("samples 200 instead of 100.0",)
-    assert find_departures(point, CONFIG).settings == ("samples 1000 instead of 100.0",)
-    assert find_departures(replace(point, x=1000.0), CONFIG) == Departures()
+    assert compare(point, CONFIG, samples=100) == Conditions()
+    assert compare(point, CONFIG, samples=200).settings == ("samples 200 instead of 100.0",)
+    assert compare(point, CONFIG).settings == ("samples 1000 instead of 100.0",)
+    assert compare(replace(point, x=1000.0), CONFIG) == Conditions()
 
 
 def test_numbers_are_compared_as_numbers_and_text_as_text() -> None:

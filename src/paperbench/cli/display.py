@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TextIO
 
 from paperbench.cli.output import duration, rich_table
-from paperbench.report.tables import Column, Table, Tone, aligned, blank_cell
+from paperbench.report.tables import Column, Table, aligned, blank_cell
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
@@ -168,25 +168,21 @@ class PlainReporter:
 
 def _cells(line: Line) -> tuple[str, str, str, str]:
     paper = f"paper {line.paper} ({line.where})" if line.paper else ""
-    return line.metric, line.result, paper, _AGREEMENT[line.agrees]
-
-
-_AGREEMENT = {True: "agrees", False: "differs", None: ""}
-_TONES: dict[bool | None, Tone] = {True: "good", False: "bad", None: "strong"}
+    return line.metric, line.result, paper, line.verdict
 
 
 def _table(summary: Summary) -> Table:
     """Return the results as a table; the paper's columns only where something is printed."""
     rows = []
     for line in summary.lines:
-        where = ", ".join(filter(None, (line.where, _AGREEMENT[line.agrees])))
-        result = blank_cell(line.result, tone=_TONES[line.agrees])
-        rows.append((blank_cell(line.metric), result, blank_cell(line.paper), blank_cell(where)))
+        result = blank_cell(line.result, tone=line.tone)
+        rows.append((blank_cell(line.metric), result, *map(blank_cell, (line.paper, line.where, line.verdict))))
     columns = (
         Column(name="metric"),
         Column(name="result", numeric=True),
         Column(name="paper", numeric=True),
         Column(name="where"),
+        Column(name="verdict"),
     )
     return Table(title=summary.title, columns=columns, rows=tuple(rows)).without_empty_columns()
 

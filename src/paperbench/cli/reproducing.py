@@ -118,7 +118,6 @@ def _cost(at: AtScale | None) -> str:
 def _print_plan(prepared: Prepared, options: Options) -> None:
     """`--dry-run`: the runs, what is done of them, and what the numbers will be worth."""
     states = {member.hash: read_status(member.directory).state for member in prepared.sweep.members}
-    worth = [(item.cell.row, item.cell.column, item.departures) for item in prepared.cells]
     if options.json_output:
         emit_json(_plan_document(prepared, states))
         return
@@ -133,11 +132,13 @@ def _print_plan(prepared: Prepared, options: Options) -> None:
             for member in prepared.sweep.members
         ),
     )
-    said = Counter(sentence for _, _, departures in worth for sentence in departures.sentences)
-    for sentence, count in said.items():
-        line(f"{'every number' if count == len(worth) else f'{count} of {len(worth)} numbers'}: {sentence}")
-    if not said:
+    conditions = [item.conditions for item in prepared.cells]
+    deviations = Counter(text for item in conditions for text in item.deviations)
+    others = Counter(text for item in conditions for text in (*(f"choice: {c}" for c in item.choices), *item.remarks))
+    if not deviations:
         line("every condition of the published numbers is met")
+    for text, count in (*deviations.items(), *others.items()):
+        line(f"{'every number' if count == len(conditions) else f'{count} of {len(conditions)} numbers'}: {text}")
 
 
 def _cost_in_words(prepared: Prepared) -> str:
@@ -174,7 +175,7 @@ def _plan_document(prepared: Prepared, states: Mapping[str, str]) -> dict[str, A
                 "row": item.cell.row,
                 "column": item.cell.column,
                 "metric": item.cell.metric,
-                "departures": asdict(item.departures),
+                "conditions": asdict(item.conditions),
             }
             for item in prepared.cells
         ],

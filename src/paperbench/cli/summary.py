@@ -17,8 +17,10 @@ from paperbench.config.paths import short
 from paperbench.errors import ConfigError, DataError
 from paperbench.records.metrics import MetricRegistry, metrics_of
 from paperbench.records.record import read_run
-from paperbench.report import published
-from paperbench.report.published import Published
+from paperbench.report.judgement import Judged, judge_run
+from paperbench.report.reproduction_document import VERDICT_TONES
+from paperbench.report.tables import Tone
+from paperbench.report.verdict import sentences
 
 MOST_ROWS = 10
 _UNITS = {
@@ -36,13 +38,14 @@ _UNITS = {
 
 @dataclass(frozen=True, kw_only=True)
 class Line:
-    """One metric. `paper` and `where` are empty without a published number; `agrees` is None without a tolerance."""
+    """One metric. `paper`, `where` and `verdict` are empty without a published number."""
 
     metric: str
     result: str
     paper: str = ""
     where: str = ""
-    agrees: bool | None = None
+    verdict: str = ""
+    tone: Tone = "strong"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,16 +62,16 @@ class Summary:
 def summarise(results: Mapping[str, Any], directory: str) -> Summary:
     """`results` is the content of `results.json`, `directory` the run's, whose `config.yaml` decides what applies."""
     metrics = {name: value for name, value in (results.get("metrics") or {}).items() if isinstance(value, int | float)}
-    applying, fault = _applying(directory, metrics)
+    judged, fault = _judged(results, directory, metrics)
     declared = metrics_of(str(results.get("task")))
-    shown = _chosen(metrics, applying, declared)
-    lines = tuple(_line(name, declared.text(name, metrics[name]), metrics[name], applying.get(name)) for name in shown)
+    shown = _chosen(metrics, judged, declared)
+    lines = tuple(_line(name, declared.text(name, metrics[name]), judged.get(name)) for name in shown)
     done = results.get("status", "done") == "done"
     experiment = str(results.get("experiment") or results.get("task") or "run")
     return Summary(
         title=f"{experiment}: {results.get('status', 'done')}",
         lines=lines,
-        remarks=(*_remarks(results, applying), *fault),
+        remarks=(*_remarks(results, judged), *fault),
         facts=_facts(results, directory),
         commands=_commands(results, directory)
         if done
@@ -76,38 +79,41 @@ def summarise(results: Mapping[str, Any], directory: str) -> Summary:
     )
 
 
-def _applying(directory: str, metrics: Mapping[str, float]) -> tuple[dict[str | None, Published], tuple[str, ...]]:
-    """Return the published numbers that apply, by metric, and why they cannot be read: that is no fault of the run."""
+def _judged(
+    results: Mapping[str, Any], directory: str, metrics: Mapping[str, float]
+) -> tuple[dict[str, Judged], tuple[str, ...]]:
+    """Return the metrics that have a published counterpart, and why it cannot be read: that is no fault of the run."""
+    precision = results.get("precision")
     try:
-        found = published.matching(read_run(Path(directory)).config)
+        config = read_run(Path(directory)).config
+        return judge_run(config, metrics, precision=str(precision) if precision else None), ()
     except (ConfigError, DataError) as error:
         return {}, (f"no comparison with published numbers: {error}",)
-    return {entry.metric: entry for entry in found if entry.metric in metrics}, ()
 
 
-def _chosen(
-    metrics: Mapping[str, float], applying: Mapping[str | None, Published], declared: MetricRegistry
-) -> list[str]:
+def _chosen(metrics: Mapping[str, float], judged: Mapping[str, Judged], declared: MetricRegistry) -> list[str]:
     ordered = declared.headlines(metrics) or list(metrics)
-    ordered.sort(key=lambda name: name not in applying)  # stable: what the paper printed comes first
+    ordered.sort(key=lambda name: name not in judged)  # stable: what the paper printed comes first
     return ordered[:MOST_ROWS]
 
 
-def _line(name: str, result: str, value: float, entry: Published | None) -> Line:
-    if entry is None:
+def _line(name: str, result: str, judged: Judged | None) -> Line:
+    if judged is None:
         return Line(metric=name, result=result)
+    entry = judged.published
     band = "" if entry.tolerance is None else f" +-{entry.tolerance:g}"
     paper = f"{entry.value:g}{band}{_UNITS.get(entry.unit, '')}"
-    return Line(metric=name, result=result, paper=paper, where=entry.table, agrees=entry.agrees(value))
+    tone = VERDICT_TONES.get(judged.verdict, "strong")
+    return Line(metric=name, result=result, paper=paper, where=entry.table, verdict=judged.text, tone=tone)
 
 
-def _remarks(results: Mapping[str, Any], applying: Mapping[str | None, Published]) -> tuple[str, ...]:
-    if not applying:
+def _remarks(results: Mapping[str, Any], judged: Mapping[str, Judged]) -> tuple[str, ...]:
+    if not judged:
         scale = results.get("scale")
         return ("no published number applies to these data and settings" + (f" at scale={scale}" if scale else ""),)
-    sources = dict.fromkeys(f"paper: {entry.source}" for entry in applying.values())
-    notes = dict.fromkeys(entry.note for entry in applying.values() if entry.note)
-    return (*sources, *notes)
+    sources = dict.fromkeys(f"paper: {item.published.source}" for item in judged.values())
+    said = dict.fromkeys(text for item in judged.values() for text in sentences(item.conditions))
+    return (*sources, *said)
 
 
 def _facts(results: Mapping[str, Any], directory: str) -> tuple[tuple[str, str], ...]:

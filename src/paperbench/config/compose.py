@@ -22,7 +22,7 @@ from paperbench.config._hydra import Merged, Override
 from paperbench.config.digests import digests_of
 from paperbench.config.explain import Explainer, Origin, look_up, show
 from paperbench.config.fields import complete, hints, members, section_of, strip, union_of
-from paperbench.config.paths import notices, options, search_path, settle_paths, short
+from paperbench.config.paths import installed_confs, notices, options, search_path, settle_paths, short
 from paperbench.config.sources import KeyFinder
 from paperbench.config.suggest import nearest
 from paperbench.config.validate import dump, schema_of, task_named, validate
@@ -54,6 +54,7 @@ def compose(
     overrides: Sequence[str] = (),
     *,
     conf_dir: Path | None = None,
+    installed_only: bool = False,
     base: Mapping[str, Any] | None = None,
     base_file: Path | None = None,
 ) -> Composed:
@@ -61,9 +62,9 @@ def compose(
 
     With `base`, the resolved configuration of a trained run, nothing is composed: its task's `evaluated_by` is set up with
     the same values, and overrides change them; `data=NAME` loads that file over the run's data. `base_file` is named in
-    messages. Raises `ConfigError` with every mistake found.
+    messages. `installed_only` leaves the user's own folder of configurations out. Raises `ConfigError` with every mistake found.
     """
-    folders = search_path(conf_dir)
+    folders = installed_confs() if installed_only else search_path(conf_dir)
     mistakes: list[str] = []
     parsed = _parse(overrides, mistakes)
     if base is not None:

@@ -33,6 +33,8 @@ class DeviationEntry(Schema):
 
     text: Annotated[str, Field(min_length=1)]
     when: dict[str, Any] = field(default_factory=dict)
+    kind: Literal["data", "settings"] = "settings"
+    """`data`: what is measured is something else, and no verdict is given at all."""
 
 
 _When = Literal["all", "smoke", "short", "paper"]

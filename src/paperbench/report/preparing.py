@@ -9,16 +9,17 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from paperbench.config import _hydra
-from paperbench.config.compose import Composed, compose
-from paperbench.config.paths import short
+from paperbench.config.paths import installed_confs, search_path, short
 from paperbench.config.suggest import nearest
 from paperbench.config.validate import incidental
-from paperbench.errors import ConfigError
+from paperbench.errors import ConfigError, DataError
+from paperbench.report.judgement import reference, shipped_config
 from paperbench.report.layout import Cell, Layout, merged, override_key
 from paperbench.report.layoutfile import SCALES
-from paperbench.report.verdict import Departures, find_departures
+from paperbench.report.verdict import Conditions, compare
 from paperbench.sweeps.plan import Member, Request, Sweep, compose_members, plan
 
 KIND = "reproduction"
@@ -29,11 +30,11 @@ _Key = tuple[str, tuple[str, ...]]
 
 @dataclass(frozen=True, kw_only=True)
 class Placed:
-    """A cell with the run of each seed, and how those runs depart from what the published number asks for."""
+    """A cell with the run of each seed, and the conditions of those runs beside the published ones."""
 
     cell: Cell
     runs: Mapping[int, Member]
-    departures: Departures
+    conditions: Conditions
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,22 +82,23 @@ def _prepare(layout: Layout, scale: str, count: int, overrides: Sequence[str], c
         name=layout.name, kind=KIND, overrides=overrides,
     )  # fmt: skip
     members = {member.hash: member for member in sweep.members}
-    asked = _asked(cells, overrides, conf_dir)
+    shipped = _references(cells, layout, scale, overrides, conf_dir)
     placed = [
         Placed(
             cell=cell,
             runs={seed: members[composed[key, seed].hash] for seed in range(count)},
-            departures=find_departures(
+            conditions=compare(
                 cell.published,
                 composed[key, 0].composed.resolved,
                 when=layout.when,
                 declared=cell.deviations,
-                asked=asked[index].resolved if asked else None,
+                shipped=found if isinstance(found, Mapping) else None,
                 left_to_user=layout.entry.left_to_user,
                 samples=cell.samples,
-            ),
+            )
+            | Conditions(settings=(found,) if isinstance(found, str) else ()),
         )
-        for index, (cell, key) in enumerate(zip(cells, keys, strict=True))
+        for cell, key, found in zip(cells, keys, shipped, strict=True)
     ]
     return Prepared(
         layout=layout,
@@ -162,16 +164,25 @@ def _folder(layout: Layout, scale: str, overrides: Sequence[str]) -> Path:
     return Path("reproduce") / layout.name / f"{scale}{suffix}"
 
 
-def _asked(cells: Sequence[Cell], overrides: Sequence[str], conf_dir: Path | None) -> list[Composed] | None:
-    """Every cell as the file alone has it, on the data and machine that the user chose; None if nothing else was changed.
+def _references(
+    cells: Sequence[Cell], layout: Layout, scale: str, overrides: Sequence[str], conf_dir: Path | None
+) -> list[Mapping[str, Any] | str | None]:
+    """Return for every cell the configuration that it has as shipped, on the data and machine that the user chose.
 
-    Which data a number was made on is judged by the number's conditions; everything else by comparison with this.
+    None where nothing can differ from it; a sentence where there is none. Which data a number was made on is judged by the number's
+    conditions, everything else by comparison with this.
     """
-    kept = [text for text in overrides if override_key(text) == "data" or incidental(override_key(text))]
-    if len(kept) == len(overrides):
+    circumstances = [text for text in overrides if override_key(text) == "data" or incidental(override_key(text))]
+    if len(circumstances) == len(overrides) and search_path(conf_dir) == installed_confs():
+        return [None] * len(cells)
+    return [_reference(cell, layout, scale, circumstances) for cell in cells]
+
+
+def _reference(cell: Cell, layout: Layout, scale: str, circumstances: Sequence[str]) -> Mapping[str, Any] | str | None:
+    if cell.published is None:
         return None
-    known: dict[_Key, Composed] = {}
-    keys = [(cell.experiment, merged(cell.overrides, kept)) for cell in cells]
-    for experiment, texts in dict.fromkeys(keys):
-        known[experiment, texts] = compose(experiment, texts, conf_dir=conf_dir)
-    return [known[key] for key in keys]
+    found = reference(cell.published, scale, layout=layout.name)
+    try:
+        return shipped_config(found.cell if found is not None else cell, circumstances)
+    except (ConfigError, DataError):
+        return f"made by {short(layout.file)} and {cell.experiment}, which did not come with the program: nothing was compared"

@@ -18,9 +18,11 @@ from paperbench.config.yamlfile import read_yaml
 from paperbench.errors import ConfigError, DataError
 from paperbench.report.published_form import (
     Axis,
+    ChoiceForm,
     Direction,
     PaperForm,
     RowForm,
+    StatementForm,
     TableForm,
     Unit,
     faults_of,
@@ -42,7 +44,8 @@ class Published:
     `tolerance`, in the same unit, is how far a repetition may lie from it and still agree; it is stated with the
     number, before anything is measured. None: the number depends on a machine or a model that is out of reach. `metric`
     is the name in `results.json` that measures the same thing, None where nothing here does; `when` maps dotted keys of
-    the configuration to the values under which it does. `note` says what differs even then.
+    the configuration to the values under which it does. `deviation` says what differs even then, `remark` what a reader should
+    know of the print.
 
     `spread` is a standard deviation that the paper prints beside the number. On a curve `axis` is the horizontal axis
     and `x` this point's place on it; `digitisation` is how far, in `unit`, the reading may lie from what was drawn.
@@ -63,7 +66,8 @@ class Published:
     source: str
     metric: str | None
     when: Mapping[str, Any]
-    note: str
+    deviation: str = ""
+    remark: str = ""
     seeds: int | None = None
     test_size: int | None = None
     spread: float | None = None
@@ -83,6 +87,13 @@ class Published:
         # A printed 69.9 stands for 69.85 to 69.95, and floats are not decimals: a hair of slack decides ties for
         # agreement.
         return None if self.tolerance is None else abs(measured - self.value) <= self.tolerance + 1e-9
+
+
+class PaperStatements(NamedTuple):
+    """What a paper's file says of all runs that stand beside its numbers."""
+
+    deviations: tuple[StatementForm, ...] = ()
+    choices: tuple[ChoiceForm, ...] = ()
 
 
 class Curve(NamedTuple):
@@ -150,6 +161,16 @@ def tables(paper: str) -> list[str]:
 
 
 @cache
+def statements(paper: str) -> PaperStatements:
+    """Return the deviations and choices that hold for a paper's runs. None for a paper that has no file."""
+    file = _files().get(paper)
+    if file is None:
+        return PaperStatements()
+    form = _form(file)
+    return PaperStatements(tuple(form.deviations), tuple(form.choices))
+
+
+@cache
 def all_published() -> tuple[Published, ...]:
     """Return every number of every file in `conf/paper`, in the order of files, tables, rows and columns."""
     return tuple(entry for path in _files().values() for entry in read(path))
@@ -208,16 +229,20 @@ def read(path: Path) -> list[Published]:
     """Return the numbers of one file. Raises `DataError` with the file and every fault: an unknown key, a value of the wrong
     type, the same table, row and column twice, a metric for a column that is not there or without conditions, a curve
     whose points are no numbers or not in order."""
-    try:
-        paper = read_yaml(path, PaperForm)
-    except ConfigError as error:
-        raise DataError("\n".join(error.mistakes)) from error
+    paper = _form(path)
     faults = [fault for part in paper.tables for fault in faults_of(part)]
     entries = [] if faults else [e for part in paper.tables for row in part.rows for e in _expand(paper, part, row)]
     faults += _repeated(entries)
     if faults:
         raise DataError("\n".join(f"{path}: {fault}" for fault in faults))
     return entries
+
+
+def _form(path: Path) -> PaperForm:
+    try:
+        return read_yaml(path, PaperForm)
+    except ConfigError as error:
+        raise DataError("\n".join(error.mistakes)) from error
 
 
 def _repeated(entries: Sequence[Published]) -> list[str]:
@@ -248,7 +273,8 @@ def _expand(paper: PaperForm, table: TableForm, row: RowForm) -> list[Published]
             source=table.source or paper.source,
             metric=metrics.get(column),
             when={**table.when, **row.when} if column in metrics else {},
-            note=row.note or table.note,
+            deviation=row.deviation or table.deviation,
+            remark=row.remark or table.remark,
             seeds=table.seeds,
             test_size=table.test_size,
             spread=row.spread.get(column),

@@ -44,6 +44,24 @@ class Axis(Schema):
     key: str = ""
 
 
+@dataclass(frozen=True, kw_only=True)
+class StatementForm(Schema):
+    """A sentence about the runs that stand beside a paper's numbers; with `when`, only about runs with these values."""
+
+    text: Text
+    when: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ChoiceForm(StatementForm):
+    """Something that the paper leaves open, with what is taken here."""
+
+    reason: Text
+    """Why this and not another."""
+    moves: str = ""
+    """What another choice moves, where that was measured."""
+
+
 @dataclass(kw_only=True)
 class RowForm(Schema):
     """One printed row, or one curve."""
@@ -56,7 +74,10 @@ class RowForm(Schema):
     metrics: dict[str, str] | str = field(default_factory=dict)
     """Names in `results.json` by column, or one name for all, in which `{column}` stands for the column."""
     when: dict[str, Any] = field(default_factory=dict)
-    note: str = ""
+    deviation: str = ""
+    """What differs from the paper even where `when` holds."""
+    remark: str = ""
+    """A sentence about what is printed; it takes nothing from a verdict."""
     doubt: str = ""
     unreproduced: str | None = None
 
@@ -79,7 +100,8 @@ class TableForm(Schema):
     source: str = ""
     metrics: dict[str, str] | str = field(default_factory=dict)
     when: dict[str, Any] = field(default_factory=dict)
-    note: str = ""
+    deviation: str = ""
+    remark: str = ""
     unreproduced: str = ""
 
 
@@ -92,6 +114,9 @@ class PaperForm(Schema):
     tables: Annotated[list[TableForm], Field(min_length=1)]
     conditions: dict[str, dict[str, Any]] = field(default_factory=dict)
     """Mappings that the file itself refers to by YAML anchors; not read from here."""
+    deviations: list[StatementForm] = field(default_factory=list)
+    """Where the paper says one thing and the runs here do another, wherever one of its numbers is shown."""
+    choices: list[ChoiceForm] = field(default_factory=list)
 
 
 def metrics_of(row: RowForm, table: TableForm) -> dict[str, str]:

@@ -6,9 +6,10 @@ from it (`reproduction_document`), and so is the report.
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,18 +25,20 @@ from paperbench.report.preparing import KIND, Placed, Prepared, prepare
 from paperbench.report.published import Published
 from paperbench.report.reproduction_document import display_table, flat_table
 from paperbench.report.tables import to_csv, to_markdown
-from paperbench.report.verdict import Departures, Verdict, judge
+from paperbench.report.verdict import Conditions, Verdict, judge, precision_choice
 from paperbench.sweeps.launch import SweepOptions
 from paperbench.sweeps.launchers.settings import compose_settings, split
 from paperbench.sweeps.plan import Member
 from paperbench.sweeps.run import SweepOutcome, run_sweep
 from paperbench.sweeps.watch import MemberStatus, Watcher
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 DOCUMENT = "reproduction.json"
 DEFAULT_SCALE = "short"
 LOW, HIGH = "/low", "/high"
 """Endings of the metrics that hold the ends of an interval over test images, beside the metric itself."""
+
+_OTHER_DIRECTION = "not the direction of the paper"
 
 SAMPLES_SLACK = 0.02
 """Largest distance of a record from the wanted number of training samples, as a fraction of it."""
@@ -53,6 +56,8 @@ class Measured:
     runs: Mapping[int, str]
     images: tuple[float, float] | None
     missing: tuple[str, ...]
+    conditions: Conditions
+    """Those that were planned, with what the runs tell of themselves."""
 
 
 def plan_reproduction(
@@ -98,10 +103,11 @@ def assemble(prepared: Prepared, results: Sequence[MemberStatus]) -> dict[str, A
     by_hash = {result.member.hash: result for result in results}
     measured = [_measure(placed, by_hash, prepared) for placed in prepared.cells]
     rows: dict[str, dict[str, Any]] = {}
+    overlapping = _not_told_apart(prepared.layout.comparisons, measured)
     for item in measured:
         cell = item.placed.cell
         row = rows.setdefault(cell.row, {"row": cell.row, "kind": "runs", "cells": {}})
-        row["cells"][cell.column] = _cell(item, len(prepared.seeds))
+        row["cells"][cell.column] = _cell(item, len(prepared.seeds), overlapping.get((cell.row, cell.column), ()))
     for comparison in prepared.layout.comparisons:
         rows[comparison.row] = _comparison(comparison, measured)
     cells = [cell for row in rows.values() for cell in row["cells"].values()]
@@ -124,7 +130,9 @@ def assemble(prepared: Prepared, results: Sequence[MemberStatus]) -> dict[str, A
         "columns": [column for column in layout.columns if column not in beyond],
         "rows": [row for row in rows.values() if row["cells"]],
         "remarks": [*_remarks(prepared, results), *_said_of_columns(beyond, prepared)],
-        "is_reproduction": bool(held) and all(verdict.of_reproduction for verdict in held),
+        "is_reproduction": Verdict.WITHIN in held
+        and set(held) <= {Verdict.WITHIN, Verdict.NO_TOLERANCE}
+        and not any(_OTHER_DIRECTION in cell["remarks"] for cell in cells),
     }
 
 
@@ -143,22 +151,42 @@ def write(document: Mapping[str, Any], folder: Path) -> None:
 def _measure(placed: Placed, by_hash: Mapping[str, MemberStatus], prepared: Prepared) -> Measured:
     values: dict[int, float] = {}
     missing: list[str] = []
+    precisions: dict[str, None] = {}
     images: tuple[float, float] | None = None
+    cell = placed.cell
     for seed, member in placed.runs.items():
         result = by_hash.get(member.hash)
-        if result is None or result.state != "done" or result.results is None:
+        done = result is not None and result.state == "done" and result.results is not None
+        if not done and cell.samples is None:
             missing.append(f"seed {seed} is missing: {_why(result, member)}")
             continue
-        found = _value(placed.cell, member, result.results)
+        # A curve is what its run has passed, whether or not the run is at its end.
+        results = result.results if done and result is not None and result.results is not None else {}
+        found = _value(cell, member, results)
         if isinstance(found, str):
-            missing.append(f"seed {seed} is missing: {found}")
-        else:
-            values[seed] = found * placed.cell.factor
-            images = _over_images(placed.cell, result.results)
+            missing.append(f"seed {seed} is missing: {found if done else _why(result, member)}")
+            continue
+        values[seed] = found * cell.factor
+        images = _over_images(cell, results)
+        if results.get("precision"):
+            precisions[str(results["precision"])] = None
     runs = {seed: os.path.relpath(placed.runs[seed].directory, prepared.directory) for seed in values}
     return Measured(
-        placed=placed, values=values, runs=runs, images=images if len(values) == 1 else None, missing=tuple(missing)
+        placed=placed,
+        values=values,
+        runs=runs,
+        images=images if len(values) == 1 else None,
+        missing=tuple(missing),
+        conditions=_as_computed(placed.conditions, list(precisions)),
     )
+
+
+def _as_computed(planned: Conditions, precisions: Sequence[str]) -> Conditions:
+    """Return the conditions with the precision that the runs computed in, in place of the one that was asked for."""
+    if not precisions:
+        return planned
+    others = [text for text in planned.choices if not text.startswith("precision=")]
+    return replace(planned, choices=(*others, *filter(None, map(precision_choice, precisions))))
 
 
 def _why(result: MemberStatus | None, member: Member) -> str:
@@ -244,10 +272,11 @@ def _said_of_columns(beyond: Sequence[str], prepared: Prepared) -> list[str]:
 # --- cells of the document --------------------------------------------------------------------------------------------
 
 
-def _cell(item: Measured, wanted: int) -> dict[str, Any]:
-    cell, departs = item.placed.cell, item.placed.departures
+def _cell(item: Measured, wanted: int, apart: Sequence[str]) -> dict[str, Any]:
+    cell, conditions = item.placed.cell, item.conditions
     summary = summarise(list(item.values.values()), test_images=item.images)
-    remarks = [*departs.sentences, *item.missing]
+    comparable = not (conditions.data or conditions.scale)
+    remarks = [*conditions.remarks, *(apart if comparable else ()), *item.missing]
     if item.missing and item.values:
         remarks.insert(0, f"{len(item.values)} of {wanted} seeds")
     if cell.published is not None and cell.published.doubt:
@@ -258,7 +287,7 @@ def _cell(item: Measured, wanted: int) -> dict[str, Any]:
     return {
         "published": _printed(cell.published),
         "metric": cell.metric,
-        **_numbers(summary, values, cell.published, departs),
+        **_numbers(summary, values, cell.published, conditions),
         "remarks": remarks,
     }
 
@@ -266,14 +295,14 @@ def _cell(item: Measured, wanted: int) -> dict[str, Any]:
 def _printed(number: Published | None) -> dict[str, Any] | None:
     if number is None:
         return None
-    keys = ("value", "unit", "direction", "tolerance", "sample", "row", "column")
+    keys = ("value", "unit", "direction", "tolerance", "sample", "seeds", "row", "column")
     return {key: getattr(number, key) for key in keys}
 
 
 def _numbers(
-    summary: Summary, values: list[dict[str, Any]], number: Published | None, departs: Departures
+    summary: Summary, values: list[dict[str, Any]], number: Published | None, conditions: Conditions
 ) -> dict[str, Any]:
-    comparable = number is not None and summary.mean is not None and not departs.data
+    comparable = number is not None and summary.mean is not None and not conditions.data
     return {
         "values": values,
         "n": summary.n,
@@ -282,8 +311,10 @@ def _numbers(
         "interval_kind": summary.kind,
         # On other data a difference would be a number without a meaning.
         "difference": summary.mean - number.value if comparable and number and summary.mean is not None else None,
-        "verdict": str(judge(number, summary.mean, departs)),
-        "departs": departs.names,
+        "verdict": str(judge(number, summary.mean, conditions)),
+        "departs": conditions.departs,
+        "deviations": list(conditions.deviations),
+        "choices": list(conditions.choices),
     }
 
 
@@ -308,7 +339,7 @@ def _comparison(comparison: ComparisonEntry, measured: Sequence[Measured]) -> di
 
 def _compared(of: Measured, against: Measured) -> dict[str, Any]:
     pair = paired(of.values, against.values)
-    departs = of.placed.departures | against.placed.departures
+    conditions = of.conditions | against.conditions
     printed = _printed_difference(of.placed.cell.published, against.placed.cell.published)
     values = [
         {"seed": seed, "value": value, "run": None}
@@ -317,27 +348,48 @@ def _compared(of: Measured, against: Measured) -> dict[str, Any]:
     return {
         "published": _printed(printed),
         "metric": of.placed.cell.metric,
-        **_numbers(pair.summary, values, printed, departs),
-        "remarks": [*_said_of_pair(pair, printed), *departs.sentences],
+        **_numbers(pair.summary, values, printed, conditions),
+        "remarks": [*_said_of_pair(pair, printed), *conditions.remarks],
     }
 
 
 def _printed_difference(of: Published | None, against: Published | None) -> Published | None:
-    """The difference of two printed numbers. It has no tolerance: none was stated for it."""
+    """Return the difference of two printed numbers. Its tolerance is the root of the sum of both tolerances' squares: what is
+    stated for each is taken for independent."""
     if of is None or against is None or of.unit != against.unit:
         return None
-    return Published(
-        **{
-            **vars(of),
-            "row": f"{of.row} minus {against.row}",
-            # Two printed decimals differ by a printed decimal, which floats do not always.
-            "value": round(of.value - against.value, 10),
-            "unit": "points" if of.unit == "percent" else of.unit,
-            "tolerance": None,
-            "metric": None,
-            "note": "",
-        }
+    both = None not in (of.tolerance, against.tolerance)
+    return replace(
+        of,
+        row=f"{of.row} minus {against.row}",
+        # Two printed decimals differ by a printed decimal, which floats do not always.
+        value=round(of.value - against.value, 10),
+        unit="points" if of.unit == "percent" else of.unit,
+        tolerance=round(math.hypot(of.tolerance or 0.0, against.tolerance or 0.0), 3) if both else None,
+        metric=None,
+        deviation="",
+        remark="",
     )
+
+
+def _not_told_apart(
+    comparisons: Sequence[ComparisonEntry], measured: Sequence[Measured]
+) -> dict[tuple[str, str], list[str]]:
+    """Return, by row and column, the rows that a comparison sets against it and whose tolerance overlaps its own."""
+    numbers = {(i.placed.cell.row, i.placed.cell.column): i.placed.cell.published for i in measured}
+    found: dict[tuple[str, str], list[str]] = {}
+    for entry in comparisons:
+        for (row, column), number in numbers.items():
+            other = numbers.get((entry.against, column))
+            if row != entry.of or number is None or other is None or (entry.columns and column not in entry.columns):
+                continue
+            if None in (number.tolerance, other.tolerance) or number.unit != other.unit:
+                continue
+            if abs(number.value - other.value) <= (number.tolerance or 0) + (other.tolerance or 0):
+                text = "the tolerances of {} and {} overlap: this verdict does not tell the two apart, their difference below may"
+                for place in ((entry.of, column), (entry.against, column)):
+                    found.setdefault(place, []).append(text.format(entry.of, entry.against))
+    return found
 
 
 def _said_of_pair(pair: Paired, printed: Published | None) -> list[str]:
@@ -347,9 +399,11 @@ def _said_of_pair(pair: Paired, printed: Published | None) -> list[str]:
     mean, interval = pair.summary.mean, pair.summary.interval
     if mean is not None and printed is not None and printed.value:
         same = mean * printed.value > 0
-        said.append("the same direction as in the paper" if same else "not the direction of the paper")
+        said.append("the same direction as in the paper" if same else _OTHER_DIRECTION)
     if interval is not None and interval[0] <= 0 <= interval[1]:
         said.append("the interval includes no difference at all")
+    if printed is not None and printed.tolerance is not None and printed.tolerance >= abs(printed.value):
+        said.append("the tolerance includes no difference at all: within it, this row does not tell the two apart")
     return said
 
 
@@ -362,12 +416,15 @@ def _remarks(prepared: Prepared, results: Sequence[MemberStatus]) -> list[str]:
     said += [f"made on {text}" for text in data if text]
     if prepared.overrides:
         said.append(f"asked for on the command line: {' '.join(prepared.overrides)}")
-    reasons: dict[str, list[str]] = {}
+    reasons: dict[str, dict[str, list[str]]] = {}
     for entry in prepared.layout.not_reached():
-        rows = reasons.setdefault(entry.unreproduced or "made elsewhere or not at all", [])
-        if entry.row not in rows:
-            rows.append(entry.row)
+        rows = reasons.setdefault(entry.unreproduced or "no run here makes them", {})
+        rows.setdefault(entry.row, []).append(entry.column)
+    reached = {item.cell.published.row for item in prepared.cells if item.cell.published is not None}
     said += [
-        f"rows of the paper that are not made here: {'; '.join(rows)} ({reason})" for reason, rows in reasons.items()
+        "numbers of the paper that are not made here: "
+        + "; ".join(f"{row} ({', '.join(columns)})" if row in reached else row for row, columns in rows.items())
+        + f" ({reason})"
+        for reason, rows in reasons.items()
     ]
     return said

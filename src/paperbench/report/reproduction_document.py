@@ -13,7 +13,7 @@ from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from paperbench.errors import DataError
 from paperbench.report.tables import Cell, Column, Table, Tone, blank_cell
-from paperbench.report.verdict import Verdict
+from paperbench.report.verdict import Verdict, worded
 
 Document = Mapping[str, Any]
 
@@ -72,6 +72,7 @@ class _Printed(_Form):
     unit: str
     tolerance: float | None
     row: str = ""
+    seeds: int | None = None
 
 
 @dataclass(kw_only=True)
@@ -94,6 +95,8 @@ class _Cell(_Form):
     verdict: str
     departs: str
     remarks: list[str]
+    deviations: list[str] = field(default_factory=list)
+    choices: list[str] = field(default_factory=list)
 
 
 @dataclass(kw_only=True)
@@ -166,7 +169,7 @@ def flat_table(document: Document) -> Table:
     """Return one row a cell with everything in columns of their own, numbers in full."""
     names = (
         "name", "scale", "row", "column", "metric", "unit", "published", "tolerance", "mean", "n", "low", "high",
-        "interval_kind", "difference", "verdict", "departs", "seeds", "values", "runs", "remarks",
+        "interval_kind", "difference", "verdict", "departs", "seeds", "values", "runs", "deviations", "choices", "remarks",
     )  # fmt: skip
     rows = []
     for row, column, cell in cells_of(document):
@@ -178,7 +181,7 @@ def flat_table(document: Document) -> Table:
             printed.get("tolerance"), cell["mean"], cell["n"], low, high, cell["interval_kind"], cell["difference"],
             cell["verdict"], cell["departs"], " ".join(str(v["seed"]) for v in values),
             " ".join(repr(v["value"]) for v in values), " ".join(v["run"] or "" for v in values).strip(),
-            "; ".join(cell["remarks"]),
+            *("; ".join(cell.get(kind, ())) for kind in ("deviations", "choices", "remarks")),
         )  # fmt: skip
         rows.append(tuple(Cell(text="" if value is None else str(value), value=value) for value in flat))
     return Table(title=title(document), columns=tuple(Column(name=name) for name in names), rows=tuple(rows))
@@ -194,6 +197,21 @@ def cells_of(document: Document) -> Iterator[tuple[str, str, Mapping[str, Any]]]
 def verdict_of(cell: Document) -> str:
     """Return the verdict in the words of `Verdict`."""
     return _FORMER_VERDICTS.get(str(cell.get("verdict")), str(cell.get("verdict")))
+
+
+def worded_verdict(cell: Document) -> str:
+    """Return the verdict with the seeds and choices that travel with it."""
+    verdict, printed = verdict_of(cell), cell.get("published") or {}
+    return worded(
+        verdict, seeds=cell.get("n") or 0, published_seeds=printed.get("seeds"), choices=len(cell.get("choices") or ())
+    )
+
+
+def statements_of(cell: Document) -> Iterator[str]:
+    """Yield what is said of a cell: its deviations, its choices, remarks."""
+    yield from cell.get("deviations") or ()
+    yield from (f"choice: {text}" for text in cell.get("choices") or ())
+    yield from cell.get("remarks") or ()
 
 
 def departures_of(cell: Document) -> str:
@@ -242,7 +260,8 @@ def _verdict(cell: Document) -> Cell:
     shown = departs if verdict != Verdict.MISSING else ""
     if "data" in shown or "scale" in shown:
         shown = shown.removesuffix(", other settings")  # they go without saying
-    return Cell(text=f"{verdict}: {shown}" if shown else verdict, value=verdict, tone=VERDICT_TONES.get(verdict, ""))
+    text = worded_verdict(cell)
+    return Cell(text=f"{text}: {shown}" if shown else text, value=verdict, tone=VERDICT_TONES.get(verdict, ""))
 
 
 class Digits:
@@ -283,13 +302,17 @@ def _signed(value: float, digits: int | None) -> str:
 # --- notes ------------------------------------------------------------------------------------------------------------
 
 
+NOT_A_REPRODUCTION = "this table is not a reproduction of the paper's"
+
+
 class _Notes:
-    """Remarks of cells, each once below the table; those that hold for every cell have no number."""
+    """Statements about cells, each once below the table; those that hold for every cell have no number."""
 
     def __init__(self, document: Document) -> None:
         cells = [cell for _, _, cell in cells_of(document)]
-        everything = list(dict.fromkeys(remark for cell in cells for remark in cell["remarks"]))
-        self._shared = [remark for remark in everything if all(remark in cell["remarks"] for cell in cells)]
+        said = [list(statements_of(cell)) for cell in cells]
+        everything = list(dict.fromkeys(text for texts in said for text in texts))
+        self._shared = [text for text in everything if all(text in texts for texts in said)]
         self._all = "every number" if len(cells) > 1 else "the number"
         self._own = [remark for remark in everything if remark not in self._shared]
         self._general: Sequence[str] = document["remarks"]
@@ -297,11 +320,12 @@ class _Notes:
 
     def numbers_of(self, cell: Document) -> list[int]:
         """Return the numbers of the notes that belong to a cell."""
-        return [index for index, remark in enumerate(self._own, start=1) if remark in cell["remarks"]]
+        said = set(statements_of(cell))
+        return [index for index, text in enumerate(self._own, start=1) if text in said]
 
     def all(self) -> tuple[str, ...]:
         """Return every note as it is printed."""
-        verdict = () if self._is_reproduction else ("this table is not a reproduction of the paper's",)
+        verdict = () if self._is_reproduction else (NOT_A_REPRODUCTION,)
         return (
             *verdict,
             *(f"{self._all}: {remark}" for remark in self._shared),

@@ -1,25 +1,28 @@
-"""The verdict on a measured value beside the published one, and the departures of its run from the published conditions.
+"""The verdict on a measured value beside the published one, and the conditions of its run held against the published ones.
 
-Only a run that meets every condition of the published number is *within* or *outside its tolerance*. The same words with
-*other settings* stand beside a run on the same data at the paper's scale that departs otherwise. On other data or at another
-scale a number is *not comparable*, whatever it is.
+Three kinds of statement are kept apart. A *deviation*: the paper says one thing and the run did another. A *choice*: the paper does
+not say, and what was taken is named. A *remark* is about what is printed. Only deviations take the word reproduction away: on other
+data or at another scale a number is *not comparable*, whatever it is; with other settings the verdict says so. Choices travel with
+the verdict.
 
-Departures are computed, not declared alone: the conditions of the published number are compared with the resolved
-configuration, and so is every key that the user changed on the command line, whether or not a condition names it.
+Deviations are computed, not declared alone: the conditions of the published number are compared with the resolved configuration,
+and so is every key of the shipped configuration that makes the number, whether or not a condition names it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from dataclasses import dataclass, fields
 from enum import StrEnum
 from typing import Any
 
 from paperbench.config.difference import ABSENT, difference
 from paperbench.config.explain import look_up, show
 from paperbench.config.validate import incidental
+from paperbench.report import published as papers
 from paperbench.report.layoutfile import DeviationEntry
 from paperbench.report.published import Published, equal
+from paperbench.report.published_form import ChoiceForm
 
 
 class Verdict(StrEnum):
@@ -47,42 +50,48 @@ _REPRODUCTIONS = frozenset({Verdict.WITHIN, Verdict.BETTER, Verdict.WORSE, Verdi
 
 
 @dataclass(frozen=True, kw_only=True)
-class Departures:
-    """The departures of a run from the conditions of a published number, in sentences; all empty where it has none."""
+class Conditions:
+    """The conditions of a run beside those of a published number, in sentences.
+
+    `data`, `scale` and `settings` are the deviations by kind; all empty where the run meets every condition.
+    """
 
     data: tuple[str, ...] = ()
     scale: tuple[str, ...] = ()
     settings: tuple[str, ...] = ()
+    choices: tuple[str, ...] = ()
+    remarks: tuple[str, ...] = ()
 
     @property
-    def sentences(self) -> tuple[str, ...]:
+    def deviations(self) -> tuple[str, ...]:
         return (*self.data, *self.scale, *self.settings)
 
     @property
-    def names(self) -> str:
-        """Their kinds, `other data, other scale`."""
+    def departs(self) -> str:
+        """The kinds of deviations, `other data, other scale`."""
         kinds = (("other data", self.data), ("other scale", self.scale), ("other settings", self.settings))
         return ", ".join(name for name, sentences in kinds if sentences)
 
-    def __or__(self, other: Departures) -> Departures:
+    def __or__(self, other: Conditions) -> Conditions:
         """Return both, each sentence once."""
-        return Departures(
-            data=tuple(dict.fromkeys((*self.data, *other.data))),
-            scale=tuple(dict.fromkeys((*self.scale, *other.scale))),
-            settings=tuple(dict.fromkeys((*self.settings, *other.settings))),
+        return Conditions(
+            **{
+                item.name: tuple(dict.fromkeys((*getattr(self, item.name), *getattr(other, item.name))))
+                for item in fields(self)
+            }
         )
 
 
-def judge(published: Published | None, measured: float | None, departures: Departures) -> Verdict:
+def judge(published: Published | None, measured: float | None, conditions: Conditions) -> Verdict:
     """Return the verdict on `measured`, which is in the unit of `published` and None where it is missing."""
     if measured is None:
         return Verdict.MISSING
     if published is None:
         return Verdict.NOT_PUBLISHED
-    if departures.data or departures.scale:
+    if conditions.data or conditions.scale:
         return Verdict.NOT_COMPARABLE
     agrees = published.agrees(measured)
-    if departures.settings:
+    if conditions.settings:
         return {
             True: Verdict.WITHIN_OTHER_SETTINGS,
             False: Verdict.OUTSIDE_OTHER_SETTINGS,
@@ -97,48 +106,80 @@ def judge(published: Published | None, measured: float | None, departures: Depar
     return Verdict.BETTER if (measured > published.value) == (published.direction == "higher") else Verdict.WORSE
 
 
-# --- departures -------------------------------------------------------------------------------------------------------
+def worded(verdict: Verdict | str, *, seeds: int, published_seeds: int | None, choices: int) -> str:
+    """Return the verdict with what travels with it: `within tolerance, 1 of the paper's 3 seeds, with 3 choices`.
+
+    Only a verdict about the paper's conditions carries it; of another number it would say nothing.
+    """
+    text = str(verdict)
+    if verdict not in _REPRODUCTIONS:
+        return text
+    if published_seeds is not None and seeds < published_seeds:
+        text += f", {seeds} of the paper's {published_seeds} seeds"
+    if choices:
+        text += f", with {choices} choice{'' if choices == 1 else 's'}"
+    return text
 
 
-def find_departures(
+def sentences(conditions: Conditions) -> Iterator[str]:
+    """Yield everything that is said of a number, in the order in which it weighs: deviations, choices, remarks."""
+    yield from conditions.deviations
+    yield from (f"choice: {text}" for text in conditions.choices)
+    yield from conditions.remarks
+
+
+# --- conditions -------------------------------------------------------------------------------------------------------
+
+
+def compare(
     number: Published | None,
     config: Mapping[str, Any],
     *,
     when: Mapping[str, Any] | None = None,
     declared: Iterable[DeviationEntry] = (),
-    asked: Mapping[str, Any] | None = None,
+    shipped: Mapping[str, Any] | None = None,
     left_to_user: Iterable[str] = (),
     samples: int | None = None,
-) -> Departures:
-    """Return the departures of a run with the resolved configuration `config` from the conditions of `number`.
+    precision: str | None = None,
+) -> Conditions:
+    """Return the conditions of a run with the resolved configuration `config` beside those of `number`.
 
-    `when` are conditions besides the number's own; `declared` the deviations that the layout's file states in words; `asked` the
-    configuration of that file alone, by which the user's changes are found, except in the keys of `left_to_user`. `samples` is
-    the number of training samples after which the metric is read: the run's place on the number's axis.
+    `when` are conditions besides the number's own; `declared` the deviations that the layout's file states in words; `shipped` the
+    configuration that makes the number as it comes with the program: what differs from it is a deviation, except in the keys of
+    `left_to_user`. `samples` is the number of training samples after which the metric is read: the run's place on the number's
+    axis. `precision` is the type that the run computed in, where it is known.
     """
-    data: list[str] = []
-    settings = [item.text for item in declared if not unmet(item.when, config)]
+    said = papers.statements(number.paper) if number is not None else papers.PaperStatements()
+    data = [item.text for item in declared if item.kind == "data" and not unmet(item.when, config)]
+    settings = [item.text for item in declared if item.kind == "settings" and not unmet(item.when, config)]
+    settings += [item.text for item in said.deviations if not unmet(item.when, config)]
     wanted = {**(when or {}), **(number.when if number is not None else {})}
+    judged = {*wanted, *left_to_user}
     if number is not None and number.axis is not None:
         place = samples if samples is not None else look_up(config, number.axis.key)
         if place is not None and not equal(number.x, place):
             settings.append(_instead(number.axis.name, place, number.x))
+        if look_up(config, "optim.schedule") == "constant":
+            # The length of a run moves no point that it has passed, unless the rate follows the length.
+            judged.add(number.axis.key)
     if number is not None and not wanted:
         settings.append("the conditions of the published number are not stated, so nothing could be checked")
-    other_data = "data.name" in unmet(wanted, config)
-    for key, expected in unmet(wanted, config).items():
-        if key == "scale" or (other_data and key.startswith("data.") and key != "data.name"):
+    missed = unmet(wanted, config)
+    for key, expected in missed.items():
+        if key == "scale" or ("data.name" in missed and key.startswith("data.") and key != "data.name"):
             continue  # stated once: the scale below, other data by their name
         (data if key.startswith("data.") else settings).append(_instead(key, look_up(config, key, ABSENT), expected))
-    if asked is not None:
-        settings += _user_changes(asked, config, judged={*wanted, *left_to_user})
-    if number is not None and number.note:
-        settings.append(number.note)
+    if shipped is not None:
+        settings += _changes(shipped, config, judged)
+    if number is not None and number.deviation:
+        settings.append(number.deviation)
     scale = look_up(config, "scale")
-    return Departures(
-        data=tuple(data),
+    return Conditions(
+        data=tuple(dict.fromkeys(data)),
         scale=() if scale in (None, "paper") else (f"scale={scale} instead of the published schedule",),
         settings=tuple(dict.fromkeys(settings)),
+        choices=tuple(_choices(said.choices, config, precision)),
+        remarks=(number.remark,) if number is not None and number.remark else (),
     )
 
 
@@ -147,11 +188,28 @@ def unmet(when: Mapping[str, Any], config: Mapping[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in when.items() if not equal(value, look_up(config, key, ABSENT))}
 
 
-def _user_changes(asked: Mapping[str, Any], config: Mapping[str, Any], judged: Collection[str]) -> list[str]:
-    """Return the changes of the command line, without the keys that conditions judge and those that change no number."""
+def _choices(stated: Iterable[ChoiceForm], config: Mapping[str, Any], precision: str | None) -> Iterator[str]:
+    for choice in stated:
+        if not unmet(choice.when, config):
+            moves = f"; {choice.moves}" if choice.moves else ""
+            yield f"{choice.text} ({choice.reason}{moves})"
+    used = precision_choice(precision or look_up(config, "precision"))
+    if used:
+        yield used
+
+
+def precision_choice(precision: str | None) -> str:
+    """Return the choice of a type to compute in as a sentence; empty for float32, in which the papers' libraries computed."""
+    if precision in (None, "float32"):
+        return ""
+    return f"precision={precision} (the paper names no type; its libraries computed in float32)"
+
+
+def _changes(shipped: Mapping[str, Any], config: Mapping[str, Any], judged: Collection[str]) -> list[str]:
+    """Return what differs from the shipped configuration, but for keys that conditions judge and those that change no number."""
     return [
-        f"{_instead(key, after, before)} (set on the command line)"
-        for key, before, after in difference(asked, config)
+        f"{_instead(key, after, before)}, as shipped"
+        for key, before, after in difference(shipped, config)
         if key not in judged and not incidental(key)
     ]
 

@@ -139,8 +139,9 @@ class MarginalConfig(Schema):
 class EvaluationConfig(Schema):
     """What is measured, and on how much. Evaluation computes in float32."""
 
-    at_samples: tuple[PositiveInt, ...] = ()
-    """Numbers of samples seen after which to evaluate as well; those beyond `train.samples` are never reached."""
+    at_samples: Annotated[tuple[PositiveInt, ...], CIRCUMSTANTIAL] = ()
+    """Numbers of samples seen after which to evaluate as well, which moves nothing else; those beyond `train.samples` are never
+    reached."""
     train_images: NonNegativeInt = 10_000
     """First training images that `train/bound` is measured on; 0 is all."""
     importance_samples: NonNegativeInt = 1000

@@ -17,6 +17,7 @@ from paperbench.engine.rundir import FAILED, STOPPED
 from paperbench.report.html.page import Charts
 from paperbench.report.html.writing import Written, write_report
 from tests.report.html import made
+from tests.report.made_runs import paper_config
 
 GRID = [{"lr": lr, "seed": seed} for lr in (0.1, 0.2) for seed in (0, 1, 2)]
 
@@ -137,14 +138,8 @@ def test_a_run_page_says_how_it_was_made(tmp_path: Path) -> None:
 def test_a_published_number_stands_beside_ours(tmp_path: Path) -> None:
     from paperbench.report import published
 
-    entry = next(e for e in published.all_published() if e.metric == "voc07/mAP" and e.tolerance is not None)
-    config: dict[str, Any] = made.config(experiment="faster-rcnn")
-    for key, value in entry.when.items():
-        *parents, last = key.split(".")
-        section = config
-        for parent in parents:
-            section = section.setdefault(parent, {})
-        section[last] = value
+    entry = published.find("faster-rcnn", "Table 3", "RPN+VGG shared 300, 07", "mAP")
+    config = paper_config(*entry.place)
     assert entry.tolerance is not None
     measured = entry.value + 2 * entry.tolerance
     _, page = written(made.run(tmp_path / "run", resolved=config, values={"voc07/mAP": measured, "coco/AP": 1.0}))
@@ -154,6 +149,12 @@ def test_a_published_number_stands_beside_ours(tmp_path: Path) -> None:
     assert float(row["difference"][1]) == measured - entry.value
     assert row["verdict"][0] == "outside tolerance, better"
     assert "No published number applies" not in page.text
+
+    config["optim"]["lr"] = 0.5
+    _, page = written(made.run(tmp_path / "other", resolved=config, values={"voc07/mAP": entry.value}))
+    row = next(row for row in page.columns("metrics") if row["metric"][1] == "voc07/mAP")
+    assert row["verdict"][0] == "within tolerance, other settings"
+    assert "optim.lr 0.5 instead of 0.001, as shipped" in page.text
 
 
 @pytest.mark.parametrize("state", [FAILED, STOPPED])

@@ -18,6 +18,7 @@ from paperbench.report.reproduction_document import (
     departures_of,
     display_table,
     verdict_of,
+    worded_verdict,
 )
 from paperbench.report.tables import Cell, Column, Table, Tone, blank_cell, number_cell, text_cell
 
@@ -118,7 +119,7 @@ def _cells_beside(name: str, cell: Document | None, fmt: CellFormat) -> list[Cel
         Cell(text=paper.text, value=paper.value, note="" if tolerance.value is None else tolerance.text),
         fmt.ours(name, cell, cell.get("mean"), note=fmt.spread(name, cell)),
         fmt.difference(name, cell),
-        text_cell(verdict_of(cell), tone=_tone(cell), note=departures_of(cell), chip=True),
+        text_cell(worded_verdict(cell), tone=_tone(cell), note=departures_of(cell), chip=True),
     ]
 
 
@@ -140,7 +141,7 @@ def _tall_cell(name: str, cell: Document | None, fmt: CellFormat) -> Cell:
     if cell is None:
         return number_cell(None)
     paper = fmt.paper(name, cell)
-    note = verdict_of(cell)
+    note = worded_verdict(cell)
     if paper.value is not None:
         tolerance = fmt.tolerance(cell)
         band = "" if tolerance.value is None else f" {tolerance.text}"
@@ -186,7 +187,7 @@ def _numbers(document: Document, fmt: CellFormat) -> Table:
                 number_cell(cell.get("n"), str(cell.get("n"))),
                 fmt.difference(column, cell),
                 blank_cell(fmt.unit(cell)),
-                text_cell(verdict_of(cell), tone=_tone(cell), chip=True),
+                text_cell(worded_verdict(cell), tone=_tone(cell), chip=True),
                 blank_cell(str(cell.get("departs") or "")),
                 blank_cell(marks),
             )

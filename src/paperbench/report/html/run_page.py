@@ -7,13 +7,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from paperbench.engine.rundir import DONE
 from paperbench.errors import DataError
 from paperbench.records.record import RunRecord
-from paperbench.report import published, verdict
 from paperbench.report.html import curves, parts, pictures
 from paperbench.report.html.page import Badge, Block, Fact, Notice, Page, Tile, Tiles, section
 from paperbench.report.html.quantities import Quantities, duration, minus, significant
+from paperbench.report.judgement import Judged, judge_run
 from paperbench.report.published import Published
-from paperbench.report.reproduction_document import UNITS
+from paperbench.report.reproduction_document import UNITS, VERDICT_TONES
 from paperbench.report.tables import Column, Table, blank_cell, number_cell, text_cell
+from paperbench.report.verdict import sentences
 
 _MOST_TILES = 6
 _FEWEST_CLASSES = 2
@@ -21,7 +22,7 @@ _FEWEST_CLASSES = 2
 
 def page_of_run(run: RunRecord, quantities: Quantities) -> Page:
     """Return the page of a run: results, curves, pictures, then everything needed to repeat it."""
-    paper = _applying(run)
+    paper = _judged(run)
     drawn = curves.of_run(run, quantities)
     shown = pictures.of_run(run, drawn=bool(drawn.charts))
     sections = [
@@ -65,7 +66,7 @@ def _facts(run: RunRecord) -> Iterator[Fact]:
 # --- results ----------------------------------------------------------------------------------------------------------
 
 
-def _results(run: RunRecord, quantities: Quantities, paper: Mapping[str, Published]) -> Iterator[Block]:
+def _results(run: RunRecord, quantities: Quantities, paper: Mapping[str, Judged]) -> Iterator[Block]:
     if not run.metrics:
         yield Notice(text=_no_results(run), tone="muted")
         return
@@ -88,12 +89,12 @@ def _no_results(run: RunRecord) -> str:
     return f"There are no results: the run is {run.state}.{far}{so_far}{more}"
 
 
-def _tiles(run: RunRecord, quantities: Quantities, paper: Mapping[str, Published]) -> Iterator[Tile]:
+def _tiles(run: RunRecord, quantities: Quantities, paper: Mapping[str, Judged]) -> Iterator[Tile]:
     names = quantities.headlines(run.metrics) or quantities.order(run.metrics)
     names = sorted(names, key=lambda name: name not in paper)[:_MOST_TILES]
     for name in names:
-        value, entry = run.metrics[name], paper.get(name)
-        remark = "" if entry is None else f"paper {_printed(entry)}, {_verdict(entry, value)}"
+        value, judged = run.metrics[name], paper.get(name)
+        remark = "" if judged is None else f"paper {_printed(judged.published)}, {judged.text}"
         yield Tile(
             label=name,
             text=quantities.number(name, value),
@@ -103,7 +104,7 @@ def _tiles(run: RunRecord, quantities: Quantities, paper: Mapping[str, Published
         )
 
 
-def _metrics(run: RunRecord, names: Sequence[str], quantities: Quantities, paper: Mapping[str, Published]) -> Table:
+def _metrics(run: RunRecord, names: Sequence[str], quantities: Quantities, paper: Mapping[str, Judged]) -> Table:
     columns = [Column(name="metric", code=True), Column(name="value", numeric=True), Column(name="unit")]
     if paper:
         columns += [
@@ -117,41 +118,39 @@ def _metrics(run: RunRecord, names: Sequence[str], quantities: Quantities, paper
     for name in quantities.order(names):
         value = run.metrics[name]
         row = [text_cell(name), number_cell(value, quantities.number(name, value)), blank_cell(quantities.unit(name))]
-        entry = paper.get(name)
-        if paper and entry is None:
+        judged = paper.get(name)
+        if paper and judged is None:
             row += [number_cell(None)] * 3 + [text_cell("")] * 2
-        elif entry is not None:
+        elif judged is not None:
+            entry = judged.published
+            shown = not judged.conditions.data
             row += [
                 number_cell(entry.value, minus(f"{entry.value:g}")),
                 number_cell(entry.tolerance, "" if entry.tolerance is None else f"±{entry.tolerance:g}"),
-                number_cell(value - entry.value, minus(f"{value - entry.value:+.3g}")),
-                text_cell(_verdict(entry, value), tone="good" if entry.agrees(value) else "", chip=True),
-                text_cell(f"{entry.table}, {entry.row}", note=entry.note),
+                number_cell(value - entry.value, minus(f"{value - entry.value:+.3g}")) if shown else number_cell(None),
+                text_cell(judged.text, tone=VERDICT_TONES.get(judged.verdict, ""), chip=True),
+                text_cell(f"{entry.table}, {entry.row}", note="\n".join(sentences(judged.conditions))),
             ]
         rows.append(tuple(row))
-    sources = tuple(dict.fromkeys(f"Paper: {entry.source}." for entry in paper.values()))
+    sources = tuple(dict.fromkeys(f"Paper: {judged.published.source}." for judged in paper.values()))
     return Table(
         name="metrics", title="Metrics of results.json", columns=tuple(columns), rows=tuple(rows), notes=sources
     )
 
 
-def _applying(run: RunRecord) -> dict[str, Published]:
-    """Return the published numbers that apply to this run, by metric."""
+def _judged(run: RunRecord) -> dict[str, Judged]:
+    """Return the metrics that have a published counterpart, each with its verdict."""
+    precision = run.results.get("precision")
     try:
-        found = published.matching(run.config)
+        return judge_run(run.config, run.metrics, precision=str(precision) if precision else None)
     except DataError:
         return {}  # a fault in a file of published numbers is no fault of the run
-    return {entry.metric: entry for entry in found if entry.metric in run.metrics}
 
 
 def _printed(entry: Published) -> str:
     band = "" if entry.tolerance is None else f" ±{entry.tolerance:g}"
     unit = UNITS.get(entry.unit, entry.unit)
     return minus(f"{entry.value:g}{band}{f' {unit}' if unit else ''}")
-
-
-def _verdict(entry: Published, value: float) -> str:
-    return str(verdict.judge(entry, value, verdict.Departures()))
 
 
 # --- classes ----------------------------------------------------------------------------------------------------------
