@@ -7,7 +7,9 @@ from pathlib import Path
 
 import yaml
 
+from paperbench.config.yamlfile import read_yaml
 from paperbench.report.published import read
+from paperbench.report.published_form import PaperForm
 
 TEXT = (Path(__file__).parents[2] / "docs" / "published.md").read_text(encoding="utf-8")
 
@@ -25,9 +27,17 @@ def test_the_example_of_a_file_is_read(tmp_path: Path) -> None:
     assert (other.tolerance, bool(other.unreproduced)) == (None, True)
 
 
+def test_the_example_of_statements_is_read(tmp_path: Path) -> None:
+    path = tmp_path / "stn.yaml"
+    path.write_text(blocks("yaml")[0] + "\n" + blocks("yaml")[1])
+    form = read_yaml(path, PaperForm)
+    assert form.deviations[0].when == {"hard_weight": 10.0}
+    assert form.choices[0].reason
+
+
 def test_the_example_of_a_curve_is_read(tmp_path: Path) -> None:
     path = tmp_path / "vae.yaml"
-    path.write_text(yaml.safe_dump({"paper": "vae", "source": "s", "tables": yaml.safe_load(blocks("yaml")[1])}))
+    path.write_text(yaml.safe_dump({"paper": "vae", "source": "s", "tables": yaml.safe_load(blocks("yaml")[2])}))
 
     assert [(entry.x, entry.value, entry.tolerance) for entry in read(path)] == [
         (1e6, -124.2, 5.0),

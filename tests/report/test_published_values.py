@@ -55,7 +55,8 @@ def test_every_number_is_complete(path: Path) -> None:
         assert (entry.axis is None) == (entry.x is None)
         lowest, highest = RANGES[entry.unit]
         assert lowest <= entry.value <= highest, f"{entry.table}, {entry.row}, {entry.column}"
-        if entry.metric and entry.unit not in OF_MACHINES:
+        # A number that ranks nothing may describe one run of the authors, such as the bias that they chose.
+        if entry.metric and entry.unit not in OF_MACHINES and entry.direction != "same":
             assert entry.tolerance is not None
 
 
