@@ -5,8 +5,13 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
-from benchmarks import common, distill_accuracy, stn_accuracy
+import torch
+from benchmarks import accuracy, common, distill_accuracy, stn_accuracy, torchvision_detectors
+
+from paperbench.config.compose import compose
+from paperbench.data import shapes
 
 ENVIRONMENT = {
     "started": "2001-02-03T04:05:06+00:00",
@@ -114,3 +119,81 @@ def test_a_row_over_seeds_names_every_commit_its_runs_were_made_from(tmp_path: P
 
     assert said["commit"] == "aaaaaaa and bbbbbbb"
     assert said["machine"] == "Z80, 48 cores"
+
+
+# --- accuracy side by side --------------------------------------------------------------------------------------------
+
+SCENES = shapes.read(split="test", images=4, size=160)
+
+
+def truth(*, grown: int = 0) -> list[torchvision_detectors.Found]:
+    """The objects themselves as detections, their masks grown by some pixels to the right."""
+    assert SCENES.masks is not None
+    found = []
+    for index, record in enumerate(SCENES.records):
+        masks = SCENES.masks(index)
+        for _ in range(grown):
+            masks = masks | np.roll(masks, 1, axis=2)
+        scores = np.full(len(record.labels), 0.9, np.float32)
+        found.append(torchvision_detectors.Found(boxes=record.boxes, scores=scores, labels=record.labels, masks=masks))
+    return found
+
+
+def test_the_truth_has_full_marks_and_its_own_area() -> None:
+    right = accuracy.score(SCENES, truth())
+    assert right == pytest.approx(
+        {"AP": 100, "AP50": 100, "AP75": 100, "mask/AP": 100, "mask/AP50": 100, "mask/AP75": 100, "mask/area": 1}
+    )
+    wide = accuracy.score(SCENES, truth(grown=6))
+    assert wide["mask/area"] > 1.1
+    assert wide["mask/AP"] < 90
+    assert wide["AP"] == pytest.approx(100)
+
+
+@pytest.mark.parametrize("net", accuracy.NETS)
+def test_torchvisions_detectors_train_and_detect_on_our_settings(net: str) -> None:
+    settings = ("scale=short", "data.train_images=4", "train.batch_size=2", "model.head.score_threshold=0")
+    if net == "ssd":
+        settings = (*settings[:-1], "model.score_threshold=0")
+    config = compose(net, settings).config
+    model = torchvision_detectors.train(config, SCENES, seed=0, samples=2)
+    found = torchvision_detectors.detect(model, SCENES, batch=2)
+    assert len(found) == len(SCENES)
+    assert all(len(own.scores) == len(own.boxes) > 0 for own in found)
+    assert all((own.masks is not None) == (net == "mask-rcnn") for own in found)
+    # Both sides begin with the same backbone.
+    ours = torchvision_detectors.build(config, 5, seed=3).backbone.body.state_dict()
+    again = torchvision_detectors.build(config, 5, seed=3).backbone.body.state_dict()
+    assert all(torch.equal(ours[name], again[name]) for name in ours)
+
+
+def test_every_image_is_seen_once_an_epoch_and_half_are_mirrored() -> None:
+    order = list(torchvision_detectors._order(50, 175, seed=0))
+    indices = [index for index, _ in order]
+    assert len(order) == 175
+    assert sorted(indices[:50]) == sorted(indices[50:100]) == list(range(50))
+    assert indices[:50] != indices[50:100]
+    assert 60 < sum(mirror for _, mirror in order) < 115
+
+
+def test_means_that_differ_less_than_seeds_do_are_level(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(common, "RESULTS", tmp_path)
+    values = {"ours": (80.0, 82.0), "torchvision": (81.0, 82.0)}
+    calls = []
+
+    def cell(side: str, seed: int) -> accuracy.Cell:
+        def measured() -> dict[str, float]:
+            calls.append((side, seed))
+            return {"AP50": values[side][seed], "AP": values[side][seed] / (2 if side == "ours" else 1)}
+
+        return accuracy.Cell(
+            subject="detection", workload="w", net="n", side=side, seed=seed, samples=8, measure=measured
+        )
+
+    cells = [cell(side, seed) for side in values for seed in (0, 1)]
+    accuracy.measure(cells[:3], "accuracy-test", "cpu", again=False)
+    accuracy.measure(cells, "accuracy-test", "cpu", again=False)
+    assert calls == [("ours", 0), ("ours", 1), ("torchvision", 0), ("torchvision", 1)]
+    lines = accuracy.table(common.read("accuracy-test"))
+    assert "| AP50 | 81 ± 1.4 | torchvision 81.5 ± 0.71 | -0.5 | level |" in lines[2]
+    assert "| apart |" in lines[3]
