@@ -74,13 +74,13 @@ def test_every_key_that_is_named_like_a_path_is_one() -> None:
 
 
 def test_every_key_that_is_used_like_a_path_is_one() -> None:
-    """`Path(config.section.key)` anywhere in the program makes `key` a path."""
+    """`Path(config.section.key)` or `expanded(…)` anywhere in the program makes `key` a path."""
     paths = {key.rpartition(".")[2] for _, key, annotation in texts() if mark(annotation, PathMark)}
     plain = {key.rpartition(".")[2] for _, key, annotation in texts()} - paths
     used: set[str] = set()
     for file in Path(paperbench.__file__).parent.rglob("*.py"):
         for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
-            if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "Path":
+            if isinstance(node, ast.Call) and getattr(node.func, "id", "") in ("Path", "expanded"):
                 used |= {inner.attr for arg in node.args for inner in ast.walk(arg) if isinstance(inner, ast.Attribute)}
 
     assert {"gt", "scores", "root"} <= used

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from paperbench.engine import export_formats
-from paperbench.engine.export import FORMATS, compare, export
+from paperbench.engine.export import FORMATS, compare, export, place_for
 from paperbench.engine.exportable import Exportable, Output, Tensors
 from paperbench.errors import ConfigError, EnvironmentError_, ExportError
 
@@ -200,3 +200,20 @@ def test_a_place_that_cannot_be_written(tmp_path: Path) -> None:
         export(exportable(), "torchscript", tmp_path, FACTS)
     with pytest.raises(EnvironmentError_, match="cannot write"):
         export(exportable(), "torchscript", tmp_path / "file" / "net.pt", FACTS)
+
+
+@pytest.mark.parametrize("kind", FORMATS)
+def test_only_an_earlier_export_is_replaced(kind: str, tmp_path: Path) -> None:
+    file = tmp_path / "model.bin"
+    assert place_for(file) == file
+    export(exportable(), kind, file, FACTS)
+    assert place_for(file) == file
+    for content in (b"", b"notes", b"PK\x03\x04", bytes(100), b"\x08\x00\x00\x00\x00\x00\x00\x00{}      "):
+        file.write_bytes(content)
+        with pytest.raises(ConfigError, match="exists and is not a model"):
+            place_for(file)
+        assert file.read_bytes() == content
+    file.unlink()
+    file.with_name("model.bin.json").write_text('{"kind": "notes"}')
+    with pytest.raises(ConfigError, match=r"model\.bin\.json.*exists"):
+        place_for(file)

@@ -48,3 +48,24 @@ def test_all_mistakes_are_one_error(conf: Path, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="name an experiment"):
         plan_sweep(None, [], options=SweepOptions())
     assert not (tmp_path / "outputs").exists()
+
+
+def test_the_launchers_settings_are_recorded_and_may_change(conf: Path) -> None:
+    planned, _ = run_experiment("toy", ["seed=0,1", "launcher.start=fresh"], conf_dir=conf)
+    record = read_sweep(planned.directory)
+    assert (record.launcher, record.settings) == ("local", ("launcher.start=fresh",))
+
+    again, _ = plan_sweep(None, [], options=SweepOptions(), resume=planned.id, dry_run=True)
+    assert (again.launcher, again.settings) == ("local", ("launcher.start=fresh",))
+    # On the command line the first override of `sweep --resume ID` stands where an experiment's name would.
+    changed, _ = plan_sweep("launcher.start=fork", [], options=SweepOptions(), resume=planned.id, dry_run=True)
+    assert changed.settings == ("launcher.start=fork",)
+    with pytest.raises(ConfigError, match=r"leave out seed=3 "):
+        plan_sweep("seed=3", ["launcher.start=fork"], options=SweepOptions(), resume=planned.id, dry_run=True)
+
+
+def test_a_sweep_below_a_root_with_a_space_is_found_by_its_id(conf: Path) -> None:
+    planned, _ = run_experiment("toy", ["seed=0,1", 'output.root="my runs"'], conf_dir=conf)
+    assert planned.directory.is_relative_to("my runs")
+    found, _ = plan_sweep(None, ['output.root="my runs"'], options=SweepOptions(), resume=planned.id, dry_run=True)
+    assert found.directory == planned.directory

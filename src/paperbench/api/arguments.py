@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from numbers import Integral, Real
 from typing import Any
 
+from paperbench.config.quoting import hydra_text
 from paperbench.errors import ConfigError
-
-_PLAIN = re.compile(r"[A-Za-z_./][A-Za-z0-9_./~-]*")
-"""Text that reads as itself, so that a name of a group (`data=voc`) stays one."""
-_WORDS = {"null", "none", "true", "false", "nan", "inf"}
 
 
 def overrides_of(values: Mapping[str, Any]) -> list[str]:
@@ -46,18 +42,9 @@ def written(value: Any, key: str) -> str:
     if isinstance(value, os.PathLike):
         value = os.fspath(value)
     if isinstance(value, str):
-        return _text(value)
+        return hydra_text(value)
     if isinstance(value, Sequence) and not isinstance(value, bytes):
         return f"[{','.join(written(item, key) for item in value)}]"
     raise ConfigError(
         f"{key}: {value!r} is a {type(value).__name__}; give a number, text, a path, a list, a mapping or None"
     )
-
-
-def _text(value: str) -> str:
-    if _PLAIN.fullmatch(value) and value.lower() not in _WORDS:
-        return value
-    # Hydra's grammar: backslashes count only in front of a quote, or of another backslash in front of one.
-    escaped = re.sub(r"(\\*)'", lambda found: found[1] * 2 + r"\'", value)
-    trailing = len(escaped) - len(escaped.rstrip("\\"))
-    return "'" + escaped + "\\" * trailing + "'"

@@ -18,6 +18,7 @@ from paperbench.api.arguments import leaves, overrides_of, written
 from paperbench.api.notebook import NotebookReporter, inside_notebook
 from paperbench.api.run import Run, Runs
 from paperbench.api.tables import Reproduction, Sweep
+from paperbench.config.paths import expanded
 from paperbench.engine.reporter import SilentReporter
 from paperbench.errors import EXIT_STOPPED, ConfigError, Stopped
 from paperbench.records.record import read_run
@@ -121,7 +122,7 @@ def resume(run: str | Path | Run, *, progress: bool = True) -> Run:
     """Continue an unfinished run from its last checkpoint and return it, as `paperbench resume` does; errors of `train`."""
     from paperbench.records import launch
 
-    path = run.path if isinstance(run, Run) else Path(run).expanduser()
+    path = run.path if isinstance(run, Run) else expanded(run)
     with _isolated():
         outcome = launch.resume(path, reporter=_reporter(progress), worker_reporter=_worker_reporter(progress))
     return _result(outcome)
@@ -154,7 +155,7 @@ def runs(
 
     if limit is not None and limit < 1:
         raise ConfigError(f"limit={limit}: give 1 or more, or leave it out")
-    folder = Path(root).expanduser().absolute()
+    folder = expanded(root).absolute()
     found = find_runs(folder)
     if not found:
         return Runs([])
@@ -262,7 +263,7 @@ def reproduce(
 
 
 def _folder(path: str | Path | None) -> Path | None:
-    return Path(path).expanduser() if path is not None else None
+    return expanded(path) if path is not None else None
 
 
 def _choices(values: Mapping[str, Any]) -> list[str]:

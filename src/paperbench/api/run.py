@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, overload
 
 from paperbench.api.notebook import html_table
 from paperbench.catalog import TASKS
+from paperbench.config.paths import expanded
 from paperbench.errors import ConfigError, DataError
 from paperbench.records.metrics import metrics_of
 from paperbench.records.record import RunRecord
@@ -145,7 +146,9 @@ class Run:
 
         images: one image or a sequence of them; each a path, a PIL image, or a uint8 array (H, W) or (H, W, 3). output: folder for
         one drawn picture per image, by default `figures/predictions` of the run. options: what the command takes besides, such as
-        `score_threshold=0.5`. Raises `ConfigError` for a run that cannot be shown images, `DataError` for what is no image.
+        `score_threshold=0.5`, and `skip_damaged=True` for an answer with `error` in place of a `DataError` about one image of
+        many. Raises `ConfigError` for a run that cannot be shown images, or where a picture would replace something else than an
+        earlier one, and `DataError` for what is no image.
         """
         from paperbench.config.validate import load_file
 
@@ -154,7 +157,7 @@ class Run:
         found = next((module for name in names if hasattr(module := importlib.import_module(name), "predict")), None)
         if found is None:
             raise ConfigError(f"{self.path}: runs of task {task.name} cannot be shown images")
-        folder = Path(output).expanduser() if output is not None else self.path / "figures" / "predictions"
+        folder = expanded(output) if output is not None else self.path / "figures" / "predictions"
         with tempfile.TemporaryDirectory(prefix="paperbench-") as scratch:
             files = _image_files(images, Path(scratch))
             answers = found.predict(config, self.path, files, folder, **options)
@@ -228,6 +231,9 @@ class Predictions(list[dict[str, Any]]):
 
         parts = []
         for answer in self:
+            if "error" in answer:
+                parts.append(f"<p>{escape(str(answer['error']))}</p>")
+                continue
             content = b64encode(Path(answer["picture"]).read_bytes()).decode("ascii")
             label = escape(str(answer.get("label", "")))
             parts.append(
@@ -245,7 +251,7 @@ def _image_files(images: Any, scratch: Path) -> list[Path]:
     files = []
     for number, image in enumerate([images] if single else images):
         if isinstance(image, str | Path):
-            file = Path(image).expanduser()
+            file = expanded(image)
             if not file.is_file():
                 raise DataError(f"{image}: no such image file")
         else:

@@ -106,7 +106,9 @@ data_app = typer.Typer(help="List, download and check data sets.", no_args_is_he
 
 DataRoot = Annotated[
     Path | None,
-    typer.Option("--root", metavar="DIR", help="Folder of the data sets; default $PAPERBENCH_DATA, else ./data."),
+    typer.Option(
+        "--root", metavar="DIR", parser=o.path, help="Folder of the data sets; default $PAPERBENCH_DATA, else ./data."
+    ),
 ]
 
 

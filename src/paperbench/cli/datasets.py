@@ -10,7 +10,9 @@ from typing import Any
 from paperbench.catalog import DATASETS, DatasetSpec
 from paperbench.cli.guard import emit_json
 from paperbench.cli.output import line, table
-from paperbench.config.paths import data_root, options, search_path
+from paperbench.config.commands import override
+from paperbench.config.paths import data_root, expanded, options, search_path
+from paperbench.config.quoting import quoted
 from paperbench.config.suggest import nearest
 from paperbench.errors import ConfigError
 
@@ -29,7 +31,7 @@ def found_under(spec: DatasetSpec, root: Path) -> list[Path]:
 
 def ls(root: Path | None, *, json_output: bool) -> None:
     """Print the catalog's data sets, and which of them are below the root."""
-    base = root.expanduser().absolute() if root else data_root()
+    base = expanded(root).absolute() if root else data_root()
     found = {spec.name: found_under(spec, base) for spec in DATASETS.values()}
     if json_output:
         emit_json(
@@ -81,7 +83,7 @@ def get(name: str, root: Path | None, *, json_output: bool) -> None:
     from paperbench.cli.display import make_reporter
     from paperbench.data import downloads
 
-    base = root.expanduser().absolute() if root else data_root()
+    base = expanded(root).absolute() if root else data_root()
     reporter = make_reporter(json_output=json_output)
     try:
         placed = [downloads.get(archive, base, reporter) for archive in spec.archives]
@@ -91,7 +93,7 @@ def get(name: str, root: Path | None, *, json_output: bool) -> None:
         emit_json({"name": name, "root": str(base), "paths": [str(path) for path in placed]})
     else:
         line(f"{name}: {', '.join(dict.fromkeys(map(str, placed)))}")
-        line(f"use it with data={name} data.root={base}")
+        line(f"use it with {quoted(f'data={name}', override('data.root', base))}")
 
 
 def check(name: str, overrides: list[str] | None, *, json_output: bool, conf_dir: Path | None) -> None:

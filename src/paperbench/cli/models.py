@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import importlib
+import inspect
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import typer
+
 from paperbench.catalog import TASKS, TaskSpec
-from paperbench.cli.guard import emit_json
+from paperbench.cli.guard import emit_json, print_error
 from paperbench.cli.output import line
+from paperbench.config.commands import command
 from paperbench.config.paths import short
 from paperbench.config.validate import config_hash, load_file, validate
-from paperbench.errors import ConfigError, DataError
+from paperbench.errors import EXIT_FAILED, ConfigError, DataError
 from paperbench.records.launch import run_of
 
 
@@ -35,22 +40,41 @@ def predict(
     device: str | None,
     json_output: bool,
 ) -> None:
-    """Draw the predictions for each image into one picture, and print them."""
+    """Draw the predictions for each image into one picture, and print them. Images that failed are named at the end."""
     directory = _directory_of(run)
-    missing = [f"{image}: no such image file" for image in images if not image.is_file()]
-    if missing:
-        raise DataError("\n".join(missing))
+    missing = {image: f"{image}: no such image file" for image in images if not image.is_file()}
+    if len(missing) == len(set(images)):
+        raise DataError("\n".join(missing.values()))
     task, config, resolved = load_file(directory / "config.yaml")
     module = _predicting_module(task)
     if device is not None:
         config = validate(task, {**resolved, "device": device})
     folder = output or directory / "figures" / "predictions"
     options: dict[str, Any] = {} if score_threshold is None else {"score_threshold": score_threshold}
-    predictions = module.predict(config, directory, images, folder, **options)
+    if "skip_damaged" in inspect.signature(module.predict).parameters:
+        options["skip_damaged"] = True  # one of many does not cost the answers for the others
+    found = iter(module.predict(config, directory, [path for path in images if path not in missing], folder, **options))
+    predictions = [
+        {"image": str(path), "picture": None, "error": missing[path]} if path in missing else next(found)
+        for path in images
+    ]
     if json_output:
         emit_json(predictions)
-        return
+    else:
+        _print_predictions(predictions)
+    failed = [entry for entry in predictions if "error" in entry]
+    for entry in failed:
+        print_error(f"failed: {entry['error']}")
+    if failed:
+        print_error(f"{len(failed)} of {len(predictions)} images could not be used")
+        raise typer.Exit(EXIT_FAILED)
+
+
+def _print_predictions(predictions: Sequence[Mapping[str, Any]]) -> None:
     for entry in predictions:
+        if "error" in entry:
+            line(f"{entry['image']}: failed")
+            continue
         line(f"{entry.get('image', '')} -> {short(Path(entry['picture']).absolute())}")
         if "label" in entry:
             line(f"  {entry['label']}  {entry['probability']:.2f}")
@@ -82,8 +106,9 @@ def export(run: Path, kind: str, *, output: Path | None, json_output: bool) -> N
     from paperbench.engine.export_formats import SUFFIXES, require
 
     require(kind)
-    module = importlib.import_module(task.module)
     file = output or directory / "export" / f"model{SUFFIXES[kind]}"
+    file = exporter.place_for(file)  # before the model is read
+    module = importlib.import_module(task.module)
     facts = {
         "run": directory.name,
         "experiment": str(resolved.get("experiment", "")),
@@ -100,7 +125,9 @@ def export(run: Path, kind: str, *, output: Path | None, json_output: bool) -> N
 def _check_exportable(task: TaskSpec, kind: str, resolved: dict[str, Any]) -> None:
     """Raise `ConfigError` for a run that has no model to write, or not in this format."""
     if task.takes_checkpoint:
-        raise ConfigError(f"an evaluation has no model of its own: `paperbench export {resolved.get('checkpoint')}`")
+        raise ConfigError(
+            f"an evaluation has no model of its own: `{command('export', Path(str(resolved.get('checkpoint'))))}`"
+        )
     if not task.exports:
         able = ", ".join(spec.name for spec in TASKS.values() if spec.exports)
         raise ConfigError(f"runs of task {task.name} cannot be exported; those of {able} can")

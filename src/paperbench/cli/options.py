@@ -8,6 +8,14 @@ from typing import Annotated
 
 import typer
 
+
+def path(text: str) -> Path:
+    """Return the path that an argument names; a leading `~` that the shell left alone is the home folder."""
+    from paperbench.config.paths import expanded
+
+    return expanded(text)
+
+
 Experiment = Annotated[
     str, typer.Argument(metavar="EXPERIMENT", help="Name of an experiment (see `paperbench ls`).", show_default=False)
 ]
@@ -34,7 +42,7 @@ SweptOverrides = Annotated[
 ]
 RunDir = Annotated[
     Path | None,
-    typer.Option("--run-dir", metavar="D", help="Folder of this run; default outputs/EXPERIMENT/TIME."),
+    typer.Option("--run-dir", metavar="D", parser=path, help="Folder of this run; default outputs/EXPERIMENT/TIME."),
 ]
 Seed = Annotated[int | None, typer.Option("--seed", metavar="N", help="The same as seed=N.")]
 Device = Annotated[
@@ -65,6 +73,7 @@ ConfDir = Annotated[
     typer.Option(
         "--conf-dir",
         metavar="DIR",
+        parser=path,
         help="Your own configurations, before the shipped ones; default ./conf if it holds any.",
     ),
 ]

@@ -13,8 +13,8 @@ import typer
 from paperbench.cli.guard import emit_json, print_error
 from paperbench.cli.output import duration, line, print_table, table
 from paperbench.cli.sweep_display import labelled, make_watcher
+from paperbench.config.compose import OUTPUT_ROOT, output_root
 from paperbench.config.paths import search_path, short
-from paperbench.config.schema import OutputConfig
 from paperbench.errors import EXIT_STOPPED, ConfigError
 from paperbench.records.record import read_status
 from paperbench.report import layout as layouts
@@ -26,9 +26,8 @@ from paperbench.report.reproduction import DOCUMENT, make, plan_reproduction
 from paperbench.report.reproduction_document import display_table
 from paperbench.report.reproductions import AtScale, Listed, time_of
 from paperbench.sweeps.launch import SweepOptions
+from paperbench.sweeps.launchers.base import DEFAULT
 from paperbench.sweeps.watch import MemberStatus
-
-OUTPUT_ROOT = "output.root"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,7 +54,7 @@ def reproduce(name: str | None, overrides: Sequence[str], options: Options) -> N
         overrides,
         scale=options.scale,
         seeds=options.seeds,
-        launcher=options.launcher,
+        launcher=options.launcher or DEFAULT,
         conf_dir=options.conf_dir,
     )
     if options.dry_run:
@@ -96,7 +95,7 @@ def _root_for_list(overrides: Sequence[str]) -> Path:
         raise ConfigError(
             *(f"{text}: belongs to `paperbench reproduce NAME`; a list takes output.root=DIR" for text in others)
         )
-    return Path(overrides[-1].partition("=")[2] if overrides else OutputConfig().root)
+    return output_root(overrides)
 
 
 def _at(item: Listed, scale: str) -> AtScale | None:

@@ -21,7 +21,9 @@ class ExportFormat(StrEnum):
 
 
 def runs(
-    root: Annotated[Path, typer.Argument(metavar="FOLDER", help="Where runs were written.")] = Path("outputs"),
+    root: Annotated[Path, typer.Argument(metavar="FOLDER", parser=o.path, help="Where runs were written.")] = Path(
+        "outputs"
+    ),
     sort: Annotated[
         str | None,
         typer.Option(
@@ -60,6 +62,7 @@ def compare(
         list[Path],
         typer.Argument(
             metavar="RUN",
+            parser=o.path,
             help="Folders of runs, the first one to compare with; the folder of a sweep stands for its runs.",
             show_default=False,
         ),
@@ -81,13 +84,19 @@ def report(
     source: Annotated[
         Path,
         typer.Argument(
-            metavar="RUN|SWEEP|REPRODUCTION", help="Folder of a run, a sweep or a reproduction.", show_default=False
+            metavar="RUN|SWEEP|REPRODUCTION",
+            parser=o.path,
+            help="Folder of a run, a sweep or a reproduction.",
+            show_default=False,
         ),
     ],
     output: Annotated[
         Path | None,
         typer.Option(
-            "--output", metavar="DIR|FILE", help="A folder, or a file ending in .html; default FOLDER/report."
+            "--output",
+            metavar="DIR|FILE",
+            parser=o.path,
+            help="A folder, or a file ending in .html; default FOLDER/report.",
         ),
     ] = None,
     json_output: o.Json = False,
@@ -104,11 +113,17 @@ def report(
 
 
 def predict(
-    run: Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a trained run.", show_default=False)],
-    images: Annotated[list[Path], typer.Argument(metavar="IMAGE", help="Image files.", show_default=False)],
+    run: Annotated[
+        Path, typer.Argument(metavar="RUN", parser=o.path, help="Folder of a trained run.", show_default=False)
+    ],
+    images: Annotated[
+        list[Path], typer.Argument(metavar="IMAGE", parser=o.path, help="Image files.", show_default=False)
+    ],
     output: Annotated[
         Path | None,
-        typer.Option("--output", metavar="DIR", help="Folder of the drawings; default RUN/figures/predictions."),
+        typer.Option(
+            "--output", metavar="DIR", parser=o.path, help="Folder of the drawings; default RUN/figures/predictions."
+        ),
     ] = None,
     score_threshold: Annotated[
         float | None,
@@ -128,13 +143,16 @@ def predict(
 
 
 def export(
-    run: Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a trained run.", show_default=False)],
+    run: Annotated[
+        Path, typer.Argument(metavar="RUN", parser=o.path, help="Folder of a trained run.", show_default=False)
+    ],
     kind: Annotated[
         ExportFormat,
         typer.Option("--format", help="safetensors: the weights; onnx, torchscript: the whole computation."),
     ],
     output: Annotated[
-        Path | None, typer.Option("--output", metavar="FILE", help="The file; default RUN/export/model.<format>.")
+        Path | None,
+        typer.Option("--output", metavar="FILE", parser=o.path, help="The file; default RUN/export/model.<format>."),
     ] = None,
     json_output: o.Json = False,
     debug: o.Debug = False,

@@ -89,7 +89,9 @@ def show(
 
 
 def resume(
-    run: Annotated[Path, typer.Argument(metavar="RUN_DIR", help="Folder of the run.", show_default=False)],
+    run: Annotated[
+        Path, typer.Argument(metavar="RUN_DIR", parser=o.path, help="Folder of the run.", show_default=False)
+    ],
     json_output: o.Json = False,
     debug: o.Debug = False,
 ) -> None:
@@ -108,8 +110,13 @@ def sweep(
         typer.Option("--jobs", metavar="N", min=1, help="Runs at a time; the cores are shared out. Local default: 1."),
     ] = None,
     launcher: Annotated[
-        str, typer.Option("--launcher", metavar="local|slurm|ray", help="Where runs are started.")
-    ] = "local",
+        str | None,
+        typer.Option(
+            "--launcher",
+            metavar="local|slurm|ray",
+            help="Where runs are started; default local, or as the sweep that is continued.",
+        ),
+    ] = None,
     resume: Annotated[
         str | None, typer.Option("--resume", metavar="ID", help="Continue a sweep by its id or folder.")
     ] = None,

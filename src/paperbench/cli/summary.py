@@ -5,7 +5,6 @@ Only what deserves a line; every number is in `results.json`. Imports no torch.
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +12,7 @@ from typing import Any
 
 from paperbench.catalog import PAPERS, TASKS
 from paperbench.cli.output import duration
+from paperbench.config.commands import command, override
 from paperbench.config.paths import short
 from paperbench.errors import ConfigError, DataError
 from paperbench.records.metrics import MetricRegistry, metrics_of
@@ -73,9 +73,7 @@ def summarise(results: Mapping[str, Any], directory: str) -> Summary:
         lines=lines,
         remarks=(*_remarks(results, judged), *fault),
         facts=_facts(results, directory),
-        commands=_commands(results, directory)
-        if done
-        else (("continue it", f"paperbench resume {_shell(directory)}"),),
+        commands=_commands(results, directory) if done else (("continue it", command("resume", _short(directory))),),
     )
 
 
@@ -135,12 +133,14 @@ def _commands(results: Mapping[str, Any], directory: str) -> tuple[tuple[str, st
         return ()
     commands = []
     if task.predicts:
-        commands.append(("see it work", f"paperbench predict {_shell(directory)} IMAGE.jpg"))
+        commands.append(("see it work", command("predict", _short(directory), "IMAGE.jpg")))
     if task.evaluated_by:
         experiment = results.get("experiment") or next(iter(PAPERS))
-        commands.append(("evaluate it again", f"paperbench eval {experiment} checkpoint={_shell(directory)}"))
+        commands.append(
+            ("evaluate it again", command("eval", experiment, override("checkpoint", short(Path(directory)))))
+        )
     return tuple(commands)
 
 
-def _shell(directory: str) -> str:
-    return shlex.quote(short(Path(directory)))
+def _short(directory: str) -> Path:
+    return Path(short(Path(directory)))

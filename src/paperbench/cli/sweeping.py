@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import shlex
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import typer
@@ -14,11 +14,13 @@ from paperbench.cli.guard import emit_json
 from paperbench.cli.options import RunOptions
 from paperbench.cli.output import duration, line, table
 from paperbench.cli.sweep_display import labelled, make_watcher, title
+from paperbench.config.commands import command
 from paperbench.config.paths import short
 from paperbench.errors import EXIT_STOPPED
 from paperbench.records.metrics import metrics_of
 from paperbench.records.record import RunStatus, read_status
 from paperbench.sweeps.launch import SweepOptions, plan_sweep, run_planned
+from paperbench.sweeps.launchers.base import DEFAULT
 from paperbench.sweeps.plan import Member, Sweep, jobs_of
 from paperbench.sweeps.run import SweepOutcome
 from paperbench.sweeps.watch import MemberStatus
@@ -131,13 +133,13 @@ def _print_end(planned: Sweep, outcome: SweepOutcome, options: Options) -> None:
         _print_failure(result, tail=number < MOST_TAILS)
     line(f"  all of it    {short(planned.directory)}")
     if len(done) > 1:
-        line(f"  compare      {shlex.join(['paperbench', 'compare', short(planned.directory)])}")
-        line(f"  report       {shlex.join(['paperbench', 'report', short(planned.directory)])}")
+        line(f"  compare      {command('compare', Path(short(planned.directory)))}")
+        line(f"  report       {command('report', Path(short(planned.directory)))}")
     if outcome.exit_code == EXIT_STOPPED:
         line(f"  continue it  {_command(planned, options)}")
     elif failed:
-        retry = "" if all(read_status(r.member.directory).state != "failed" for r in failed) else " --retry-failed"
-        line(f"  try again    {_command(planned, options)}{retry}")
+        retry = any(read_status(r.member.directory).state == "failed" for r in failed)
+        line(f"  try again    {_command(planned, options, *(['--retry-failed'] if retry else []))}")
 
 
 def _print_results(done: Sequence[MemberStatus]) -> None:
@@ -174,16 +176,20 @@ def _print_failure(result: MemberStatus, *, tail: bool) -> None:
     line(f"  log: {short(result.member.directory / 'log.txt')}")
 
 
-def _command(planned: Sweep, options: Options) -> str:
-    """The command that continues the sweep."""
-    parts = ["paperbench", "sweep", "--resume", short(planned.directory)]
+def _command(planned: Sweep, options: Options, *more: str) -> str:
+    """The command that continues the sweep, with the launcher's settings and options that this one was given."""
+    words: list[str | Path] = ["sweep", "--resume", Path(short(planned.directory)), *planned.settings]
     if options.jobs is not None:
-        parts += ["--jobs", str(options.jobs)]
-    if options.launcher != "local":
-        parts += ["--launcher", options.launcher]
+        words += ["--jobs", str(options.jobs)]
+    if planned.launcher != DEFAULT:
+        words += ["--launcher", planned.launcher]
     if options.stacked:
-        parts += ["--stacked"]
-    return shlex.join(parts)
+        words += ["--stacked"]
+    if options.fail_fast:
+        words += ["--fail-fast"]
+    if options.run.conf_dir is not None:
+        words += ["--conf-dir", options.run.conf_dir]
+    return command(*words, *more)
 
 
 # --- for programs -----------------------------------------------------------------------------------------------------

@@ -36,6 +36,7 @@ from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
 from paperbench.config.paths import find
+from paperbench.config.quoting import in_quotes, quoted
 from paperbench.errors import ConfigError
 
 PRIMARY = "config"
@@ -82,9 +83,9 @@ def parse(text: str) -> Override:
         sweeps = parsed.is_sweep_override()
         value = None if sweeps else parsed.value()
     except HydraException:
-        quoted = raw.replace("'", "").replace('"', "")
+        remedy = quoted(f"{key}={in_quotes(_bare(raw), chr(34))}")
         raise ConfigError(
-            f"{text}: cannot be read. A value with spaces, commas, brackets or quotes is quoted twice: '{key}=\"{quoted}\"'"
+            f"{text}: cannot be read. A value with spaces, commas, brackets or quotes is quoted twice: {remedy}"
         ) from None
     return Override(
         text=text,
@@ -96,6 +97,11 @@ def parse(text: str) -> Override:
         sweeps=sweeps,
         quoted=isinstance(parsed._value, QuotedString) and not _HOME.fullmatch(raw),
     )
+
+
+def _bare(raw: str) -> str:
+    """The text between quotes, where there is a pair of them around it."""
+    return raw[1:-1] if len(raw) > 1 and raw[0] == raw[-1] and raw[0] in "'\"" else raw
 
 
 def alternatives(text: str, names: Callable[[str], Iterable[str]], *, most: int) -> list[str]:

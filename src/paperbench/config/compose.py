@@ -22,11 +22,13 @@ from paperbench.config._hydra import Merged, Override
 from paperbench.config.digests import digests_of
 from paperbench.config.explain import Explainer, Origin, look_up, show
 from paperbench.config.fields import complete, hints, members, section_of, strip, union_of
-from paperbench.config.paths import installed_confs, notices, options, search_path, settle_paths, short
+from paperbench.config.paths import expanded, installed_confs, notices, options, search_path, settle_paths, short
 from paperbench.config.sources import KeyFinder
 from paperbench.config.suggest import nearest
 from paperbench.config.validate import dump, schema_of, task_named, validate
 from paperbench.errors import ConfigError
+
+OUTPUT_ROOT = "output.root"
 
 FIXED_KEYS = {
     "experiment": "the experiment is the first argument of the command",
@@ -102,6 +104,15 @@ def compose(
         choices=merged.choices,
         source=source,
     )
+
+
+def output_root(overrides: Sequence[str], default: str = "outputs") -> Path:
+    """Return the folder below which runs lie: that of the last `output.root=` among the overrides, which need not be valid."""
+    found = default
+    for text in overrides:
+        if text.lstrip("+").startswith(f"{OUTPUT_ROOT}="):
+            found = str(_hydra.parse(text).value)
+    return expanded(found)
 
 
 def _merge(

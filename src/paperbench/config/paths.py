@@ -79,7 +79,7 @@ def search_path(conf_dir: Path | None = None, *, cwd: Path | None = None) -> tup
     """
     installed = installed_confs()
     if conf_dir is not None:
-        own = conf_dir.expanduser().resolve()
+        own = expanded(conf_dir).resolve()
         if not own.is_dir():
             raise ConfigError(f"--conf-dir {conf_dir}: no such folder")
         if not is_conf(own):
@@ -122,9 +122,14 @@ def short(path: Path) -> str:
         return str(path)
 
 
+def expanded(path: str | Path) -> Path:
+    """Return a path that a user gave, a leading `~` or `~NAME` read as a home folder; an unknown NAME stays, as in a shell."""
+    return Path(os.path.expanduser(path))  # noqa: PTH111 - `Path.expanduser` raises for an unknown name
+
+
 def data_root() -> Path:
     """Where data sets are looked for unless `data.root` says otherwise: `$PAPERBENCH_DATA`, else `./data`; absolute."""
-    return Path(os.environ.get(DATA_ROOT_VARIABLE) or "data").expanduser().absolute()
+    return expanded(os.environ.get(DATA_ROOT_VARIABLE) or "data").absolute()
 
 
 def settle_paths(schema: type, mapping: dict[str, Any]) -> None:
@@ -154,6 +159,6 @@ def _settled(value: str, annotation: Any) -> str:
     if not value:
         return value
     if mark(annotation, AsWritten):
-        return str(Path(value).expanduser()) if value.startswith("~") else value
-    path = Path(value).expanduser().absolute()
+        return str(expanded(value)) if value.startswith("~") else value
+    path = expanded(value).absolute()
     return value if mark(annotation, OrName) and not path.exists() else str(path)

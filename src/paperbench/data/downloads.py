@@ -15,6 +15,7 @@ import urllib.request
 from pathlib import Path
 from typing import Final
 
+from paperbench.config.paths import expanded
 from paperbench.data.archives import ARCHIVES, Archive
 from paperbench.data.unpack import merge, unpack, writing
 from paperbench.engine.reporter import Reporter
@@ -37,7 +38,7 @@ def get(archive: str, root: Path, reporter: Reporter) -> Path:
     if archive not in ARCHIVES:
         raise ConfigError(f"{archive}: no such archive; there are {', '.join(ARCHIVES)}")
     spec = ARCHIVES[archive]
-    root = root.expanduser()
+    root = expanded(root)
     folder = root / spec.folder
     if spec.present(root):
         reporter.message(f"{archive}: is here already: {folder}")

@@ -6,12 +6,14 @@ import os
 from pathlib import Path
 
 from paperbench.catalog import DATASETS
+from paperbench.config.commands import command
+from paperbench.config.paths import expanded
 from paperbench.errors import DataError
 
 
 def data_root(root: str | Path | None) -> Path:
     """`root`, else `$PAPERBENCH_DATA`, else `./data`."""
-    return Path(root or os.environ.get("PAPERBENCH_DATA") or "data").expanduser()
+    return expanded(root or os.environ.get("PAPERBENCH_DATA") or "data")
 
 
 def missing(name: str, root: Path, wanted: str) -> DataError:
@@ -26,7 +28,7 @@ def missing(name: str, root: Path, wanted: str) -> DataError:
         f"  found: {_contents(root)}",
     ]
     if spec.archives:
-        lines.append(f"  to download it: paperbench data get {name} --root {root}")
+        lines.append(f"  to download it: {command('data', 'get', name, '--root', root)}")
     lines.append(f"  to get it by hand: {spec.homepage}")
     lines.append("  if it is elsewhere: data.root=DIR, or set PAPERBENCH_DATA")
     return DataError("\n".join(lines))

@@ -11,6 +11,7 @@ import torch
 import torchvision
 from torch import Tensor, nn
 
+from paperbench.config.paths import expanded
 from paperbench.detection.model_config import BackboneModel
 from paperbench.errors import ConfigError, DataError, EnvironmentError_
 
@@ -67,7 +68,7 @@ NAMED_WEIGHTS: dict[str, Any] = {
 def check_weights(backbone: str, weights: str) -> None:
     """Raise `ConfigError` when `weights` is neither a file nor a name that torchvision has for `backbone`."""
     names = _weight_names(backbone)
-    if not Path(weights).expanduser().is_file() and weights not in names:
+    if not expanded(weights).is_file() and weights not in names:
         known = f", or one of {', '.join(names)}" if names else ""
         raise ConfigError(
             f"model.weights={weights}: no such file{known}. model.weights=null starts from random weights."
@@ -85,7 +86,7 @@ def load_weights(net: nn.Module, weights: str, *, backbone: str) -> None:
     torchvision does not have; `EnvironmentError_` when the weights cannot be downloaded.
     """
     check_weights(backbone, weights)
-    path = Path(weights).expanduser()
+    path = expanded(weights)
     if path.is_file():
         state = _read_state(path)
     else:

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from paperbench.data.detection import DetectionSet, Record
-from paperbench.data.image_files import decode_rgb, inspect
+from paperbench.data.image_files import decode_rgb
 from paperbench.detection import datasets
 from paperbench.detection.batches import BatchMaker
 from paperbench.detection.build import load_detector
@@ -25,35 +25,55 @@ from paperbench.detection.proposals import search, source
 from paperbench.detection.rcnn_config import ProposalConfig
 from paperbench.detection.training.multi_stage import proposal_batches
 from paperbench.engine import device as devices
+from paperbench.engine.drawings import SOFTWARE, Drawings
+from paperbench.engine.figures import save_image
 from paperbench.engine.reporter import Reporter
-from paperbench.errors import ConfigError
+from paperbench.errors import ConfigError, DataError
 
 
-def pictures(paths: Sequence[Path], classes: Sequence[str]) -> DetectionSet:
-    """Image files without ground truth as a data set; raises `DataError` for one that is missing or damaged."""
-    records = []
-    for path in paths:
-        height, width = inspect(path)
-        records.append(
-            Record(
-                image_id=path.name,
-                source=str(path),
-                height=height,
-                width=width,
-                boxes=np.zeros((0, 4), np.float32),
-                labels=np.zeros(0, np.int64),
-                difficult=np.zeros(0, bool),
-                crowd=np.zeros(0, bool),
-                area=np.zeros(0, np.float32),
-            )
+class Pictures:
+    """Image files to predict on: those that can be read, as a data set without ground truth, and why the others cannot."""
+
+    def __init__(self, paths: Sequence[Path], classes: Sequence[str]) -> None:
+        self.faults: dict[int, DataError] = {}
+        """By the number of the file."""
+        records = []
+        for number, path in enumerate(paths):
+            try:
+                height, width = decode_rgb(path).shape[:2]
+            except DataError as error:
+                self.faults[number] = error
+            else:
+                records.append(_record(path, height, width))
+        good = [number for number in range(len(paths)) if number not in self.faults]
+        self._row = {number: row for row, number in enumerate(good)}
+        self.dataset = DetectionSet(
+            name="pictures",
+            split="",
+            classes=tuple(classes),
+            records=records,
+            decode=lambda row: decode_rgb(paths[good[row]]),
+            dropped={},
         )
-    return DetectionSet(
-        name="pictures",
-        split="",
-        classes=tuple(classes),
-        records=records,
-        decode=lambda index: decode_rgb(paths[index]),
-        dropped={},
+
+    def row_of(self, number: int) -> int:
+        """Return the row of a file in the data set. Raises the `DataError` of one that cannot be read."""
+        if number in self.faults:
+            raise self.faults[number]
+        return self._row[number]
+
+
+def _record(path: Path, height: int, width: int) -> Record:
+    return Record(
+        image_id=path.name,
+        source=str(path),
+        height=height,
+        width=width,
+        boxes=np.zeros((0, 4), np.float32),
+        labels=np.zeros(0, np.int64),
+        difficult=np.zeros(0, bool),
+        crowd=np.zeros(0, bool),
+        area=np.zeros(0, np.float32),
     )
 
 
@@ -64,58 +84,62 @@ def predict(
     output: Path,
     *,
     score_threshold: float = 0.5,
+    skip_damaged: bool = False,
     device: str | None = None,
     reporter: Reporter | None = None,
 ) -> list[dict[str, Any]]:
     """Draw the detections of the run's detector in each image, into `output/<name>.png`; see `engine.task.Predicts`.
 
     Returns one dict an image: `image`, `picture`, `detections` (each with `class`, `score` in 0..1 and `box`, xyxy in pixels;
-    of nets that draw masks also `mask`, as COCO's runs).
+    of nets that draw masks also `mask`, as COCO's runs). Raises `DataError` for a file that is no image; with `skip_damaged` its
+    dict says so instead.
     """
+    drawings = Drawings(images, output)
     where = devices.resolve(device or config.device)
     precision = devices.resolve_precision(config.precision, where)
     # An evaluation has no weights of its own: it names those it looked at.
     weights = config.checkpoint if isinstance(config, DetectEval) else run_dir
     model, _ = load_detector(config, weights, where, reporter)
-    dataset = pictures(images, model.class_names)
+    pictures = Pictures(images, model.class_names)
     make = BatchMaker(
-        dataset,
-        datasets.store(config.data, dataset, where),
+        pictures.dataset,
+        datasets.store(config.data, pictures.dataset, where),
         flip=0.0,
         seed=0,
         multiple=model.multiple,
         square=model.square,
         training=False,
     )
-    return show(model, make, images, output, score_threshold=score_threshold, precision=precision)
+    return _show(
+        model, make, pictures, drawings, score_threshold=score_threshold, skip_damaged=skip_damaged, precision=precision
+    )
 
 
-def show(
-    model: Detector, make: BatchMaker, images: Sequence[Path], output: Path, *, score_threshold: float, precision: str
+def _show(
+    model: Detector,
+    make: BatchMaker,
+    pictures: Pictures,
+    drawings: Drawings,
+    *,
+    score_threshold: float,
+    skip_damaged: bool,
+    precision: str,
 ) -> list[dict[str, Any]]:
-    """Draw the detections of `model` in each of `images`, of which `make` makes batches; arguments and result as of `predict`."""
+    """Draw the detections of `model` in each of `pictures`, of which `make` makes batches; result as of `predict`."""
     where, dataset = make.store.device, make.dataset
-    output.mkdir(parents=True, exist_ok=True)
-    answers = []
-    names = _distinct_names(images)
-    for index, path in enumerate(images):
+
+    def show(index: int, place: Path) -> dict[str, Any]:
         batch = make(np.array([index]), np.array([0]))
         with devices.autocast(where, precision), torch.inference_mode():
             found, proposals = model.detect(batch)
         detections = next(iter(per_image(found, proposals, batch)))[0].above(score_threshold)
-        picture = output / f"{names[index]}.png"
-        draw(dataset.decode(index), detections, dataset.classes).save(picture)
-        answers.append(
-            {
-                "image": str(path),
-                "picture": str(picture),
-                "detections": [
-                    _answer(detections, place, dataset.classes, dataset.records[index])
-                    for place in range(len(detections))
-                ],
-            }
+        save_image(draw(dataset.decode(index), detections, dataset.classes), place, software=SOFTWARE)
+        found_there = (
+            _answer(detections, row, dataset.classes, dataset.records[index]) for row in range(len(detections))
         )
-    return answers
+        return {"detections": list(found_there)}
+
+    return drawings.of_each(pictures.row_of, show, skip_damaged=skip_damaged)
 
 
 def _answer(detections: Detections, place: int, classes: Sequence[str], record: Record) -> dict[str, Any]:
@@ -131,18 +155,6 @@ def _answer(detections: Detections, place: int, classes: Sequence[str], record: 
     return answer
 
 
-def _distinct_names(images: Sequence[Path]) -> list[str]:
-    """Stems of the files, numbered where two folders hold the same name."""
-    names: list[str] = []
-    for path in images:
-        name, number = path.stem, 1
-        while name in names:
-            number += 1
-            name = f"{path.stem}-{number}"
-        names.append(name)
-    return names
-
-
 def predict_on_proposals(
     config: RCNNTrain,
     run_dir: Path,
@@ -150,6 +162,7 @@ def predict_on_proposals(
     output: Path,
     *,
     score_threshold: float = 0.5,
+    skip_damaged: bool = False,
     device: str | None = None,
     reporter: Reporter | None = None,
 ) -> list[dict[str, Any]]:
@@ -158,17 +171,21 @@ def predict_on_proposals(
     Scores of SVMs are logistic functions of their margins. Raise `ConfigError` for a run whose proposals came from a file:
     it says nothing about other pictures.
     """
+    drawings = Drawings(images, output)
     where = devices.resolve(device or config.device)
     precision = devices.resolve_precision(config.precision, where)
     weights = config.checkpoint if isinstance(config, RCNNEval) else run_dir
     model, _ = load_detector(config, weights, where, reporter)
     assert isinstance(model, FastRCNN)
-    dataset = pictures(images, model.class_names)
+    pictures = Pictures(images, model.class_names)
+    dataset = pictures.dataset
     boxes = _search_proposals(dataset, config.proposals, where, precision)
     count = config.proposals.test_count or None
     store = datasets.store(config.data, dataset, where)
     make = proposal_batches(config, model, dataset, [found[:count] for found in boxes], store, 0, training=False)
-    return show(model, make, images, output, score_threshold=score_threshold, precision=precision)
+    return _show(
+        model, make, pictures, drawings, score_threshold=score_threshold, skip_damaged=skip_damaged, precision=precision
+    )
 
 
 def _search_proposals(

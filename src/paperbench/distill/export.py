@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from paperbench.config.commands import command
 from paperbench.distill import datasets
 from paperbench.distill.batches import as_float
 from paperbench.distill.config import Distill
@@ -70,7 +71,7 @@ def load_student(config: Distill, run_dir: Path) -> tuple[Net, int]:
     """Return the distilled net of a run on the CPU, in evaluation mode, and the step of its checkpoint."""
     folder = run_dir / "checkpoints" / DISTILLED
     if not folder.is_dir():
-        raise ConfigError(f"{run_dir}: has no distilled student yet; `paperbench resume {run_dir}` trains it")
+        raise ConfigError(f"{run_dir}: has no distilled student yet; `{command('resume', run_dir)}` trains it")
     state, step, file = load_for_evaluation(folder, which="last")
     net = build(config.model, size=datasets.size(config.data), classes=len(datasets.classes(config.data)))
     try:

@@ -20,6 +20,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from paperbench.config.paths import expanded
 from paperbench.distill.batches import Images
 from paperbench.distill.evaluation import logits_of, scores
 from paperbench.distill.nets import Net, absorb_normalisation, from_weights
@@ -46,7 +47,7 @@ def find_teachers(place: str) -> list[Path]:
 
     Raises ConfigError where there is none.
     """
-    path = Path(place).expanduser()
+    path = expanded(place)
     if path.is_file():
         return [path]
     if not path.is_dir():

@@ -26,6 +26,7 @@ from typing import IO, Any
 
 import torch
 
+from paperbench.config.commands import command
 from paperbench.engine.files import (
     NO_SPACE,
     TMP_SUFFIX,
@@ -276,7 +277,7 @@ def load_for_evaluation(
     loaded = store.load(which)
     if loaded is None:
         raise ConfigError(
-            f"checkpoint={path}: no checkpoint has been saved there yet; `paperbench resume {path}` trains on"
+            f"checkpoint={path}: no checkpoint has been saved there yet; `{command('resume', path)}` trains on"
         )
     state, step = loaded
     name = next(name for name in _FALLBACKS[which] if name in store._verified)

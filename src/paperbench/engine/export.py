@@ -7,6 +7,7 @@ written is compared with the run's own model on inputs of the kind it was traine
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -17,10 +18,13 @@ from torch import Tensor
 
 from paperbench.engine import export_formats as formats
 from paperbench.engine.exportable import Exportable, Tensors
-from paperbench.engine.files import explain_os_errors, sync_directory, write_json
+from paperbench.engine.files import explain_os_errors, sync_directory, temporary_name, write_json
+from paperbench.engine.outputs import output_file
 from paperbench.errors import ConfigError, EnvironmentError_, ExportError
 
 SCHEMA_VERSION = 1
+KIND = "export"
+_REMEDY = "name another place with --output"
 FORMATS = tuple(formats.SUFFIXES)
 
 
@@ -30,6 +34,7 @@ def export(exportable: Exportable, kind: str, file: Path, facts: Mapping[str, An
     `facts` name the origin of the model (run, experiment, task, hash of the configuration); they are stored with it. Raises
     `ConfigError` when this model cannot be written so, `ExportError` when what was written does not agree with the run's
     model, and `EnvironmentError_` when a library is missing or the place cannot be written. Then `file` is as it was before.
+    Whatever is there is replaced: `place_for` refuses what may not be.
     """
     if kind in exportable.refused:
         raise ConfigError(f"--format {kind}: {exportable.refused[kind]}")
@@ -37,18 +42,18 @@ def export(exportable: Exportable, kind: str, file: Path, facts: Mapping[str, An
         raise EnvironmentError_(f"--output {file}: is a folder; name a file in it")
     formats.require(kind)
     metadata = {**{key: str(value) for key, value in facts.items()}, **exportable.metadata}
-    record_file = file.with_name(f"{file.name}.json")
-    temporary = file.with_name(f".{file.name}{formats.SUFFIXES[kind]}")
+    record_file = _record_file(file)
+    temporary = temporary_name(file)
     created = [folder for folder in file.absolute().parents if not folder.exists()]
-    with explain_os_errors(file):
+    with explain_os_errors(file, remedy=_REMEDY):
         file.parent.mkdir(parents=True, exist_ok=True)
     try:
-        with explain_os_errors(file):
+        with explain_os_errors(file, remedy=_REMEDY):
             formats.write(exportable, kind, temporary, metadata)
         check = compare(exportable, formats.read(exportable, kind, temporary))
         _refuse_disagreement(exportable, kind, check)
         record = _record(exportable, kind, file, temporary, facts, check)
-        with explain_os_errors(file):
+        with explain_os_errors(file, remedy=_REMEDY):
             record_file.unlink(missing_ok=True)
             temporary.replace(file)
         sync_directory(file.parent)
@@ -60,6 +65,25 @@ def export(exportable: Exportable, kind: str, file: Path, facts: Mapping[str, An
             for folder in created:
                 folder.rmdir()
     return record
+
+
+def place_for(file: Path) -> Path:
+    """Return the file to write for `file`. It, and its record, may replace an earlier export alone; see `outputs.output_file`."""
+    file = output_file(file, what="a model that `paperbench export` wrote", is_ours=formats.is_export)
+    output_file(_record_file(file), what="the record of an export", is_ours=_is_record)
+    return file
+
+
+def _record_file(file: Path) -> Path:
+    return file.with_name(f"{file.name}.json")
+
+
+def _is_record(path: Path) -> bool:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    return isinstance(content, dict) and content.get("kind") == KIND
 
 
 # --- the check --------------------------------------------------------------------------------------------------------
@@ -118,7 +142,7 @@ def _record(
         digest = hashlib.file_digest(stream, "sha256").hexdigest()
     return {
         "schema_version": SCHEMA_VERSION,
-        "kind": "export",
+        "kind": KIND,
         "format": kind,
         "file": file.name,
         "bytes": written.stat().st_size,

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import json
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+import zipfile
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from copy import deepcopy
 from importlib import metadata as packages
@@ -26,6 +27,7 @@ SUFFIXES = {"safetensors": ".safetensors", "onnx": ".onnx", "torchscript": ".pt"
 
 _NEEDS = {"safetensors": ("safetensors",), "onnx": ("onnx", "onnxscript", "onnxruntime"), "torchscript": ()}
 _OPSET = 18
+_LONGEST_HEADER = 1 << 26
 
 
 def require(kind: str) -> None:
@@ -33,6 +35,52 @@ def require(kind: str) -> None:
     missing = [name for name in _NEEDS[kind] if find_spec(name) is None]
     if missing:
         raise EnvironmentError_(f"--format {kind} needs {', '.join(missing)}: pip install 'paperbench[export]'")
+
+
+_FACTS = frozenset({"run", "experiment", "task", "config_hash"})
+"""Metadata that every exported file holds (`cli.models`)."""
+
+
+def is_export(file: Path) -> bool:
+    """Return True for a file, in whichever of the formats, that `paperbench export` wrote: its own metadata say so."""
+    try:
+        return any(set(read_metadata(file)) >= _FACTS for read_metadata in (_of_safetensors, _of_torchscript, _of_onnx))
+    except OSError:
+        return False
+
+
+def _of_safetensors(file: Path) -> Collection[str]:
+    with file.open("rb") as stream:
+        length = int.from_bytes(stream.read(8), "little")
+        try:
+            header = json.loads(stream.read(length)) if length <= _LONGEST_HEADER else None
+        except ValueError:
+            return ()
+    metadata = header.get("__metadata__") if isinstance(header, dict) else None
+    return metadata if isinstance(metadata, dict) else ()
+
+
+def _of_torchscript(file: Path) -> Collection[str]:
+    try:
+        with zipfile.ZipFile(file) as archive:
+            name = next(name for name in archive.namelist() if name.endswith("/extra/metadata.json"))
+            metadata = json.loads(archive.read(name))
+    except (zipfile.BadZipFile, StopIteration, ValueError, NotImplementedError, RuntimeError):
+        return ()
+    return metadata if isinstance(metadata, dict) else ()
+
+
+def _of_onnx(file: Path) -> Collection[str]:
+    if find_spec("onnx") is None or file.stat().st_size == 0:
+        return ()
+    import onnx
+    from google.protobuf.message import DecodeError
+
+    try:
+        model = onnx.load(str(file), format="protobuf", load_external_data=False)
+    except (DecodeError, ValueError):
+        return ()
+    return [entry.key for entry in model.metadata_props]
 
 
 def versions(kind: str) -> dict[str, str]:

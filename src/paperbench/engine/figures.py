@@ -11,10 +11,12 @@ from numpy.typing import NDArray
 
 from paperbench.engine import metriclog
 from paperbench.engine.files import explain_os_errors, temporary_name
+from paperbench.engine.outputs import MARK
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+    from PIL.Image import Image
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 """Okabe and Ito's palette, which people with any common colour blindness can tell apart; dark ones first."""
@@ -58,9 +60,21 @@ def write_png(path: Path, write: Callable[[Path], object]) -> Path:
     return path
 
 
-def save(figure: Figure, path: Path) -> Path:
-    """Write a PNG, whole or not at all, and return its path. Raises `EnvironmentError_` or `DiskFullError`."""
-    return write_png(path, lambda file: figure.savefig(file, format="png"))
+def save(figure: Figure, path: Path, *, software: str = "paperbench") -> Path:
+    """Write a PNG, whole or not at all, and return its path. Raises `EnvironmentError_` or `DiskFullError`.
+
+    `software` is the text in it that says who wrote it, see `outputs.is_marked`.
+    """
+    return write_png(path, lambda file: figure.savefig(file, format="png", metadata={MARK: software}))
+
+
+def save_image(image: Image, path: Path, *, software: str = "paperbench") -> Path:
+    """`save` for an image of Pillow."""
+    from PIL.PngImagePlugin import PngInfo
+
+    text = PngInfo()
+    text.add_text(MARK, software)
+    return write_png(path, lambda file: image.save(file, format="PNG", pnginfo=text))
 
 
 def smooth(values: NDArray[np.float64], *, share: float = 0.05) -> NDArray[np.float64]:

@@ -20,6 +20,8 @@ from paperbench.errors import DiskFullError, EnvironmentError_
 NO_SPACE = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 """Disk full, quota used up, file-size limit reached: the same remedy for all."""
 
+_RUN_REMEDY = "choose a folder that can be written with --run-dir or output.root"
+
 TMP_SUFFIX = ".tmp"
 """Ends the name of every file that is still being written; one that outlives its process can be removed."""
 
@@ -44,7 +46,8 @@ def write_atomic(path: Path, content: bytes | str) -> None:
 
     Raises `DiskFullError` or `EnvironmentError_`; the earlier content is then untouched.
     """
-    data = content.encode() if isinstance(content, str) else content
+    # A file's name need not be text: what is no Unicode in it is written as an escape.
+    data = content.encode(errors="backslashreplace") if isinstance(content, str) else content
     temporary = temporary_name(path)
     with explain_os_errors(path, needed=len(data)):
         try:
@@ -77,7 +80,7 @@ def finite(value: Any) -> Any:
 
 
 @contextmanager
-def explain_os_errors(path: Path, *, needed: int | None = None) -> Iterator[None]:
+def explain_os_errors(path: Path, *, needed: int | None = None, remedy: str = _RUN_REMEDY) -> Iterator[None]:
     """Turn an `OSError` about `path` into an error that names the path, the cause and the remedy."""
     try:
         yield
@@ -85,9 +88,7 @@ def explain_os_errors(path: Path, *, needed: int | None = None) -> Iterator[None
         if error.errno in NO_SPACE:
             raise disk_full(path, error, needed=needed) from error
         cause = error.strerror or str(error)
-        raise EnvironmentError_(
-            f"cannot write {path}: {cause}; choose a folder that can be written with --run-dir or output.root"
-        ) from error
+        raise EnvironmentError_(f"cannot write {path}: {cause}; {remedy}") from error
 
 
 def disk_full(path: Path, error: OSError, *, needed: int | None) -> DiskFullError:

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from paperbench import errors
+from paperbench.config.commands import command
 from paperbench.config.validate import config_hash, dump, task_named, validate
 from paperbench.engine import torchrun
 from paperbench.engine.claims import confirm_done, prepare, refuse_other
@@ -136,7 +137,7 @@ def _outcome(directory: RunDirectory, returncode: int) -> Outcome:
     if state == RUNNING:
         message = (
             f"the processes of the run exited without reporting a status (torchrun's exit code {returncode}), as when memory "
-            f"runs out; see {directory.log_file}, then `paperbench resume {directory.path}`"
+            f"runs out; see {directory.log_file}, then `{command('resume', directory.path)}`"
         )
         unreported = {"message": message, "error": "TrainingError", "exit_code": EXIT_FAILED}
         directory.update_status(state=FAILED, **(directory.rank_failure() or unreported))

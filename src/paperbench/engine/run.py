@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import torch
 
+from paperbench.config.commands import command
 from paperbench.engine.checkpoints import CheckpointStore
 from paperbench.engine.device import autocast
 from paperbench.engine.metriclog import MetricLog
@@ -50,4 +51,4 @@ class Run:
     def stop_error(self, where: str) -> Stopped:
         """Return the error that ends a run which was asked to stop."""
         reason = f" on {self.stop.reason}" if self.stop.reason else ""
-        return Stopped(f"stopped{reason} {where}; `paperbench resume {self.directory.path}` continues")
+        return Stopped(f"stopped{reason} {where}; `{command('resume', self.directory.path)}` continues")

@@ -20,6 +20,7 @@ from typing import Any
 
 import yaml
 
+from paperbench.config.commands import command
 from paperbench.engine.files import explain_os_errors, write_atomic, write_json
 from paperbench.engine.lock import FileLock
 from paperbench.errors import ConfigError, EnvironmentError_, RunLockedError
@@ -147,7 +148,7 @@ class RunDirectory:
             return
         if "config.yaml" in held:
             raise ConfigError(
-                f"{self.path} already holds a run; `paperbench resume {self.path}` continues it, "
+                f"{self.path} already holds a run; `{command('resume', self.path)}` continues it, "
                 "another --run-dir starts a new one"
             )
         raise ConfigError(f"{self.path} is not empty (it holds {held[0]}); choose an empty or new --run-dir")

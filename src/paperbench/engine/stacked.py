@@ -9,6 +9,7 @@ from contextlib import ExitStack, suppress
 from typing import Any, cast
 
 from paperbench.catalog import TaskSpec
+from paperbench.config.commands import command
 from paperbench.config.validate import load_file
 from paperbench.engine import device as devices
 from paperbench.engine.ranks import process_group
@@ -105,7 +106,7 @@ def _stacking_task(specs: Sequence[TaskSpec], configs: Sequence[Any]) -> Stacks:
 
 
 def _stopped(directory: RunDirectory, why: str) -> Outcome:
-    message = f"{why}; `paperbench resume {directory.path}` continues"
+    message = f"{why}; `{command('resume', directory.path)}` continues"
     directory.update_status(state=STOPPED, message=message, exit_code=EXIT_STOPPED)
     directory.write_log(message)
     return Outcome(directory.path, None, STOPPED, EXIT_STOPPED, message)

@@ -20,6 +20,7 @@ from typing import Any, Final, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from paperbench.config.paths import expanded
 from paperbench.engine.files import TMP_SUFFIX, explain_os_errors, write_atomic, write_json
 from paperbench.engine.lock import FileLock
 from paperbench.engine.run import Run
@@ -162,7 +163,7 @@ def recorded_folder(run: Run, note: Path, folder: Path) -> Path:
         try:
             return str(Path(json.loads(note.read_text(encoding="utf-8"))["folder"]))
         except (OSError, ValueError, KeyError, TypeError):
-            absolute = str(folder.expanduser().absolute())
+            absolute = str(expanded(folder).absolute())
             with explain_os_errors(note):
                 note.parent.mkdir(parents=True, exist_ok=True)
             write_json(note, {"folder": absolute})

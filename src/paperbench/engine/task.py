@@ -38,7 +38,10 @@ class Predicts(Protocol):
     def predict(
         self, config: Any, run_dir: Path, images: Sequence[Path], output: Path, **options: Any
     ) -> list[dict[str, Any]]:
-        """Write one picture per image below `output`; return what was found, JSON-ready, with the picture's path."""
+        """Write one picture per image below `output`; return what was found, JSON-ready, with the picture's path.
+
+        `engine.drawings.Drawings` says which places may be written, and what becomes of an image that cannot be read.
+        """
         ...
 
 

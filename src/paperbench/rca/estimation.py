@@ -10,6 +10,7 @@ from pathlib import Path
 
 import torch
 
+from paperbench.config.paths import expanded
 from paperbench.engine.run import Run
 from paperbench.errors import ConfigError, DataError, EnvironmentError_
 from paperbench.rca import evaluation, figures, sitk
@@ -99,7 +100,7 @@ def transforms_folder(config: RcaEstimate) -> Path | None:
     folder = config.output.transforms
     if folder == "":
         return None
-    return Path(folder).expanduser() if folder is not None else Path(config.output.root) / "transforms"
+    return expanded(folder) if folder is not None else Path(config.output.root) / "transforms"
 
 
 def calibration_cases(config: RcaEstimate, case_set: CaseSet) -> tuple[Case, ...]:

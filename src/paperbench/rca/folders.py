@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from paperbench.config.paths import expanded
 from paperbench.data.volumes import ENDINGS, PICTURES, on_grid_of, read_image, read_labels, stem
 from paperbench.errors import ConfigError, DataError
 from paperbench.rca.cases import RECORDED, Case, CaseSet, CaseSource, Image, reason
@@ -176,7 +177,7 @@ def _from_folders(config: RcaEstimate) -> Files:
 
 def segmenter_names(folders: Sequence[str]) -> tuple[str, ...]:
     """Return the names of the folders, with as many of their parents as make them different."""
-    paths = [Path(folder).expanduser().absolute() for folder in folders]
+    paths = [expanded(folder).absolute() for folder in folders]
     if len(set(paths)) != len(paths):
         raise ConfigError("masks: the same folder is given twice")
     depth = 1
@@ -228,7 +229,7 @@ def _belonging(
 
 
 def _files(key: str, folder: str) -> dict[str, Path]:
-    place = Path(folder).expanduser()
+    place = expanded(folder)
     if not place.is_dir():
         raise DataError(f"{key}={folder}: {'is a file, not a folder' if place.exists() else 'no such folder'}")
     found: dict[str, Path] = {}
@@ -254,7 +255,7 @@ def _from_manifest(config: RcaEstimate) -> Files:
     given += [f"reference.{key}" for key in ("images", "masks") if getattr(config.reference, key)]
     if given:
         raise ConfigError(f"manifest={config.manifest} names all files; leave out {', '.join(given)}")
-    path = Path(config.manifest).expanduser()
+    path = expanded(config.manifest)
     entries: dict[tuple[str, str], Entry] = {}
     segmenters: dict[str, None] = {}
     mistakes: list[str] = []
@@ -291,7 +292,7 @@ def _take(
     role, name = row["role"], row["case"]
     if role not in ROLES:
         raise DataError(f"role {role!r}; it is one of {', '.join(ROLES)}")
-    paths = {key: base / Path(row[key]).expanduser() for key in ("image", "mask", "truth") if row.get(key)}
+    paths = {key: base / expanded(row[key]) for key in ("image", "mask", "truth") if row.get(key)}
     for key in ("image", *paths):
         if key not in paths or not paths[key].is_file():
             raise DataError(f"{key} {row.get(key) or 'is empty'}: no such file")

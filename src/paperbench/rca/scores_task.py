@@ -7,6 +7,7 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from paperbench.config.paths import expanded
 from paperbench.engine.run import Run
 from paperbench.errors import ConfigError, DataError
 from paperbench.rca import figures
@@ -89,7 +90,7 @@ def read_scores(path: Path) -> list[MaskScores]:
     scores: dict[tuple[str, str, str], dict[str, float]] = {}
     truths: dict[tuple[str, str, str], float] = {}
     mistakes: list[str] = []
-    rows = read_rows(path.expanduser(), needed=NEEDED, known=KNOWN)
+    rows = read_rows(expanded(path), needed=NEEDED, known=KNOWN)
     if len(measured := {row["metric"] for _, row in rows if row.get("metric")}) > 1:
         raise DataError(f"{path}: holds several metrics, {', '.join(sorted(measured))}; give the rows of one of them")
     for line, row in rows:

@@ -11,8 +11,10 @@ from typing import Any
 
 from paperbench.catalog import TASKS
 from paperbench.config import _hydra
-from paperbench.config.compose import Composed, compose
-from paperbench.config.paths import short
+from paperbench.config.commands import command, override
+from paperbench.config.compose import Composed, compose, output_root
+from paperbench.config.paths import expanded, short
+from paperbench.config.quoting import quoted
 from paperbench.config.validate import dump, load_file, schema_of, validate
 from paperbench.engine import torchrun
 from paperbench.engine.reporter import Outcome, Reporter, SilentReporter
@@ -51,13 +53,13 @@ def compose_for(
         if default.task.evaluated_by:
             raise ConfigError(*_checkpoint_missing(default, others))
     if verb is not None and verb != "eval" and checkpoint is not None:
-        raise ConfigError(f"checkpoint={checkpoint}: belongs to `paperbench eval {experiment}`; training starts anew")
+        raise ConfigError(f"checkpoint={checkpoint}: belongs to `{command('eval', experiment)}`; training starts anew")
     composed = compose(experiment, given, conf_dir=conf_dir)
     if verb == "proposals" and composed.task.proposed_by:
         return _proposing(composed)
     if verb is not None and composed.task.verb != verb:
         raise ConfigError(
-            f"{experiment}: runs task {composed.task.name}; use `paperbench {composed.task.verb} {experiment}`"
+            f"{experiment}: runs task {composed.task.name}; use `{command(composed.task.verb, experiment)}`"
         )
     return composed
 
@@ -84,20 +86,18 @@ def _take_checkpoint(overrides: Sequence[str]) -> tuple[str | None, list[str]]:
 
 def _checkpoint_missing(default: Composed, overrides: Sequence[str]) -> list[str]:
     """Name what `eval` needs, and the runs that would do."""
-    root = next(
-        (text.partition("=")[2] for text in overrides if text.startswith("output.root=")), default.config.output.root
-    )
-    trained = [run for run in find_runs(Path(root)) if run.task == default.task.name and run.state == DONE]
-    mistakes = [f"paperbench eval {default.experiment}: needs checkpoint=RUN, the folder of a trained run"]
-    mistakes += [f"  checkpoint={short(run.directory)}" for run in trained[:5]]
+    root = output_root(overrides, default.config.output.root)
+    trained = [run for run in find_runs(root) if run.task == default.task.name and run.state == DONE]
+    mistakes = [f"{command('eval', default.experiment)}: needs checkpoint=RUN, the folder of a trained run"]
+    mistakes += [f"  {quoted(override(CHECKPOINT, short(run.directory)))}" for run in trained[:5]]
     if not trained:
-        mistakes.append(f"  none is finished below {root}; `paperbench train {default.experiment}` makes one")
+        mistakes.append(f"  none is finished below {root}; `{command('train', default.experiment)}` makes one")
     return mistakes
 
 
 def run_of(checkpoint: str) -> Path:
     """Find the run directory that `checkpoint` is, or lies in."""
-    path = Path(checkpoint).expanduser().absolute()
+    path = expanded(checkpoint).absolute()
     for folder in (path, *path.parents[:2]):
         if (folder / "config.yaml").is_file():
             if not path.exists():
@@ -115,9 +115,8 @@ def _evaluation(default: Composed, checkpoint: str, given: Sequence[str], conf_d
     task, _, base = load_file(file)
     named = f"checkpoint={checkpoint}"
     if task.takes_checkpoint:
-        raise ConfigError(
-            f"{named}: is an evaluation, not a trained run; its own is checkpoint={base.get(CHECKPOINT, '')}"
-        )
+        its_own = quoted(override(CHECKPOINT, str(base.get(CHECKPOINT, ""))))
+        raise ConfigError(f"{named}: is an evaluation, not a trained run; its own is {its_own}")
     if task.name != default.task.name:
         raise ConfigError(
             f"{named}: a run of task {task.name}, experiment {base['experiment']}, not of {default.experiment}"

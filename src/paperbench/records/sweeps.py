@@ -31,7 +31,10 @@ class SweepEntry:
 
 @dataclass(frozen=True, kw_only=True)
 class SweepRecord:
-    """A `sweep.json`: `kind` is `sweep` or `reproduction`, `overrides` were typed, `entries` are its runs in order."""
+    """A `sweep.json`: `kind` is `sweep` or `reproduction`, `overrides` were typed, `entries` are its runs in order.
+
+    `launcher` started them last, with `settings`, `launcher.KEY=VALUE` as typed.
+    """
 
     directory: Path
     kind: str
@@ -40,6 +43,8 @@ class SweepRecord:
     experiment: str
     overrides: tuple[str, ...]
     entries: tuple[SweepEntry, ...]
+    launcher: str = "local"
+    settings: tuple[str, ...] = ()
 
     @cached_property
     def runs(self) -> tuple[RunRecord, ...]:
@@ -55,6 +60,8 @@ def read_sweep(folder: Path) -> SweepRecord:
     document = read_document(folder / RECORD)
     entries = document.get("runs")
     overrides = document.get("overrides")
+    launcher = document.get("launcher")
+    launcher = launcher if isinstance(launcher, Mapping) else {}
     if not isinstance(entries, list):
         raise DataError(f"{folder / RECORD}: damaged, names no runs; {AGAIN}")
     return SweepRecord(
@@ -65,6 +72,8 @@ def read_sweep(folder: Path) -> SweepRecord:
         experiment=str(document.get("experiment") or ""),
         overrides=_texts(overrides),
         entries=tuple(_entries(folder, entries)),
+        launcher=str(launcher.get("name") or "local"),
+        settings=_texts(launcher.get("settings")),
     )
 
 

@@ -76,7 +76,9 @@ def plan_reproduction(
     layout = load(name, conf_dir)
     own, others = split(overrides)
     settings = compose_settings(launcher, own, search_path(conf_dir))
-    return prepare(layout, scale or DEFAULT_SCALE, seeds=seeds, overrides=others, conf_dir=conf_dir), settings
+    prepared = prepare(layout, scale or DEFAULT_SCALE, seeds=seeds, overrides=others, conf_dir=conf_dir)
+    sweep = replace(prepared.sweep, launcher=launcher, settings=tuple(own))
+    return replace(prepared, sweep=sweep), settings
 
 
 def make(
@@ -85,7 +87,7 @@ def make(
     """Do what is missing of a reproduction and write its tables, whatever became of the runs; returns document and outcome."""
     outcome = run_sweep(
         prepared.sweep,
-        launcher=options.launcher,
+        launcher=prepared.sweep.launcher,
         settings=settings,
         jobs=options.jobs,
         watcher=watcher,

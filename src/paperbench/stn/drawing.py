@@ -44,10 +44,12 @@ def draw_figures(classifier: DigitClassifier, inputs: DistortedDigits, run: Run,
 
 
 @torch.no_grad()
-def draw_samples(net: Net, images: Tensor, path: Path, *, labels: list[int] | None = None) -> Path:
+def draw_samples(
+    net: Net, images: Tensor, path: Path, *, labels: list[int] | None = None, software: str = "paperbench"
+) -> Path:
     """Draw a column for each image of (B, C, H, W): its channels under their grids, the classifier's input, and the prediction.
 
-    `labels`: the true classes, named beside a wrong prediction.
+    `labels`: the true classes, named beside a wrong prediction. `software`: the mark in the file (`engine.figures.save`).
     """
     training = net.training
     net.eval()
@@ -75,7 +77,7 @@ def draw_samples(net: Net, images: Tensor, path: Path, *, labels: list[int] | No
                     f", is {labels[column]}" if labels is not None and wrong else ""
                 )
                 axes.set_title(title, fontsize=8, color=COLOURS[1] if wrong else "black")
-    return save(figure, path)
+    return save(figure, path, software=software)
 
 
 def _grids(net: Net, images: Tensor) -> list[NDArray[np.float32]]:

@@ -14,6 +14,7 @@ from torch import Tensor
 from paperbench.data.image_files import decode_rgb
 from paperbench.engine import device as devices
 from paperbench.engine.checkpoints import load_for_evaluation
+from paperbench.engine.drawings import SOFTWARE, Drawings
 from paperbench.engine.reporter import Reporter
 from paperbench.stn.config import StnMnist
 from paperbench.stn.distortions import make_distortion
@@ -27,35 +28,31 @@ def predict(
     images: Sequence[Path],
     output: Path,
     *,
+    skip_damaged: bool = False,
     device: str | None = None,
     reporter: Reporter | None = None,
     **_: Any,
 ) -> list[dict[str, Any]]:
-    """Draw each image under the predicted grid, with the warp below it, into `output/<name>.png`.
+    """Draw each image under the predicted grid, with the warp below it, into `output/<number>-<name>.png`.
 
-    Returns one dict for each image: `image`, `picture`, `label`, `probability` in 0..1. Raises DataError for a file that is no
-    image.
+    Returns one dict for each image: `image`, `picture`, `label`, `probability` in 0..1. Raises DataError for a file that is
+    no image; with `skip_damaged` its dict says so instead, see `engine.drawings`.
     """
+    drawings = Drawings(images, output, name=lambda number, stem: f"{number:03d}-{stem}")
     where = devices.resolve(device or config.device)
     state = load_for_evaluation(run_dir, reporter, which="last")[0]
     net = load_weights(make_net(config), state).to(where).eval()
     canvas = make_distortion(config.distortion).canvas
-    pictures = [read_digit(path, canvas).to(where) for path in images]  # all, before anything is written
-    output.mkdir(parents=True, exist_ok=True)
-    answers = []
-    for number, (path, picture) in enumerate(zip(images, pictures, strict=True)):
+
+    def show(picture: Tensor, place: Path) -> dict[str, Any]:
         with torch.inference_mode():
             probabilities = net(picture).float().softmax(1)[0]
-        figure = draw_samples(net, picture, output / f"{number:03d}-{path.stem}.png")
-        answers.append(
-            {
-                "image": str(path),
-                "picture": str(figure),
-                "label": str(int(probabilities.argmax())),
-                "probability": round(float(probabilities.max()), 4),
-            }
-        )
-    return answers
+        draw_samples(net, picture, place, software=SOFTWARE)
+        return {"label": str(int(probabilities.argmax())), "probability": round(float(probabilities.max()), 4)}
+
+    return drawings.of_each(
+        lambda number: read_digit(images[number], canvas).to(where), show, skip_damaged=skip_damaged
+    )
 
 
 def read_digit(path: Path, canvas: int) -> Tensor:

@@ -3,32 +3,32 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
+from paperbench.config.compose import OUTPUT_ROOT, output_root
 from paperbench.config.paths import search_path
+from paperbench.config.quoting import quoted
 from paperbench.errors import ConfigError
 from paperbench.records.record import read_status
 from paperbench.sweeps import record
-from paperbench.sweeps.launchers.base import Launcher, SupportsWarmUp, launcher_class
-from paperbench.sweeps.launchers.settings import compose_settings, split
+from paperbench.sweeps.launchers.base import DEFAULT, Launcher, SupportsWarmUp, launcher_class
+from paperbench.sweeps.launchers.settings import compose_settings, setting_key, split
 from paperbench.sweeps.plan import Sweep, jobs_of, plan_overrides
 from paperbench.sweeps.run import SweepOutcome, launcher_for, run_sweep
 from paperbench.sweeps.watch import SilentWatcher, Watcher
 
-OUTPUT_ROOT = "output.root"
-
 
 @dataclass(frozen=True, kw_only=True)
 class SweepOptions:
-    """Options of how a sweep's runs are started; `jobs` None is the launcher's default.
+    """Options of how a sweep's runs are started; `jobs` None is the launcher's default, `launcher` None `local`.
 
     `retry_failed` tries runs again that failed earlier, `fail_fast` stops at the first failure, `stacked` trains runs together
     in one process where their task can.
     """
 
     jobs: int | None = None
-    launcher: str = "local"
+    launcher: str | None = None
     retry_failed: bool = False
     fail_fast: bool = False
     stacked: bool = False
@@ -64,16 +64,27 @@ def plan_sweep(
 
     Raises one `ConfigError` with the mistakes in the runs and in the launcher's settings.
     """
-    own, others = split(overrides)
-    starting = _Launching(own, options, conf_dir, dry_run=dry_run)
+    if resume is not None:
+        own, others = split([*([experiment] if experiment else []), *overrides])
+        recorded = _recorded(resume, others)
+        name = options.launcher or recorded.launcher
+        # The settings of another launcher say nothing to this one.
+        kept = recorded.settings if name == recorded.launcher else ()
+        given = {setting_key(text) for text in own}
+        own = [*(text for text in kept if setting_key(text) not in given), *own]
+    else:
+        own, others = split(overrides)
+        recorded, name = None, options.launcher or DEFAULT
+    options = replace(options, launcher=name)
+    starting = _Launching(name, own, options, conf_dir, dry_run=dry_run)
     try:
-        if resume is None:
-            if experiment is None:
-                raise ConfigError("name an experiment (see `paperbench ls`), or a sweep to continue with --resume ID")
-            planned = plan_overrides(experiment, others, conf_dir=conf_dir, on_composed=starting.begin)
-        else:
-            planned = _recorded(resume, [*([experiment] if experiment else []), *others])
+        if recorded is not None:
+            planned = recorded
             starting.begin(planned)
+        elif experiment is None:
+            raise ConfigError("name an experiment (see `paperbench ls`), or a sweep to continue with --resume ID")
+        else:
+            planned = plan_overrides(experiment, others, conf_dir=conf_dir, on_composed=starting.begin)
     except ConfigError as error:
         starting.close()
         raise ConfigError(*starting.mistakes, *error.mistakes) from None
@@ -82,14 +93,14 @@ def plan_sweep(
         raise
     if starting.mistakes:
         raise ConfigError(*starting.mistakes)
-    return planned, starting.launcher
+    return replace(planned, launcher=name, settings=tuple(own)), starting.launcher
 
 
 def run_planned(planned: Sweep, launcher: Launcher | None, *, options: SweepOptions, watcher: Watcher) -> SweepOutcome:
     """Run what is missing of a planned sweep with the launcher that was begun for it, by default one of its own."""
     return run_sweep(
         planned,
-        launcher=launcher or options.launcher,
+        launcher=launcher or planned.launcher,
         jobs=options.jobs,
         watcher=watcher,
         retry_failed=options.retry_failed,
@@ -101,15 +112,18 @@ def run_planned(planned: Sweep, launcher: Launcher | None, *, options: SweepOpti
 class _Launching:
     """The launcher, which may take seconds to start: it does while the tasks check their configurations."""
 
-    def __init__(self, own: Sequence[str], options: SweepOptions, conf_dir: Path | None, *, dry_run: bool) -> None:
+    def __init__(
+        self, name: str, own: Sequence[str], options: SweepOptions, conf_dir: Path | None, *, dry_run: bool
+    ) -> None:
+        self._name = name
         self._options = options
         self._dry_run = dry_run
         self.mistakes: tuple[str, ...] = ()
         self.launcher: Launcher | None = None
         """None before `begin`, and for a dry run."""
         try:
-            launcher_class(options.launcher)
-            self._settings = compose_settings(options.launcher, own, search_path(conf_dir))
+            launcher_class(name)
+            self._settings = compose_settings(name, own, search_path(conf_dir))
         except ConfigError as error:
             self.mistakes = error.mistakes
 
@@ -119,9 +133,7 @@ class _Launching:
         jobs_of(planned.members, stacked=options.stacked)
         if self.mistakes or self._dry_run:
             return
-        self.launcher = launcher_for(
-            planned, options.launcher, self._settings, jobs=options.jobs, stacked=options.stacked
-        )
+        self.launcher = launcher_for(planned, self._name, self._settings, jobs=options.jobs, stacked=options.stacked)
         missing = any(read_status(member.directory).state != "done" for member in planned.members)
         if missing and isinstance(self.launcher, SupportsWarmUp):
             self.launcher.warm_up()
@@ -133,11 +145,10 @@ class _Launching:
 
 
 def _recorded(name: str, overrides: Sequence[str]) -> Sweep:
-    given = [text for text in overrides if not text.startswith(f"{OUTPUT_ROOT}=")]
+    given = [text for text in overrides if not text.lstrip("+").startswith(f"{OUTPUT_ROOT}=")]
     if given:
         raise ConfigError(
-            f"--resume {name}: the sweep's record says what to run; leave out {' '.join(given)} "
+            f"--resume {name}: the sweep's record says what to run; leave out {quoted(*given)} "
             "(--jobs, --launcher and launcher.KEY=VALUE may change)"
         )
-    roots = [text.partition("=")[2] for text in overrides if text.startswith(f"{OUTPUT_ROOT}=")]
-    return record.load(record.find(name, Path(roots[-1] if roots else "outputs")))
+    return record.load(record.find(name, output_root(overrides)))

@@ -18,6 +18,7 @@ from typing import Any, cast
 
 from paperbench.catalog import TASKS
 from paperbench.config import _hydra
+from paperbench.config.commands import command
 from paperbench.config.compose import Composed, compose
 from paperbench.config.paths import options, search_path
 from paperbench.config.validate import config_hash, incidental
@@ -62,6 +63,9 @@ class Sweep:
     kind: str = "sweep"
     overrides: tuple[str, ...] = ()
     """As typed, unexpanded."""
+    launcher: str = "local"
+    settings: tuple[str, ...] = ()
+    """Settings of the launcher, `launcher.KEY=VALUE` as typed."""
 
 
 # --- requests ---------------------------------------------------------------------------------------------------------
@@ -202,7 +206,7 @@ def _member(request: Request, conf_dir: Path | None) -> Member:
     if composed.task.takes_checkpoint:
         raise ConfigError(
             f"{request.experiment}: task {composed.task.name} evaluates a trained run, one at a time: "
-            f"`paperbench eval {request.experiment} checkpoint=RUN`"
+            f"`{command('eval', request.experiment, 'checkpoint=RUN')}`"
         )
     return member_of(request, composed)
 
@@ -222,7 +226,7 @@ def _without_checkpoint(request: Request) -> tuple[str, ...]:
         if _key(text) == "checkpoint":
             raise ConfigError(
                 f"{text}: a sweep trains, and every trained run is evaluated at its end; "
-                f"`paperbench eval {request.experiment} {text}` evaluates one again"
+                f"`{command('eval', request.experiment, text)}` evaluates one again"
             )
     return request.overrides
 

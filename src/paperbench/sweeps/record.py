@@ -1,6 +1,7 @@
 """The files of a sweep: `sweep.json` and `configs.json`, from which it can be continued, and `events.jsonl`.
 
-`sweep.json`: `{"schema_version": 1, "kind", "name", "id", "experiment", "overrides": […], "runs": [{"directory" (relative to
+`sweep.json`: `{"schema_version": 1, "kind", "name", "id", "experiment", "overrides": […], "launcher": {"name",
+"settings": [`launcher.KEY=VALUE` as typed]}, "runs": [{"directory" (relative to
 the record's folder), "hash", "experiment", "overrides", "labels"}]}`. `configs.json` holds the resolved configuration of each
 run by its hash. Both are written whole before the first run starts, the record last: where it stands, all of it stands.
 """
@@ -46,6 +47,7 @@ def write(sweep: Sweep) -> None:
             "id": sweep.id,
             "experiment": sweep.members[0].request.experiment,
             "overrides": list(sweep.overrides),
+            "launcher": {"name": sweep.launcher, "settings": list(sweep.settings)},
             "runs": [_entry(member, sweep.directory) for member in sweep.members],
         },
     )
@@ -77,6 +79,8 @@ def load(folder: Path) -> Sweep:
         members=tuple(_member(entry, configs, folder) for entry in record.entries),
         kind=record.kind,
         overrides=record.overrides,
+        launcher=record.launcher,
+        settings=record.settings,
     )
 
 

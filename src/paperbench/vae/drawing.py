@@ -12,7 +12,7 @@ from PIL import Image
 from torch import Tensor
 
 from paperbench.engine import metriclog
-from paperbench.engine.figures import COLOURS, new_figure, save, tidy, write_png
+from paperbench.engine.figures import COLOURS, new_figure, save, save_image, tidy
 from paperbench.engine.seeding import generator
 from paperbench.vae.data import Pixels
 from paperbench.vae.objectives import AutoEncoder, Mcem, Objective, Variational
@@ -114,11 +114,13 @@ def tile_images(images: Tensor, size: tuple[int, int], *, columns: int) -> np.nd
     return values.to(torch.uint8).cpu().numpy()
 
 
-def save_image_grid(images: Tensor, size: tuple[int, int], path: Path, *, columns: int) -> Path:
+def save_image_grid(
+    images: Tensor, size: tuple[int, int], path: Path, *, columns: int, software: str = "paperbench"
+) -> Path:
     """Write `tile_images`, enlarged, as a PNG, atomically. Raises `EnvironmentError_` or `DiskFullError`."""
     picture = Image.fromarray(tile_images(images, size, columns=columns))
     picture = picture.resize((picture.width * _ENLARGED, picture.height * _ENLARGED), Image.Resampling.NEAREST)
-    return write_png(path, lambda file: picture.save(file, format="PNG"))
+    return save_image(picture, path, software=software)
 
 
 def plot_bound(metrics: Path, output: Path, *, batch_size: int) -> Path | None:

@@ -12,6 +12,7 @@ from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
 from paperbench.engine import device as devices
+from paperbench.engine.drawings import SOFTWARE, Drawings
 from paperbench.engine.reporter import Reporter
 from paperbench.errors import ConfigError, DataError
 from paperbench.vae import data, drawing
@@ -26,32 +27,35 @@ def predict(
     images: Sequence[Path],
     output: Path,
     *,
+    skip_damaged: bool = False,
     device: str | None = None,
     reporter: Reporter | None = None,
     **_: Any,
 ) -> list[dict[str, Any]]:
     """Draw each image, in grey and scaled to the model's size, beside its reconstruction into `output/<name>.png`.
 
-    Returns one dict for each image: `image`, `picture`, and `latent`, its code. Raises DataError for a file that is no image and
-    ConfigError for a model without an encoder.
+    Returns one dict for each image: `image`, `picture`, and `latent`, its code. Raises DataError for a file that is no image, with
+    `skip_damaged` its dict says so instead (`engine.drawings`), and ConfigError for a model without an encoder.
     """
+    drawings = Drawings(images, output)
     where = devices.resolve(device or config.device)
     size = data.image_size(config.data)
     checkpoint = config.checkpoint if isinstance(config, VaeEval) else run_dir
     objective = load_objective(config, checkpoint, size=size, device=where, reporter=reporter)[0]
     if isinstance(objective, Mcem):
         raise ConfigError(f"{run_dir}: was trained by Monte Carlo EM, which has no encoder to show pictures to")
-    x = torch.stack([read_grey(path, size) for path in images]).to(where) / data.divisor(config.data)
-    with torch.inference_mode():
-        codes = drawing.encode(objective, x)
-        reconstructions = drawing.decode(objective, codes)
-    answers = []
-    for number, path in enumerate(images):
-        pair = torch.stack([x[number], reconstructions[number]])
-        picture = drawing.save_image_grid(pair, size, output / f"{_name(images, number)}.png", columns=2)
-        latent = [round(value, 4) for value in codes[number].tolist()]
-        answers.append({"image": str(path), "picture": str(picture), "latent": latent})
-    return answers
+
+    def read(number: int) -> torch.Tensor:
+        return read_grey(images[number], size)[None].to(where) / data.divisor(config.data)
+
+    def show(x: torch.Tensor, place: Path) -> dict[str, Any]:
+        with torch.inference_mode():
+            code = drawing.encode(objective, x)
+            reconstruction = drawing.decode(objective, code)
+        drawing.save_image_grid(torch.cat([x, reconstruction]), size, place, columns=2, software=SOFTWARE)
+        return {"latent": [round(value, 4) for value in code[0].tolist()]}
+
+    return drawings.of_each(read, show, skip_damaged=skip_damaged)
 
 
 def read_grey(path: Path, size: tuple[int, int]) -> Tensor:
@@ -62,13 +66,6 @@ def read_grey(path: Path, size: tuple[int, int]) -> Tensor:
     except (OSError, UnidentifiedImageError, Image.DecompressionBombError) as error:
         raise DataError(f"{path}: cannot be read as a picture: {error}") from error
     return torch.from_numpy(np.asarray(grey).copy()).flatten()
-
-
-def _name(images: Sequence[Path], number: int) -> str:
-    """Return the stem of a file, numbered where several share it."""
-    stem = images[number].stem
-    before = sum(other.stem == stem for other in images[:number])
-    return f"{stem}-{before + 1}" if before else stem
 
 
 def run_directory(checkpoint: str) -> Path:

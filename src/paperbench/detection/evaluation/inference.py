@@ -25,6 +25,7 @@ from paperbench.detection.evaluation.scoring import Evaluation, measure
 from paperbench.detection.masks import as_bytes
 from paperbench.detection.nms import DetectionBatch
 from paperbench.detection.rpn import Proposals
+from paperbench.engine.figures import save_image
 from paperbench.engine.prefetch import Prefetcher, depth_for
 from paperbench.engine.run import Run
 
@@ -252,4 +253,4 @@ class Scorer:
             recall_curves(self.evaluation.recall, folder / "proposal_recall.png")
         page = sheet(self.dataset, self.found.detections, images=self.config.evaluation.sheet_images)
         if page is not None:
-            page.save(folder / "detections.png")
+            save_image(page, folder / "detections.png")

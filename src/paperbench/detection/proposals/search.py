@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from paperbench.config.paths import expanded
 from paperbench.data.detection import DetectionSet
 from paperbench.detection.proposals import sets
 from paperbench.detection.proposals.selective_search import opencv, selective_search, sliding_windows
@@ -47,7 +48,7 @@ def check(config: ProposalConfig, splits: tuple[str, ...] = ("train", "test")) -
             given = getattr(config, f"{split}_file")
             if not given:
                 raise ConfigError(f"proposals.{split}_file: method=file needs one; `paperbench proposals` writes it")
-            sets.read(Path(given).expanduser())
+            sets.read(expanded(given))
 
 
 def search_dataset(

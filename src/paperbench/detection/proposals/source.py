@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from paperbench.config.paths import expanded
 from paperbench.config.validate import load_file
 from paperbench.data.detection import DetectionSet
 from paperbench.detection import datasets
@@ -26,7 +27,7 @@ from paperbench.errors import ConfigError
 
 def cache_of(root: str | Path) -> Path:
     """Where the boxes of single images are kept, below the folder that runs are written to."""
-    return Path(root).expanduser() / "proposals"
+    return expanded(root) / "proposals"
 
 
 def proposals_of(
@@ -44,7 +45,7 @@ def proposals_of(
     is kept.
     """
     if config.method == "file":
-        path = Path(file or "").expanduser()
+        path = expanded(file or "")
         return sets.read(path).of(dataset, source=str(path)).best(count)
     if config.method == "rpn":
 
@@ -107,7 +108,7 @@ def of_network(
 def network(checkpoint: str, device: torch.device) -> tuple[DetectTrain, FasterRCNN]:
     """The configuration and the detector of a run that has a region proposal network."""
     config = configuration(checkpoint)
-    model, _ = load_detector(config, Path(checkpoint).expanduser().absolute(), device)
+    model, _ = load_detector(config, expanded(checkpoint).absolute(), device)
     if not isinstance(model, FasterRCNN):
         raise ConfigError(f"proposals.run={checkpoint}: {config.model.name} has no region proposal network")
     return config, model
@@ -115,7 +116,7 @@ def network(checkpoint: str, device: torch.device) -> tuple[DetectTrain, FasterR
 
 def configuration(checkpoint: str) -> DetectTrain:
     """Of the run of Faster R-CNN that `checkpoint` is, or lies in; `ConfigError` if it is none."""
-    path = Path(checkpoint).expanduser().absolute()
+    path = expanded(checkpoint).absolute()
     folder = next((place for place in (path, *path.parents[:2]) if (place / "config.yaml").is_file()), None)
     if folder is None:
         raise ConfigError(

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from paperbench.config.paths import expanded
 from paperbench.data.voc import CLASSES
 from paperbench.detection.config import ScoreFiles
 from paperbench.detection.drawing import precision_recall_curves
@@ -75,7 +76,7 @@ def _paths(config: ScoreFiles) -> tuple[Path, Path]:
         empty.append("classes belongs to format=voc; COCO's files name their own categories")
     if empty:
         raise ConfigError(*empty)
-    truth, found = Path(config.gt).expanduser(), Path(config.dt).expanduser()
+    truth, found = expanded(config.gt), expanded(config.dt)
     for key, path in (("gt", truth), ("dt", found)):
         if not (path.is_dir() if config.format == "voc" else path.is_file()):
             there = "is not one" if path.exists() else "does not exist"

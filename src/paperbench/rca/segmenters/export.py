@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import csv
 import io
-import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
+from paperbench.config.commands import command as command_line
+from paperbench.config.commands import override
 from paperbench.config.paths import short
+from paperbench.config.quoting import hydra_text
 from paperbench.data.volumes import stem
 from paperbench.engine.files import explain_os_errors, write_atomic
 from paperbench.rca.folders import COLUMNS
@@ -76,11 +78,11 @@ def _ending(path: Path) -> str:
 def command(splits: Splits, folder: Path) -> str:
     """Return the command that estimates the quality of the masks."""
     labels = splits.source.labels
-    words = [f"manifest={shlex.quote(short(folder / MANIFEST))}"]
+    words = [override("manifest", short(folder / MANIFEST))]
     if labels.kind != "values":
         words.append(f"labels.kind={labels.kind}")
     words.append(f"labels.values=[{','.join(map(str, labels.values))}]")
-    words.append(shlex.quote(f"labels.names=[{','.join(labels.names)}]"))
+    words.append(f"labels.names=[{','.join(map(hydra_text, labels.names))}]")
     if splits.calibration:
         words.append("calibration.kind=labelled")
-    return f"paperbench estimate rca {' '.join(words)}"
+    return command_line("estimate", "rca", *words)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import yaml
 
 from paperbench.config.difference import ABSENT
+from paperbench.config.quoting import quoted
 from paperbench.engine.rundir import DONE, FAILED, RUNNING, STOPPED, WAITING
 from paperbench.records.grouping import Setting, differing_keys, in_one_line
 from paperbench.records.record import DAMAGED, INTERRUPTED, NOT_STARTED, RunRecord
@@ -186,7 +186,7 @@ def environment_of_run(run: RunRecord) -> list[Block]:
         facts.append(Fact(name="resumed", text=plural(len(resumed), "time")))
     argv = run.environment.get("argv")
     if isinstance(argv, list) and argv:
-        facts.append(Fact(name="command", text=shlex.join(map(str, argv)), code=True))
+        facts.append(Fact(name="command", text=quoted(*map(str, argv)), code=True))
     blocks: list[Block] = [Facts(facts=tuple(facts))] if facts else []
     git = run.environment.get("git")
     diff = str(git.get("diff") or "") if isinstance(git, Mapping) else ""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from paperbench.config.commands import command
 from paperbench.report.html.page import Badge, Block, Fact, Notice, Page, section
 from paperbench.report.html.quantities import Quantities, minus, plural
 from paperbench.report.html.reproduction_figures import figures
@@ -59,12 +60,13 @@ def page_of_reproduction(record: ReproductionRecord, quantities: Quantities) -> 
 
 def _facts(record: ReproductionRecord) -> list[Fact]:
     document = record.document
-    command = " ".join(["paperbench reproduce", record.name, *map(str, document.get("overrides") or ())])
+    overrides = map(str, document.get("overrides") or ())
+    typed = command("reproduce", record.name, *overrides, "--scale", str(document.get("scale")))
     facts = [
         Fact(name="paper", text=str(document.get("source") or document.get("paper") or "")),
         Fact(name="scale", text=str(document.get("scale") or "")),
         *(fact for fact in facts_of(record.runs) if fact.name != "scale"),
-        Fact(name="command", text=f"{command} --scale {document.get('scale')}", code=True),
+        Fact(name="command", text=typed, code=True),
     ]
     return [fact for fact in facts if fact.text]
 

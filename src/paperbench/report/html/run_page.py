@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 
+from paperbench.config.commands import command
 from paperbench.engine.rundir import DONE
 from paperbench.errors import DataError
 from paperbench.records.record import RunRecord
@@ -85,7 +86,7 @@ def _no_results(run: RunRecord) -> str:
     step, steps, best = (run.status.get(key) for key in ("step", "steps", "best"))
     far = f" It came to step {step} of {steps}." if steps else ""
     so_far = f" Its best evaluation so far: {significant(best)}." if isinstance(best, int | float) else ""
-    more = f" `paperbench resume {run.directory}` continues it." if run.state != DONE and run.config else ""
+    more = f" `{command('resume', run.directory)}` continues it." if run.state != DONE and run.config else ""
     return f"There are no results: the run is {run.state}.{far}{so_far}{more}"
 
 

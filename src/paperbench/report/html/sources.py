@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from paperbench.config.paths import expanded
 from paperbench.errors import ConfigError
 from paperbench.records.record import RunRecord, read_run
 from paperbench.records.sweeps import RECORD as SWEEP
@@ -38,7 +39,7 @@ def load(path: Path) -> Source:
     Raises `ConfigError` when it is none of the three, naming what was expected and what is there instead, and `DataError`
     when the record of a sweep or a reproduction is damaged.
     """
-    path = path.expanduser()
+    path = expanded(path)
     folder = (
         path.parent if path.is_file() and path.name in (SWEEP, REPRODUCTION, "config.yaml", "results.json") else path
     )

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import shlex
 from collections import Counter
 from collections.abc import Sequence
 
+from paperbench.config.commands import command
 from paperbench.records.grouping import SEED, Setting, settings_of, typed_value, varied
 from paperbench.records.record import RunRecord
 from paperbench.records.statistics import FEWEST_FOR_BOOTSTRAP, Summary, summarise
@@ -23,10 +23,10 @@ def page_of_sweep(sweep: SweepRecord, quantities: Quantities) -> Page:
     sections, left_out = sections_of_runs(sweep.runs, quantities)
     if not sweep.runs:
         sections = [Section(slug="runs", title="Runs", blocks=(Notice(text="The sweep has no runs.", tone="muted"),))]
-    command = shlex.join(["paperbench", "sweep", sweep.experiment, *sweep.overrides]) if sweep.experiment else ""
+    typed = command("sweep", sweep.experiment, *sweep.overrides) if sweep.experiment else ""
     facts = facts_of(sweep.runs)
-    if command:
-        facts.append(Fact(name="command", text=command, code=True))
+    if typed:
+        facts.append(Fact(name="command", text=typed, code=True))
     return Page(
         subject="sweep",
         title=sweep.name,

@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
-from paperbench.config.paths import short
+from paperbench.config.paths import expanded
 from paperbench.engine.files import explain_os_errors, write_atomic
+from paperbench.engine.outputs import output_file
 from paperbench.errors import ConfigError, EnvironmentError_
 from paperbench.records.metrics import MetricRegistry, all_metrics, metrics_of
 from paperbench.records.record import RunRecord
@@ -110,24 +111,26 @@ def _page(subject: Source, quantities: Quantities) -> Page:
 def _target(source: Path, output: Path | None) -> Path:
     if output is None:
         return source / FOLDER / f"{STEM}.html"
-    output = output.expanduser()
+    output = expanded(output)
     if output.suffix.lower() in (".html", ".htm") and not output.is_dir():
         return output
-    if output.exists() and not output.is_dir():
+    if output.is_file():
         raise ConfigError(f"--output {output}: is a file and no .html; name a folder, or a file that ends in .html")
     return output / f"{STEM}.html"
 
 
 def _refuse_foreign(html: Path) -> None:
-    """Raise `ConfigError` for a file that no report wrote, and for tables beside a page that does not exist yet."""
-    if html.is_dir():
-        raise ConfigError(f"--output {short(html)}: is a folder; name another")
-    beside = [html.with_suffix(".md"), *(html.with_name(f"{html.stem}-{name}.csv") for name in sorted(_TABLES))]
-    foreign = [html] if html.exists() and not _is_ours(html) else []
-    if not html.exists():
-        foreign = [path for path in beside if path.exists()]
-    if foreign:
-        raise ConfigError(f"--output {short(foreign[0])}: exists and is not a report; name another file or folder")
+    """Raise `ConfigError` for a page, or files beside it, that no report wrote: by its page they are known as a report's."""
+    try:
+        output_file(html, what="a report", is_ours=_is_ours)
+        for path in (html.with_suffix(".md"), *(_table(html, name) for name in sorted(_TABLES))):
+            output_file(path, what="part of a report", is_ours=lambda path: html.exists())
+    except EnvironmentError_ as error:
+        raise EnvironmentError_(f"cannot write the report: {error}") from error
+
+
+def _table(html: Path, name: str) -> Path:
+    return html.with_name(f"{html.stem}-{name}.csv")
 
 
 def _is_ours(html: Path) -> bool:
@@ -140,7 +143,7 @@ def _is_ours(html: Path) -> bool:
 
 def _remove_stale(html: Path, written: set[Path]) -> None:
     for name in _TABLES:
-        path = html.with_name(f"{html.stem}-{name}.csv")
+        path = _table(html, name)
         if path not in written:
             with suppress(OSError):
                 path.unlink()

@@ -26,6 +26,9 @@ REGISTRY: Mapping[str, str] = {
 """Name to `module:Class`. The module can be imported without the library that the launcher stands on (submitit, ray); the
 constructor imports it, and raises `EnvironmentError_` with the command that installs it."""
 
+DEFAULT = "local"
+"""The launcher of a sweep that names none."""
+
 UNLIMITED = 1_000_000
 """`DEFAULT_JOBS` of a launcher with a queue of its own: it gets all jobs at once."""
 

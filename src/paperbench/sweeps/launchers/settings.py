@@ -30,6 +30,11 @@ def split(overrides: Sequence[str]) -> tuple[list[str], list[str]]:
     return own, [text for text in overrides if text not in own]
 
 
+def setting_key(text: str) -> str:
+    """Return the key that an override of the launcher sets: `launcher.threads` for `+launcher.threads=2`."""
+    return text.partition("=")[0].lstrip("+~")
+
+
 def compose_settings(name: str, overrides: Sequence[str], folders: Sequence[Path]) -> Any:
     """Return the settings of the launcher `name`, an instance of its class's `Settings`.
 

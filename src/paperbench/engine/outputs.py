@@ -1,0 +1,116 @@
+"""Places that a user names for what a command writes: nothing that is no output of that command is ever replaced.
+
+Every option that names a file or folder to write goes through `output_file` or `output_folder`, before the work starts. No torch
+here.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+from paperbench.config.paths import short
+from paperbench.errors import ConfigError, EnvironmentError_
+
+OPTION = "--output"
+MARK = "Software"
+"""Keyword of the text in a PNG that says which program wrote it."""
+_HEAD = 4096
+
+
+def output_file(
+    path: Path, *, what: str, is_ours: Callable[[Path], bool], inputs: Iterable[Path] = (), option: str = OPTION
+) -> Path:
+    """Return the file to write for `path`; a link that leads to an earlier output stands for that.
+
+    what: the kind of output in words, "an export". is_ours: True for a regular file that this kind of command wrote, which alone
+    may be replaced. inputs: what the command reads. option: how the place was named, for messages. Raises `ConfigError` for a
+    special file (a pipe, a device), an input under whatever name, and every file of somebody else, and `EnvironmentError_` for
+    a folder and for a place that cannot be.
+    """
+    named = f"{option} {short(path)}"
+    state = _state(path, named)
+    if state is None:
+        if path.is_symlink():
+            raise ConfigError(f"{named}: is a link to nothing; name a file, or remove the link")
+        _check_parents(path.parent, option)
+        return path
+    if stat.S_ISDIR(state.st_mode):
+        raise EnvironmentError_(f"{named}: is a folder; name a file in it")
+    if not stat.S_ISREG(state.st_mode):
+        raise ConfigError(f"{named}: is {_kind(state)}, no file; name a file that does not exist yet")
+    for source in inputs:
+        if _is_same(source, state):
+            raise ConfigError(f"{named}: is the input {short(source)}, which would be lost; name another place")
+    if not is_ours(path):
+        raise ConfigError(f"{named}: exists and is not {what}; name another place, or move that file away")
+    return path.resolve() if path.is_symlink() else path
+
+
+def output_folder(path: Path, *, option: str = OPTION) -> Path:
+    """Return the folder, which need not exist.
+
+    Raises `ConfigError` where it is something else, and `EnvironmentError_` where what should hold it is no folder.
+    """
+    state = _state(path, f"{option} {short(path)}")
+    if state is None:
+        _check_parents(path, option)
+    elif not stat.S_ISDIR(state.st_mode):
+        raise ConfigError(f"{option} {short(path)}: is {_kind(state)}, no folder; name another place")
+    return path
+
+
+def _check_parents(path: Path, option: str) -> None:
+    """Raise `EnvironmentError_` where nothing can be made at `path`, since something above it is no folder."""
+    for place in (path, *path.parents):
+        state = _state(place, f"{option} {short(path)}")
+        if state is None and place.is_symlink():
+            raise EnvironmentError_(
+                f"cannot write {short(path)}: {short(place)} is a link to nothing; name another place with {option}"
+            )
+        if state is not None:
+            if not stat.S_ISDIR(state.st_mode):
+                raise EnvironmentError_(
+                    f"cannot write {short(path)}: {short(place)} is {_kind(state)}, no folder; name another place with {option}"
+                )
+            return
+
+
+def is_marked(path: Path, software: str) -> bool:
+    """Return True for a PNG whose text `Software` says that this program, in this role, wrote it."""
+    try:
+        with path.open("rb") as file:
+            head = file.read(_HEAD)
+    except OSError:
+        return False
+    return head.startswith(b"\x89PNG\r\n\x1a\n") and f"tEXt{MARK}\0{software}".encode() in head
+
+
+def _state(path: Path, named: str) -> os.stat_result | None:
+    """None where nothing is, or only a link that leads nowhere."""
+    try:
+        return path.stat()
+    except (FileNotFoundError, NotADirectoryError):  # of the latter, the folder says it
+        return None
+    except OSError as error:
+        raise EnvironmentError_(f"{named}: {error.strerror or error}; name another place") from error
+
+
+def _kind(state: os.stat_result) -> str:
+    kinds = (
+        (stat.S_ISREG, "a file"),
+        (stat.S_ISFIFO, "a pipe"),
+        (stat.S_ISSOCK, "a socket"),
+        (stat.S_ISCHR, "a device"),
+        (stat.S_ISBLK, "a device"),
+    )
+    return next((name for is_kind, name in kinds if is_kind(state.st_mode)), "a special file")
+
+
+def _is_same(source: Path, state: os.stat_result) -> bool:
+    try:
+        return os.path.samestat(source.stat(), state)
+    except OSError:
+        return False
