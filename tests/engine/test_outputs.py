@@ -107,6 +107,11 @@ def test_photographs_are_never_drawn_over(tmp_path: Path) -> None:
         Drawings([photo], tmp_path / "out")
 
 
+def opened(path: Path) -> Image.Image:
+    with Image.open(path) as image:
+        return image.copy()
+
+
 def drawn(image: Image.Image, place: Path) -> dict[str, int]:
     save_image(image, place, software=SOFTWARE)
     return {"width": image.width}
@@ -118,7 +123,7 @@ def test_names_are_distinct_and_a_second_time_replaces_the_first(tmp_path: Path)
     images = [picture(tmp_path / "a/x.png"), picture(tmp_path / "b/X.png"), picture(tmp_path / "c/x-2.png")]
     for _ in range(2):
         drawings = Drawings(images, tmp_path / "out")
-        answers = drawings.of_each(lambda number: Image.open(images[number]), drawn)
+        answers = drawings.of_each(lambda number: opened(images[number]), drawn)
         assert [Path(str(a["picture"])).name for a in answers] == ["x.png", "X-2.png", "x-2-2.png"]
         assert all(a["width"] == 4 for a in answers)
 
@@ -129,7 +134,7 @@ def test_a_damaged_image_is_named_and_the_others_are_drawn(tmp_path: Path) -> No
     def read(number: int) -> Image.Image:
         if not images[number].exists():
             raise DataError(f"{images[number]}: missing")
-        return Image.open(images[number])
+        return opened(images[number])
 
     drawings = Drawings(images, tmp_path / "out")
     with pytest.raises(DataError, match=r"bad\.png"):
