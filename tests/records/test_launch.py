@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from pathlib import Path
 
 import pytest
 
-from paperbench.errors import ConfigError, DataError
+from paperbench.errors import CheckpointError, ConfigError, DataError
 from paperbench.records.launch import compose_for, resume, start
 from paperbench.records.record import read_run
 from tests.engine import toy
@@ -48,3 +50,21 @@ def test_mistakes_and_refusals_are_errors_and_leave_nothing_behind(
     with pytest.raises(DataError, match="no such file"):
         start(compose_for("train", "toy", conf_dir=conf))
     assert not (tmp_path / "outputs").exists()
+
+
+def test_a_run_without_its_checkpoints_begins_again_only_when_told_to(
+    conf: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    outcome = start(compose_for("train", "toy", conf_dir=conf))
+    directory = outcome.directory
+    steps = json.loads((directory / "status.json").read_text())["steps"]
+    (directory / "results.json").unlink()
+    shutil.rmtree(directory / "checkpoints")
+    with pytest.raises(CheckpointError, match=rf"step {steps} of {steps}.*no checkpoint left.*--from-start"):
+        resume(directory)
+
+    again = resume(directory, from_start=True)
+    assert again.results is not None
+    assert outcome.results is not None
+    assert again.results["metrics"]["test/error"] == outcome.results["metrics"]["test/error"]
+    assert f"begins again at step 0: it had come to step {steps}" in (directory / "log.txt").read_text()

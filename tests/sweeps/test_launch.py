@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -69,3 +70,15 @@ def test_a_sweep_below_a_root_with_a_space_is_found_by_its_id(conf: Path) -> Non
     assert planned.directory.is_relative_to("my runs")
     found, _ = plan_sweep(None, ['output.root="my runs"'], options=SweepOptions(), resume=planned.id, dry_run=True)
     assert found.directory == planned.directory
+
+
+def test_runs_that_are_gone_are_missing_and_not_unstarted(conf: Path, tmp_path: Path) -> None:
+    planned, _ = run_experiment("toy", ["seed=0,1"], conf_dir=conf)
+    shutil.rmtree(planned.members[1].directory)
+    assert [run.state for run in read_sweep(planned.directory).runs] == ["done", "missing"]
+    copied = shutil.copytree(planned.directory, tmp_path / "alone")
+    runs = read_sweep(copied).runs
+    assert [run.state for run in runs] == ["missing", "missing"]
+    assert "copy it back" in runs[0].faults[0]
+    (copied / "events.jsonl").write_text('{"event": "sweep began"}\n')
+    assert [run.state for run in read_sweep(copied).runs] == ["not started", "not started"]

@@ -118,13 +118,21 @@ def estimate(
     return _start("estimate", experiment, overrides, values, options)
 
 
-def resume(run: str | Path | Run, *, progress: bool = True) -> Run:
-    """Continue an unfinished run from its last checkpoint and return it, as `paperbench resume` does; errors of `train`."""
+def resume(run: str | Path | Run, *, from_start: bool = False, progress: bool = True) -> Run:
+    """Continue an unfinished run from its last checkpoint and return it, as `paperbench resume` does; errors of `train`.
+
+    from_start: begin again at step 0 where the checkpoints are gone, which is a `CheckpointError` otherwise.
+    """
     from paperbench.records import launch
 
     path = run.path if isinstance(run, Run) else expanded(run)
     with _isolated():
-        outcome = launch.resume(path, reporter=_reporter(progress), worker_reporter=_worker_reporter(progress))
+        outcome = launch.resume(
+            path,
+            from_start=from_start,
+            reporter=_reporter(progress),
+            worker_reporter=_worker_reporter(progress),
+        )
     return _result(outcome)
 
 

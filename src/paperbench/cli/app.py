@@ -5,6 +5,7 @@ Neither torch, Hydra, pydantic nor numpy may be imported from here at module lev
 
 from __future__ import annotations
 
+import sys
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
@@ -14,7 +15,7 @@ import typer
 from paperbench import __version__
 from paperbench.cli import options as o
 from paperbench.cli import result_commands, run_commands
-from paperbench.cli.guard import guarded
+from paperbench.cli.guard import guarded, open_closed_streams, silence, tolerate_any_text
 
 EPILOG = (
     "Exit codes: 0 done, 1 failed, 2 usage or configuration, 3 stopped and resumable, 4 environment (disk, device, data), "
@@ -157,4 +158,14 @@ app.add_typer(data_app, name="data")
 
 def main() -> None:
     """Entry point of the `paperbench` command."""
-    app()
+    open_closed_streams()
+    tolerate_any_text()
+    try:
+        app()
+    except BrokenPipeError:  # of the help, and of what Typer prints
+        sys.exit(silence())
+    finally:
+        try:
+            sys.stdout.flush()
+        except OSError:
+            silence()

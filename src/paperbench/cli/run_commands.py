@@ -92,6 +92,9 @@ def resume(
     run: Annotated[
         Path, typer.Argument(metavar="RUN_DIR", parser=o.path, help="Folder of the run.", show_default=False)
     ],
+    from_start: Annotated[
+        bool, typer.Option("--from-start", help="Begin again at step 0 where the checkpoints are gone.")
+    ] = False,
     json_output: o.Json = False,
     debug: o.Debug = False,
 ) -> None:
@@ -99,7 +102,7 @@ def resume(
     with guarded(json_output=json_output, debug=debug):
         from paperbench.cli import running
 
-        running.resume(run, json_output=json_output)
+        running.resume(run, from_start=from_start, json_output=json_output)
 
 
 def sweep(

@@ -35,9 +35,14 @@ def start(verb: str, experiment: str, overrides: list[str] | None, options: RunO
     _finish(outcome, json_output=options.json_output)
 
 
-def resume(run: Path, *, json_output: bool) -> None:
+def resume(run: Path, *, from_start: bool = False, json_output: bool) -> None:
     """Continue the run in a folder, and print its results."""
-    outcome = launch.resume(run, reporter=_reporter(json_output), worker_reporter=_worker_reporter(json_output))
+    outcome = launch.resume(
+        run,
+        from_start=from_start,
+        reporter=_reporter(json_output),
+        worker_reporter=_worker_reporter(json_output),
+    )
     _finish(outcome, json_output=json_output)
 
 

@@ -270,9 +270,11 @@ class Distillation:
         """logits: (Nt, K) of the distilled student for the test images."""
         config, folder = self.config, self.run.directory.figures
         stages = {name: "teachers" if name.startswith(f"{TEACHER}-") else name for name in _stage_names(config)}
-        figures.learning_curves(self.run.directory.metrics_file, stages, folder / "course.png")
+        draw = self.run.draw
+        draw(figures.learning_curves, self.run.directory.metrics_file, stages, folder / "course.png")
         if self.teacher_test_logits is not None and config.evaluation.examples:
-            figures.targets(
+            draw(
+                figures.targets,
                 self.data.test,
                 self.teacher_test_logits,
                 temperature=config.temperature,
@@ -285,8 +287,14 @@ class Distillation:
             if "validated/bias" in metrics:
                 chosen["on validation images"] = metrics["validated/bias"]
             names = ", ".join(self.data.train.classes[number] for number in self.corrected_classes)
-            figures.bias_curve(
-                logits, self.data.test.labels, self.corrected_classes, names, chosen=chosen, output=folder / "bias.png"
+            draw(
+                figures.bias_curve,
+                logits,
+                self.data.test.labels,
+                self.corrected_classes,
+                names,
+                chosen=chosen,
+                output=folder / "bias.png",
             )
 
     def _omitted_class_metrics(self, student: Net, logits: Tensor) -> dict[str, float]:

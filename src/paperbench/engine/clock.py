@@ -43,6 +43,10 @@ class Clock:
         """Samples a second; 0 before the first timed step."""
         return self._samples / self._seconds if self._seconds > 0 else 0.0
 
+    def metrics(self) -> dict[str, float]:
+        """Return the rate as a metric; nothing before the first timed step, as of a training of one step: 0 is no speed."""
+        return {"train/samples_per_second": self.rate()} if self._seconds > 0 else {}
+
     def state(self) -> dict[str, float]:
         """Return what a checkpoint holds."""
         return {"samples": self._samples, "seconds": self._seconds}

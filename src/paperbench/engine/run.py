@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import traceback
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 
@@ -47,6 +50,19 @@ class Run:
         """
         if self.ranks.any(bool(self.stop)):
             raise self.stop_error("between two steps")
+
+    def draw(self, figure: Callable[..., object], *arguments: Any, **named: Any) -> None:
+        """Draw by `figure(*arguments, **named)`. A figure that cannot be drawn is left out, and said: it never costs a number.
+
+        One rank alone may call it: `figure` must not exchange anything with the others.
+        """
+        try:
+            figure(*arguments, **named)
+        except Exception as error:
+            name = figure.__name__.strip("_").replace("_", " ")
+            reason = " ".join(str(error).split()) or type(error).__name__
+            self.reporter.message(f"left out a figure ({name}), it cannot be drawn: {reason}; the numbers are complete")
+            self.directory.write_log(traceback.format_exc())
 
     def stop_error(self, where: str) -> Stopped:
         """Return the error that ends a run which was asked to stop."""

@@ -93,8 +93,10 @@ class RunDirectory:
             path = Path(root) / (experiment or "run") / f"{stamp}-{secrets.token_hex(2)}"
         else:
             path = Path(run_dir)
-            if path.exists() and not path.is_dir():
-                raise EnvironmentError_(f"the run directory {path} is a file; choose another --run-dir")
+            with explain_os_errors(path):
+                if path.exists() and not path.is_dir():
+                    raise EnvironmentError_(f"the run directory {path} is a file; choose another --run-dir")
+        _refuse_undecodable(path)
         with _remove_on_failure(path):
             with explain_os_errors(path):
                 path.mkdir(parents=True, exist_ok=run_dir is not None)
@@ -191,6 +193,17 @@ class RunDirectory:
         state = str(self.status().get("state", KILLED))
         return KILLED if state == RUNNING and not self.is_locked() else state
 
+    def lost_progress(self) -> tuple[int, bool]:
+        """Return the step that the status names where no checkpoint is there to continue from, and True if one had been saved.
+
+        (0, False) for every other run.
+        """
+        status = self.status()
+        step = status.get("step")
+        if not isinstance(step, int) or step <= 0 or any(self.checkpoints.rglob("*.pt")):
+            return 0, False
+        return step, bool(status.get("saved"))
+
     def environment(self) -> dict[str, Any]:
         """The content of env.json; empty when there is none that can be read."""
         return _read_json(self.env_file)
@@ -275,6 +288,15 @@ class RunDirectory:
         stamp = datetime.now().strftime("%Y-%m-%d %H:%M:%S")
         with suppress(OSError), self.log_file.open("a", encoding="utf-8") as file:
             file.write(f"{stamp} {text.rstrip()}\n")
+
+
+def _refuse_undecodable(path: Path) -> None:
+    """Raise `ConfigError` for a name that is not text: the run's own files are to name it, and they are UTF-8."""
+    try:
+        str(path).encode()
+    except UnicodeEncodeError:
+        shown = os.fsencode(path).decode(errors="backslashreplace")
+        raise ConfigError(f"{shown}: the name is not text in UTF-8; choose another --run-dir or output.root") from None
 
 
 @contextmanager

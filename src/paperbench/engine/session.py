@@ -113,6 +113,10 @@ def announce(
             "run directory": str(directory.path),
         },
     )
+    step, saved = directory.lost_progress()
+    if step:
+        why = f"the checkpoints in {directory.checkpoints} are gone" if saved else "no checkpoint had been saved"
+        reporter.message(f"begins again at step 0: it had come to step {step}, and {why}")
     directory.write_environment(
         describe_environment(device=devices.describe(device), threads=torch.get_num_threads(), world=ranks.world)
     )

@@ -253,7 +253,7 @@ class Trainer:
             values, best = self._evaluate(self.steps)
             if best:
                 self._save(self.steps, best=True)
-        return {**self._logged, "train/samples_per_second": self.clock.rate(), **values}
+        return {**self._logged, **self.clock.metrics(), **values}
 
     def save_and_stop(self, done: int) -> None:
         """Save and raise `Stopped`."""
@@ -311,7 +311,7 @@ class Trainer:
                 **self._logged,
                 "train/lr": self.optimizer.param_groups[0]["lr"],
                 "train/grad_norm": norm,
-                "train/samples_per_second": self.clock.rate(),
+                **self.clock.metrics(),
             },
         )
         self.run.reporter.progress("train", done, self.steps, self._shown(done))
@@ -328,9 +328,9 @@ class Trainer:
             shown["best"] = self._best
         return shown
 
-    def _write_status(self, done: int) -> None:
+    def _write_status(self, done: int, **changes: Any) -> None:
         if self.run.ranks.is_main:
-            self.run.directory.update_status(step=done, steps=self.steps, best=self._best)
+            self.run.directory.update_status(step=done, steps=self.steps, best=self._best, **changes)
             self._status_written = time.monotonic()
 
     def _evaluate(self, done: int) -> tuple[dict[str, float], bool]:
@@ -358,7 +358,8 @@ class Trainer:
     def _save(self, done: int, *, best: bool = False) -> None:
         sums = self.run.ranks.all_gather(None if self._sums is None else self._sums.cpu())
         self.run.ranks.on_main(lambda: self.run.checkpoints.save(self._state(done, sums), step=done, best=best))
-        self._write_status(done)
+        own = self.run.checkpoints.directory.is_relative_to(self.run.directory.checkpoints)
+        self._write_status(done, **({"saved": True} if own else {}))
 
     def _state(self, done: int, sums: list[Tensor | None]) -> dict[str, Any]:
         return {

@@ -223,8 +223,8 @@ def summarise(
             for name in ("pearson_r", "mae", "masks")
             if f"rca/{name}" in further
         }
-    figures.scatter(predictions[first], run.directory.figures / "predicted_real.png", first, config.threshold)
-    draw_worst(config, runner, predictions[first], rule)
+    run.draw(figures.scatter, predictions[first], run.directory.figures / "predicted_real.png", first, config.threshold)
+    run.draw(draw_worst, config, runner, predictions[first], rule)
     seconds = [result.seconds for result in results if result.masks]
     return {**out, "seconds_per_image": sum(seconds) / len(seconds)}
 

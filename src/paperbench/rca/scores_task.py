@@ -50,7 +50,7 @@ def _work(config: RcaScores, run: Run) -> dict[str, float]:
         by_case[mask.case].append(mask)
     results = [CaseResult(case=case, masks=tuple(group)) for case, group in by_case.items()]
     flagged = write_tables(run.directory.path, config, {METRIC: predictions}, results, rule)
-    figures.scatter(predictions, run.directory.figures / "predicted_real.png", METRIC, config.threshold)
+    run.draw(figures.scatter, predictions, run.directory.figures / "predicted_real.png", METRIC, config.threshold)
     return quality_metrics(predictions, threshold=config.threshold, flagged=flagged, rule=rule)
 
 

@@ -18,8 +18,8 @@ from paperbench.config.quoting import quoted
 from paperbench.config.validate import dump, load_file, schema_of, validate
 from paperbench.engine import torchrun
 from paperbench.engine.reporter import Outcome, Reporter, SilentReporter
-from paperbench.engine.rundir import DONE
-from paperbench.errors import ConfigError
+from paperbench.engine.rundir import DONE, RunDirectory
+from paperbench.errors import CheckpointError, ConfigError
 from paperbench.records.selection import find_runs
 
 CHECKPOINT = "checkpoint"
@@ -180,9 +180,17 @@ def start(
 
 
 def resume(
-    run: Path, *, reporter: Reporter | None = None, worker_reporter: tuple[str, Mapping[str, Any]] | None = None
+    run: Path,
+    *,
+    from_start: bool = False,
+    reporter: Reporter | None = None,
+    worker_reporter: tuple[str, Mapping[str, Any]] | None = None,
 ) -> Outcome:
-    """Continue the run in a folder; of one that is done, the outcome is that of before. For errors see `start`."""
+    """Continue the run in a folder; of one that is done, the outcome is that of before. For errors see `start`.
+
+    A run whose checkpoints are gone, as after a copy without them, is refused with `CheckpointError` unless `from_start` says that
+    it may begin again.
+    """
     if not run.is_dir():
         raise ConfigError(f"{run}: no such run directory; `paperbench runs` lists the runs there are")
     if not (run / "config.yaml").is_file():
@@ -190,6 +198,13 @@ def resume(
             f"{run}: not a run directory, it has no config.yaml; `paperbench runs` lists the runs there are"
         )
     load_file(run / "config.yaml")
+    directory = RunDirectory(run)
+    step, saved = directory.lost_progress()
+    if saved and not from_start and directory.results() is None:
+        raise CheckpointError(
+            f"{run}: had come to step {step} of {directory.status().get('steps')}, and there is no checkpoint left below "
+            f"{directory.checkpoints}; copy them back, or begin again at step 0: `{command('resume', run, '--from-start')}`"
+        )
     from paperbench.engine import launch
 
     reporter = reporter or SilentReporter()

@@ -25,8 +25,8 @@ from paperbench.engine.rundir import DONE, FAILED, RUNNING, STOPPED, WAITING, Ru
 from paperbench.errors import EXIT_ENVIRONMENT
 from paperbench.records.metrics import metrics_of
 
-NOT_STARTED, INTERRUPTED, DAMAGED = "not started", "interrupted", "damaged"
-"""Nothing there yet; unfinished with no process at work; files missing or unreadable."""
+NOT_STARTED, INTERRUPTED, DAMAGED, MISSING = "not started", "interrupted", "damaged", "missing"
+"""Nothing there yet; unfinished with no process at work; files missing or unreadable; begun once, and its folder gone."""
 
 STATES = (WAITING, RUNNING, DONE, STOPPED, FAILED, INTERRUPTED, DAMAGED)
 """States of a run that has a folder."""

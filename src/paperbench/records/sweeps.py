@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Container, Iterator, Mapping
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from paperbench.errors import ConfigError, DataError
-from paperbench.records.record import RunRecord, read_run
+from paperbench.engine.jsonlines import read_json_lines
+from paperbench.errors import EXIT_DONE, ConfigError, DataError
+from paperbench.records.record import MISSING, NOT_STARTED, RunRecord, read_run
 
-RECORD = "sweep.json"
+RECORD, EVENTS = "sweep.json", "events.jsonl"
 SCHEMA_VERSION = 1
 AGAIN = "give the command that wrote it again"
 
@@ -48,8 +49,29 @@ class SweepRecord:
 
     @cached_property
     def runs(self) -> tuple[RunRecord, ...]:
-        """The runs as they stand, those that have not started included."""
-        return tuple(read_run(entry.directory, name=entry.hash, labels=entry.labels) for entry in self.entries)
+        """The runs as they stand, those that have not started included.
+
+        One that has begun, by the sweep's events, and has no folder any more is `MISSING`: deleted, or not copied with the sweep.
+        """
+        begun = self._begun()
+        return tuple(_read_entry(entry, begun) for entry in self.entries)
+
+    def _begun(self) -> set[str]:
+        try:
+            events = read_json_lines(self.directory / EVENTS)
+        except OSError:
+            return set()
+        if any(event.get("event") == "sweep ended" and event.get("exit_code") == EXIT_DONE for event in events):
+            return {entry.hash for entry in self.entries}
+        return {str(event.get("run")) for event in events if event.get("state") != NOT_STARTED}
+
+
+def _read_entry(entry: SweepEntry, begun: Container[str]) -> RunRecord:
+    run = read_run(entry.directory, name=entry.hash, labels=entry.labels)
+    if run.state != NOT_STARTED or entry.hash not in begun:
+        return run
+    fault = f"the folder of the run is gone: {entry.directory}; copy it back, or run the sweep again"
+    return replace(run, state=MISSING, faults=(fault,))
 
 
 def read_sweep(folder: Path) -> SweepRecord:

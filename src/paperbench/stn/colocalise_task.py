@@ -88,7 +88,8 @@ def run(config: StnColocalise, run: Run) -> dict[str, float]:
         run.reporter.message(f"digit {digit}: {percent_found[-1]:.0f} % found")
         if run.ranks.is_main:
             count = config.evaluation.pictures
-            draw_windows(
+            run.draw(
+                draw_windows,
                 scene.images[:count],
                 colocaliser.transformer,
                 scene.boxes[:count],

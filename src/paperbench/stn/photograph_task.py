@@ -152,10 +152,10 @@ def _fit(
         evaluate=PhotographEvaluator(net, test_set, run, batch_size=config.evaluation.batch_size, wrong=wrong),
     ).fit()
     if run.ranks.is_main:
-        loss_curves(run.directory.metrics_file, run.directory.figures / "losses.png")
+        run.draw(loss_curves, run.directory.metrics_file, run.directory.figures / "losses.png")
         net.eval()
         if config.evaluation.pictures:
-            draw(*next(test_set.batches(config.evaluation.pictures)), run.directory.figures)
+            run.draw(draw, *next(test_set.batches(config.evaluation.pictures)), run.directory.figures)
     return {**metrics, "model/parameters": float(count_parameters(net))}
 
 

@@ -76,8 +76,13 @@ def run(config: DigitConfig, run: Run) -> dict[str, float]:
     evaluate = DigitEvaluator(classifier, test_set, run, batch_size=config.evaluation.batch_size)
     metrics = make_trainer(config, classifier, train_set, run, evaluate).fit()
     if run.ranks.is_main:
-        loss_curves(run.directory.metrics_file, run.directory.figures / "losses.png")
-        drawing.draw_figures(
-            classifier, test_set, run, images=config.evaluation.pictures, every=config.train.evaluate_every
+        run.draw(loss_curves, run.directory.metrics_file, run.directory.figures / "losses.png")
+        run.draw(
+            drawing.draw_figures,
+            classifier,
+            test_set,
+            run,
+            images=config.evaluation.pictures,
+            every=config.train.evaluate_every,
         )
     return {**metrics, "model/parameters": float(count_parameters(classifier.net))}

@@ -23,10 +23,10 @@ from paperbench.config.validate import dump, schema_of, task_named, validate
 from paperbench.engine.files import TMP_SUFFIX, write_atomic, write_json
 from paperbench.engine.jsonlines import JsonLinesWriter, read_json_lines
 from paperbench.errors import ConfigError, DataError
-from paperbench.records.sweeps import AGAIN, RECORD, SCHEMA_VERSION, SweepEntry, read_object, read_sweep
+from paperbench.records.sweeps import AGAIN, EVENTS, RECORD, SCHEMA_VERSION, SweepEntry, read_object, read_sweep
 from paperbench.sweeps.plan import Member, Request, Sweep, member_of
 
-CONFIGS, EVENTS = "configs.json", "events.jsonl"
+CONFIGS = "configs.json"
 
 
 # --- the record -------------------------------------------------------------------------------------------------------

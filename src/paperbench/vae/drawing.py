@@ -39,7 +39,8 @@ def draw_figures(objective: Objective, test: Pixels, folder: Path, *, seed: int)
         images = test.eval_batch(0, 5 * _COLUMNS)
         codes = encode(objective, images)
         figures["reconstructions"] = interleave_rows(images, decode(objective, codes), columns=_COLUMNS)
-        figures["interpolations"] = decode(objective, interpolate(codes[: 2 * _COLUMNS], steps=_COLUMNS))
+        if len(codes) > 1:  # a line has two ends
+            figures["interpolations"] = decode(objective, interpolate(codes[: 2 * _COLUMNS], steps=_COLUMNS))
     columns = {"manifold": _SIDE}
     return [
         save_image_grid(images, test.size, folder / f"{name}.png", columns=columns.get(name, _COLUMNS))

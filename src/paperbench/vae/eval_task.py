@@ -59,5 +59,5 @@ def run(config: VaeEval, run: Run) -> dict[str, float]:
     evaluator = Evaluator(config, objective, train, test, run)
     metrics = {**evaluator(), **evaluator.likelihood()}
     if run.ranks.is_main and config.evaluation.pictures:
-        drawing.draw_figures(objective, test, run.directory.figures, seed=config.seed)
+        run.draw(drawing.draw_figures, objective, test, run.directory.figures, seed=config.seed)
     return metrics

@@ -65,7 +65,7 @@ def run(config: SemiTrain, run: Run) -> dict[str, float]:
     seed_everything(run.seed, MODEL_INIT)
     metrics = (_run_m2 if isinstance(config.model, M2Model) else _run_m1)(config, run, images)
     if run.ranks.is_main:
-        loss_curves(run.directory.metrics_file, run.directory.figures / "losses.png")
+        run.draw(loss_curves, run.directory.metrics_file, run.directory.figures / "losses.png")
     return metrics
 
 
@@ -199,7 +199,7 @@ def _run_m2(config: SemiTrain, run: Run, images: _Images) -> dict[str, float]:
         run, model, optim=config.optim, loop=config.train, order=len(images.unlabelled), fetch=fetch, evaluate=evaluate
     ).fit()
     if ranks.is_main:
-        _draw_styles(model, images, run, config.seed)
+        run.draw(_draw_styles, model, images, run, config.seed)
     return metrics
 
 

@@ -69,11 +69,10 @@ class Training:
         metrics = {**metrics, **self.evaluator.likelihood()}
         if self.run.ranks.is_main and self.config.evaluation.pictures:
             directory = self.run.directory
-            loss_curves(directory.metrics_file, directory.figures / "losses.png")
-            drawing.plot_bound(
-                directory.metrics_file, directory.figures / "bound.png", batch_size=self.config.train.batch_size
-            )
-            drawing.draw_figures(self.objective, self.test, directory.figures, seed=self.config.seed)
+            draw, batch_size = self.run.draw, self.config.train.batch_size
+            draw(loss_curves, directory.metrics_file, directory.figures / "losses.png")
+            draw(drawing.plot_bound, directory.metrics_file, directory.figures / "bound.png", batch_size=batch_size)
+            draw(drawing.draw_figures, self.objective, self.test, directory.figures, seed=self.config.seed)
         return metrics
 
 

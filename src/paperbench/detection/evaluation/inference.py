@@ -247,7 +247,6 @@ class Scorer:
         """Write precision-recall curves, the recall of the proposals, and a sheet of test images into `folder`."""
         assert self.found is not None
         assert self.evaluation is not None
-        folder.mkdir(exist_ok=True)
         precision_recall_curves(self.evaluation.voc, folder / "precision_recall.png")
         if self.evaluation.recall is not None:
             recall_curves(self.evaluation.recall, folder / "proposal_recall.png")

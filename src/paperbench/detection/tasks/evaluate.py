@@ -35,6 +35,6 @@ def run(config: DetectEval, run: Run) -> dict[str, float]:
     scorer = Scorer(config, test_set, model, run)
     metrics = scorer()
     if run.ranks.is_main:
-        scorer.draw(run.directory.figures)
+        run.draw(scorer.draw, run.directory.figures)
         scorer.write(run.directory.path / "detections")
     return {**metrics, "seconds_per_image": scorer.seconds_per_image, **analysis.measure(config, scorer)}

@@ -45,6 +45,6 @@ def run(config: RCNNEval, run: Run) -> dict[str, float]:
     scorer = make_scorer(config, test_set, tested, model, run)
     metrics = scorer()
     if run.ranks.is_main:
-        scorer.draw(run.directory.figures)
+        run.draw(scorer.draw, run.directory.figures)
         scorer.write(run.directory.path / "detections")
     return {**metrics, "seconds_per_image": scorer.seconds_per_image, **more(config, scorer, model)}

@@ -63,8 +63,7 @@ def _written(dataset: DetectionSet, found: ProposalSet, split: str, run: Run) ->
     file = folder / "proposals" / f"{split}.npz"
     found.write(file)
     covered = recall.evaluate(dataset.records, found.boxes)
-    run.directory.figures.mkdir(exist_ok=True)
-    recall_curves(covered, run.directory.figures / f"proposal_recall_{split}.png")
+    run.draw(recall_curves, covered, run.directory.figures / f"proposal_recall_{split}.png")
     _write_curves(covered, folder / "proposals" / f"recall_{split}.csv")
     run.reporter.message(f"{file}: {sum(map(len, found.boxes)):,} boxes of {len(found)} images")
     return complete(covered)

@@ -58,7 +58,7 @@ def _voc(config: ScoreFiles, run: Run) -> dict[str, float]:
     without = [curve.name for curve in result.curves if not curve.objects]
     if without:
         run.reporter.message(f"no object to find, so left out of the means: {', '.join(without)}")
-    precision_recall_curves(result, run.directory.figures / "precision_recall.png")
+    run.draw(precision_recall_curves, result, run.directory.figures / "precision_recall.png")
     return voc_metrics(result)
 
 

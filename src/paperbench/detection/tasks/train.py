@@ -127,6 +127,6 @@ def run(config: DetectTrain, run: Run) -> dict[str, float]:
         metrics = trainer(config, model, train_set, run, scorer).fit()
 
     if run.ranks.is_main:
-        loss_curves(run.directory.metrics_file, run.directory.figures / "losses.png")
-        scorer.draw(run.directory.figures)
+        run.draw(loss_curves, run.directory.metrics_file, run.directory.figures / "losses.png")
+        run.draw(scorer.draw, run.directory.figures)
     return {**metrics, "seconds_per_image": scorer.seconds_per_image, **analysis.measure(config, scorer)}

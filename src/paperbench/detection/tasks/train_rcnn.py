@@ -68,8 +68,8 @@ def run(config: RCNNTrain, run: Run) -> dict[str, float]:
     scorer = make_scorer(config, test_set, tested, model, run)
     metrics = MultiStageTraining(config, model, train_set, given.boxes, run).fit(scorer)
     if run.ranks.is_main:
-        loss_curves(run.directory.metrics_file, run.directory.figures / "losses.png")
-        scorer.draw(run.directory.figures)
+        run.draw(loss_curves, run.directory.metrics_file, run.directory.figures / "losses.png")
+        run.draw(scorer.draw, run.directory.figures)
     return {**metrics, "seconds_per_image": scorer.seconds_per_image, **more(config, scorer, model)}
 
 

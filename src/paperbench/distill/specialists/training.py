@@ -237,9 +237,10 @@ class SpecialistTraining:
     def _draw(self, generalist: Net, sets: list[tuple[int, ...]], metrics: dict[str, float]) -> None:
         folder = self.run.directory.figures
         names = {GENERALIST: GENERALIST, **{f"specialist-{number}": "specialists" for number in range(len(sets))}}
-        figures.learning_curves(self.run.directory.metrics_file, names, folder / "course.png")
-        figures.confusion(self._covariance(generalist), sets, self.train.classes, folder / "confusion.png")
-        figures.coverage(metrics, folder / "coverage.png")
+        draw = self.run.draw
+        draw(figures.learning_curves, self.run.directory.metrics_file, names, folder / "course.png")
+        draw(figures.confusion, self._covariance(generalist), sets, self.train.classes, folder / "confusion.png")
+        draw(figures.coverage, metrics, folder / "coverage.png")
 
     def _logits(self, net: Net, images: Images) -> Tensor:
         return logits_of(net, images, batch_size=self.config.evaluation.batch_size)

@@ -43,7 +43,7 @@ def run(config: SegmentTrain, run: Run) -> dict[str, float]:
         folder = run.directory.path
         quality = measure_quality(splits, masks, segmenter.stages)
         write_quality(quality, folder / "quality.csv")
-        draw_quality(quality, segmenter.stages, run.directory.figures / "quality.png")
+        run.draw(draw_quality, quality, segmenter.stages, run.directory.figures / "quality.png")
         export_cases(splits, masks, segmenter.stages, folder)
         run.reporter.message(f"to estimate the quality of the masks: {command(splits, folder)}")
         return {**metrics, **dice_metrics(quality)}

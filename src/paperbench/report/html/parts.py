@@ -11,7 +11,7 @@ from paperbench.config.difference import ABSENT
 from paperbench.config.quoting import quoted
 from paperbench.engine.rundir import DONE, FAILED, RUNNING, STOPPED, WAITING
 from paperbench.records.grouping import Setting, differing_keys, in_one_line
-from paperbench.records.record import DAMAGED, INTERRUPTED, NOT_STARTED, RunRecord
+from paperbench.records.record import DAMAGED, INTERRUPTED, MISSING, NOT_STARTED, RunRecord
 from paperbench.report.html.curves import Curves
 from paperbench.report.html.machines import environment, shared_and_differing
 from paperbench.report.html.page import Block, Charts, Code, Fact, Facts, Fold, Notice, Prose
@@ -28,6 +28,7 @@ _STATE_TONES: dict[str, Tone] = {
     NOT_STARTED: "muted",
     FAILED: "bad",
     DAMAGED: "bad",
+    MISSING: "bad",
 }
 _MOST_SETTINGS_ACROSS = 6
 _MOST_VALUES = 8
