@@ -10,8 +10,9 @@ import pytest
 import torch
 from torch import nn
 
-from paperbench.stn.grids import Affine, Affine3d, Attention, Projective, ThinPlateSpline
+from paperbench.stn.grids import Affine, Affine3d, Attention, Projective, ThinPlateSpline, make_grid
 from paperbench.stn.networks import FullyConnectedNet, SpatialTransformerNet
+from paperbench.stn.sampling import sample
 from paperbench.stn.transformer import (
     SpatialTransformer,
     convolutional,
@@ -101,6 +102,38 @@ def test_grids_stay_in_float32_under_autocast() -> None:
     assert theta.dtype == torch.float32
     assert warped.dtype == torch.float32
     torch.testing.assert_close(warped, module.warp(images, theta))
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("transform", ["affine", "attention", "similarity", "projective", "tps"])
+@pytest.mark.parametrize("cast_back", [False, True])
+def test_a_network_in_a_shorter_type_still_starts_with_the_identity(
+    dtype: torch.dtype, transform: str, cast_back: bool
+) -> None:
+    module = SpatialTransformer(
+        localisation=nn.Sequential(nn.AvgPool2d(64), nn.Flatten(), nn.Linear(16, 4)),
+        features=4,
+        grid=make_grid(transform, (256, 256)),
+    ).to(dtype)
+    if cast_back:
+        module = module.float().to(dtype)
+    images = torch.rand(2, 1, 256, 256, generator=torch.Generator().manual_seed(0)).to(dtype)
+    warped = module(images)
+    assert warped.dtype == dtype
+    # A pixel's own value, to the rounding of its type and to a hundredth of the distance to its neighbour.
+    torch.testing.assert_close(warped.float(), images.float(), atol=1e-2, rtol=0)
+    warped.float().sum().backward()
+    assert all(p.grad is None or p.grad.isfinite().all() for p in module.parameters())
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_volumes_and_grids_of_a_shorter_type(dtype: torch.dtype) -> None:
+    grid = Affine3d((64, 64, 64)).to(dtype)
+    theta = grid.identity()[None].to(dtype)
+    exact = Affine3d((64, 64, 64))(Affine3d((1, 1, 1)).identity()[None])
+    torch.testing.assert_close(grid(theta), exact, atol=0, rtol=0)
+    volume = torch.rand(1, 1, 64, 64, 64).to(dtype)
+    assert (sample(volume, grid(theta)).float() - volume.float()).abs().max() < 1e-2
 
 
 def test_gradients_of_the_whole_module_in_double() -> None:

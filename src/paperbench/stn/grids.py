@@ -10,13 +10,17 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
+from paperbench.stn.layers import FullPrecision, at_least_float32
 from paperbench.stn.sampling import pixel_centres, pixel_points
 
 
-class GridGenerator(nn.Module, ABC):
-    """A family of transformations with `count` parameters each, on an output of `size` = (H, W)."""
+class GridGenerator(FullPrecision, ABC):
+    """A family of transformations with `count` parameters each, on an output of `size` = (H, W).
+
+    Grids are computed in float32, or in the higher precision of their parameters.
+    """
 
     name: str
     count: int
@@ -64,10 +68,11 @@ class LinearGrid(GridGenerator):
         return torch.cat([points, torch.ones_like(points[:, :1])], dim=1).t()
 
     def map_points(self, theta: Tensor, points: Tensor) -> Tensor:
+        theta = at_least_float32(theta)
         return (self.coefficients(theta) @ self.basis(points).to(theta)).transpose(1, 2)
 
     def forward(self, theta: Tensor) -> Tensor:
-        rows = self.coefficients(theta).flatten(0, 1)
+        rows = self.coefficients(at_least_float32(theta)).flatten(0, 1)
         # One product for the whole batch is far faster than B small ones; the sampler reads planes of x and y directly.
         planes = (rows @ self.constant.to(rows.dtype)).view(-1, 2, *self.size)
         return planes.permute(0, 2, 3, 1)
@@ -187,9 +192,11 @@ class Projective(GridGenerator):
         return flat[:, :8] / flat[:, 8:]
 
     def map_points(self, theta: Tensor, points: Tensor) -> Tensor:
+        theta = at_least_float32(theta)
         return self._planes(theta, self._homogeneous(points).to(theta)).transpose(1, 2)
 
     def forward(self, theta: Tensor) -> Tensor:
+        theta = at_least_float32(theta)
         planes = self._planes(theta, self.homogeneous.to(theta.dtype))
         return planes.view(-1, 2, *self.size).permute(0, 2, 3, 1)
 
@@ -268,7 +275,7 @@ def _spline_solver(control: Tensor) -> Tensor:
     return torch.linalg.inv(system)[:, :count]
 
 
-class Affine3d(nn.Module):
+class Affine3d(FullPrecision):
     """The affine transformation of volumes (B, C, D, H, W), section 5 and appendix A.3; the output has `size` = (D, H, W).
 
     Twelve parameters, the rows of a 3x4 matrix over x, y, z and 1.
@@ -291,6 +298,7 @@ class Affine3d(nn.Module):
 
     def forward(self, theta: Tensor) -> Tensor:
         """Return the sampling grids (B, D, H, W, 3), x before y before z, of `theta` (B, 12)."""
+        theta = at_least_float32(theta)
         planes = theta.reshape(-1, 4) @ self.constant.to(theta.dtype)
         return planes.view(-1, 3, *self.size).permute(0, 2, 3, 4, 1)
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import lru_cache
-from typing import Any
+from typing import Any, Self
 
 import torch
 import torch.nn.functional as F
@@ -32,8 +33,31 @@ class ChannelsLast(nn.Module):
         return channels_last(images)
 
 
-class ExactLinear(nn.Linear):
-    """A linear layer in the precision of its weights, under autocast too.
+def at_least_float32(values: Tensor) -> Tensor:
+    """Return float16 and bfloat16 as float32, all else as it is."""
+    return values.float() if values.is_floating_point() and values.dtype.itemsize < _BYTES else values
+
+
+_BYTES = torch.float32.itemsize
+
+
+class FullPrecision(nn.Module):
+    """A module whose own tensors stay in float32 or better when the network around it is cast to a shorter type.
+
+    Positions need more digits than float16 and bfloat16 have: of 256 pixels, neighbours are .008 apart, a step of bfloat16.
+    """
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        def without_loss(tensor: Tensor) -> Tensor:
+            moved = fn(tensor)
+            shortened = moved.is_floating_point() and moved.dtype.itemsize < _BYTES
+            return at_least_float32(tensor).to(moved.device) if shortened else moved
+
+        return super()._apply(without_loss, recurse)
+
+
+class ExactLinear(FullPrecision, nn.Linear):
+    """A linear layer in the precision of its weights, under autocast too, and never in less than float32.
 
     For the last layers of a localisation net: positions need more than the 8 bits of bfloat16, and with some dozen units a product
     in bfloat16 takes twice as long on a CPU as one in float32.

@@ -44,9 +44,15 @@ def sample(images: Tensor, grid: Tensor, *, sampler: Sampler = "bilinear", paddi
 
     `bilinear` (equation 5; trilinear on volumes) and `bicubic` have gradients for image and grid, `nearest` (equation 4) for the
     image alone. `padding` fills the outside: black, the nearest edge, or the mirrored image. `zeros` suits inputs whose
-    background is 0: subtract no mean in front of a transformer, or it learns to shrink the image. Raises ValueError for
+    background is 0: subtract no mean in front of a transformer, or it learns to shrink the image. Computed in float32 or the higher
+    precision of the two, returned in the images' own. Raises ValueError for
     bicubic sampling of volumes.
     """
     if sampler == "bicubic" and images.dim() == 5:
         raise ValueError("bicubic sampling is for images; volumes take bilinear or nearest")
-    return F.grid_sample(images, grid, mode=sampler, padding_mode=padding, align_corners=ALIGN_CORNERS)
+    # Weights of neighbours in a shorter type than float32 would be those of other places.
+    wide = torch.promote_types(torch.promote_types(images.dtype, grid.dtype), torch.float32)
+    sampled = F.grid_sample(
+        images.to(wide), grid.to(wide), mode=sampler, padding_mode=padding, align_corners=ALIGN_CORNERS
+    )
+    return sampled.to(images.dtype) if images.is_floating_point() else sampled

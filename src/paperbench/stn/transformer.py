@@ -58,10 +58,15 @@ class SpatialTransformer(nn.Module):
         return self.regression(self.localisation(features))
 
     def warp(self, images: Tensor, theta: Tensor) -> Tensor:
-        """Return `images` (B, C, h, w) under the transformations `theta` (B, P), (B, C, H, W)."""
-        with torch.autocast(images.device.type, enabled=False):
+        """Return `images` (B, C, h, w) under the transformations `theta` (B, P), (B, C, H, W).
+
+        In the precision of `theta` under autocast, whose layers cast for themselves, and in that of the images otherwise.
+        """
+        device = images.device.type
+        kept = theta.dtype if torch.is_autocast_enabled(device) else images.dtype
+        with torch.autocast(device, enabled=False):
             warped = sample(images.to(theta.dtype), self.grid(theta), sampler=self.sampler, padding=self.padding)
-            return F.avg_pool2d(warped, self.antialias) if self.antialias > 1 else warped
+            return (F.avg_pool2d(warped, self.antialias) if self.antialias > 1 else warped).to(kept)
 
     def forward(self, images: Tensor) -> Tensor:
         """Return the warped images (B, C, H, W)."""
