@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from paperbench.records.statistics import bootstrap_mean, paired, summarise
+from paperbench.records.statistics import interval_of_mean, paired, summarise
 
 
 def test_one_seed_is_one_seed() -> None:
@@ -27,28 +27,30 @@ def test_a_few_seeds_keep_all_points_and_their_range(values: list[float]) -> Non
     assert (summary.interval, summary.kind) == ((1.0, 3.0), "range")
 
 
-def test_five_seeds_get_a_bootstrap_interval_of_the_mean() -> None:
+def test_five_seeds_get_an_interval_of_the_mean() -> None:
     # The five runs of the authors of Faster R-CNN.
     values = [59.9, 60.4, 59.5, 60.1, 59.5]
     summary = summarise(values)
-    assert summary.kind == "bootstrap of the mean, 95 %"
-    assert summary.interval is not None
-    low, high = summary.interval
-    assert min(values) < low < 59.88 < high < max(values)
-    # Near to what theory gives for the mean's standard error, within the coarseness of five points.
-    error = np.std(values, ddof=1) / 5**0.5
-    assert high - low == pytest.approx(2 * 1.96 * error, rel=0.25)
+    assert summary.kind == "Student's t of the mean, 95 %"
+    assert summary.interval == pytest.approx(stats.t.interval(0.95, 4, np.mean(values), stats.sem(values)))
     assert summarise(values) == summary
 
 
-def test_the_bootstrap_covers_the_mean_about_as_often_as_it_says() -> None:
-    generator = np.random.default_rng(1)
-    covered = 0
-    for _ in range(40):
-        low, high = bootstrap_mean(generator.normal(5.0, 1.0, size=30).tolist())
-        covered += low <= 5.0 <= high
-    assert covered >= stats.binom.ppf(0.001, 40, 0.95)
-    assert covered >= 33
+@pytest.mark.parametrize("count", [2, 3, 5, 6, 10, 20])
+def test_an_interval_called_95_percent_covers_95_percent(count: int) -> None:
+    repeats = 4000
+    draws = np.random.default_rng(count).normal(5.0, 3.0, size=(repeats, count))
+    covered = sum(low <= 5.0 <= high for low, high in map(interval_of_mean, draws))
+    assert covered / repeats == pytest.approx(0.95, abs=4 * (0.95 * 0.05 / repeats) ** 0.5)
+
+
+def test_every_kind_that_names_a_level_is_the_interval_of_that_level() -> None:
+    for count in range(5, 30):
+        summary = summarise(np.random.default_rng(count).normal(size=count).tolist())
+        assert summary.interval is not None
+        half = (summary.interval[1] - summary.interval[0]) / 2
+        level = 2 * stats.t.cdf(half / stats.sem(summary.values), count - 1) - 1
+        assert f"{100 * level:.0f} %" in summary.kind
 
 
 def test_equal_values_have_an_interval_without_width() -> None:

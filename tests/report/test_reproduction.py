@@ -172,7 +172,7 @@ def test_a_few_seeds_keep_all_points_and_more_get_an_interval() -> None:
     shown = display_table(three)
     assert "62.00 to 62.20 (range: 62.00, 62.10, 62.20)" in [cell.text for row in shown.rows for cell in row]
     _, five = with_values(seeds=5)
-    assert cell_of(five, "lambda 10")["interval_kind"] == "bootstrap of the mean, 95 %"
+    assert cell_of(five, "lambda 10")["interval_kind"] == "Student's t of the mean, 95 %"
 
 
 def test_the_folder_of_a_value_leads_to_its_run() -> None:

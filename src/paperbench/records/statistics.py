@@ -1,7 +1,7 @@
 """Statistics of a handful of runs: the mean, its interval, and the kind of the interval.
 
 One run is one run and has no interval. Two to four are too few to estimate a spread from, so their range is given and all
-points are kept. From five on it is the 95 % bootstrap interval of the mean. Two methods are compared seed by seed.
+points are kept. From five on it is the 95 % interval of the mean by Student's t. Two methods are compared seed by seed.
 """
 
 from __future__ import annotations
@@ -10,11 +10,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-FEWEST_FOR_BOOTSTRAP = 5
-RESAMPLES = 9999
+FEWEST_FOR_INTERVAL = 5
 CONFIDENCE = 0.95
 
-Kind = Literal["none", "one seed", "range", "bootstrap of the mean, 95 %", "resampled test images, 95 %"]
+Kind = Literal["none", "one seed", "range", "Student's t of the mean, 95 %", "resampled test images, 95 %"]
 """The kind of an interval. `one seed` and `none` come without one."""
 
 
@@ -56,9 +55,9 @@ def summarise(values: Sequence[float], *, test_images: tuple[float, float] | Non
         if test_images is not None:
             return Summary(values=points, mean=mean, interval=test_images, kind="resampled test images, 95 %")
         return Summary(values=points, mean=mean, interval=None, kind="one seed")
-    if len(points) < FEWEST_FOR_BOOTSTRAP:
+    if len(points) < FEWEST_FOR_INTERVAL:
         return Summary(values=points, mean=mean, interval=(min(points), max(points)), kind="range")
-    return Summary(values=points, mean=mean, interval=bootstrap_mean(points), kind="bootstrap of the mean, 95 %")
+    return Summary(values=points, mean=mean, interval=interval_of_mean(points), kind="Student's t of the mean, 95 %")
 
 
 def paired(a: Mapping[int, float], b: Mapping[int, float]) -> Paired:
@@ -75,19 +74,17 @@ def paired(a: Mapping[int, float], b: Mapping[int, float]) -> Paired:
     )
 
 
-def bootstrap_mean(values: Sequence[float]) -> tuple[float, float]:
-    """Compute the 95 % bootstrap interval of the mean, bias-corrected and accelerated (Efron 1987); the same for the same values.
+def interval_of_mean(values: Sequence[float]) -> tuple[float, float]:
+    """Return the 95 % interval of the mean of two or more values, by Student's t.
 
-    Values that are all equal give an interval of no width: the bootstrap sees no spread to resample.
+    Over normal values it covers their expectation in 95 % of all cases whatever their number, where a bootstrap of five does in
+    82 %. Values that are all equal give an interval of no width.
     """
     import numpy as np
-    from scipy.stats import bootstrap
+    from scipy.stats import t
 
     points = np.asarray(values, dtype=np.float64)
-    if np.ptp(points) == 0:
-        return float(points[0]), float(points[0])
-    found = bootstrap(
-        (points,), np.mean, confidence_level=CONFIDENCE, n_resamples=RESAMPLES, method="BCa",
-        rng=np.random.default_rng(0),
-    ).confidence_interval  # fmt: skip
-    return float(found.low), float(found.high)
+    mean = float(points.mean())
+    error = float(points.std(ddof=1)) / len(points) ** 0.5 if np.ptp(points) else 0.0
+    reach = float(t.ppf((1 + CONFIDENCE) / 2, len(points) - 1)) * error
+    return mean - reach, mean + reach

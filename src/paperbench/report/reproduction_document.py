@@ -50,7 +50,8 @@ _INTERVALS: Mapping[str, str] = {
     "none": "",
     "one seed": "",
     "range": "range",
-    "bootstrap of the mean, 95 %": "95 % bootstrap",
+    "Student's t of the mean, 95 %": "95 %",
+    "bootstrap of the mean, 95 %": "95 % bootstrap",  # of an earlier version
     "resampled test images, 95 %": "95 % over test images",
 }
 
@@ -245,7 +246,7 @@ def _unit(cell: Document) -> str:
 
 
 def _spread(cell: Mapping[str, Any], digits: int | None) -> str:
-    """Return `67.9 to 68.5 (range: 67.9, 68.2, 68.5)` for a few seeds, `67.9 to 68.5 (95 % bootstrap)` for more."""
+    """Return `67.9 to 68.5 (range: 67.9, 68.2, 68.5)` for a few seeds, `67.9 to 68.5 (95 %)` for more."""
     if cell["interval"] is None:
         return ""
     kind: str = _INTERVALS.get(cell["interval_kind"], cell["interval_kind"])

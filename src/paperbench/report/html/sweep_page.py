@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from paperbench.config.commands import command
 from paperbench.records.grouping import SEED, Setting, settings_of, typed_value, varied
 from paperbench.records.record import RunRecord
-from paperbench.records.statistics import FEWEST_FOR_BOOTSTRAP, Summary, summarise
+from paperbench.records.statistics import FEWEST_FOR_INTERVAL, Summary, summarise
 from paperbench.records.sweeps import SweepRecord
 from paperbench.report.html import curves, parts, pictures, trends
 from paperbench.report.html.page import Badge, Block, Fact, Fold, Notice, Page, Section, section
@@ -188,7 +188,7 @@ def _settings_table(
         rows=tuple(rows),
         notes=(
             "Computed from the runs' results. Below a mean: the range of two to four seeds, "
-            f"from {FEWEST_FOR_BOOTSTRAP} on the 95 % bootstrap interval of the mean.",
+            f"from {FEWEST_FOR_INTERVAL} on the 95 % interval of the mean (Student's t).",
         ),
     )
 
