@@ -25,6 +25,24 @@ def test_kl_of_known_values() -> None:
     assert kl_to_standard_normal(mean, log_variance).tolist() == pytest.approx([0.8833003559, 3.5602683089], rel=1e-6)
 
 
+@pytest.mark.parametrize("exponent", range(-12, 3))
+def test_a_kl_is_never_negative_and_keeps_its_digits_near_zero(exponent: int) -> None:
+    stream = torch.Generator().manual_seed(exponent + 100)
+    log_variance = torch.randn(20_000, 1, generator=stream) * 10.0**exponent
+    kl = kl_to_standard_normal(torch.zeros_like(log_variance), log_variance)
+    assert float(kl.min()) >= 0.0
+    exact = 0.5 * (log_variance.double().expm1() - log_variance.double()).squeeze(-1)
+    torch.testing.assert_close(kl.double(), exact, rtol=1e-2 if exponent < -2 else 1e-3, atol=1e-7 * 10.0**exponent)
+
+
+def test_the_gradient_of_the_kl_is_that_of_its_formula() -> None:
+    mean, log_variance = torch.randn((2, 50, 3), dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    log_variance.requires_grad_()
+    kl_to_standard_normal(mean, log_variance).sum().backward()
+    assert log_variance.grad is not None
+    torch.testing.assert_close(log_variance.grad, 0.5 * (log_variance.detach().exp() - 1))
+
+
 def test_bernoulli_of_known_values() -> None:
     x, logits = torch.tensor([0.0, 1.0, 1.0, 0.3]), torch.tensor([-2.0, 0.5, 3.0, -0.1])
     assert float(bernoulli_log_prob(x, logits)) == pytest.approx(-1.3239890069, rel=1e-6)

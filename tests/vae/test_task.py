@@ -56,6 +56,27 @@ def test_samples_seen_are_the_unit_of_evaluations(tmp_path: Path) -> None:
     assert steps == [3, 6, 10]  # batches of 20: 60, 120 and 200 samples
 
 
+@pytest.mark.parametrize("estimator", ["aevb", "wake-sleep"])
+def test_the_prior_is_on_the_generative_model_alone(estimator: str, tmp_path: Path) -> None:
+    # Adagrad's first step is the rate times the sign of the gradient, whatever its size: with a large decay, that of the weight.
+    settings = (
+        "optim.name=adagrad",
+        "optim.lr=0.001",
+        f"estimator={estimator}",
+        "train.samples=20",
+        "data.max_train_images=20",
+    )
+    runs = {}
+    for prior in ("true", "false"):
+        pair = configured(*settings, f"prior={prior}")
+        found = make_run(tmp_path / prior, *pair)
+        run(pair[0], found)
+        runs[prior] = state(found)["module"]
+    for name, weights in runs["true"].items():
+        moved = not torch.equal(weights, runs["false"][name])
+        assert moved == (not name.startswith("encoder.")), name
+
+
 REFUSED = {
     "estimator=wake-sleep bound.form=sampled": "bound.form=sampled: estimator=wake-sleep maximises no bound",
     "estimator=mcem": "for at most 4 latent dimensions; model.latent is 20, take model.latent=3",

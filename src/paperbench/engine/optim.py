@@ -15,20 +15,21 @@ from paperbench.config.schema import OptimConfig
 def build_optimizer(config: OptimConfig, groups: Sequence[Mapping[str, Any]]) -> torch.optim.Optimizer:
     """The optimizer of `config` over `groups`.
 
-    Each group is a dict with `params` (parameters, or pairs of name and parameter) and, if other than 1, `lr_scale`.
-    Parameters that take no gradient are left out. With `decay_norm_and_bias` false, parameters of fewer than two
-    dimensions (biases, the scales and shifts of normalisation layers) are not decayed. Every group of the result carries
+    Each group is a dict with `params` (parameters, or pairs of name and parameter) and, if other than 1, `lr_scale`; its
+    `weight_decay` replaces that of `config`. Parameters that take no gradient are left out. With `decay_norm_and_bias` false,
+    parameters of fewer than two dimensions (biases, the scales and shifts of normalisation layers) are not decayed. Every group of the result carries
     `base_lr`, which the trainer multiplies by the schedule's factor.
     """
     prepared: list[dict[str, Any]] = []
     for group in groups:
         base_lr = config.lr * float(group.get("lr_scale", 1.0))
+        decay = float(group.get("weight_decay", config.weight_decay))
         parameters = [parameter for parameter in _parameters(group["params"]) if parameter.requires_grad]
-        if config.decay_norm_and_bias or config.weight_decay == 0:  # a group less is a pass over all parameters less
-            parts = [(parameters, config.weight_decay)]
+        if config.decay_norm_and_bias or decay == 0:  # a group less is a pass over all parameters less
+            parts = [(parameters, decay)]
         else:
             parts = [
-                ([parameter for parameter in parameters if parameter.ndim > 1], config.weight_decay),
+                ([parameter for parameter in parameters if parameter.ndim > 1], decay),
                 ([parameter for parameter in parameters if parameter.ndim <= 1], 0.0),
             ]
         prepared.extend(

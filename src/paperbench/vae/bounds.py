@@ -53,7 +53,9 @@ def kl_to_standard_normal(mean: Tensor, log_variance: Tensor) -> Tensor:
 
     Zero, with zero gradients, wherever mean and log-variance are zero: padding adds nothing.
     """
-    return 0.5 * (mean.square() + log_variance.exp() - 1.0 - log_variance).sum(-1)
+    # For a small l, exp(l) - 1 - l is a difference of numbers near 1: expm1 keeps its digits, and rounding below 0 is cut.
+    spread = (log_variance.expm1() - log_variance).clamp_min(0.0)
+    return 0.5 * (mean.square() + spread).sum(-1)
 
 
 # --- bounds: they average over the samples ----------------------------------------------------------------------------

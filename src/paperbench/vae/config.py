@@ -167,7 +167,8 @@ class VaeTrain(TrainConfig):
     bound: BoundConfig = field(default_factory=BoundConfig)
     mcem: McemConfig = field(default_factory=McemConfig)
     prior: bool = False
-    """Whether weights have the prior N(0, I), as in the paper (MAP): a weight decay of 1 / number of training images."""
+    """Whether the generative model's weights have the prior N(0, I), as in the paper (MAP): a weight decay of 1 / number of
+    training images."""
     compile: Literal["auto", "on", "off"] = "off"
     """Whether the losses run through torch.compile; `auto` where it pays: long runs on a machine with a C++ compiler."""
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)

@@ -77,9 +77,6 @@ class Training:
 
 
 def _trainer(config: VaeTrain, objective: Objective, train: Pixels, run: Run, evaluator: Evaluator) -> Trainer:
-    # The prior's gradient is that of |weights|^2 / 2, and the loss is that of one image.
-    decay = config.optim.weight_decay + (1.0 / len(train) if config.prior else 0.0)
-
     def fetch(key: BatchKey) -> Any:
         x = train.train_batch(key, seed=run.seed)
         if isinstance(objective, Mcem):
@@ -89,13 +86,27 @@ def _trainer(config: VaeTrain, objective: Objective, train: Pixels, run: Run, ev
     return build_trainer(
         run,
         objective,
-        optim=replace(config.optim, weight_decay=decay),
+        optim=config.optim,
         loop=config.train,
+        groups=_groups(config, objective, len(train)),
         order=_order(config, len(train), run),
         fetch=fetch,
         evaluate=evaluator,
         evaluate_at=[-(-samples // config.train.batch_size) for samples in config.evaluation.at_samples],
     )
+
+
+def _groups(config: VaeTrain, objective: Objective, images: int) -> list[dict[str, Any]] | None:
+    """Return the parameters in groups: the prior p(theta) of section 5 is on the generative model's alone, not on the encoder's."""
+    if not config.prior:
+        return None
+    # The prior's gradient is that of |weights|^2 / 2, and the loss is that of one image.
+    decay = config.optim.weight_decay + 1.0 / images
+    named = list(objective.named_parameters())
+    generative = [entry for entry in named if not entry[0].startswith("encoder.")]
+    encoder = [entry for entry in named if entry[0].startswith("encoder.")]
+    groups: list[dict[str, Any]] = [{"params": generative, "weight_decay": decay}]
+    return [*groups, {"params": encoder}] if encoder else groups
 
 
 def _order(config: VaeTrain, images: int, run: Run) -> EpochOrder:
