@@ -17,8 +17,8 @@ def build_optimizer(config: OptimConfig, groups: Sequence[Mapping[str, Any]]) ->
 
     Each group is a dict with `params` (parameters, or pairs of name and parameter) and, if other than 1, `lr_scale`; its
     `weight_decay` replaces that of `config`. Parameters that take no gradient are left out. With `decay_norm_and_bias` false,
-    parameters of fewer than two dimensions (biases, the scales and shifts of normalisation layers) are not decayed. Every group of the result carries
-    `base_lr`, which the trainer multiplies by the schedule's factor.
+    parameters of fewer than two dimensions (biases, the scales and shifts of normalisation layers) are not decayed. Every group of
+    the result carries `base_lr`, which the trainer multiplies by the schedule's factor.
     """
     prepared: list[dict[str, Any]] = []
     for group in groups:
