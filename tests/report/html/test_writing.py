@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from paperbench.errors import ConfigError, EnvironmentError_
 from paperbench.report.html.writing import write_report
@@ -99,3 +101,23 @@ def test_an_interrupted_report_does_not_stand_in_the_way_of_the_next(
 
 def _interrupted(*_: object, **__: object) -> str:
     raise KeyboardInterrupt
+
+
+def test_a_picture_whose_name_is_no_text_does_not_stand_in_the_way(run: Path) -> None:
+    (run / "figures").mkdir(exist_ok=True)
+    Image.new("L", (8, 8)).save(run / "figures" / os.fsdecode(b"caf\xe9.png"))
+
+    report = write_report(run)
+    assert rb"caf\udce9" in report.html.read_bytes()
+    assert report.size == report.html.stat().st_size
+
+
+def test_pipes_and_folders_in_the_place_of_a_report_are_left_alone(run: Path, tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "mine.html")
+    with pytest.raises(ConfigError, match="is a pipe"):
+        write_report(run, tmp_path / "mine.html")
+    (tmp_path / "mine.html").unlink()
+    os.mkfifo(tmp_path / "mine.md")
+    with pytest.raises(ConfigError, match="is a pipe"):
+        write_report(run, tmp_path / "mine.html")
+    assert not (tmp_path / "mine.html").exists()

@@ -72,7 +72,7 @@ def _resource(name: str) -> str:
 
 
 def _sha256(text: str) -> str:
-    return f"sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}"
+    return f"sha256-{base64.b64encode(hashlib.sha256(text.encode(errors='backslashreplace')).digest()).decode()}"
 
 
 # --- Markdown ---------------------------------------------------------------------------------------------------------

@@ -77,7 +77,7 @@ def write_report(source: Path, output: Path | None = None, *, metrics: MetricReg
         for path, content in tables.items():
             write_atomic(path, content)
     _remove_stale(html, set(tables))
-    return Written(page=page, html=html, markdown=document, tables=tuple(tables), size=len(text.encode()))
+    return Written(page=page, html=html, markdown=document, tables=tuple(tables), size=html.stat().st_size)
 
 
 @contextmanager
