@@ -40,7 +40,7 @@ BATCH_VOXELS = 16_000_000
 
 
 def schedule(config: RegistrationConfig, dims: int) -> Schedule:
-    """Return the levels of the configuration, or the defaults for two and three dimensions."""
+    """Return the settings of the configuration, with the defaults for two or three dimensions where it has none."""
     default = PLANAR if dims == 2 else SPATIAL
     return Schedule(
         affine=tuple(config.affine) or default.affine,
@@ -51,7 +51,7 @@ def schedule(config: RegistrationConfig, dims: int) -> Schedule:
         focus=default.focus if config.focus is None else config.focus,
         window=default.window if config.window is None else config.window,
         side=0 if config.affine or config.bspline else default.side,
-    )
+    ).refined(config.resolution or 1.0)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -128,31 +128,37 @@ class ReferenceConfig(Schema):
 
 @dataclass(kw_only=True)
 class RegistrationConfig(Schema):
-    """Affine, then cubic B-splines, coarse to fine, on normalised cross-correlation. Empty keys take the defaults for two or three
-    dimensions, for images that are first reduced to 256 voxels a side, volumes to 48."""
+    """Affine, then cubic B-splines, coarse to fine, on normalised cross-correlation. Empty keys are chosen on the references, from
+    the defaults for two or three dimensions, for images that are first reduced to 256 voxels a side, volumes to 48."""
+
+    choose: bool = True
+    """Choose the empty ones of `contrast`, `window`, `focus`, `resolution` and `stiffness` by the error on degraded masks of the
+    references, each left out in turn; false, or with fewer than three references: the defaults."""
 
     affine: tuple[tuple[PositiveInt, PositiveInt], ...] = ()
     """Levels of (reduction of the image, steps). Where these or `bspline` are given, reductions are of the image as it is."""
     bspline: tuple[tuple[PositiveInt, Annotated[int, Field(ge=4)], PositiveInt], ...] = ()
     """Levels of (reduction, control points along each axis, steps)."""
+    resolution: Annotated[float, Field(ge=0.125, le=8)] | None = None
+    """Divides the reductions of all levels, none below 1: 2 registers at twice the resolution; null: chosen, default 1."""
     stiffness: NonNegativeFloat | None = None
-    """Weight of the squared differences of neighbouring control points; null: default of the dimension."""
+    """Weight of the squared differences of neighbouring control points; null: chosen, default 0.03, for volumes 0.0005."""
     contrast: Annotated[float, Field(ge=0, le=1)] | None = None
-    """Window of the local contrast that is registered, as a fraction of the image's side; 0 registers intensities, null: default of
-    the dimension."""
+    """Window of the local contrast that is registered, as a fraction of the image's side; 0 registers intensities; null: chosen,
+    default 0."""
     focus: Annotated[float, Field(ge=0, le=1)] | None = None
-    """Distance from a reference's organs up to which voxels count more, as a fraction of the image's side; 0: all count alike,
-    null: default of the dimension."""
+    """Distance from a reference's organs up to which voxels count more, as a fraction of the image's side; 0: all count alike;
+    null: chosen, default 0.05, for volumes 0."""
     window: NonNegativeFloat | None = None
     """Standard deviation, in voxels of the level, of the window around each voxel in which B-spline levels correlate; 0 correlates
-    whole images, null: default of the dimension."""
+    whole images; null: chosen, default 2."""
     stride: PositiveInt | None = None
     """Stride of the sampling grid of B-spline levels: every n-th voxel along each axis; null: default of the dimension."""
     samples: PositiveInt = 1
     """Points along each axis at which a reference's voxel at a label boundary is sampled, each by nearest neighbour; the majority
     decides. 1 samples the centre alone; 3 suits thin structures with smooth masks."""
     choose_stiffness: tuple[NonNegativeFloat, ...] = ()
-    """Candidates for `stiffness`: the one with the smallest error on degraded masks of the references, each left out in turn."""
+    """Candidates for `stiffness` in place of those of `choose`, also with `choose=false`: the one with the smallest error."""
 
 
 @dataclass(kw_only=True)

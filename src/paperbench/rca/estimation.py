@@ -13,12 +13,12 @@ import torch
 from paperbench.config.paths import expanded
 from paperbench.engine.run import Run
 from paperbench.errors import ConfigError, DataError, EnvironmentError_
-from paperbench.rca import evaluation, figures, sitk
-from paperbench.rca.atlas import Atlas, TransformStore, schedule
+from paperbench.rca import evaluation, figures, settings_choice, sitk
+from paperbench.rca.atlas import Atlas, TransformStore
 from paperbench.rca.cases import RECORDED, Case, CaseSet, Image, ReferenceSelection, leave_one_out, reason, without
 from paperbench.rca.cnn import CnnClassifier
 from paperbench.rca.config import QualityConfig, RcaEstimate
-from paperbench.rca.evaluation import agreement, quality_metrics
+from paperbench.rca.evaluation import quality_metrics
 from paperbench.rca.forest import ForestClassifier
 from paperbench.rca.mask_metrics import HIGHER_IS_BETTER, OVERLAPS
 from paperbench.rca.prediction import NONE, Prediction, Rule, calibrate, predict
@@ -31,6 +31,8 @@ from paperbench.rca.scoring import (
     score_masks,
     write_result,
 )
+from paperbench.rca.settings import Choice
+from paperbench.rca.settings_choice import LeftOutSet, choice_metrics, choose_settings
 
 CASES, CALIBRATING = "judged", "calibrating"
 """Folders of the results of cases, which earlier versions wrote under the same names."""
@@ -41,43 +43,43 @@ def estimate(config: RcaEstimate, case_set: CaseSet, run: Run) -> dict[str, floa
     """Score every case that has no result yet; return the metrics of all. Raises DataError when none could be scored."""
     for remark in case_set.remarks:
         run.reporter.message(remark)
-    classifier = build_classifier(config, case_set, run, choose_stiffness(config, case_set, run))
+    choice = choose_registration(config, case_set, run)
+    classifier = build_classifier(config, case_set, run, choice)
     runner = CaseRunner(config, case_set, classifier, run)
     calibrating = runner.run_all(
         CALIBRATING, calibration_cases(config, case_set), leave_out=config.calibration.kind == "references"
     )
     results = runner.run_all(CASES, case_set.cases, keep_images=config.pictures)
-    return run.ranks.on_main(lambda: summarise(config, runner, results, calibrating))
+    metrics = run.ranks.on_main(lambda: summarise(config, runner, results, calibrating))
+    return {**metrics, **(choice_metrics(choice) if choice else {})}
 
 
-def choose_stiffness(config: RcaEstimate, case_set: CaseSet, run: Run) -> float | None:
-    """Return the value of `registration.choose_stiffness` with the smallest error on degraded masks of the references, each left
-    out in turn; None where there is nothing to choose.
+def choose_registration(config: RcaEstimate, case_set: CaseSet, run: Run) -> Choice | None:
+    """Return the settings of the registration, chosen on the references; None for a classifier without registration of ours.
 
-    The error is the mean absolute error of the best score of the first metric.
+    Raises DataError in the folder of an unfinished run whose cases an earlier version scored: its settings are not recorded.
     """
-    errors: dict[float, float] = {}
-    metric = config.metrics[0]
-    rule = rule_of(config, metric)
-    for value in config.registration.choose_stiffness:
-        runner = CaseRunner(config, case_set, build_classifier(config, case_set, run, value), run)
-        masks = config.calibration.degraded
-        cases = leave_one_out(case_set.references, case_set.labels, masks=masks, seed=config.seed)
-        scores = of_metric(runner.run_all(f"stiffness-{value:g}", cases, leave_out=True), metric)
-        statistics = agreement([predict(mask, rule) for mask in scores], threshold=config.threshold, rule=rule)
-        errors[value] = statistics.get("mae", math.inf)
-    if not errors:
+    if config.classifier != "atlas":
         return None
-    chosen = min(errors, key=lambda value: (errors[value], value))
-    tried = ", ".join(f"{value:g}: {error:.4f}" for value, error in errors.items())
-    run.reporter.message(f"stiffness {chosen:g} chosen on the references (mean absolute errors {tried})")
-    return chosen
+    folder = run.directory.path
+    scored = any((folder / FOLDER / group).is_dir() for group in (CASES, CALIBRATING))
+    if run.ranks.on_main(lambda: scored and not (folder / settings_choice.FILE).exists()):
+        raise DataError(
+            f"{folder}: its cases were scored by an earlier version with other settings of the registration, and the rest would "
+            "differ; start again with another --run-dir"
+        )
+    left_out = LeftOutSet(
+        case_set.references,
+        case_set.labels,
+        config.registration,
+        config.reference,
+        masks=config.calibration.degraded,
+    )
+    return choose_settings(left_out, run, transforms_folder(config))
 
 
-def build_classifier(
-    config: RcaEstimate, case_set: CaseSet, run: Run, stiffness: float | None = None
-) -> ReverseClassifier:
-    """Return the reverse classifier of the configuration, with another stiffness if one was chosen."""
+def build_classifier(config: RcaEstimate, case_set: CaseSet, run: Run, choice: Choice | None) -> ReverseClassifier:
+    """Return the reverse classifier of the configuration, registration with the chosen settings."""
     match config.classifier:
         case "atlas-sitk":
             return sitk.SitkAtlas()
@@ -85,8 +87,8 @@ def build_classifier(
             return ForestClassifier(seed=config.seed)
         case "cnn":
             return CnnClassifier(seed=config.seed, steps=config.cnn_steps, device=run.device)
-    levels = schedule(config.registration, case_set.references[0].intensities.ndim)
-    levels = levels if stiffness is None else replace(levels, stiffness=stiffness)
+    assert choice is not None
+    levels = choice.settings.apply(config.registration, case_set.references[0].intensities.ndim)
     folder = transforms_folder(config)
     store = None if folder is None else TransformStore(folder, levels)
     if store is not None:

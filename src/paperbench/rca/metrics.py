@@ -70,6 +70,24 @@ def _further(metric: str, unit: str) -> tuple[MetricSpec, ...]:
     )
 
 
+def _registration() -> Iterator[MetricSpec]:
+    """The settings of the registration and the evidence on which they were chosen."""
+    for name, meaning in (
+        ("contrast", "window of the local contrast that was registered, a fraction of the side; 0: intensities"),
+        ("window", "standard deviation of the window in which B-splines correlated; 0: whole images"),
+        ("focus", "reach of the organs' weight, a fraction of the side; 0: none"),
+        ("resolution", "factor on the resolution of all levels"),
+        ("stiffness", "weight of the squared differences of neighbouring control points"),
+    ):
+        yield MetricSpec(name=f"registration/{name}", meaning=meaning, format=".4g")
+    for name, meaning in (
+        ("mae", "mean absolute error on degraded masks of the references with the chosen settings"),
+        ("default_mae", "the same with the settings from which the choice starts"),
+    ):
+        yield MetricSpec(name=f"registration/{name}", meaning=meaning, direction="lower", format=".4f")
+    yield MetricSpec(name="registration/trials", meaning="settings that were tried on the references", format=".0f")
+
+
 METRICS: tuple[MetricSpec, ...] = (
     MetricSpec(
         name="segment/*/dsc",
@@ -112,6 +130,7 @@ METRICS: tuple[MetricSpec, ...] = (
     *_parts(),
     *(spec for name in OVERLAP_NAMES for spec in _further(name, "")),
     *(spec for name in DISTANCE_NAMES for spec in _further(name, "mm")),
+    *_registration(),
     MetricSpec(
         name="train/loss_cross_entropy", meaning="weighted cross-entropy of the U-Net", direction="lower", format=".4f"
     ),

@@ -4,20 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from paperbench.errors import ConfigError, DataError
-from paperbench.rca.atlas import Atlas, schedule
+from paperbench.rca.atlas import Atlas
 from paperbench.rca.cases import Image
-from paperbench.rca.config import RegistrationConfig
+from paperbench.rca.config import ReferenceConfig, RegistrationConfig
 from paperbench.rca.labels import find_labels
 from paperbench.rca.mask_metrics import HIGHER_IS_BETTER, OVERLAPS
 from paperbench.rca.prediction import Rule, predict
 from paperbench.rca.scoring import score_masks
+from paperbench.rca.settings import Settings
+from paperbench.rca.settings_choice import LeftOutSet, choose_in_memory
 
 Metric = Literal["dsc", "jaccard", "precision", "recall", "asd", "hd", "hd95"]
 
@@ -37,6 +39,7 @@ def estimate_quality(
     *,
     spacing: Sequence[float] | None = None,
     metric: Metric = "dsc",
+    choose: bool = True,
     device: torch.device | str = "cpu",
 ) -> QualityEstimate:
     """Return the predicted quality of `mask` by reverse classification accuracy (Valindria et al. 2017), single-atlas classifier.
@@ -48,7 +51,10 @@ def estimate_quality(
     references: pairs of an image and its true mask, of the same number of dimensions as `image`; their shapes may differ. spacing:
     size of a voxel in millimetres along each axis, of the image and of all references; None where it is unknown (distances are then
     in voxels). metric: an overlap in 0..1 (`dsc`, `jaccard`, `precision`, `recall`), or a surface distance (`asd`, `hd`, `hd95`) in
-    the unit of `spacing`. Labels are those that the references' masks hold. The result is deterministic.
+    the unit of `spacing`. choose: the settings of the registration are those that predict degraded masks of the references best,
+    each left out in turn, as in `paperbench estimate rca`; it takes seconds to minutes, once for a set of references in a process.
+    False, or fewer than three references: the defaults. Labels are those that the references' masks hold. The result is
+    deterministic.
 
     Raises ValueError for arrays that do not fit together and where no reference can be used.
     """
@@ -71,10 +77,22 @@ def estimate_quality(
         physical=case.physical,
         masks={"mask": case.truth},
     )
-    classifier = Atlas(schedule(RegistrationConfig(), dims), labels=labels, device=device)
+    registration = RegistrationConfig(choose=choose)
+    settings = _chosen(LeftOutSet(known, labels, registration, ReferenceConfig()), device)
+    classifier = Atlas(settings.apply(registration, dims), labels=labels, device=device)
     result = score_masks(case, known, classifier, labels, [metric])
     rule = Rule(higher=HIGHER_IS_BETTER[metric], limit=1.0 if metric in OVERLAPS else np.inf)
     return QualityEstimate(metric, {int(scores.label): predict(scores, rule).best for scores in result.masks})
+
+
+_CHOSEN: Final[dict[str, Settings]] = {}
+"""Settings by the content of the references, of this process."""
+
+
+def _chosen(left_out: LeftOutSet, device: torch.device | str) -> Settings:
+    if left_out.key not in _CHOSEN:
+        _CHOSEN[left_out.key] = choose_in_memory(left_out, device).settings
+    return _CHOSEN[left_out.key]
 
 
 def _image(

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import product
 from typing import Final
 
@@ -54,14 +54,22 @@ class Schedule:
         """Return the reduction of an image of `shape` before the pyramid: the geometric mean of its sides over `side`, rounded."""
         return max(1, round(math.prod(shape) ** (1 / len(shape)) / self.side)) if self.side else 1
 
+    def refined(self, resolution: float) -> Schedule:
+        """Return the schedule with the reductions of all levels divided by `resolution`, none below 1."""
+        return replace(
+            self,
+            affine=tuple((max(1, round(factor / resolution)), steps) for factor, steps in self.affine),
+            bspline=tuple((max(1, round(factor / resolution)), *rest) for factor, *rest in self.bspline),
+        )
+
 
 PLANAR: Final = Schedule(
     affine=((8, 25), (4, 15)),
     bspline=((4, 7, 30), (2, 16, 40)),
     stiffness=0.03,
-    contrast=0.13,
     stride=2,
     focus=0.05,
+    window=2.0,
     side=256,
 )
 SPATIAL: Final = Schedule(
@@ -72,7 +80,7 @@ SPATIAL: Final = Schedule(
     window=2.0,
     side=48,
 )
-"""docs/rca.md says how both were chosen."""
+"""Defaults, from which `choice` starts; docs/rca.md says where they come from."""
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ from paperbench.rca.atlas import schedule
 from paperbench.rca.cases import CaseSource, check_leave_one_out
 from paperbench.rca.config import RcaEstimate, RegistrationConfig
 from paperbench.rca.estimation import estimate
+from paperbench.rca.settings import FEWEST, free_keys
 
 
 def plan(config: RcaEstimate) -> Mapping[str, str]:
@@ -39,20 +40,21 @@ def describe(config: RcaEstimate, source: CaseSource) -> Mapping[str, str]:
     return {
         "data": source.description,
         "masks": f"{', '.join(source.segmenters)}; labels {labels}",
-        "classifier": f"{_described_classifier(config, source.dims)}; {used}",
+        "classifier": f"{_described_classifier(config, source.dims, source.references)}; {used}",
         "calibration": config.calibration.kind,
         **({"remark": "; ".join(source.remarks)} if source.remarks else {}),
     }
 
 
-def _described_classifier(config: RcaEstimate, dims: int | None) -> str:
+def _described_classifier(config: RcaEstimate, dims: int | None, references: int) -> str:
     if dims is None:
         return config.classifier
     if config.classifier != "atlas":
         return f"{config.classifier}, {dims}-D"
     levels = schedule(config.registration, dims)
     steps = sum(steps for _, steps in levels.affine) + sum(steps for _, _, steps in levels.bspline)
-    return f"atlas, {dims}-D, {steps} steps"
+    chosen = config.registration.choose and references >= FEWEST and free_keys(config.registration)
+    return f"atlas, {dims}-D, {steps} steps, {'settings chosen on the references' if chosen else 'settings given or default'}"
 
 
 def find(config: RcaEstimate) -> CaseSource:
