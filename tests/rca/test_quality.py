@@ -20,9 +20,19 @@ def pair(number: int) -> tuple[np.ndarray, np.ndarray]:
     return image.intensities, image.truth
 
 
-@pytest.mark.parametrize("metric", ["dsc", "hd95"])
-def test_the_estimate_is_that_of_the_task(tmp_path: Path, metric: str) -> None:
+@pytest.mark.parametrize(("metric", "choose"), [("dsc", True), ("hd95", False)])
+def test_the_estimate_is_that_of_the_task(
+    tmp_path: Path, metric: str, choose: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, values in (
+        ("CONTRASTS", (0.0, 0.13)),
+        ("WINDOWS", (2.0,)),
+        ("FOCUSES", (0.05,)),
+        ("RESOLUTIONS", (1.0,)),
+    ):
+        monkeypatch.setattr(f"paperbench.rca.settings.{name}", values)  # fewer trials
     words = ["data.shape=[40,40]", "data.cases=1", "data.references=3", "calibration.kind=none", f"metrics=[{metric}]"]
+    words.append(f"registration.choose={str(choose).lower()}")
     result, _ = estimate("rca", *words, "output.transforms=", "pictures=0", directory=tmp_path / "run")
     assert result.exit_code == 0, result.output
     with (tmp_path / "run" / "cases.csv").open(newline="", encoding="utf-8") as file:
@@ -30,7 +40,7 @@ def test_the_estimate_is_that_of_the_task(tmp_path: Path, metric: str) -> None:
     case_set = datasets.find(compose("rca", words).config).read()
     case = case_set.cases[0].load()
     references = [(r.intensities, r.truth) for r in case_set.references if r.truth is not None]
-    found = estimate_quality(case.intensities, case.masks["deformed"], references, metric=metric)  # pyright: ignore[reportArgumentType]
+    found = estimate_quality(case.intensities, case.masks["deformed"], references, metric=metric, choose=choose)  # pyright: ignore[reportArgumentType]
     assert found.metric == metric
     assert list(found.scores) == [1, 2, 3, 4, 5]
     assert list(found.scores.values()) == pytest.approx([float(row["max"]) for row in rows], abs=1e-6)

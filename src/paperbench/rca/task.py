@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 from paperbench.engine.run import Run
 from paperbench.errors import ConfigError
@@ -26,7 +27,7 @@ def describe(config: RcaEstimate, source: CaseSource) -> Mapping[str, str]:
     """Return the facts of `plan` for any source of cases."""
     if config.classifier == "atlas-sitk":
         sitk.require()
-    if config.classifier != "atlas" and config.registration != RegistrationConfig():
+    if config.classifier != "atlas" and replace(config.registration, choose=True) != RegistrationConfig():
         raise ConfigError(
             f"registration: belongs to classifier=atlas; classifier={config.classifier} has none of its settings"
         )
