@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -12,8 +13,12 @@ from typer.testing import CliRunner
 
 from paperbench import __version__, catalog
 from paperbench.catalog import DATASETS, TASKS, Names
+from paperbench.cli import listing
 from paperbench.cli.app import app
-from paperbench.config import paths
+from paperbench.config import paths, validate
+from paperbench.engine.task import task_module
+from paperbench.errors import ConfigError
+from paperbench.report import published
 from tests.user_folder import write
 
 Install = Callable[..., None]
@@ -47,17 +52,30 @@ def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Install
         write(tmp_path / name / "__init__.py", "")
         write(tmp_path / name / "catalog.py", text)
         for file, content in files.items():
-            write(tmp_path / name / file.replace("__", "/").replace("_yaml", ".yaml"), content)
+            path = file.replace("__", "/").replace("_yaml", ".yaml")
+            write(tmp_path / name / (path if path.endswith(".yaml") else f"{path}.py"), content)
         info = tmp_path / f"{name}-1.2.dist-info"
         write(info / "METADATA", f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.2\n")
         write(info / "entry_points.txt", f"[paperbench.packages]\n{name} = {name}.catalog:PACKAGE\n")
-        sys.modules.pop(name, None)
-        sys.modules.pop(f"{name}.catalog", None)
+        for module in [module for module in sys.modules if module.partition(".")[0] == name]:
+            del sys.modules[module]
+        importlib.invalidate_caches()
         forget()
 
     yield do
     catalog._collect.cache_clear()
     paths._of_packages.cache_clear()
+
+
+@pytest.fixture
+def forget_papers() -> Iterator[None]:
+    """Published numbers are read anew in the test, and again after it."""
+    cached = (published.statements, published.all_published, published._readable, published._tables)
+    for function in cached:
+        function.cache_clear()
+    yield
+    for function in cached:
+        function.cache_clear()
 
 
 def test_our_own_packages_are_collected_without_an_entry_point() -> None:
@@ -158,3 +176,126 @@ def test_whatever_a_package_does_the_program_goes_on(install: Install, catalog_t
     assert any("package wobble" in notice for notice in catalog.notices())
     assert "vae-train" in catalog.TASKS
     assert "wobble-train" not in catalog.TASKS
+
+
+@pytest.mark.parametrize(
+    ("metrics", "said"),
+    [
+        ("METRICS = 'nonsense'\n", "METRICS"),
+        ("METRICS = ('wobble/error',)\n", "'wobble/error'"),
+        ("", "METRICS"),
+        ("from paperbench.catalog import MetricSpec\nMETRICS = (MetricSpec(name='w', meaning='m', direction='up'),)\n", "'up'"),
+        ("from paperbench.catalog import MetricSpec\nMETRICS = (MetricSpec(name='w', meaning='m', format='.1q'),)\n", "'.1q'"),
+        ("from paperbench.catalog import MetricSpec\nMETRICS = (MetricSpec(name='w', meaning=3),)\n", "meaning"),
+        ("from paperbench.catalog import MetricSpec\nMETRICS = (MetricSpec(name='w', meaning='m'),) * 2\n", "twice"),
+    ],
+    ids=["text", "names", "none", "direction", "format", "meaning", "twice"],
+)  # fmt: skip
+def test_metrics_that_cannot_be_shown_are_named(install: Install, metrics: str, said: str) -> None:
+    install("wobble", WOBBLE, metrics=metrics)
+
+    (notice,) = catalog.notices()
+    assert "wobble.metrics" in notice
+    assert said in notice
+    assert "wobble-train" not in catalog.TASKS
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        (WOBBLE.replace('name="wobble"', 'name="stn"'), "package stn"),
+        (WOBBLE.replace("papers=()", "papers=('wobble-paper',)"), "'wobble-paper'"),
+        (WOBBLE.replace("papers=()", "papers=MODELS"), "papers"),
+        (WOBBLE.replace('summary="wobbles"', "summary=None"), "summary"),
+        (WOBBLE.replace('"wobble.task:Config"', '"wobble.task"'), "schema"),
+        (WOBBLE.replace('name="wobble"', 'name=""'), "name"),
+        (WOBBLE.replace('conf="conf"', "conf=None"), "conf"),
+        (WOBBLE + "from dataclasses import replace\nPACKAGE = replace(PACKAGE, tasks=PACKAGE.tasks * 2)\n", "twice"),
+    ],
+    ids=["taken", "no spec", "no tuple", "no text", "no class", "no name", "conf", "twice"],
+)
+def test_a_declaration_of_the_wrong_kind_is_named(install: Install, text: str, said: str) -> None:
+    install("wobble", text)
+
+    (notice,) = catalog.notices()
+    assert notice.startswith("package wobble (wobble 1.2) is left out, ")
+    assert said in notice
+    assert "wobble-train" not in catalog.TASKS
+
+
+def test_of_two_installed_packages_of_one_name_the_second_is_named(install: Install) -> None:
+    install("wobble", WOBBLE, conf__experiment__wobble_yaml="# @package _global_\ntask: wobble-train\n")
+    install("zigzag", WOBBLE.replace("wobble-train", "zigzag-train"))
+
+    (notice,) = catalog.notices()
+    assert notice.startswith("package zigzag (zigzag 1.2) is left out, ")
+    assert "package wobble is wobble 1.2's" in notice
+
+
+PAPER = 'papers=(PaperSpec(name="wobble", title="W", authors="A", venue="V", url="https://example.org"),)'
+WITH_PAPER = WOBBLE.replace("papers=()", PAPER)
+NUMBERS = """\
+paper: wobble
+source: "W"
+tables:
+  - table: table1
+    caption: c
+    unit: percent
+    direction: lower
+    sample: s
+    tolerance: 1.0
+    rows:
+      - {row: r, values: {error: 3.0}, unreproduced: "nothing here"}
+"""
+
+
+def test_a_package_may_have_published_numbers_alone(install: Install, forget_papers: None) -> None:
+    install("wobble", WITH_PAPER, conf__paper__wobble_yaml=NUMBERS)
+
+    assert paths.notices() == ()
+    assert published.find("wobble", "table1", "r", "error").value == 3.0
+
+
+@pytest.mark.parametrize("content", ["paper: [unclosed\n", "paper: wobble\n", NUMBERS.replace("3.0", "many")])
+def test_published_numbers_that_cannot_be_read_are_named_and_the_rest_goes_on(
+    install: Install, forget_papers: None, monkeypatch: pytest.MonkeyPatch, content: str
+) -> None:
+    install("wobble", WITH_PAPER, conf__paper__wobble_yaml=content)
+    monkeypatch.setattr(listing, "PAPERS", catalog.PAPERS)
+
+    listed = CliRunner().invoke(app, ["ls", "papers"])
+    assert listed.exit_code == 0, listed.stderr
+    assert "wobble.yaml" in listed.stderr
+    assert "package wobble" in listed.stderr
+    assert "faster-rcnn" in listed.stdout
+    assert published.matching({"experiment": "vae"}) is not None
+    made = CliRunner().invoke(app, ["reproduce"])
+    assert made.exit_code == 0, made.stderr
+    assert "vae/" in made.stdout
+
+
+def test_a_paper_without_a_file_is_listed_without_numbers(
+    install: Install, forget_papers: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    install("wobble", WITH_PAPER)
+    monkeypatch.setattr(listing, "PAPERS", catalog.PAPERS)
+
+    listed = CliRunner().invoke(app, ["ls", "papers"])
+    assert listed.exit_code == 0, listed.stderr
+    assert "wobble" in listed.stdout
+
+
+@pytest.mark.parametrize("schema", ["bad:X", "wobble.task:X", "wobble.task:numbers"])
+def test_a_schema_that_cannot_be_loaded_names_the_package(install: Install, schema: str) -> None:
+    text = WOBBLE.replace('"wobble.task:Config"', f'"{schema}"')
+    install("wobble", text, task="numbers = 3\n")
+
+    with pytest.raises(ConfigError, match=rf"task wobble-train of package wobble \(wobble 1.2\).*{schema}"):
+        validate.schema_of(catalog.TASKS["wobble-train"])
+
+
+def test_a_module_that_cannot_be_loaded_names_the_package(install: Install) -> None:
+    install("wobble", WOBBLE, task="import nonsense_of_nobody\n")
+
+    with pytest.raises(ConfigError, match=r"task wobble-train of package wobble.*nonsense_of_nobody"):
+        task_module(catalog.TASKS["wobble-train"])

@@ -10,7 +10,7 @@ from __future__ import annotations
 import importlib
 import re
 from collections.abc import Iterator, MutableMapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
@@ -146,6 +146,11 @@ class Collected:
         return self.module.startswith(_OWN)
 
     @property
+    def origin(self) -> str:
+        """The source in the words of a message: `curve 0.1`, or `the program`."""
+        return "the program" if self.own else self.source
+
+    @property
     def conf(self) -> Path | None:
         """The folder of its configurations; None for the program's own packages, which share one."""
         if not self.package.conf:
@@ -154,7 +159,7 @@ class Collected:
         return Path(file).parent / self.package.conf if file else None
 
 
-_KINDS = ("tasks", "models", "datasets", "papers")
+_KINDS: dict[str, type] = {"tasks": TaskSpec, "models": ModelSpec, "datasets": DatasetSpec, "papers": PaperSpec}
 
 
 def packages() -> tuple[Collected, ...]:
@@ -177,9 +182,11 @@ def _collect() -> tuple[tuple[Collected, ...], tuple[str, ...]]:
         try:
             collected = _load(target, source)
             package, fits = collected.package, _made_for(collected.package.program)
-            names = [(kind, spec.name) for kind in _KINDS for spec in getattr(package, kind)]
+            names = [("packages", package.name)]
+            names += [(kind, spec.name) for kind in _KINDS for spec in getattr(package, kind)]
         except (Exception, SystemExit) as error:  # whatever an installed package does, the program goes on
-            left_out.append(f"{what} is left out, it cannot be imported: {type(error).__name__}: {error}")
+            verb = "imported" if isinstance(error, ImportError) else "used"
+            left_out.append(f"{what} is left out, it cannot be {verb}: {type(error).__name__}: {error}")
             continue
         if not fits:
             first, last = package.program
@@ -192,7 +199,7 @@ def _collect() -> tuple[tuple[Collected, ...], tuple[str, ...]]:
             each = ", ".join(f"{kind[:-1]} {name} is {claimed[kind, name]}'s" for kind, name in taken)
             left_out.append(f"{what} is left out, it claims names that are taken: {each}")
             continue
-        claimed |= dict.fromkeys(names, package.name)
+        claimed |= dict.fromkeys(names, package.name) | {("packages", package.name): collected.origin}
         found.append(collected)
     return tuple(found), tuple(left_out)
 
@@ -216,14 +223,68 @@ def _load(target: str, source: str) -> Collected:
     package = getattr(importlib.import_module(name), attribute)
     if not isinstance(package, Package):
         raise TypeError(f"{target} is no paperbench.catalog.Package")
-    if not (isinstance(package.program, tuple) and len(package.program) == 2):
-        raise TypeError(
-            f"{target}: program={package.program!r}; give the first version it is made for and the first it is not"
-        )
     collected = Collected(package=package, module=name.rpartition(".")[0] or name, source=source)
-    if not collected.own and find_spec(f"{collected.module}.metrics"):
-        importlib.import_module(f"{collected.module}.metrics")
+    if not collected.own:  # the tests hold our own
+        _check_package(package, target)
+        if find_spec(module := f"{collected.module}.metrics"):
+            _check_metrics(getattr(importlib.import_module(module), "METRICS", None), module)
     return collected
+
+
+def _check_package(package: Package, where: str) -> None:
+    """Raise `TypeError` for a declaration that is not of the declared kind."""
+    if not _versions(package.program):
+        raise TypeError(
+            f"{where}: program={package.program!r}; give the first version it is made for and the first it is not"
+        )
+    _check_texts(package, where)
+    for kind, spec_class in _KINDS.items():
+        specs = getattr(package, kind)
+        _check_specs(specs, spec_class, f"{where}: {kind}")
+        for spec in specs:
+            for field in ("schema", "module", "checker"):
+                text = getattr(spec, field, None)
+                if text is not None and (text.count(":") != (field != "module") or not all(text.split(":"))):
+                    form = "MODULE" if field == "module" else "MODULE:NAME"
+                    raise TypeError(f"{where}: {kind}, {spec.name}: {field}={text!r}; give {form}")
+
+
+def _check_metrics(specs: object, where: str) -> None:
+    _check_specs(specs, MetricSpec, f"{where}: METRICS")
+    assert isinstance(specs, tuple | list)
+    for spec in specs:
+        if spec.direction not in ("higher", "lower", "none"):
+            raise TypeError(f"{where}: {spec.name}: direction={spec.direction!r}; give higher, lower or none")
+        try:
+            format(1.0, spec.format)
+        except ValueError:
+            raise TypeError(f"{where}: {spec.name}: format={spec.format!r} is no format of a number") from None
+
+
+def _check_specs(specs: object, spec_class: type, where: str) -> None:
+    if not isinstance(specs, tuple | list):
+        raise TypeError(f"{where} is {specs!r}; give a tuple of {spec_class.__name__}")
+    names: set[str] = set()
+    for spec in specs:
+        if not isinstance(spec, spec_class):
+            raise TypeError(f"{where} holds {spec!r}; give a tuple of {spec_class.__name__}")
+        _check_texts(spec, where)
+        name: str = getattr(spec, "name")  # noqa: B009 - every spec has one
+        if name in names:
+            raise TypeError(f"{where}: {name} stands there twice")
+        names.add(name)
+
+
+def _check_texts(spec: Any, where: str) -> None:
+    """Raise `TypeError` where a field that is declared as text holds something else, or the name nothing."""
+    for field in fields(spec):
+        value = getattr(spec, field.name)
+        if (field.type == "str" and not isinstance(value, str)) or (field.name == "name" and not value):
+            raise TypeError(f"{where}: {field.name}={value!r}; give text")
+
+
+def _versions(program: object) -> bool:
+    return isinstance(program, tuple) and len(program) == 2 and all(isinstance(text, str) for text in program)
 
 
 def _made_for(program: tuple[str, str]) -> bool:
@@ -234,6 +295,12 @@ def _made_for(program: tuple[str, str]) -> bool:
 
 def _numbers(version: str) -> tuple[int, ...]:
     return tuple(int(number) for number in re.findall(r"\d+", version.partition("+")[0]))
+
+
+def package_of(task: TaskSpec) -> str:
+    """Return the package that declares a task in the words of a message: `package curve (curve 0.1)`."""
+    found = next((item for item in packages() if task.name in {spec.name for spec in item.package.tasks}), None)
+    return f"package {found.package.name} ({found.source})" if found else "no package"
 
 
 _Spec = TypeVar("_Spec", TaskSpec, ModelSpec, DatasetSpec, PaperSpec)

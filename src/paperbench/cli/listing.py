@@ -42,11 +42,14 @@ def ls(what: str, *, json_output: bool, conf_dir: Path | None) -> None:
 
 def _with_counts(papers: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Add to each paper how many numbers and rows its file has, and how many of these rows a reproduction reaches."""
-    from paperbench.report.coverage import counts
-    from paperbench.report.published import all_published
+    from paperbench.report import published
+    from paperbench.report.coverage import Count, counts
 
-    by_paper = counts(all_published())
-    return [paper | asdict(by_paper[paper["name"]]) for paper in papers]
+    by_paper = counts(published.all_published())
+    for text in published.notices():
+        print_error(f"note: {text}")
+    none = Count(numbers=0, rows=0, reproduced=0)
+    return [paper | asdict(by_paper.get(paper["name"], none)) for paper in papers]
 
 
 def _experiments(experiments: list[Experiment], *, json_output: bool) -> None:

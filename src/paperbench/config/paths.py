@@ -50,8 +50,10 @@ def _of_packages() -> tuple[dict[str, Path], tuple[str, ...]]:
         ]
         if taken:
             left_out.append(f"{what} are left out, they have names that are taken: {', '.join(taken)}")
-        elif not is_conf(folder):
-            left_out.append(f"{what} are left out, there is no folder that holds one of {', '.join(GROUPS)}")
+        elif not (is_conf(folder) or (folder / "paper").is_dir()):
+            left_out.append(
+                f"{what} are left out, there is no folder that holds one of {', '.join((*GROUPS, 'paper'))}"
+            )
         else:
             folders[item.package.name] = folder
     return folders, tuple(left_out)

@@ -7,6 +7,7 @@ import importlib
 import json
 from collections.abc import Mapping, Sequence
 from copy import deepcopy
+from dataclasses import is_dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, get_args
@@ -14,7 +15,7 @@ from typing import Any, get_args
 import yaml
 from pydantic import TypeAdapter, ValidationError
 
-from paperbench.catalog import DATASETS, TASKS, TaskSpec
+from paperbench.catalog import DATASETS, TASKS, TaskSpec, package_of
 from paperbench.config.explain import Explainer, Origin, explain, look_up
 from paperbench.config.fields import every_key, hints, members, plain, strip, walk
 from paperbench.config.former import modernised
@@ -30,9 +31,17 @@ SafeLoader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 @lru_cache(maxsize=32)
 def schema_of(task: TaskSpec) -> type:
-    """The dataclass that describes configurations of `task`."""
+    """Return the dataclass that describes configurations of `task`. Raises `ConfigError` with the package where there is none."""
     module, _, name = task.schema.partition(":")
-    return getattr(importlib.import_module(module), name)
+    try:
+        found = getattr(importlib.import_module(module), name)
+    except (ImportError, AttributeError) as error:
+        raise ConfigError(
+            f"task {task.name} of {package_of(task)}: schema {task.schema} cannot be loaded: {error}"
+        ) from error
+    if not is_dataclass(found):
+        raise ConfigError(f"task {task.name} of {package_of(task)}: schema {task.schema} is no dataclass")
+    return found
 
 
 @lru_cache(maxsize=32)

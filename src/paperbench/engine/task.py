@@ -5,9 +5,13 @@
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Hashable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
+
+from paperbench.catalog import TaskSpec, package_of
+from paperbench.errors import ConfigError
 
 if TYPE_CHECKING:
     from torch import nn
@@ -15,6 +19,16 @@ if TYPE_CHECKING:
     from paperbench.engine.exportable import Exportable
     from paperbench.engine.run import Run
     from paperbench.errors import PaperbenchError
+
+
+def task_module(task: TaskSpec) -> Any:
+    """Return the module of a task. Raises `ConfigError` with its package where it cannot be imported."""
+    try:
+        return importlib.import_module(task.module)
+    except ImportError as error:
+        raise ConfigError(
+            f"task {task.name} of {package_of(task)}: module {task.module} cannot be imported: {error}"
+        ) from error
 
 
 class Task(Protocol):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import fields, replace
@@ -19,6 +18,7 @@ from paperbench.config.validate import dump, load_file, schema_of, validate
 from paperbench.engine import torchrun
 from paperbench.engine.reporter import Outcome, Reporter, SilentReporter
 from paperbench.engine.rundir import DONE, RunDirectory
+from paperbench.engine.task import task_module
 from paperbench.errors import CheckpointError, ConfigError
 from paperbench.records.selection import find_runs
 
@@ -145,7 +145,7 @@ def _with_processes(overrides: Sequence[str]) -> list[str]:
 
 def plan_of(composed: Composed) -> dict[str, str]:
     """Ask the task for its facts about the run; raises what the task refuses."""
-    return dict(importlib.import_module(composed.task.module).plan(composed.config))
+    return dict(task_module(composed.task).plan(composed.config))
 
 
 def start(

@@ -12,7 +12,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from paperbench.config.paths import installed_confs, options
+from paperbench.catalog import packages
+from paperbench.config.paths import installed_confs, options, shipped_conf
 from paperbench.config.suggest import nearest
 from paperbench.config.yamlfile import read_yaml
 from paperbench.errors import ConfigError, DataError
@@ -172,8 +173,33 @@ def statements(paper: str) -> PaperStatements:
 
 @cache
 def all_published() -> tuple[Published, ...]:
-    """Return every number of every file in `conf/paper`, in the order of files, tables, rows and columns."""
-    return tuple(entry for path in _files().values() for entry in read(path))
+    """Return every number of every file in `conf/paper`, in the order of files, tables, rows and columns.
+
+    A file of an installed package that cannot be read is left out (`notices`).
+    """
+    return tuple(entry for entries in _readable()[0].values() for entry in entries)
+
+
+def notices() -> tuple[str, ...]:
+    """Return what is wrong with the published numbers of installed packages, a sentence for each file that is left out."""
+    return _readable()[1]
+
+
+@cache
+def _readable() -> tuple[dict[str, list[Published]], tuple[str, ...]]:
+    """Read every file; a faulty one of an installed package is left out with a notice, one of the program is an error."""
+    entries: dict[str, list[Published]] = {}
+    left_out: list[str] = []
+    for name, path in _files().items():
+        try:
+            entries[name] = read(path)
+        except DataError as error:
+            if path.is_relative_to(shipped_conf()):
+                raise
+            package = next((item for item in packages() if item.conf and path.is_relative_to(item.conf)), None)
+            owner = f"package {package.package.name} ({package.source})" if package else "an installed package"
+            left_out.append(f"published numbers of {owner} are left out: {error}")
+    return entries, tuple(left_out)
 
 
 def _index(paper: str, name: str, row: str) -> dict[str, Published]:

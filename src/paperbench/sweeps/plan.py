@@ -6,7 +6,6 @@ Imports no torch by itself; the tasks' own checks may.
 from __future__ import annotations
 
 import hashlib
-import importlib
 import itertools
 import json
 import re
@@ -14,7 +13,7 @@ from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from math import prod
 from pathlib import Path
-from typing import Any, cast
+from typing import cast
 
 from paperbench.catalog import TASKS
 from paperbench.config import _hydra
@@ -23,7 +22,7 @@ from paperbench.config.compose import Composed, compose
 from paperbench.config.paths import options, search_path
 from paperbench.config.validate import config_hash, incidental
 from paperbench.engine.claims import refuse_other
-from paperbench.engine.task import Stacks
+from paperbench.engine.task import Stacks, task_module
 from paperbench.errors import ConfigError, PaperbenchError
 
 HASH_DIGITS = 12
@@ -246,7 +245,7 @@ def _refusals(members: Sequence[Member]) -> list[PaperbenchError]:
         try:
             if question not in asked:
                 asked.add(question)
-                task: Any = importlib.import_module(member.composed.task.module)
+                task = task_module(member.composed.task)
                 task.plan(member.composed.config)
             if (member.directory / "config.yaml").is_file():
                 refuse_other(member.directory, member.composed.resolved)
@@ -299,7 +298,7 @@ def jobs_of(members: Sequence[Member], *, stacked: bool) -> list[tuple[Member, .
 def _stack_key(member: Member) -> Hashable | None:
     """Return a key that runs which may share a process have in common: the task's own, and the machine's settings."""
     config = member.composed.config
-    task = cast(Stacks, importlib.import_module(member.composed.task.module))
+    task = cast(Stacks, task_module(member.composed.task))
     key = task.stack_key(config)
     if key is None or config.nproc > 1:
         return None
