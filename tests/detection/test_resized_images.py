@@ -76,9 +76,7 @@ def scenes(factors: Sequence[int]) -> DetectionSet:
         record(k, HEIGHT * factor, WIDTH * factor, (np.array(boxes) * factor).tolist())
         for k, (factor, boxes) in enumerate(zip(factors, BOXES, strict=True))
     ]
-    return DetectionSet(
-        name="memory", split="test", classes=("a", "b"), records=records, decode=decode, dropped={}
-    )
+    return DetectionSet(name="memory", split="test", classes=("a", "b"), records=records, decode=decode, dropped={})
 
 
 def proposals(factors: Sequence[int]) -> list[NDArray[np.float32]]:
@@ -128,7 +126,7 @@ def assert_same(found: Sequence[Any], stored: Sequence[Any], factors: Sequence[i
         np.testing.assert_allclose(np.asarray(other) / factor, np.asarray(one), rtol=1e-4, atol=1e-3)
 
 
-@pytest.mark.parametrize("kind", (*NETS, *ON_PROPOSALS))
+@pytest.mark.parametrize("kind", [*NETS, *ON_PROPOSALS])
 def test_detections_and_proposals(kind: str) -> None:
     net, plain = net_of(kind), scenes((1, 1, 1))
     results = []
@@ -150,7 +148,7 @@ def test_detections_and_proposals(kind: str) -> None:
     assert {n: scored[1][n] for n in compared} == pytest.approx({n: scored[0][n] for n in compared}, abs=1e-3)
 
 
-@pytest.mark.parametrize("kind", ("faster-rcnn", "fpn", "rfcn", "one-stage", "unshared"))
+@pytest.mark.parametrize("kind", ["faster-rcnn", "fpn", "rfcn", "one-stage", "unshared"])
 def test_the_least_size_is_in_pixels_of_the_stored_image(kind: str) -> None:
     """Images twice as large with a bound twice as large are the same images with the same bound."""
     one, other = (
@@ -189,7 +187,10 @@ def test_proposals_of_another_run(
         monkeypatch.setattr(source, "network", lambda run, device, net=net: (config, net))
         found.append(source.of_network(scenes(own), ProposalConfig(method="rpn", run="x"), CPU, "float32"))
     assert_same(*found, factors)
-    one, other = (recall.evaluate(scenes(own).records, boxes).metrics() for own, boxes in zip(((1, 1, 1), factors), found, strict=True))  # fmt: skip
+    one, other = (
+        recall.evaluate(scenes(own).records, boxes).metrics()
+        for own, boxes in zip(((1, 1, 1), factors), found, strict=True)
+    )
     assert one == pytest.approx(other)
 
 

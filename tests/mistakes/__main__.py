@@ -130,8 +130,9 @@ def _pytest(copy: Path, tests: list[str], output: Path) -> None:
     for name in [name for name in sys.modules if name == "tests" or name.startswith("tests.")]:
         del sys.modules[name]
     sys.path[:] = [str(copy / "src"), str(copy), *(entry for entry in sys.path if entry not in ("", str(ROOT)))]
-    import paperbench
     import pytest
+
+    import paperbench
 
     assert str(copy) in str(paperbench.__file__)
     code = pytest.main(["-q", "-x", "-n0", "-p", "no:cacheprovider", "--no-header", "--tb=line", *tests])
