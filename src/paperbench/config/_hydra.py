@@ -167,6 +167,15 @@ class _Files(ConfigRepository):
         return result
 
 
+class _Reader(CachingConfigRepository):
+    """Hydra's memory of one composition. Its own constructor copies the files with all that they have parsed, which takes as
+    long as composing."""
+
+    def __init__(self, files: _Files) -> None:
+        self.delegate = files
+        self.cache = {}
+
+
 @lru_cache(maxsize=8)
 def _files(folders: tuple[Path, ...]) -> _Files:
     return _Files(folders)
@@ -177,8 +186,7 @@ def _compose(folders: Sequence[Path], primary: str, overrides: Sequence[str]) ->
     try:
         files = _files(tuple(folders))
         # One reader for both steps, and files parsed once: `hydra.compose` reads all of them twice, and Hydra's own besides.
-        once = CachingConfigRepository(files)
-        once.delegate = files
+        once = _Reader(files)
         chosen = OverridesParser.create().parse_overrides(list(overrides))
         listed = create_defaults_list(
             repo=once, config_name=primary, overrides_list=chosen, prepend_hydra=False, skip_missing=False
