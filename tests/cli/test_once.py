@@ -18,6 +18,8 @@ from paperbench.config.validate import validate
 from paperbench.engine import session
 from paperbench.report.layout import load
 from paperbench.report.preparing import prepare
+from paperbench.sweeps import run
+from paperbench.sweeps.launchers.base import Context
 from paperbench.sweeps.plan import plan_overrides
 from tests.engine import toy
 from tests.report.made_runs import finish
@@ -53,6 +55,15 @@ def conf(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return toys.conf(tmp_path / "elsewhere")
 
 
+def start_with(launcher: toys.InThisProcess, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let `launcher` start the runs of a sweep."""
+
+    def create(name: str, settings: object, context: Context) -> toys.InThisProcess:
+        return launcher
+
+    monkeypatch.setattr(run, "create", create)
+
+
 def call(*arguments: object) -> None:
     result = CliRunner().invoke(app, list(map(str, arguments)))
     assert result.exit_code == 0, result.output
@@ -84,3 +95,12 @@ def test_reproduction(calls: Counter[str]) -> None:
     prepared = prepare(load("faster-rcnn/table-9"), "smoke", seeds=3)
     runs = len(prepared.sweep.members)
     assert calls == {"compose": runs, "validate": runs}
+
+
+def test_a_stacked_sweep(calls: Counter[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Both runs by the sweep, and both again by the one process that trains them, which composes nothing."""
+    launcher = toys.InThisProcess()
+    start_with(launcher, monkeypatch)
+    call("sweep", "vae", "seed=0,1", "--smoke", "--stacked")
+    assert [len(job.directories) for job in launcher.jobs] == [2]
+    assert calls == {"compose": 2, "validate": 4}

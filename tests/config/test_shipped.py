@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Iterator
 
 import pytest
 
 from paperbench.catalog import DATASETS, TASKS
+from paperbench.config import _hydra
 from paperbench.config.compose import compose
 from paperbench.config.experiments import HEADER, list_experiments, read_header
 from paperbench.config.paths import options, shipped_conf
@@ -22,6 +24,13 @@ def _cases() -> list[tuple[str, str, str | None]]:
         datasets = [spec.name for spec in DATASETS.values() if experiment.task in spec.tasks] or [None]
         cases.extend((experiment.name, scale, name) for name in datasets)
     return cases
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _remembered() -> Iterator[None]:
+    """What a sweep does: files are merged once for the same choices, which are those of an experiment here."""
+    with _hydra.remembered():
+        yield
 
 
 def test_there_are_experiments() -> None:
