@@ -111,7 +111,8 @@ def moved(
     turn = np.deg2rad(rng.uniform(-angle, angle))
     matrix = np.array([[np.cos(turn), -np.sin(turn)], [np.sin(turn), np.cos(turn)]]) / rng.uniform(*size)
     centre = (np.array(image.shape) - 1) / 2
-    offset = centre - matrix @ (centre + rng.uniform(-shift, shift, 2) * image.shape)
+    # SciPy takes an offset for each axis; its annotations lack that.
+    offset: Any = centre - matrix @ (centre + rng.uniform(-shift, shift, 2) * image.shape)
     dark = float(np.percentile(image, 5))
     return (
         ndimage.affine_transform(image, matrix, offset, order=1, cval=dark),
