@@ -20,6 +20,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import io
+import math
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
@@ -123,7 +124,11 @@ def _our_detector(net: str, overrides: Sequence[str], folder: Path) -> Metrics:
         launch.resume(folder, SilentReporter())
     else:
         launch.start(composed.resolved, run_dir=folder, reporter=SilentReporter())
-    config: DetectTrain = composed.config
+    return score_run(composed.config, folder)
+
+
+def score_run(config: DetectTrain, folder: Path) -> Metrics:
+    """The metrics of a finished run of the program, its detections made again from its weights."""
     device = torch.device(config.device)
     model, _ = load_detector(config, folder, device)
     dataset = datasets.load(config.data, "test")
@@ -237,6 +242,7 @@ def rows(cell: Cell, metrics: Metrics, seconds: float, device: str) -> list[Row]
     return [
         {**named, "metric": name, "value": f"{value:.4g}", "seconds": f"{seconds:.0f}", **made}
         for name, value in metrics.items()
+        if not math.isnan(value)
     ]
 
 
