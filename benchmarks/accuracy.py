@@ -87,7 +87,7 @@ SURE, SAME = 0.5, 0.5
 
 def detection(arguments: argparse.Namespace) -> list[Cell]:
     """The cells of detectors, seed after seed: whatever is stopped early has all sides of a seed."""
-    workloads = {"shapes, small, 160 px": ()}
+    workloads: dict[str, tuple[str, ...]] = {"shapes, small, 160 px": ()}
     if arguments.data_root is not None:
         weights = (f"model.weights={arguments.weights}",) if arguments.weights is not None else ()
         overrides = ("data=pennfudan", f"data.root={arguments.data_root}", "model.backbone=squeezenet1_1", *weights)
@@ -174,21 +174,21 @@ def score(dataset: DetectionSet, found: Sequence[Found]) -> Metrics:
 
 def mask_precision(dataset: DetectionSet, found: Sequence[Found]) -> Metrics:
     """`mask/AP`, `mask/AP50` and `mask/AP75` in percent: pycocotools itself, on masks in pixels."""
-    truth, results = COCO(), []
-    truth.dataset = {
+    annotations: list[dict[str, Any]] = []
+    results: Any = []
+    images: Any = {
         "images": [
             {"id": image, "height": record.height, "width": record.width}
             for image, record in enumerate(dataset.records)
         ],
         "categories": [{"id": label, "name": name} for label, name in enumerate(dataset.classes, start=1)],
-        "annotations": [],
+        "annotations": annotations,
     }
     assert dataset.masks is not None
     for image, (record, own) in enumerate(zip(dataset.records, found, strict=True)):
         for mask, label, crowd in zip(dataset.masks(image), record.labels, record.crowd, strict=True):
-            number = len(truth.dataset["annotations"]) + 1
-            truth.dataset["annotations"].append(
-                {"id": number, "image_id": image, "category_id": int(label), "iscrowd": int(crowd)}
+            annotations.append(
+                {"id": len(annotations) + 1, "image_id": image, "category_id": int(label), "iscrowd": int(crowd)}
                 | {"segmentation": _runs(mask), "area": float(mask.sum())}
             )
         assert own.masks is not None
@@ -199,6 +199,8 @@ def mask_precision(dataset: DetectionSet, found: Sequence[Found]) -> Metrics:
     if not results:
         return {"mask/AP": 0.0, "mask/AP50": 0.0, "mask/AP75": 0.0}
     with contextlib.redirect_stdout(io.StringIO()):
+        truth = COCO()
+        truth.dataset = images
         truth.createIndex()
         evaluation = COCOeval(truth, truth.loadRes(results), "segm")
         evaluation.evaluate()

@@ -305,7 +305,8 @@ def hard_masks(count: int, smallest: float, largest: float) -> tuple[NDArray[np.
         angles, radii = np.sort(rng.uniform(0, 2 * np.pi, 9)), side / 2 * rng.uniform(0.5, 1, 9)
         centre = rng.uniform(side / 2, CANVAS - side / 2, (2, 1))
         corners = centre + radii * np.stack([np.cos(angles), np.sin(angles)])
-        outline: Any = runs.frPyObjects([corners.T.flatten().tolist()], CANVAS, CANVAS)
+        polygon: Any = [corners.T.flatten().tolist()]
+        outline: Any = runs.frPyObjects(polygon, CANVAS, CANVAS)
         plane = runs.decode(outline)[..., 0].astype(bool)
         if plane.sum() >= 4:
             rows, columns = np.nonzero(plane)
