@@ -136,6 +136,24 @@ def test_volumes_and_grids_of_a_shorter_type(dtype: torch.dtype) -> None:
     assert (sample(volume, grid(theta)).float() - volume.float()).abs().max() < 1e-2
 
 
+@pytest.mark.parametrize("transform", ["affine", "attention", "similarity", "projective", "tps"])
+def test_a_grid_of_its_own_is_float32_under_autocast(transform: str) -> None:
+    grid = make_grid(transform, (6, 5))
+    theta = grid.identity()[None] + 0.01
+    points = torch.rand(7, 2)
+    with torch.autocast("cpu", torch.bfloat16):
+        values = grid(theta), grid.map_points(theta, points)
+    torch.testing.assert_close(values, (grid(theta), grid.map_points(theta, points)), atol=0, rtol=0)
+
+
+def test_a_grid_of_volumes_is_float32_under_autocast() -> None:
+    grid = Affine3d((3, 4, 5))
+    theta = grid.identity()[None] + 0.01
+    with torch.autocast("cpu", torch.bfloat16):
+        inside = grid(theta)
+    torch.testing.assert_close(inside, grid(theta), atol=0, rtol=0)
+
+
 def test_gradients_of_the_whole_module_in_double() -> None:
     module = transformer(ThinPlateSpline((4, 4)), side=5).double()
     nn.init.normal_(module.regression.weight, std=0.05)

@@ -69,12 +69,14 @@ class LinearGrid(GridGenerator):
 
     def map_points(self, theta: Tensor, points: Tensor) -> Tensor:
         theta = at_least_float32(theta)
-        return (self.coefficients(theta) @ self.basis(points).to(theta)).transpose(1, 2)
+        with torch.autocast(theta.device.type, enabled=False):
+            return (self.coefficients(theta) @ self.basis(points).to(theta)).transpose(1, 2)
 
     def forward(self, theta: Tensor) -> Tensor:
         rows = self.coefficients(at_least_float32(theta)).flatten(0, 1)
         # One product for the whole batch is far faster than B small ones; the sampler reads planes of x and y directly.
-        planes = (rows @ self.constant.to(rows.dtype)).view(-1, 2, *self.size)
+        with torch.autocast(theta.device.type, enabled=False):
+            planes = (rows @ self.constant.to(rows.dtype)).view(-1, 2, *self.size)
         return planes.permute(0, 2, 3, 1)
 
 
@@ -202,7 +204,8 @@ class Projective(GridGenerator):
 
     def _planes(self, theta: Tensor, homogeneous: Tensor) -> Tensor:
         """Return positions (B, 2, N) of points (3, N)."""
-        rows = self.matrices(theta).flatten(0, 1) @ homogeneous
+        with torch.autocast(theta.device.type, enabled=False):
+            rows = self.matrices(theta).flatten(0, 1) @ homogeneous
         position = rows.view(-1, 3, homogeneous.shape[1])
         return position[:, :2] / position[:, 2:].clamp_min(self.NEAREST)
 
@@ -299,7 +302,8 @@ class Affine3d(FullPrecision):
     def forward(self, theta: Tensor) -> Tensor:
         """Return the sampling grids (B, D, H, W, 3), x before y before z, of `theta` (B, 12)."""
         theta = at_least_float32(theta)
-        planes = theta.reshape(-1, 4) @ self.constant.to(theta.dtype)
+        with torch.autocast(theta.device.type, enabled=False):
+            planes = theta.reshape(-1, 4) @ self.constant.to(theta.dtype)
         return planes.view(-1, 3, *self.size).permute(0, 2, 3, 4, 1)
 
     def inverse(self, theta: Tensor) -> Tensor:
