@@ -8,7 +8,8 @@ import pytest
 
 from paperbench.data.detection import DetectionSet
 from paperbench.data.faults import INVERTED, NOT_FINITE, OUTSIDE, ZERO_AREA, Faults, check_dataset, examine_boxes
-from paperbench.data.image_files import decode_rgb, inspect
+from paperbench.data.image_files import inspect
+from paperbench.data.pictures import decode_rgb
 from paperbench.errors import DataError
 from tests.data.files import write_image
 from tests.data.sets import in_memory, record

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from paperbench.data.image_files import MISSING, TRUNCATED, UNREADABLE, BadImageError, decode_rgb, inspect, inspect_all
+from paperbench.data.image_files import MISSING, TRUNCATED, UNREADABLE, BadImageError, Header, inspect, inspect_all
+from paperbench.data.pictures import decode_rgb
 from tests.data.files import write_image
 
 
@@ -54,7 +55,7 @@ def test_many_at_once_keep_their_order(tmp_path: Path) -> None:
     paths.insert(2, tmp_path / "absent.png")
     found = inspect_all(paths)
     assert isinstance(found[2], BadImageError)
-    assert [size for size in found if isinstance(size, tuple)] == [(10 + k, 60) for k in range(5)]
+    assert [header.size for header in found if isinstance(header, Header)] == [(10 + k, 60) for k in range(5)]
 
 
 @pytest.mark.parametrize("mode", ["L", "P", "RGBA", "CMYK", "1"])
@@ -65,13 +66,6 @@ def test_other_colour_modes_become_rgb(tmp_path: Path, mode: str) -> None:
     assert pixels.shape == (6, 8, 3)
     assert pixels.dtype == np.uint8
     assert (pixels > 250).all()
-
-
-def test_a_palette_with_transparency_keeps_its_colours(tmp_path: Path) -> None:
-    image = Image.new("P", (4, 4), 1)
-    image.putpalette([0, 0, 0, 200, 100, 50])
-    image.save(tmp_path / "a.png", transparency=bytes([0, 128]))
-    assert decode_rgb(tmp_path / "a.png")[0, 0].tolist() == [200, 100, 50]
 
 
 def test_orientation_tags_are_not_applied(tmp_path: Path) -> None:

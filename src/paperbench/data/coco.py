@@ -15,8 +15,9 @@ from numpy.typing import NDArray
 
 from paperbench.data.detection import DetectionSet, Record
 from paperbench.data.faults import REPAIRED, UNKNOWN_CLASS, Faults, OnBadBox, examine_boxes, show_box
-from paperbench.data.image_files import BadImageError, decode_rgb, inspect_all
+from paperbench.data.image_files import BadImageError, inspect_all
 from paperbench.data.layout import data_root, missing, read_text
+from paperbench.data.pictures import decode_rgb
 from paperbench.errors import DataError
 
 _PARTS: Final = ("images", "annotations", "categories")
@@ -173,8 +174,8 @@ def _images(
     for entry, file, header in zip(candidates, files, inspect_all(files), strict=True):
         if isinstance(header, BadImageError):
             faults.add(header.reason, str(file), header.detail)
-        elif header != (entry["height"], entry["width"]):
-            detail = f"{entry['width']} x {entry['height']}, the image {file} has {header[1]} x {header[0]}"
+        elif header.size != (entry["height"], entry["width"]):
+            detail = f"{entry['width']} x {entry['height']}, the image {file} has {header.width} x {header.height}"
             faults.add("size contradicts the image", f"{path}, image {entry['id']}", detail)
         else:
             ids[entry["id"]] = len(images)

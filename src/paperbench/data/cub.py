@@ -16,9 +16,10 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from paperbench.data.image_files import READERS, BadImageError, decode_rgb
+from paperbench.data.image_files import READERS, BadImageError
 from paperbench.data.image_sets import ImageSet
 from paperbench.data.layout import data_root, missing, read_text
+from paperbench.data.pictures import decode_rgb
 from paperbench.errors import DataError
 
 FOLDER: Final = "CUB_200_2011"

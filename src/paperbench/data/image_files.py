@@ -1,15 +1,17 @@
-"""Image files: their size from the header, a cheap check for truncation, and pixels.
+"""Image files: their size and orientation from the header, a cheap check for truncation, and the values of masks.
 
-Orientation tags (EXIF) are not applied: VOC, COCO and Penn-Fudan annotate pixels in the order in which they are stored.
+`data.pictures` decodes them.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,7 +36,29 @@ class BadImageError(DataError):
         super().__init__(f"{path}: {reason}" + (f": {detail}" if detail else ""))
 
 
-def _failed(path: Path, error: Exception) -> BadImageError:
+@dataclass(frozen=True, kw_only=True)
+class Header:
+    """Height and width as stored, and the EXIF orientation: 1 for upright, 5 to 8 for those that exchange height and width."""
+
+    height: int
+    width: int
+    orientation: int = 1
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Height and width as stored."""
+        return self.height, self.width
+
+    @property
+    def shown(self) -> tuple[int, int]:
+        """Height and width of the upright picture."""
+        return (self.width, self.height) if self.orientation >= 5 else self.size
+
+
+def failure(path: Path, error: Exception) -> BadImageError:
+    """Return what a reader raised, as the error of this file."""
+    if isinstance(error, BadImageError):
+        return error
     if isinstance(error, FileNotFoundError):
         return BadImageError(path, MISSING)
     text = str(error)
@@ -43,35 +67,100 @@ def _failed(path: Path, error: Exception) -> BadImageError:
     return BadImageError(path, UNREADABLE, text or type(error).__name__)
 
 
-# What PIL raises for damaged files: OSError for most, SyntaxError for broken PNG chunks, ValueError and struct errors rarely.
-_DAMAGE: Final = (OSError, SyntaxError, ValueError, Image.DecompressionBombError)
+@contextmanager
+def opened(path: Path) -> Iterator[Image.Image]:
+    """Open an image whose pixels have one meaning, without decoding it. Raises BadImageError for any other file."""
+    try:
+        image = Image.open(path)
+    except Exception as error:  # headers of damaged files make PIL raise nearly anything
+        raise failure(path, error) from error
+    with image:
+        try:
+            refusal = _refusal(image)
+        except Exception as error:
+            raise failure(path, error) from error
+        if refusal:
+            raise BadImageError(path, UNREADABLE, refusal)
+        yield image
+
+
+def _refusal(image: Image.Image) -> str:
+    """Return why the pixels of an image have no one meaning, and the remedy; empty where they have one."""
+    pages = _pages(image)
+    if pages > 1:
+        return f"it holds {pages} pages or frames; store each as a file of its own"
+    # A grey PNG or PGM of 16 bits has mode I in some versions of PIL.
+    if image.mode == "F" or (image.mode == "I" and image.format not in ("PNG", "PPM")):
+        kind = "floating-point" if image.mode == "F" else "32-bit or signed"
+        return f"its values are {kind} numbers, which do not say what is black and white; store 8 or 16 bits"
+    if image.format == "TIFF" and image.getexif().get(_ORIENTATION, 1) != 1:
+        return "it is a TIFF that is stored turned, which readers treat differently; store it upright"
+    return ""
+
+
+def _pages(image: Image.Image) -> int:
+    """Return the number of pages or frames, without the previews that phones and pyramids keep beside the picture."""
+    count = getattr(image, "n_frames", 1)
+    if count == 1 or image.format == "MPO":
+        return 1
+    if image.format != "TIFF":
+        return count
+    tags: Any = image
+    pages = 0
+    for page in range(count):
+        image.seek(page)
+        pages += not tags.tag_v2.get(_SUBFILE, 0) & 1
+    image.seek(0)
+    return pages
+
+
+def orientation_of(image: Image.Image) -> int:
+    """Return the EXIF orientation, 1 to 8, of an image that is not decoded yet; 1 where there is none or it cannot be read."""
+    # A PNG without the block would be decoded in search of one behind its pixels, and damage to these be lost.
+    if image.format == "TIFF" or (image.format == "PNG" and "exif" not in image.info):
+        return 1
+    try:
+        value = image.getexif().get(_ORIENTATION, 1)
+    except Exception:  # a damaged block of metadata says nothing about the pixels
+        return 1
+    return value if isinstance(value, int) and 1 <= value <= 8 else 1
+
+
+_ORIENTATION: Final = 0x0112
+_SUBFILE: Final = 254
 
 
 def inspect(path: Path) -> tuple[int, int]:
-    """Height and width from the header. A JPEG or PNG that does not end as its format does is decoded to make sure.
+    """Height and width of `read_header`."""
+    return read_header(path).size
 
-    Raises BadImageError.
+
+def read_header(path: Path) -> Header:
+    """Size and orientation from the header. A JPEG or PNG that does not end as its format does is decoded to make sure.
+
+    Raises BadImageError, also for an image that `data.pictures` would refuse.
     """
-    try:
-        with Image.open(path) as image:
-            width, height = image.size
+    with opened(path) as image:
+        width, height = image.size
+        try:
+            orientation = orientation_of(image)
             ending = _ENDS.get(image.format or "")
             if ending is not None:
                 with path.open("rb") as file:
                     file.seek(-len(ending), os.SEEK_END)
                     if file.read() != ending:
                         image.load()
-    except _DAMAGE as error:
-        raise _failed(path, error) from error
-    return height, width
+        except Exception as error:
+            raise failure(path, error) from error
+    return Header(height=height, width=width, orientation=orientation)
 
 
-def inspect_all(paths: Sequence[Path]) -> list[tuple[int, int] | BadImageError]:
-    """`inspect` many files at once; the error of a faulty one is in the place of its size."""
+def inspect_all(paths: Sequence[Path]) -> list[Header | BadImageError]:
+    """`read_header` of many files at once; the error of a faulty one is in the place of its header."""
 
-    def one(path: Path) -> tuple[int, int] | BadImageError:
+    def one(path: Path) -> Header | BadImageError:
         try:
-            return inspect(path)
+            return read_header(path)
         except BadImageError as fault:
             return fault
 
@@ -79,24 +168,13 @@ def inspect_all(paths: Sequence[Path]) -> list[tuple[int, int] | BadImageError]:
         return list(pool.map(one, paths))
 
 
-def decode_rgb(path: Path) -> NDArray[np.uint8]:
-    """Pixels (H, W, 3) uint8; grey, palette and CMYK images are converted, transparency is ignored. Raises BadImageError."""
-    try:
-        with Image.open(path) as image:
-            if image.mode == "P":  # a palette may carry transparency, which RGB alone cannot take over
-                image = image.convert("RGBA")
-            return np.asarray(image.convert("RGB"))
-    except _DAMAGE as error:
-        raise _failed(path, error) from error
-
-
 def decode_values(path: Path) -> NDArray[np.int64]:
     """The stored values (H, W) of an image of one channel, such as a mask; palettes are not looked up. Raises BadImageError."""
-    try:
-        with Image.open(path) as image:
+    with opened(path) as image:
+        try:
             values = np.asarray(image)
-    except _DAMAGE as error:
-        raise _failed(path, error) from error
+        except Exception as error:
+            raise failure(path, error) from error
     if values.ndim != 2:
         raise BadImageError(path, UNREADABLE, f"{values.shape[2]} channels where one was expected")
     return values.astype(np.int64)

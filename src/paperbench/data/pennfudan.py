@@ -16,8 +16,9 @@ from numpy.typing import NDArray
 
 from paperbench.data.detection import DetectionSet, Record, box_areas
 from paperbench.data.faults import REPAIRED, Faults, OnBadBox, examine_boxes, show_box
-from paperbench.data.image_files import BadImageError, decode_rgb, decode_values, inspect_all
+from paperbench.data.image_files import BadImageError, decode_values, inspect_all
 from paperbench.data.layout import data_root, missing, read_text
+from paperbench.data.pictures import decode_rgb
 from paperbench.errors import ConfigError, DataError
 
 CLASSES: Final = ("pedestrian",)
@@ -76,7 +77,7 @@ def read(
         if isinstance(header, BadImageError):
             faults.add(header.reason, str(header.path), header.detail)
             continue
-        read_record = _record(folder / "Annotation" / f"{name}.txt", header, faults)
+        read_record = _record(folder / "Annotation" / f"{name}.txt", header.size, faults)
         if read_record is not None:
             record, clipped, own = read_record
             records.append(record)

@@ -18,8 +18,9 @@ from defusedxml.ElementTree import fromstring
 
 from paperbench.data.detection import DetectionSet, Record, box_areas
 from paperbench.data.faults import REPAIRED, UNKNOWN_CLASS, Faults, OnBadBox, examine_boxes, show_box
-from paperbench.data.image_files import BadImageError, decode_rgb, inspect_all
+from paperbench.data.image_files import BadImageError, inspect_all
 from paperbench.data.layout import data_root, missing, read_text
+from paperbench.data.pictures import decode_rgb
 from paperbench.errors import DataError
 
 CLASSES: Final = (
@@ -97,9 +98,9 @@ def read(
             faults.add(header.reason, str(header.path), header.detail)
             continue
         tree = parse(annotation, faults)
-        if tree is None or not _size_agrees(tree, header, annotation, faults):
+        if tree is None or not _size_agrees(tree, header.size, annotation, faults):
             continue
-        record, clipped = _record(tree, name, annotation, header, labels, first_pixel, faults)
+        record, clipped = _record(tree, name, annotation, header.size, labels, first_pixel, faults)
         records.append(record)
         paths.append(path)
         repaired += clipped

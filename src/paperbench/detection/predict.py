@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from paperbench.data.detection import DetectionSet, Record
-from paperbench.data.image_files import decode_rgb
+from paperbench.data.pictures import decode_rgb
 from paperbench.detection import datasets
 from paperbench.detection.batches import BatchMaker
 from paperbench.detection.build import load_detector

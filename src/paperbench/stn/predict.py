@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from paperbench.data.image_files import decode_rgb
+from paperbench.data.pictures import decode_rgb
 from paperbench.engine import device as devices
 from paperbench.engine.checkpoints import load_for_evaluation
 from paperbench.engine.drawings import SOFTWARE, Drawings
