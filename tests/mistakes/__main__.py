@@ -117,7 +117,7 @@ def _test(copy: Path, tests: list[str], limit: float) -> tuple[str, str]:
         return "not caught", ""
     if process.exitcode == 1 and failed:
         return "caught", failed[1]
-    return "error of the list", text[-1500:]
+    return "error of the list", " ".join(text[-300:].split())
 
 
 def _pytest(copy: Path, tests: list[str], output: Path) -> None:
@@ -135,7 +135,9 @@ def _pytest(copy: Path, tests: list[str], output: Path) -> None:
     import paperbench
 
     assert str(copy) in str(paperbench.__file__)
-    code = pytest.main(["-q", "-x", "-n0", "-p", "no:cacheprovider", "--no-header", "--tb=line", *tests])
+    options = ["-q", "-x", "-n0", "-p", "no:cacheprovider", "--no-header", "--tb=line"]
+    # What is imported already cannot be rewritten, and need not be.
+    code = pytest.main([*options, "-W", "ignore::pytest.PytestAssertRewriteWarning", *tests])
     sys.stdout.flush()
     os._exit(int(code))
 
@@ -143,7 +145,6 @@ def _pytest(copy: Path, tests: list[str], output: Path) -> None:
 def _warm_up() -> None:
     """Import what takes seconds, and nothing of the program."""
     import cv2
-    import hydra
     import pydantic
     import pytest
     import scipy.stats
@@ -153,7 +154,7 @@ def _warm_up() -> None:
 
     assert "paperbench" not in sys.modules, "the fork must import the copy"
     torch.set_num_threads(1)
-    _ = cv2, hydra, pydantic, pytest, scipy, sklearn
+    _ = cv2, pydantic, pytest, scipy, sklearn
 
 
 def _copy(folder: Path) -> Path:
