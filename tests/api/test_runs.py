@@ -106,6 +106,59 @@ def test_arrays_pictures_and_files_are_predicted_alike(run: paperbench.Run, tmp_
         run.predict(tmp_path / "absent.png")
 
 
+def test_an_option_of_predict_that_does_not_exist_is_named(run: paperbench.Run, tmp_path: Path) -> None:
+    image = np.zeros((28, 28), np.uint8)
+
+    with pytest.raises(errors.ConfigError, match=r"^skip_damage: .*no such option. Nearest: skip_damaged"):
+        run.predict(image, output=tmp_path, skip_damage=True)
+    with pytest.raises(errors.ConfigError, match=r"^zzz: .*Options: output, skip_damaged, device$"):
+        run.predict(image, output=tmp_path, zzz=1)
+    assert not any(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("images", "message"),
+    [
+        ([], "no image was given"),
+        (np.zeros((0, 28, 28, 3), np.uint8), "no image was given"),
+        (np.zeros((0, 28), np.uint8), r"shape \(0, 28\)"),
+        (np.zeros((3, 28, 28), np.uint8), r"image 0: .*transpose\(1, 2, 0\)"),
+        (torch.zeros(3, 28, 28, dtype=torch.uint8), r"image 0: .*shape \(3, 28, 28\).*transpose"),
+        ([np.zeros((28, 28), np.uint8), np.zeros((28, 28, 4), np.uint8)], r"image 1: .*image\[:, :, :3\]"),
+        (np.zeros((5, 28, 28), np.uint8), r"list of arrays \(H, W\)"),
+        (None, "images: a NoneType"),
+        (7, "images: a int"),
+        (b"digit.png", "images: a bytes"),
+        ([[0, 1], [2, 3]], "image 0: a list"),
+        (".", "a folder"),
+    ],
+)
+def test_what_is_no_image_is_refused_with_the_remedy(run: paperbench.Run, images: object, message: str) -> None:
+    with pytest.raises(errors.DataError, match=message):
+        run.predict(images)
+
+
+def test_an_array_of_several_images_is_each_of_them(run: paperbench.Run, tmp_path: Path) -> None:
+    several = np.random.default_rng(0).integers(0, 256, (2, 28, 28, 3), np.uint8)
+
+    together = run.predict(several, output=tmp_path / "array")
+    one_by_one = run.predict(list(several), output=tmp_path / "list")
+
+    assert [answer["latent"] for answer in together] == [answer["latent"] for answer in one_by_one]
+    assert len(together) == 2
+    as_tensor = run.predict(torch.as_tensor(several), output=tmp_path / "tensor")
+    assert as_tensor[1]["latent"] == together[1]["latent"]
+
+
+def test_a_name_that_was_not_logged_is_answered_with_those_that_were(run: paperbench.Run) -> None:
+    with pytest.raises(KeyError, match="Nearest: train/loss"):
+        run.history["train/los"]
+    with pytest.raises(KeyError, match="There are: .*train/loss"):
+        run.history.steps("typo")
+    assert "typo" not in run.history
+    assert run.history.get("typo") is None
+
+
 def test_it_is_evaluated_again(run: paperbench.Run, folder: Path) -> None:
     again = paperbench.evaluate(run, progress=False)
 

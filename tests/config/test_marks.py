@@ -232,3 +232,22 @@ def test_a_key_means_the_same_in_every_task_that_has_it() -> None:
             meanings.setdefault(key, set()).add(mark(annotation, Incidental))
 
     assert {key: found for key, found in meanings.items() if len(found) > 1} == {}
+
+
+def test_an_evaluation_refuses_a_file_that_changed_since_training(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "boxes.npz").write_bytes(b"one")
+    file = tmp_path / "config.yaml"
+    base = compose("fast-rcnn", ["proposals.method=file", "proposals.test_file=boxes.npz"]).resolved
+
+    same = compose("fast-rcnn", ["checkpoint=runs/a"], base=base, base_file=file)
+    assert same.resolved["digests"]["proposals.test_file"] == base["digests"]["proposals.test_file"]
+    (tmp_path / "boxes.npz").write_bytes(b"another")
+    (tmp_path / "own.npz").write_bytes(b"another")
+    with pytest.raises(
+        ConfigError, match=r"^proposals.test_file: .*boxes.npz has changed since the run was trained \(.*config.yaml\); put"
+    ):
+        compose("fast-rcnn", ["checkpoint=runs/a"], base=base, base_file=file)
+    compose("fast-rcnn", ["checkpoint=runs/a", "proposals.test_file=own.npz"], base=base, base_file=file)

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import importlib
+import inspect
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
+from numbers import Real
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
 
 from paperbench.api.notebook import html_table
 from paperbench.catalog import TASKS
 from paperbench.config.paths import expanded
+from paperbench.config.suggest import nearest
 from paperbench.errors import ConfigError, DataError
 from paperbench.records.metrics import metrics_of
 from paperbench.records.record import RunRecord
@@ -39,6 +42,13 @@ class Config(dict[str, Any]):
         return html_table(("key", "value"), flatten(self))
 
 
+class MissingName(KeyError):
+    """A name that is not there, with the names that are, in plain text; a `KeyError` would quote its message."""
+
+    def __str__(self) -> str:
+        return str(self.args[0])
+
+
 class History(Mapping[str, "np.ndarray"]):
     """Every number that a run logged: name -> float64 array, in the order in which it was logged.
 
@@ -51,13 +61,21 @@ class History(Mapping[str, "np.ndarray"]):
     def __getitem__(self, name: str) -> np.ndarray:
         import numpy as np
 
-        return np.asarray(self._series[name][1], np.float64)
+        return np.asarray(self._of(name)[1], np.float64)
 
     def steps(self, name: str) -> np.ndarray:
         """Return the steps of `history[name]`, an int64 array of the same length."""
         import numpy as np
 
-        return np.asarray(self._series[name][0], np.int64)
+        return np.asarray(self._of(name)[0], np.int64)
+
+    def _of(self, name: str) -> tuple[Sequence[int], Sequence[float]]:
+        if name in self._series:
+            return self._series[name]
+        near = nearest(str(name), self._series)
+        raise MissingName(
+            f"nothing was logged as {name!r}. {'Nearest' if near else 'There are'}: {', '.join(near or self._series) or 'none'}"
+        )
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._series)
@@ -144,11 +162,12 @@ class Run:
     def predict(self, images: Any, *, output: str | Path | None = None, **options: Any) -> Predictions:
         """Show images to the trained model, as `paperbench predict` does.
 
-        images: one image or a sequence of them; each a path, a PIL image, or a uint8 array (H, W) or (H, W, 3). output: folder for
-        one drawn picture per image, by default `figures/predictions` of the run. options: what the command takes besides, such as
-        `score_threshold=0.5`, and `skip_damaged=True` for an answer with `error` in place of a `DataError` about one image of
-        many. Raises `ConfigError` for a run that cannot be shown images, or where a picture would replace something else than an
-        earlier one, and `DataError` for what is no image.
+        images: one image or a sequence of them; each a path, a PIL image, or a uint8 array (H, W) or (H, W, 3); several also as
+        one array (N, H, W, 3). output: folder for one drawn picture per image, by default `figures/predictions` of the run.
+        options: what the command takes besides, such as `score_threshold=0.5`, and `skip_damaged=True` for an answer with `error`
+        in place of a `DataError` about one image of many. Raises `ConfigError` for an option that the run's task does not have,
+        for a run that cannot be shown images, or where a picture would replace something else than an earlier one, and `DataError`
+        for what is no image, or none at all.
         """
         from paperbench.config.validate import load_file
 
@@ -157,6 +176,7 @@ class Run:
         found = next((module for name in names if hasattr(module := importlib.import_module(name), "predict")), None)
         if found is None:
             raise ConfigError(f"{self.path}: runs of task {task.name} cannot be shown images")
+        _checked_options(found.predict, options, self.path)
         folder = expanded(output) if output is not None else self.path / "figures" / "predictions"
         with tempfile.TemporaryDirectory(prefix="paperbench-") as scratch:
             files = _image_files(images, Path(scratch))
@@ -242,23 +262,56 @@ class Predictions(list[dict[str, Any]]):
         return "".join(parts)
 
 
+def _checked_options(predict: Callable[..., Any], options: Mapping[str, Any], run: Path) -> None:
+    """Raises `ConfigError` naming the options that `predict` of the run's task does not have, with those that it has."""
+    parameters = inspect.signature(predict).parameters.values()
+    known = [it.name for it in parameters if it.kind is it.KEYWORD_ONLY and it.name != "reporter"]
+    mistakes = []
+    for name in options:
+        if name not in known:
+            near = nearest(name, known)
+            listed = f"Nearest: {', '.join(near)}" if near else f"Options: {', '.join(['output', *known])}"
+            mistakes.append(f"{name}: prediction with the run {run} has no such option. {listed}")
+    threshold = options.get("score_threshold")
+    number = isinstance(threshold, Real) and not isinstance(threshold, bool)
+    if threshold is not None and not (number and 0 <= float(threshold) <= 1):
+        mistakes.append(f"score_threshold={threshold!r}: give a number from 0 to 1")
+    if mistakes:
+        raise ConfigError(*mistakes)
+
+
 def _image_files(images: Any, scratch: Path) -> list[Path]:
     """Every image as a file; arrays and PIL images are written below `scratch`."""
-    import numpy as np
-    from PIL import Image
-
-    single = isinstance(images, str | Path | Image.Image | np.ndarray)
     files = []
-    for number, image in enumerate([images] if single else images):
+    for number, image in enumerate(_each(images)):
         if isinstance(image, str | Path):
             file = expanded(image)
+            if file.is_dir():
+                raise DataError(f"{image}: a folder; give the image files in it, such as a list of its `Path.glob`")
             if not file.is_file():
                 raise DataError(f"{image}: no such image file")
         else:
             file = scratch / f"image-{number}.png"
             _as_picture(image, number).save(file)
         files.append(file)
+    if not files:
+        raise DataError("no image was given; give a path, a PIL image, a uint8 array, or several of them")
     return files
+
+
+def _each(images: Any) -> Iterable[Any]:
+    """Yield one image after the other, of one, of several, or of an array (N, H, W, 3)."""
+    from PIL import Image
+
+    if isinstance(images, str | Path | Image.Image):
+        return [images]
+    if hasattr(images, "__array__"):
+        return images if getattr(images, "ndim", 0) == 4 else [images]
+    if isinstance(images, bytes | Mapping) or not isinstance(images, Iterable):
+        raise DataError(
+            f"images: a {type(images).__name__}; give a path, a PIL image, a uint8 array (H, W) or (H, W, 3), or several of them"
+        )
+    return images
 
 
 def _as_picture(image: Any, number: int) -> Any:
@@ -267,9 +320,24 @@ def _as_picture(image: Any, number: int) -> Any:
 
     if isinstance(image, Image.Image):
         return image
-    array = np.asarray(image)
-    if array.dtype != np.uint8 or not (array.ndim == 2 or (array.ndim == 3 and array.shape[2] == 3)):
-        raise DataError(
-            f"image {number}: an array of {array.dtype} with shape {array.shape}; give uint8 (H, W) or (H, W, 3), values 0 to 255"
-        )
-    return Image.fromarray(array)
+    if not hasattr(image, "__array__"):
+        raise DataError(f"image {number}: a {type(image).__name__}; give a path, a PIL image or a uint8 array")
+    try:
+        array = np.asarray(image)
+    except (TypeError, RuntimeError) as error:  # a tensor on a GPU, or one with a gradient
+        raise DataError(f"image {number}: cannot be read as an array: {error}") from None
+    shape = array.shape
+    if array.dtype == np.uint8 and array.size and (array.ndim == 2 or (array.ndim == 3 and shape[2] == 3)):
+        return Image.fromarray(array)
+    remedy = ""
+    if array.ndim == 3 and shape[0] == 3:
+        remedy = "; with the channels first, transpose it: `image.transpose(1, 2, 0)`"
+    elif array.ndim == 3 and shape[2] == 1:
+        remedy = "; of one channel, give `image[:, :, 0]`"
+    elif array.ndim == 3 and shape[2] == 4:
+        remedy = "; without the fourth channel it is `image[:, :, :3]`"
+    elif array.ndim == 3:
+        remedy = "; several grey images are a list of arrays (H, W), `list(images)`"
+    raise DataError(
+        f"image {number}: an array of {array.dtype} with shape {shape}; give uint8 (H, W) or (H, W, 3), values 0 to 255{remedy}"
+    )

@@ -19,7 +19,7 @@ from omegaconf.errors import OmegaConfBaseException
 from paperbench.catalog import DATASETS, TASKS, TaskSpec
 from paperbench.config import _hydra
 from paperbench.config._hydra import Merged, Override
-from paperbench.config.digests import digests_of
+from paperbench.config.digests import changed_since_training, digests_of
 from paperbench.config.explain import Explainer, Origin, look_up, show
 from paperbench.config.fields import complete, hints, members, section_of, strip, union_of
 from paperbench.config.paths import expanded, installed_confs, notices, options, search_path, settle_paths, short
@@ -401,6 +401,8 @@ def _on_base(
     origin = Origin(given=_given(parsed, choices), file=lambda key: file)
     resolved = _apply(task, now, OmegaConf.create(now), values, origin, mistakes, doubtful)
     config = _check(task, resolved, now, origin, mistakes, doubtful)
+    if changed := changed_since_training(base, base_file, resolved):
+        raise ConfigError(*changed)
     return Composed(
         experiment=config.experiment,
         task=task,

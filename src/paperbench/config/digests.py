@@ -57,6 +57,21 @@ def check(schema: type, mapping: Mapping[str, Any], where: Path) -> None:
         )
 
 
+def changed_since_training(trained: Mapping[str, Any], where: Path | None, evaluation: Mapping[str, Any]) -> list[str]:
+    """Name the files that an evaluation takes over from the run trained with the configuration in `where`, and that have changed.
+
+    A key that an override sets to another file is the evaluation's own.
+    """
+    recorded, now = trained.get("digests") or {}, evaluation.get("digests") or {}
+    return [
+        f"{key}: {look_up(evaluation, key)} has changed since the run was trained"
+        + (f" ({where})" if where else "")
+        + f"; put the old file back, or name another one with {key}="
+        for key, text in recorded.items()
+        if now.get(key) not in (None, text) and look_up(evaluation, key) == look_up(trained, key)
+    ]
+
+
 def digest(path: Path) -> str | None:
     """Of a file, or of the checkpoints of a run, which their manifests know; None for what is absent or too large."""
     try:
