@@ -151,9 +151,9 @@ def test_an_array_of_several_images_is_each_of_them(run: paperbench.Run, tmp_pat
 
 
 def test_a_name_that_was_not_logged_is_answered_with_those_that_were(run: paperbench.Run) -> None:
-    with pytest.raises(KeyError, match="Nearest: train/loss"):
+    with pytest.raises(KeyError, match=r"Nearest: train/loss"):
         run.history["train/los"]
-    with pytest.raises(KeyError, match="There are: .*train/loss"):
+    with pytest.raises(KeyError, match=r"There are: .*train/loss"):
         run.history.steps("typo")
     assert "typo" not in run.history
     assert run.history.get("typo") is None

@@ -247,7 +247,8 @@ def test_an_evaluation_refuses_a_file_that_changed_since_training(
     (tmp_path / "boxes.npz").write_bytes(b"another")
     (tmp_path / "own.npz").write_bytes(b"another")
     with pytest.raises(
-        ConfigError, match=r"^proposals.test_file: .*boxes.npz has changed since the run was trained \(.*config.yaml\); put"
+        ConfigError,
+        match=r"^proposals.test_file: .*boxes.npz has changed since the run was trained \(.*config.yaml\); put",
     ):
         compose("fast-rcnn", ["checkpoint=runs/a"], base=base, base_file=file)
     compose("fast-rcnn", ["checkpoint=runs/a", "proposals.test_file=own.npz"], base=base, base_file=file)
