@@ -42,7 +42,7 @@ class Config(dict[str, Any]):
         return html_table(("key", "value"), flatten(self))
 
 
-class MissingName(KeyError):
+class MissingNameError(KeyError):
     """A name that is not there, with the names that are, in plain text; a `KeyError` would quote its message."""
 
     def __str__(self) -> str:
@@ -73,7 +73,7 @@ class History(Mapping[str, "np.ndarray"]):
         if name in self._series:
             return self._series[name]
         near = nearest(str(name), self._series)
-        raise MissingName(
+        raise MissingNameError(
             f"nothing was logged as {name!r}. {'Nearest' if near else 'There are'}: {', '.join(near or self._series) or 'none'}"
         )
 
