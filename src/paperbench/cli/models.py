@@ -76,6 +76,8 @@ def _print_predictions(predictions: Sequence[Mapping[str, Any]]) -> None:
             line(f"{entry['image']}: failed")
             continue
         line(f"{entry.get('image', '')} -> {short(Path(entry['picture']).absolute())}")
+        for note in entry.get("notes", ()):
+            line(f"  ({note})")
         if "label" in entry:
             line(f"  {entry['label']}  {entry['probability']:.2f}")
         for item in entry.get("detections", ()):

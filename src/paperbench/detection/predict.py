@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from paperbench.data.detection import DetectionSet, Record
-from paperbench.data.pictures import decode_rgb
+from paperbench.data.pictures import notes_of, read_picture
 from paperbench.detection import datasets
 from paperbench.detection.batches import BatchMaker
 from paperbench.detection.build import load_detector
@@ -37,14 +37,16 @@ class Pictures:
     def __init__(self, paths: Sequence[Path], classes: Sequence[str]) -> None:
         self.faults: dict[int, DataError] = {}
         """By the number of the file."""
+        self.notes: dict[int, dict[str, Any]] = {}
         records = []
         for number, path in enumerate(paths):
             try:
-                height, width = decode_rgb(path).shape[:2]
+                picture = read_picture(path)
             except DataError as error:
                 self.faults[number] = error
             else:
-                records.append(_record(path, height, width))
+                self.notes[number] = notes_of(picture)
+                records.append(_record(path, *picture.pixels.shape[:2]))
         good = [number for number in range(len(paths)) if number not in self.faults]
         self._row = {number: row for row, number in enumerate(good)}
         self.dataset = DetectionSet(
@@ -52,15 +54,15 @@ class Pictures:
             split="",
             classes=tuple(classes),
             records=records,
-            decode=lambda row: decode_rgb(paths[good[row]]),
+            decode=lambda row: read_picture(paths[good[row]]).pixels,
             dropped={},
         )
 
-    def row_of(self, number: int) -> int:
-        """Return the row of a file in the data set. Raises the `DataError` of one that cannot be read."""
+    def row_of(self, number: int) -> tuple[int, dict[str, Any]]:
+        """Return the row of a file in the data set, and its notes. Raises the `DataError` of one that cannot be read."""
         if number in self.faults:
             raise self.faults[number]
-        return self._row[number]
+        return self._row[number], self.notes[number]
 
 
 def _record(path: Path, height: int, width: int) -> Record:
@@ -128,7 +130,8 @@ def _show(
     """Draw the detections of `model` in each of `pictures`, of which `make` makes batches; result as of `predict`."""
     where, dataset = make.store.device, make.dataset
 
-    def show(index: int, place: Path) -> dict[str, Any]:
+    def show(found_file: tuple[int, dict[str, Any]], place: Path) -> dict[str, Any]:
+        index, notes = found_file
         batch = make(np.array([index]), np.array([0]))
         with devices.autocast(where, precision), torch.inference_mode():
             found, proposals = model.detect(batch)
@@ -137,7 +140,7 @@ def _show(
         found_there = (
             _answer(detections, row, dataset.classes, dataset.records[index]) for row in range(len(detections))
         )
-        return {"detections": list(found_there)}
+        return {"detections": list(found_there), **notes}
 
     return drawings.of_each(pictures.row_of, show, skip_damaged=skip_damaged)
 

@@ -8,10 +8,11 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from paperbench.data.pictures import decode_rgb
+from paperbench.data.pictures import notes_of, read_picture
 from paperbench.engine import device as devices
 from paperbench.engine.checkpoints import load_for_evaluation
 from paperbench.engine.drawings import SOFTWARE, Drawings
@@ -44,23 +45,32 @@ def predict(
     net = load_weights(make_net(config), state).to(where).eval()
     canvas = make_distortion(config.distortion).canvas
 
-    def show(picture: Tensor, place: Path) -> dict[str, Any]:
+    def read(number: int) -> tuple[Tensor, dict[str, Any]]:
+        picture = read_picture(images[number])
+        return fit_digit(picture.pixels, canvas).to(where), notes_of(picture)
+
+    def show(found: tuple[Tensor, dict[str, Any]], place: Path) -> dict[str, Any]:
+        picture, notes = found
         with torch.inference_mode():
             probabilities = net(picture).float().softmax(1)[0]
         draw_samples(net, picture, place, software=SOFTWARE)
-        return {"label": str(int(probabilities.argmax())), "probability": round(float(probabilities.max()), 4)}
+        probability = round(float(probabilities.max()), 4)
+        return {"label": str(int(probabilities.argmax())), "probability": probability, **notes}
 
-    return drawings.of_each(
-        lambda number: read_digit(images[number], canvas).to(where), show, skip_damaged=skip_damaged
-    )
+    return drawings.of_each(read, show, skip_damaged=skip_damaged)
 
 
 def read_digit(path: Path, canvas: int) -> Tensor:
-    """Read an image in grey, light ink on black, fitted into the canvas: (1, 1, canvas, canvas) in 0..1.
+    """Read an image file as `fit_digit` makes it."""
+    return fit_digit(read_picture(path).pixels, canvas)
+
+
+def fit_digit(pixels: NDArray[np.uint8], canvas: int) -> Tensor:
+    """Return (H, W, 3) in grey, light ink on black, fitted into the canvas: (1, 1, canvas, canvas) in 0..1.
 
     An image with a light border is negated. One that is no larger than the canvas keeps its size.
     """
-    grey = Image.fromarray(decode_rgb(path)).convert("L")
+    grey = Image.fromarray(pixels).convert("L")
     values = np.asarray(grey, np.float32)
     border = np.concatenate([values[0], values[-1], values[:, 0], values[:, -1]])
     if border.mean() > 127.5:

@@ -8,9 +8,11 @@ from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 from torch import Tensor
 
+from paperbench.data.image_files import BadImageError
+from paperbench.data.pictures import Picture, notes_of, read_picture
 from paperbench.engine import device as devices
 from paperbench.engine.drawings import SOFTWARE, Drawings
 from paperbench.engine.reporter import Reporter
@@ -45,26 +47,35 @@ def predict(
     if isinstance(objective, Mcem):
         raise ConfigError(f"{run_dir}: was trained by Monte Carlo EM, which has no encoder to show pictures to")
 
-    def read(number: int) -> torch.Tensor:
-        return read_grey(images[number], size)[None].to(where) / data.divisor(config.data)
+    def read(number: int) -> tuple[Tensor, dict[str, Any]]:
+        picture = _read(images[number])
+        return _grey(picture, size)[None].to(where) / data.divisor(config.data), notes_of(picture)
 
-    def show(x: torch.Tensor, place: Path) -> dict[str, Any]:
+    def show(found: tuple[Tensor, dict[str, Any]], place: Path) -> dict[str, Any]:
+        x, notes = found
         with torch.inference_mode():
             code = drawing.encode(objective, x)
             reconstruction = drawing.decode(objective, code)
         drawing.save_image_grid(torch.cat([x, reconstruction]), size, place, columns=2, software=SOFTWARE)
-        return {"latent": [round(value, 4) for value in code[0].tolist()]}
+        return {"latent": [round(value, 4) for value in code[0].tolist()], **notes}
 
     return drawings.of_each(read, show, skip_damaged=skip_damaged)
 
 
 def read_grey(path: Path, size: tuple[int, int]) -> Tensor:
     """Read an image file as grey bytes of size (H, W), flat: (H * W,) uint8. Raises DataError for a file that is no image."""
+    return _grey(_read(path), size)
+
+
+def _read(path: Path) -> Picture:
     try:
-        with Image.open(path) as picture:
-            grey = picture.convert("L").resize((size[1], size[0]), Image.Resampling.LANCZOS)
-    except (OSError, UnidentifiedImageError, Image.DecompressionBombError) as error:
-        raise DataError(f"{path}: cannot be read as a picture: {error}") from error
+        return read_picture(path)
+    except BadImageError as error:
+        raise DataError(f"{path}: cannot be read as a picture: {error.detail or error.reason}") from error
+
+
+def _grey(picture: Picture, size: tuple[int, int]) -> Tensor:
+    grey = Image.fromarray(picture.pixels).convert("L").resize((size[1], size[0]), Image.Resampling.LANCZOS)
     return torch.from_numpy(np.asarray(grey).copy()).flatten()
 
 
