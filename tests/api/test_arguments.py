@@ -51,3 +51,12 @@ def test_numbers_of_numpy_and_paths_are_numbers_and_texts() -> None:
 def test_what_no_configuration_can_hold_is_refused(value: Any) -> None:
     with pytest.raises(ConfigError, match=r"key: .*give a number, text, a path, a list"):
         overrides_of({"key": value})
+
+
+def test_arrays_are_swept_over_as_lists_are() -> None:
+    from paperbench.api.commands import _choices
+
+    assert _choices({"optim": {"lr": np.array([0.5, 0.25])}, "seed": np.arange(2)}) == ["optim.lr=0.5,0.25", "seed=0,1"]
+    assert overrides_of({"amp": np.bool_(True), "size": np.array(2)}) == ["amp=true", "size=2"]
+    with pytest.raises(ConfigError, match="seed: an empty list"):
+        _choices({"seed": np.array([], np.int64)})

@@ -72,7 +72,10 @@ def test_runs_are_filtered_and_sorted_as_by_the_command(run: paperbench.Run, fol
     assert "seed" in paperbench.runs(root=folder, seed=0)._repr_html_()
     with pytest.raises(errors.ConfigError, match="no run below"):
         paperbench.runs(root=folder, no_such_key=1)
+    (folder / "empty").mkdir()
     assert len(paperbench.runs(root=folder / "empty")) == 0
+    with pytest.raises(errors.ConfigError, match=r"root='.*nowhere': no such folder"):
+        paperbench.runs(root=folder / "nowhere")
 
 
 def test_the_model_is_a_module_in_eval_mode(run: paperbench.Run) -> None:

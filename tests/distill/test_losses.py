@@ -137,3 +137,12 @@ def test_equal_logits_cost_nothing_at_any_temperature() -> None:
     # A target of zero probability is no trouble either.
     sure = torch.tensor([[1.0, 0.0]], dtype=torch.float64)
     assert math.isfinite(float(soft_loss(torch.tensor([[3.0, -2.0]], dtype=torch.float64), sure, 1.0)))
+
+
+@pytest.mark.parametrize("temperature", [0.0, -1.0, float("nan"), float("inf")])
+def test_a_temperature_that_divides_by_nothing_is_refused(temperature: float) -> None:
+    logits = torch.zeros(1, 2)
+    with pytest.raises(ValueError, match="above 0"):
+        distillation_loss(
+            logits, logits, torch.zeros(1, dtype=torch.int64), temperature=temperature, soft_weight=1, hard_weight=1
+        )

@@ -31,6 +31,8 @@ def leaves(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, A
 
 def written(value: Any, key: str) -> str:
     """Return `value` as it is typed behind `KEY=`. `key` is named in the error."""
+    if getattr(value, "ndim", None) == 0:
+        value = plain(value)
     if value is None:
         return "null"
     if isinstance(value, bool):
@@ -48,3 +50,8 @@ def written(value: Any, key: str) -> str:
     raise ConfigError(
         f"{key}: {value!r} is a {type(value).__name__}; give a number, text, a path, a list, a mapping or None"
     )
+
+
+def plain(value: Any) -> Any:
+    """Return a numpy array or scalar, or a tensor, as Python's own lists and numbers; anything else as it is."""
+    return value.tolist() if hasattr(value, "__array__") and hasattr(value, "tolist") else value

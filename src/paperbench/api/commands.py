@@ -14,7 +14,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, overload
 
-from paperbench.api.arguments import leaves, overrides_of, written
+from paperbench.api.arguments import leaves, overrides_of, plain, written
 from paperbench.api.notebook import NotebookReporter, inside_notebook
 from paperbench.api.run import Run, Runs
 from paperbench.api.tables import Reproduction, Sweep
@@ -157,13 +157,15 @@ def runs(
     """Return the runs below `root`, the most recently active first, as `paperbench runs` lists them.
 
     filters, values: conditions as of `--filter`, `"coco/AP50>=80"` or `state="done"`; all must hold. sort: a key or metric, its
-    best value first. limit: how many. Raises `ConfigError` for a key that no run has.
+    best value first. limit: how many. Raises `ConfigError` for a key that no run has, and for a root that does not exist.
     """
     from paperbench.records.selection import find_runs, select
 
     if limit is not None and limit < 1:
         raise ConfigError(f"limit={limit}: give 1 or more, or leave it out")
     folder = expanded(root).absolute()
+    if not folder.is_dir() and str(root) != ROOT:
+        raise ConfigError(f"root={str(root)!r}: no such folder {folder}; give the folder that runs were written to")
     found = find_runs(folder)
     if not found:
         return Runs([])
@@ -277,7 +279,8 @@ def _folder(path: str | Path | None) -> Path | None:
 def _choices(values: Mapping[str, Any]) -> list[str]:
     """`KEY=A,B` for a list of values, `KEY=VALUE` for one."""
     texts = []
-    for key, value in leaves(values):
+    for key, given in leaves(values):
+        value = plain(given)
         if isinstance(value, list | tuple | range):
             if not value:
                 raise ConfigError(f"{key}: an empty list is no sweep; give at least one value")

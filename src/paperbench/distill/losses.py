@@ -5,6 +5,7 @@ B images, C classes, M teachers. Logits are any real numbers; everything is a me
 
 from __future__ import annotations
 
+import math
 from typing import Literal
 
 import torch
@@ -69,8 +70,12 @@ def distillation_loss(
     """Return soft_weight T^2 KL(p || q) + hard_weight CE(labels, q at T = 1), the mean over B (section 2).
 
     logits: (..., B, C) of the student. teacher_logits: (..., B, C) of one teacher. labels: (..., B) int64. p and q are the
-    probabilities of teacher and student at the temperature T.
+    probabilities of teacher and student at the temperature T. Raises `ValueError` for a temperature that is not above 0.
     """
+    if not (math.isfinite(temperature) and temperature > 0):
+        raise ValueError(
+            f"temperature={temperature}: give a finite number above 0; 1 leaves the probabilities as they are"
+        )
     targets = soft_targets(teacher_logits[None], temperature=temperature)
     return soft_weight * soft_loss(logits, targets, temperature) + hard_weight * hard_loss(logits, labels)
 

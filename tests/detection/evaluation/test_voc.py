@@ -233,3 +233,12 @@ def test_plain_arrays_that_disagree_are_refused(truth: dict, detection: dict) ->
 def test_plain_arrays_of_different_numbers_of_images_are_refused() -> None:
     with pytest.raises(ValueError, match="1 images but detections for 0"):
         voc_average_precision([{"boxes": [BOX], "labels": [1]}], [])
+
+
+def test_a_method_that_is_unknown_and_a_part_that_is_missing_are_named() -> None:
+    image = {"boxes": np.array([[0.0, 0, 8, 8]]), "labels": np.array([1])}
+
+    with pytest.raises(ValueError, match="method='voc': no such method; there are 11-point"):
+        voc_average_precision([image], [{**image, "scores": np.ones(1)}], method="voc")  # pyright: ignore[reportArgumentType]
+    with pytest.raises(ValueError, match=r"detections\[0\]: has no scores"):
+        voc_average_precision([image], [image])

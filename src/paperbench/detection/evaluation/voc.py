@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -182,8 +182,17 @@ def voc_average_precision(
     width is x2 - x1. A match needs an overlap of at least `iou`. `method`: `area` (VOC 2010 and later), `11-point` (VOC 2007);
     see `average_precision`.
 
-    Raises `ValueError` where lengths or shapes disagree, or a number is not finite.
+    Raises `ValueError` where lengths or shapes disagree, a number is not finite, a part is missing, or `method` is unknown.
     """
+    if method not in get_args(APMethod):
+        raise ValueError(f"method={method!r}: no such method; there are {', '.join(get_args(APMethod))}")
+    for name, images, needed in (
+        ("truth", truth, ("boxes", "labels")),
+        ("detections", detections, ("boxes", "labels", "scores")),
+    ):
+        for number, image in enumerate(images):
+            if missing := [key for key in needed if key not in image]:
+                raise ValueError(f"{name}[{number}]: has no {', '.join(missing)}; give {', '.join(needed)}")
     wanted = [np.asarray(image["labels"], np.int64).reshape(-1) for image in truth]
     found = [np.asarray(image["labels"], np.int64).reshape(-1) for image in detections]
     labels = np.unique(np.concatenate([np.zeros(0, np.int64), *wanted, *found]))
