@@ -186,7 +186,8 @@ def test_proposals_of_another_run(
         net = net_of("faster-rcnn", min_size=bound)
         monkeypatch.setattr(source, "network", lambda run, device, net=net: (config, net))
         found.append(source.of_network(scenes(own), ProposalConfig(method="rpn", run="x"), CPU, "float32"))
-    assert_same(*found, factors)
+    one, other = found
+    assert_same(one, other, factors)
     one, other = (
         recall.evaluate(scenes(own).records, boxes).metrics()
         for own, boxes in zip(((1, 1, 1), factors), found, strict=True)
@@ -200,7 +201,8 @@ def test_proposals_of_alternating_training(bounds: tuple[float, float], factors:
     for bound, own in zip(bounds, ((1, 1, 1), factors), strict=True):
         net = net_of("faster-rcnn", min_size=bound)
         found.append(propose_all(net, maker(net, scenes(own)), batch_size=2, run=RUN))
-    assert_same(*found, factors)
+    one, other = found
+    assert_same(one, other, factors)
 
 
 @pytest.mark.parametrize("kind", ON_PROPOSALS)

@@ -38,7 +38,7 @@ class Copier:
     def segment(self, image: Image, references: Sequence[Image]) -> Iterator[ReferenceLabels]:
         for reference in references:
             self.judged.append((image.name, reference.name))
-            moved = torch.from_numpy(np.roll(reference.truth, 1, axis=0))  # pyright: ignore[reportArgumentType]
+            moved = torch.from_numpy(np.roll(np.asarray(reference.truth), 1, axis=0))
             yield ReferenceLabels(reference=reference.name, maps=dict.fromkeys(image.masks, moved))
 
 

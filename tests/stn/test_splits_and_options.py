@@ -106,16 +106,18 @@ def test_the_rate_of_the_localisation_net_of_photographs_arrives(
 
     net: Any = torch.nn.Linear(1, 1)
     net.parameter_groups = groups
+    unused: Any = None
+    one_image: Any = [1]
     with pytest.raises(_CaughtError):
         photograph_task._fit(
             config,
             a_run(),
             net,
-            [1],
-            [1],
-            loss=None,
-            wrong=None,
-            draw=None,  # pyright: ignore[reportArgumentType]
+            one_image,
+            one_image,
+            loss=unused,
+            wrong=unused,
+            draw=unused,
         )
     assert asked == [rate]
 

@@ -39,7 +39,7 @@ def schema_of(task: TaskSpec) -> type:
         raise ConfigError(
             f"task {task.name} of {package_of(task)}: schema {task.schema} cannot be loaded: {error}"
         ) from error
-    if not is_dataclass(found):
+    if not isinstance(found, type) or not is_dataclass(found):
         raise ConfigError(f"task {task.name} of {package_of(task)}: schema {task.schema} is no dataclass")
     return found
 
