@@ -12,7 +12,6 @@ from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from paperbench.config.compose import compose
 from paperbench.config.former import modernised
 from paperbench.config.paths import installed_confs
 from paperbench.config.validate import dump, load_file, schema_of, task_named, validate
@@ -173,4 +172,8 @@ def _cells(name: str, scale: str) -> Mapping[Place, Cell]:
 
 @cache
 def _composed(experiment: str, overrides: tuple[str, ...]) -> Mapping[str, Any]:
+    from paperbench.config.compose import (
+        compose,
+    )  # Hydra, which a report of runs without published numbers does not need
+
     return compose(experiment, overrides, installed_only=True).resolved

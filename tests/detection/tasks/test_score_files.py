@@ -57,7 +57,12 @@ class Messages(list[str]):
 def score(config: ScoreFiles, folder: Path) -> tuple[dict[str, float], Messages]:
     said = Messages()
     world = SimpleNamespace(on_main=lambda work: work())
-    here = SimpleNamespace(ranks=world, reporter=said, directory=SimpleNamespace(figures=folder / "figures"))
+    here = SimpleNamespace(
+        ranks=world,
+        reporter=said,
+        directory=SimpleNamespace(figures=folder / "figures"),
+        draw=lambda figure, *arguments: figure(*arguments),
+    )
     return run(config, cast(Run, here)), said
 
 
