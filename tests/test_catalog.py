@@ -106,6 +106,15 @@ def test_an_installed_package_belongs_to_the_catalog(install: Install) -> None:
     assert "wobble" in paths.options("experiment", paths.search_path())
 
 
+def left_out(said: str) -> str:
+    """The installed package is no part of the catalog; return the notice about it, which says why."""
+    (notice,) = catalog.notices()
+    assert notice.startswith("package wobble (wobble 1.2) is left out, ")
+    assert said in notice
+    assert "wobble-train" not in catalog.TASKS
+    return notice
+
+
 @pytest.mark.parametrize(
     ("text", "said"),
     [
@@ -125,10 +134,7 @@ def test_an_installed_package_belongs_to_the_catalog(install: Install) -> None:
 def test_a_package_that_cannot_be_used_is_named_and_the_rest_goes_on(install: Install, text: str, said: str) -> None:
     install("wobble", text)
 
-    (notice,) = catalog.notices()
-    assert notice.startswith("package wobble (wobble 1.2) is left out, ")
-    assert said in notice
-    assert "wobble-train" not in catalog.TASKS
+    notice = left_out(said)
     assert "vae-train" in catalog.TASKS
 
     listed = CliRunner().invoke(app, ["ls", "tasks"])
@@ -217,10 +223,7 @@ def test_metrics_that_cannot_be_shown_are_named(install: Install, metrics: str, 
 def test_a_declaration_of_the_wrong_kind_is_named(install: Install, text: str, said: str) -> None:
     install("wobble", text)
 
-    (notice,) = catalog.notices()
-    assert notice.startswith("package wobble (wobble 1.2) is left out, ")
-    assert said in notice
-    assert "wobble-train" not in catalog.TASKS
+    left_out(said)
 
 
 def test_of_two_installed_packages_of_one_name_the_second_is_named(install: Install) -> None:

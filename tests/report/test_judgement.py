@@ -101,6 +101,7 @@ def test_an_evaluation_is_judged_with_the_training_of_its_checkpoint(tmp_path: P
     trained = paper_config(*number.place)
     run = tmp_path / "run"
     (run / "checkpoints").mkdir(parents=True)
+    (run / "checkpoints" / "last.pt").touch()
     evaluation = {**trained, "task": "detect-eval", "checkpoint": str(run / "checkpoints" / "last.pt")}
     del evaluation["optim"], evaluation["train"]
     unknown = conditions_of_run(number, evaluation)

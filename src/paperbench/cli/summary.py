@@ -81,10 +81,9 @@ def _judged(
     results: Mapping[str, Any], directory: str, metrics: Mapping[str, float]
 ) -> tuple[dict[str, Judged], tuple[str, ...]]:
     """Return the metrics that have a published counterpart, and why it cannot be read: that is no fault of the run."""
-    precision = results.get("precision")
     try:
         config = read_run(Path(directory)).config
-        return judge_run(config, metrics, precision=str(precision) if precision else None), ()
+        return judge_run(config, metrics, precision=results.get("precision")), ()
     except (ConfigError, DataError) as error:
         return {}, (f"no comparison with published numbers: {error}",)
 

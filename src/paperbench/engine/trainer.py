@@ -386,7 +386,13 @@ class Trainer:
         self._refuse_foreign(state)
         self.module.load_state_dict(state["module"])
         kernels = [{name: group.get(name) for name in ("fused", "foreach")} for group in self.optimizer.param_groups]
-        self.optimizer.load_state_dict(state["optimizer"])
+        try:
+            self.optimizer.load_state_dict(state["optimizer"])
+        except ValueError as error:
+            raise CheckpointError(
+                f"the checkpoints in {run.checkpoints.directory} are of a version that grouped the parameters otherwise "
+                f"({error}); resume with the version that env.json names, or start a new run"
+            ) from error
         for group, kernel in zip(self.optimizer.param_groups, kernels, strict=True):
             group.update(kernel)  # which kernel is right depends on this machine, not on the one that saved
         restore_random_state(state["rng"], run.device)

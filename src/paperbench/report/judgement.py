@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
-from pathlib import Path
 from typing import Any, NamedTuple
 
 from paperbench.config.former import modernised
@@ -118,16 +117,13 @@ def _with_training(config: Mapping[str, Any]) -> Mapping[str, Any] | None:
     checkpoint = config.get("checkpoint")
     if not checkpoint:
         return _complete(config)
-    path = Path(str(checkpoint))
-    for folder in (path, *path.parents[:2]):
-        file = folder / "config.yaml"
-        if file.is_file():
-            try:
-                _, _, trained = load_file(file)
-            except (ConfigError, DataError):
-                return None
-            return _over(trained, {key: value for key, value in config.items() if key not in ("checkpoint", "task")})
-    return None
+    from paperbench.records.launch import run_of  # with Hydra, which is loaded only where there is something to compare
+
+    try:
+        _, _, trained = load_file(run_of(str(checkpoint)) / "config.yaml")
+    except (ConfigError, DataError):
+        return None
+    return _over(trained, {key: value for key, value in config.items() if key not in ("checkpoint", "task")})
 
 
 def _complete(config: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -172,8 +168,7 @@ def _cells(name: str, scale: str) -> Mapping[Place, Cell]:
 
 @cache
 def _composed(experiment: str, overrides: tuple[str, ...]) -> Mapping[str, Any]:
-    from paperbench.config.compose import (
-        compose,
-    )  # Hydra, which a report of runs without published numbers does not need
+    # Loads Hydra, which a report of runs without published numbers does not need.
+    from paperbench.config.compose import compose
 
     return compose(experiment, overrides, installed_only=True).resolved

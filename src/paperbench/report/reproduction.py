@@ -56,6 +56,8 @@ class Measured:
     runs: Mapping[int, str]
     images: tuple[float, float] | None
     missing: tuple[str, ...]
+    unfinished: tuple[str, ...]
+    """Runs whose curves are read although they are not at their end."""
     conditions: Conditions
     """Those that were planned, with what the runs tell of themselves."""
 
@@ -153,6 +155,7 @@ def write(document: Mapping[str, Any], folder: Path) -> None:
 def _measure(placed: Placed, by_hash: Mapping[str, MemberStatus], prepared: Prepared) -> Measured:
     values: dict[int, float] = {}
     missing: list[str] = []
+    unfinished: list[str] = []
     precisions: dict[str, None] = {}
     images: tuple[float, float] | None = None
     cell = placed.cell
@@ -168,6 +171,11 @@ def _measure(placed: Placed, by_hash: Mapping[str, MemberStatus], prepared: Prep
         if isinstance(found, str):
             missing.append(f"seed {seed} is missing: {found if done else _why(result, member)}")
             continue
+        if not done:
+            state = result.state if result is not None else "not started"
+            unfinished.append(
+                f"the run of seed {seed} is not at its end ({state}): its curve is read as far as it came"
+            )
         values[seed] = found * cell.factor
         images = _over_images(cell, results)
         if results.get("precision"):
@@ -179,6 +187,7 @@ def _measure(placed: Placed, by_hash: Mapping[str, MemberStatus], prepared: Prep
         runs=runs,
         images=images if len(values) == 1 else None,
         missing=tuple(missing),
+        unfinished=tuple(unfinished),
         conditions=_as_computed(placed.conditions, list(precisions)),
     )
 
@@ -278,7 +287,7 @@ def _cell(item: Measured, wanted: int, apart: Sequence[str]) -> dict[str, Any]:
     cell, conditions = item.placed.cell, item.conditions
     summary = summarise(list(item.values.values()), test_images=item.images)
     comparable = not (conditions.data or conditions.scale)
-    remarks = [*conditions.remarks, *(apart if comparable else ()), *item.missing]
+    remarks = [*conditions.remarks, *(apart if comparable else ()), *item.unfinished, *item.missing]
     if item.missing and item.values:
         remarks.insert(0, f"{len(item.values)} of {wanted} seeds")
     if cell.published is not None and cell.published.doubt:

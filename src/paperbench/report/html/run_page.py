@@ -141,9 +141,8 @@ def _metrics(run: RunRecord, names: Sequence[str], quantities: Quantities, paper
 
 def _judged(run: RunRecord) -> dict[str, Judged]:
     """Return the metrics that have a published counterpart, each with its verdict."""
-    precision = run.results.get("precision")
     try:
-        return judge_run(run.config, run.metrics, precision=str(precision) if precision else None)
+        return judge_run(run.config, run.metrics, precision=run.results.get("precision"))
     except DataError:
         return {}  # a fault in a file of published numbers is no fault of the run
 
