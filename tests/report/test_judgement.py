@@ -185,6 +185,7 @@ def test_a_point_that_an_unfinished_run_has_passed_is_judged() -> None:
     document = assemble(prepared, results_of(prepared))
     cells = document["rows"][0]["cells"]
     assert cells["1e6"]["verdict"] == "within tolerance"
+    assert any("is not at its end" in text for text in cells["1e6"]["remarks"])
     assert cells["3.2e6"]["verdict"] == "missing"
 
 
