@@ -17,6 +17,7 @@ WITHOUT_EFFECT = {
     "tensorboard",
     "train.log_every",
     "train.checkpoint_every",
+    "train.checkpoint_seconds",
     "train.prefetch",
 }
 """Keys of any task whose change is no other run: a list of its own, so that a mark on a key that matters is seen here."""

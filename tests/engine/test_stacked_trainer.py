@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from paperbench.config.schema import OptimConfig
 from paperbench.engine import metriclog
 from paperbench.engine.checkpoints import CheckpointStore
+from paperbench.engine.clock import SaveTimer
 from paperbench.engine.metriclog import JsonLines, MetricLog
 from paperbench.engine.optim import build_optimizer, lr_factor
 from paperbench.engine.order import BatchKey, EpochOrder
@@ -176,3 +177,25 @@ def test_models_side_by_side_take_equal_numbers_of_steps(tmp_path: Path, made: A
     together[1].steps = STEPS + 1
     with pytest.raises(ValueError, match="equal numbers of steps"):
         fit_stacked(together, lambda numbers: Joint([together[n] for n in numbers]))
+
+
+def test_when_the_clock_of_one_says_so_all_are_saved_at_that_step(tmp_path: Path, made: Any) -> None:
+    together = [made(tmp_path / f"{n}", **s) for n, s in enumerate(SETTINGS)]
+    saves: dict[int, list[int]] = {}
+    for number, trainer in enumerate(together):
+        trainer.checkpoint_every = 100
+        trainer.evaluate_at = frozenset()
+        trainer.save_timer = SaveTimer(0)
+        saves[number] = []
+        original = trainer.run.checkpoints.save
+
+        def save(*args: Any, step: int, own: list[int] = saves[number], original: Any = original, **rest: Any) -> None:
+            own.append(step)
+            original(*args, step=step, **rest)
+
+        object.__setattr__(trainer.run.checkpoints, "save", save)
+    together[1].save_timer = SaveTimer(7, iter(range(1000)).__next__)  # a look a step, and one when it starts
+    fit_stacked(together, lambda numbers: Joint([together[n] for n in numbers]))
+    assert saves[0] == saves[1] == saves[2]
+    assert saves[0][0] == 7
+    assert set(saves[0][1:]) == {STEPS}

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from paperbench.config.schema import LoopConfig, OptimConfig
 from paperbench.engine.checkpoints import CheckpointStore
+from paperbench.engine.clock import SaveTimer
 from paperbench.engine.finite import DeferredCheck
 from paperbench.engine.metriclog import JsonLines, MetricLog, read
 from paperbench.engine.optim import build_optimizer, lr_factor
@@ -124,7 +126,14 @@ def weights(module: nn.Module) -> Tensor:
 def test_a_trainer_follows_its_configuration(tmp_path: Path) -> None:
     optim = OptimConfig(lr=0.05, schedule="cosine", warmup_steps=2)
     loop = LoopConfig(
-        samples=22, batch_size=4, clip_norm=0.5, log_every=3, checkpoint_every=5, evaluate_every=2, prefetch=1
+        samples=22,
+        batch_size=4,
+        clip_norm=0.5,
+        log_every=3,
+        checkpoint_every=5,
+        evaluate_every=2,
+        prefetch=1,
+        checkpoint_seconds=7,
     )
     run, module = make_run(tmp_path), Line()
     built = build_trainer(
@@ -132,6 +141,7 @@ def test_a_trainer_follows_its_configuration(tmp_path: Path) -> None:
     )
     run.log.close()
     assert (built.steps, built.clip_norm, built.log_every) == (6, 0.5, 3)
+    assert built.save_timer.seconds == 7
     assert (built.checkpoint_every, built.evaluate_every, built.prefetch, built.watch) == (5, 2, 1, "AP")
     expected = EpochOrder(len(POINTS), 4, seed=run.seed)
     assert all((built.order.batch(step).indices == expected.batch(step).indices).all() for step in range(6))
@@ -386,6 +396,90 @@ def test_on_a_gpu_no_step_between_log_points_reads_a_value_back(tmp_path: Path) 
         trainer._raise_if_not_finite()
     assert reads.calls != [], "the counter counts"
     run.log.close()
+
+
+# --- saves by the clock -----------------------------------------------------------------------------------------------
+
+
+class Hours:
+    """A clock on which every look, and so every step, is an hour after the one before."""
+
+    def __init__(self) -> None:
+        self.hour = 0.0
+
+    def __call__(self) -> float:
+        self.hour += 3600
+        return self.hour
+
+
+class Recorded(CheckpointStore):
+    """Remembers the steps of its saves."""
+
+    def __init__(self, directory: Path) -> None:
+        super().__init__(directory)
+        self.steps: list[int] = []
+
+    def save(self, state: dict[str, Any], *, step: int, best: bool = False) -> None:
+        self.steps.append(step)
+        super().save(state, step=step, best=best)
+
+
+def save_steps(path: Path, **changes: Any) -> list[int]:
+    """The steps after which a training of 6 steps saves when an hour passes in each."""
+    run = make_run(path)
+    store = Recorded(run.directory.checkpoints)
+    trainer = make_trainer(replace(run, checkpoints=store), **changes)
+    trainer.save_timer = SaveTimer(trainer.save_timer.seconds, Hours())
+    trainer.fit()
+    run.log.close()
+    return store.steps
+
+
+def test_slow_steps_are_saved_by_the_clock(tmp_path: Path) -> None:
+    assert save_steps(tmp_path / "never", checkpoint_seconds=0) == [6]
+    # Writing takes an hour on this clock, so that it may happen once in a hundred.
+    assert save_steps(tmp_path / "default") == [1, 6]
+    assert save_steps(tmp_path / "third", checkpoint_seconds=3 * 3600) == [3, 6]
+    assert save_steps(tmp_path / "steps first", checkpoint_every=2, checkpoint_seconds=3 * 3600) == [2, 4, 6]
+
+
+def test_a_save_by_the_clock_changes_nothing(tmp_path: Path) -> None:
+    with_clock, without = tmp_path / "with", tmp_path / "without"
+    save_steps(with_clock, log_every=4, module=Line(dropout=0.3))
+    save_steps(without, log_every=4, module=Line(dropout=0.3), checkpoint_seconds=0)
+    found = [CheckpointStore(path / "checkpoints").load() for path in (with_clock, without)]
+    assert found[0] is not None
+    assert found[1] is not None
+    assert all(torch.equal(found[0][0]["module"][name], found[1][0]["module"][name]) for name in found[0][0]["module"])
+    clocked = {"time", "train/samples_per_second"}
+    first, second = (
+        [
+            {name: value for name, value in record.items() if name not in clocked}
+            for record in read(path / "metrics.jsonl")
+        ]
+        for path in (with_clock, without)
+    )
+    assert first == second
+
+
+@pytest.mark.parametrize(("rank", "expected"), [(0, (False, True)), (1, (False, False))])
+def test_the_clock_of_rank_0_decides_in_the_exchange_that_there_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rank: int, expected: tuple[bool, bool]
+) -> None:
+    exchanged: list[tuple[bool, ...]] = []
+
+    def any_of(self: Ranks, flags: Sequence[bool]) -> tuple[bool, ...]:
+        exchanged.append(tuple(flags))
+        return False, False, True  # the clock of some rank says so
+
+    monkeypatch.setattr(Ranks, "any_of", any_of)
+    run = replace(make_run(tmp_path), ranks=Ranks(rank=rank, world=2))
+    trainer = make_trainer(run)
+    trainer.save_timer = SaveTimer(1, Hours())
+    interrupt = trainer._step(0, fetch(trainer.order.batch(0)))
+    run.log.close()
+    assert exchanged == [(False, *expected)]
+    assert interrupt == (False, True)
 
 
 def test_the_names_of_the_losses_stay_the_same(tmp_path: Path) -> None:

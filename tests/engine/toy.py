@@ -152,6 +152,7 @@ def run(config: ToyConfig, run: Run) -> dict[str, float]:
         clip_norm=config.train.clip_norm,
         log_every=config.train.log_every,
         checkpoint_every=config.train.checkpoint_every,
+        checkpoint_seconds=config.train.checkpoint_seconds,
         evaluate_every=config.train.evaluate_every,
         prefetch=config.train.prefetch,
         evaluate=evaluate if config.evaluate else None,

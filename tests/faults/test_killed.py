@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from paperbench.engine.checkpoints import CheckpointStore
 from tests.engine import processes, toy
 
 STEPS_OF_SECOND_EPOCH = {"first": 3, "middle": 4, "last": 5}
@@ -57,3 +58,19 @@ def test_killed_twice_and_resumed_without_prefetching(undisturbed: Path, tmp_pat
     assert processes.resume(run_dir) == -signal.SIGKILL
     assert processes.resume(run_dir) == 0
     assert_same_end(run_dir, undisturbed)
+
+
+def test_a_save_made_by_the_clock_is_resumed_exactly(tmp_path: Path) -> None:
+    """Nothing but the time asks for a save: no step, no evaluation."""
+    settings = {"evaluate": False, "train__checkpoint_every": 1000, "train__log_every": 4}
+    undisturbed, run_dir = tmp_path / "undisturbed", tmp_path / "run"
+    assert processes.start(toy.config(**settings), undisturbed) == 0
+    slow = toy.config(**settings, fault="kill@6", pace=0.1, train__checkpoint_seconds=0.25)
+    assert processes.start(slow, run_dir) == -signal.SIGKILL
+    saved = CheckpointStore(run_dir / "checkpoints", sweep=False).step_of()
+    assert saved is not None
+    assert 1 <= saved <= 6
+    assert processes.resume(run_dir) == 0
+    weights, expected = toy.weights(run_dir), toy.weights(undisturbed)
+    assert all(torch.equal(weights[name], expected[name]) for name in expected)
+    assert toy.record(run_dir) == toy.record(undisturbed)

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from paperbench.engine.checkpoints import CheckpointStore
 from paperbench.engine.rundir import RunDirectory
 from tests.engine import processes, toy
 
@@ -47,6 +48,18 @@ def test_a_killed_rank_ends_the_run_and_it_resumes(undisturbed: Path, tmp_path: 
     assert codes[1 - rank] == 1
     if rank == 1:
         assert "another process of the run exited without reporting a status" in processes.status(run_dir)["message"]
+    assert processes.resume_ranks(run_dir, 2) == [0, 0]
+    assert_same_end(run_dir, undisturbed)
+
+
+def test_two_ranks_save_by_the_clock_of_one(tmp_path: Path) -> None:
+    """The clocks of two ranks never agree to the step; a save in which one of them takes no part would hang."""
+    settings = {"nproc": 2, "evaluate": False, "train__checkpoint_every": 1000}
+    undisturbed, run_dir = tmp_path / "undisturbed", tmp_path / "run"
+    assert processes.start_ranks(toy.config(**settings), undisturbed) == [0, 0]
+    slow = toy.config(**settings, fault="kill@6", fault_rank=1, pace=0.1, train__checkpoint_seconds=0.25)
+    assert processes.start_ranks(slow, run_dir)[1] == -signal.SIGKILL
+    assert CheckpointStore(run_dir / "checkpoints", sweep=False).step_of() is not None
     assert processes.resume_ranks(run_dir, 2) == [0, 0]
     assert_same_end(run_dir, undisturbed)
 

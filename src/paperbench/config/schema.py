@@ -108,6 +108,10 @@ class LoopConfig(Schema):
     evaluate_every: NonNegativeInt = 0
     """Steps between evaluations; 0 evaluates at the end only."""
     checkpoint_every: Annotated[PositiveInt, NO_EFFECT] = 200
+    """Steps between checkpoints."""
+    checkpoint_seconds: Annotated[NonNegativeFloat, NO_EFFECT] = 120.0
+    """Longest time without a checkpoint, whatever `checkpoint_every` says; longer where saving would take over 1 % of the time. 0
+    leaves it to the steps."""
     prefetch: Annotated[NonNegativeInt | None, NO_EFFECT] = None
     """Batches prepared ahead of the step in a background thread; changes no result. Null is 2 on a GPU and 0 on a CPU."""
 

@@ -98,6 +98,7 @@ class SupervisedStage:
     evaluate: Callable[[Net], dict[str, float]]
     log_every: int
     checkpoint_every: int
+    checkpoint_seconds: float
     evaluate_every: int
     watch: str | None = None
     before: int = 0
@@ -153,6 +154,7 @@ class SupervisedStage:
             clip_norm=recipe.clip_norm,
             log_every=self.log_every,
             checkpoint_every=self.checkpoint_every,
+            checkpoint_seconds=self.checkpoint_seconds,
             evaluate_every=self.evaluate_every,
         )
         return build_trainer(

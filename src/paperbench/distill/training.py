@@ -345,6 +345,7 @@ class Distillation:
             evaluate=evaluate,
             log_every=loop.log_every,
             checkpoint_every=loop.checkpoint_every,
+            checkpoint_seconds=loop.checkpoint_seconds,
             evaluate_every=loop.evaluate_every,
             watch=watch,
             before=before,

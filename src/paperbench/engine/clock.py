@@ -1,9 +1,9 @@
-"""The speed of a training."""
+"""The clocks of a training: its speed, and the time for the next save."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import torch
@@ -58,3 +58,37 @@ class Clock:
     def _synchronize(self) -> None:
         if self._device.type == "cuda":
             torch.cuda.synchronize(self._device)
+
+
+_SAVING_SHARE = 0.01
+"""Largest part of the time that saves by the clock take."""
+
+
+class SaveTimer:
+    """The time for the next save: `seconds` after the last one, later where saves are so slow that they would take over 1 % of the
+    time. With `seconds` = 0 it never comes.
+
+    `now` is the clock, in seconds.
+    """
+
+    def __init__(self, seconds: float, now: Callable[[], float] = time.monotonic) -> None:
+        self.seconds = seconds
+        self._now = now
+        self._pause = seconds
+        self._since = now()
+
+    def start(self) -> None:
+        """Count from now on."""
+        self._since = self._now()
+
+    def is_due(self) -> bool:
+        """Return True if the time has come."""
+        return self.seconds > 0 and self._now() - self._since >= self._pause
+
+    @contextmanager
+    def saving(self) -> Iterator[None]:
+        """Time the save that the body makes; count from its end on."""
+        began = self._now()
+        yield
+        self._since = self._now()
+        self._pause = max(self.seconds, (self._since - began) / _SAVING_SHARE)

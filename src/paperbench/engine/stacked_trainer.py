@@ -23,7 +23,7 @@ from paperbench.engine.finite import NotFinite, not_finite_error
 from paperbench.engine.seeding import GLOBAL, STEP, generator
 from paperbench.engine.stacked_layers import StackedDropout, copy_from_stack, copy_into_stack, members
 from paperbench.engine.stacked_optim import StackedOptimizer
-from paperbench.engine.trainer import Trainer
+from paperbench.engine.trainer import Interrupt, Trainer
 from paperbench.errors import CheckpointError, PaperbenchError, Stopped
 
 Result = dict[str, float] | PaperbenchError
@@ -171,22 +171,22 @@ class _Stack:
     # --- between steps ------------------------------------------------------------------------------------------------
 
     def _after_step(self, done: int) -> None:
-        stop = self._asked_to_stop()
-        if not any(self.trainers[number].is_due(done, stop) for number in self._alive()):
+        interrupt = self._interrupt()
+        if not any(self.trainers[number].is_due(done, interrupt) for number in self._alive()):
             return
         with ExitStack() as paused:
             for trainer in self.trainers:  # all clocks stand still while any model is looked at
                 paused.enter_context(trainer.clock.paused())
             self._fail_not_finite()
             self._distribute_sums()
-            if any(self.trainers[number].saves_at(done, stop) for number in self._alive()):
+            if any(self.trainers[number].saves_at(done, interrupt) for number in self._alive()):
                 copy_from_stack(self.joint.module, self.modules)
                 self.optimizer.store()
-            if stop:
-                self._stop(lambda trainer: trainer.after_step(done, True))
+            if interrupt.stop:
+                self._stop(lambda trainer: trainer.after_step(done, interrupt))
             for number in self._alive():
-                if self.trainers[number].is_due(done, False):
-                    self._guarded(number, lambda trainer: trainer.after_step(done, False))
+                if self.trainers[number].is_due(done, interrupt):
+                    self._guarded(number, lambda trainer: trainer.after_step(done, interrupt))
 
     def _guarded(self, number: int, act: Callable[[Trainer], Any]) -> Any:
         """Call `act`; an error of one model, such as a full disk, is that model's own failure."""
@@ -212,6 +212,12 @@ class _Stack:
                 stopped = error
         if stopped is not None:
             raise stopped
+
+    def _interrupt(self) -> Interrupt:
+        """What any model is asked for is asked of all: they are saved at one step, so that a killed stack goes on as one."""
+        return Interrupt(
+            self._asked_to_stop(), any(self.trainers[number].save_timer.is_due() for number in self._alive())
+        )
 
     def _asked_to_stop(self) -> bool:
         return any(bool(trainer.run.stop) for trainer in self.trainers)

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from paperbench.config.schema import LoopConfig, OptimConfig
-from paperbench.engine.clock import Clock
+from paperbench.engine.clock import Clock, SaveTimer
 from paperbench.engine.finite import DeferredCheck, ImmediateCheck, NotFinite, not_finite_error
 from paperbench.engine.optim import build_optimizer, lr_factor
 from paperbench.engine.order import BatchKey, EpochOrder
@@ -22,6 +22,13 @@ from paperbench.errors import CheckpointError
 
 STATE_VERSION = 1
 _STATUS_EVERY_SECONDS = 2.0
+
+
+class Interrupt(NamedTuple):
+    """A demand from outside the steps, on which the ranks agree: a signal asks for a stop, the clock for a save."""
+
+    stop: bool = False
+    save: bool = False
 
 
 def build_trainer(
@@ -56,6 +63,7 @@ def build_trainer(
         clip_norm=loop.clip_norm,
         log_every=loop.log_every,
         checkpoint_every=loop.checkpoint_every,
+        checkpoint_seconds=loop.checkpoint_seconds,
         evaluate_every=loop.evaluate_every,
         evaluate_at=evaluate_at,
         prefetch=loop.prefetch,
@@ -97,6 +105,7 @@ class Trainer:
         clip_norm: float = 0.0,
         log_every: int = 20,
         checkpoint_every: int = 200,
+        checkpoint_seconds: float = LoopConfig.checkpoint_seconds,
         evaluate_every: int = 0,
         evaluate_at: Collection[int] = (),
         prefetch: int | None = None,
@@ -140,6 +149,8 @@ class Trainer:
         self._evaluation_pending = False
         """True if the run was stopped where an evaluation was due: a stop does not wait for it, the resumed run makes up for it."""
         self.clock = Clock(run.device)
+        self.save_timer = SaveTimer(checkpoint_seconds)
+        """Rank 0's says when; the other ranks have theirs for nothing."""
         self._status_written = 0.0
 
     # --- the loop -----------------------------------------------------------------------------------------------------
@@ -162,24 +173,25 @@ class Trainer:
         ) as batches:
             self.clock.start()
             for step, batch in enumerate(batches, start):
-                stop = self._step(step, batch)
+                interrupt = self._step(step, batch)
                 del batch
                 if step == start:
                     self.clock.start()  # the first step builds kernels and caches: its time is not the speed
                 else:
                     self.clock.count(self.order.batch_size)
-                if self.is_due(step + 1, stop):
-                    self.after_step(step + 1, stop)
+                if self.is_due(step + 1, interrupt):
+                    self.after_step(step + 1, interrupt)
         return self.finish()
 
     def begin(self, start: int) -> None:
         """Prepare the first step of a session; run the evaluation that a stop left pending."""
         self.run.reporter.progress("train", start, self.steps, self._shown(start))
+        self.save_timer.start()
         if self._evaluation_pending:
             self._evaluate_and_save(start)
 
-    def _step(self, step: int, batch: Any) -> bool:
-        """Take one optimizer step; return True if any rank was asked to stop."""
+    def _step(self, step: int, batch: Any) -> Interrupt:
+        """Take one optimizer step; return what was asked for meanwhile, on any rank."""
         run = self.run
         factor = self.lr_factor(step)
         for group in self.optimizer.param_groups:
@@ -194,43 +206,47 @@ class Trainer:
         gradients = [parameter.grad for parameter in self._parameters if parameter.grad is not None]
         norm = nn.utils.get_total_norm(gradients)
         if self._deferred is None:
-            bad, stop = run.ranks.any_of((not self._immediate.allows(losses, norm), bool(run.stop)))
+            bad, *asked = run.ranks.any_of((not self._immediate.allows(losses, norm), *self._interrupt()))
             if bad:
                 values = {name: float(loss.detach()) for name, loss in losses.items()}
                 raise not_finite_error(NotFinite(step, values, float(norm)), self.order, run.ranks)
         else:
             self._deferred.watch(step, losses, norm)
-            stop = run.ranks.any(bool(run.stop))
+            asked = run.ranks.any_of(self._interrupt())
         if self.clip_norm > 0:
             nn.utils.clip_grads_with_norm_(self._parameters, self.clip_norm, norm)
         self.optimizer.step()
         for parameter in self._parameters:
             parameter.grad = None  # `zero_grad` by itself is a step's hundredth in a small net
         self._sum(losses, norm)
-        return stop
+        return Interrupt(*asked)
 
-    def is_due(self, done: int, stop: bool) -> bool:
+    def _interrupt(self) -> Interrupt:
+        """What this rank has to say. Each has a clock of its own: rank 0's alone counts."""
+        return Interrupt(bool(self.run.stop), self.run.ranks.is_main and self.save_timer.is_due())
+
+    def is_due(self, done: int, interrupt: Interrupt) -> bool:
         """Return True if anything happens after step `done`."""
-        return done % self.log_every == 0 or self.saves_at(done, stop)
+        return done % self.log_every == 0 or self.saves_at(done, interrupt)
 
-    def saves_at(self, done: int, stop: bool) -> bool:
+    def saves_at(self, done: int, interrupt: Interrupt) -> bool:
         """Return True if the weights after step `done` are saved, evaluated, or both."""
-        return stop or done == self.steps or done % self.checkpoint_every == 0 or self._evaluates_at(done)
+        return any(interrupt) or done == self.steps or done % self.checkpoint_every == 0 or self._evaluates_at(done)
 
-    def after_step(self, done: int, stop: bool) -> None:
-        """Log, evaluate and save, each where it is due after step `done`. Raises `Stopped`, after saving, if `stop`."""
+    def after_step(self, done: int, interrupt: Interrupt) -> None:
+        """Log, evaluate and save, each where it is due after step `done`. Raises `Stopped`, after saving, if asked to stop."""
         last = done == self.steps
         evaluating = self._evaluates_at(done) and not last
         with self.clock.paused():
             self._raise_if_not_finite()
             if last or done % self.log_every == 0:
                 self._log(done)
-            if stop:
+            if interrupt.stop:
                 self._evaluation_pending = evaluating
                 self.save_and_stop(done)
             if evaluating:
                 self._evaluate_and_save(done)
-            elif self.saves_at(done, stop):
+            elif self.saves_at(done, interrupt):
                 self._save(done)
 
     def _evaluate_and_save(self, done: int) -> None:
@@ -356,8 +372,9 @@ class Trainer:
     # --- checkpoints --------------------------------------------------------------------------------------------------
 
     def _save(self, done: int, *, best: bool = False) -> None:
-        sums = self.run.ranks.all_gather(None if self._sums is None else self._sums.cpu())
-        self.run.ranks.on_main(lambda: self.run.checkpoints.save(self._state(done, sums), step=done, best=best))
+        with self.save_timer.saving():
+            sums = self.run.ranks.all_gather(None if self._sums is None else self._sums.cpu())
+            self.run.ranks.on_main(lambda: self.run.checkpoints.save(self._state(done, sums), step=done, best=best))
         own = self.run.checkpoints.directory.is_relative_to(self.run.directory.checkpoints)
         self._write_status(done, **({"saved": True} if own else {}))
 

@@ -147,6 +147,7 @@ def _train_encoder(config: StnColocalise, train_set: ImageSet, run: Run) -> tupl
         batch_size=options.batch_size,
         log_every=config.train.log_every,
         checkpoint_every=config.train.checkpoint_every,
+        checkpoint_seconds=config.train.checkpoint_seconds,
         prefetch=config.train.prefetch,
     )
     optim = OptimConfig(name="adamw", lr=options.lr, schedule="cosine", warmup_steps=loop.steps // 10)

@@ -94,6 +94,7 @@ class SpecialistTraining:
             evaluate=lambda net: scores(self._logits(net, self.test), self.test.labels),
             log_every=loop.log_every,
             checkpoint_every=loop.checkpoint_every,
+            checkpoint_seconds=loop.checkpoint_seconds,
             evaluate_every=loop.evaluate_every,
             total=self._first_steps + config.specialists.count * self._own_steps,
         )
