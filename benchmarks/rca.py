@@ -43,7 +43,7 @@ from PIL import Image as PilImage
 
 from benchmarks.common import earlier_rows, machine, write
 from paperbench.config.compose import compose
-from paperbench.rca import datasets, folders
+from paperbench.rca import case_files, datasets
 from paperbench.rca.atlas import Atlas, schedule
 from paperbench.rca.cases import CaseSet, Image, normalised
 from paperbench.rca.evaluation import agreement
@@ -215,9 +215,11 @@ def masks(options: argparse.Namespace) -> Rows:
         for case in case_set.cases[: options.images]:
             entry = exported(case.load(), Path(scratch))
             for count in (1, SEGMENTERS, SEGMENTERS, 1):
-                some = folders.Entry(name=entry.name, image=entry.image, masks=dict(list(entry.masks.items())[:count]))
+                some = case_files.Entry(
+                    name=entry.name, image=entry.image, masks=dict(list(entry.masks.items())[:count])
+                )
                 began = time.perf_counter()
-                score_masks(folders.read(some, resample=False), case_set.references, atlas, case_set.labels, ["dsc"])
+                score_masks(case_files.read(some, resample=False), case_set.references, atlas, case_set.labels, ["dsc"])
                 seconds[count].append(time.perf_counter() - began)
     one, several = (median(seconds[count]) for count in (1, SEGMENTERS))
     paired = [b - a for a, b in zip(seconds[1], seconds[SEGMENTERS], strict=True)]
@@ -241,7 +243,7 @@ def masks(options: argparse.Namespace) -> Rows:
     return rows
 
 
-def exported(image: Image, folder: Path) -> folders.Entry:
+def exported(image: Image, folder: Path) -> case_files.Entry:
     """Write the image and its masks as files: PNG in two dimensions, NIfTI in three."""
 
     def save(name: str, array: np.ndarray) -> Path:
@@ -255,7 +257,7 @@ def exported(image: Image, folder: Path) -> folders.Entry:
         return path
 
     paths = {name: save(name, mask) for name, mask in image.masks.items()}
-    return folders.Entry(name=image.name, image=save("image", image.intensities), masks=paths)
+    return case_files.Entry(name=image.name, image=save("image", image.intensities), masks=paths)
 
 
 # --- agreement with the truth -----------------------------------------------------------------------------------------

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from paperbench.data.volumes import on_grid_of, read_image, read_labels, same_place, stem
+from paperbench.data.grids import on_grid_of, same_place, share_outside
+from paperbench.data.volumes import read_image, read_labels, stem
 from paperbench.errors import DataError
 
 
@@ -135,3 +136,33 @@ def test_images_that_cannot_be_used(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="mask in colour"):
         read_labels(tmp_path / "colour.png")
     assert read_image(tmp_path / "colour.png").shape == (4, 4)
+
+
+def test_headers_that_differ_by_a_rotation_are_told_apart(tmp_path: Path) -> None:
+    turned = placed()
+    turned[:2, :2] = [[np.cos(0.1), -np.sin(0.1)], [np.sin(0.1), np.cos(0.1)]]
+    array = np.ones((21, 21, 5), np.uint8)
+    image, mask = (
+        read_labels(nifti(tmp_path / name, array, affine)) for name, affine in (("i.nii", placed()), ("m.nii", turned))
+    )
+    # The corner (20, 20) turns by 0.1 around the origin.
+    with pytest.raises(DataError, match=f"up to {2 * np.sin(0.05) * np.hypot(20, 20):.4g} mm apart") as caught:
+        on_grid_of(image, mask)
+    assert "lost its header" in str(caught.value)
+
+
+@pytest.mark.parametrize("shape", [(6, 6, 6), (6, 6, 1)])
+def test_nothing_of_a_mask_elsewhere_is_no_empty_mask(tmp_path: Path, shape: tuple[int, int, int]) -> None:
+    labels = np.ones(shape, np.uint8)
+    image = read_image(nifti(tmp_path / "image.nii", labels, placed()))
+    mask = read_labels(nifti(tmp_path / "mask.nii", labels, placed(origin=(0, 0, 60))))
+    with pytest.raises(DataError, match="nothing of it lies in its image"):
+        on_grid_of(image, mask, resample=True)
+
+
+def test_the_part_of_a_mask_beside_its_image(tmp_path: Path) -> None:
+    labels = np.zeros((8, 4, 4), np.uint8)
+    labels[:4] = 1
+    image = read_image(nifti(tmp_path / "image.nii", labels))
+    mask = read_labels(nifti(tmp_path / "mask.nii", labels, placed(origin=(-3, 0, 0))))
+    assert share_outside(image, mask) == 0.75

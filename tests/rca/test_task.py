@@ -15,8 +15,8 @@ from typer.testing import CliRunner
 
 from paperbench.cli.app import app
 from paperbench.engine.signals import StopFlag
+from paperbench.rca import case_files as reading
 from paperbench.rca import estimation
-from paperbench.rca import folders as reading
 from paperbench.records.metrics import metrics_of
 from tests.rca.made import QUICK, SHAPE, estimate, folders, write_png
 
@@ -201,7 +201,7 @@ def test_labels_that_no_reference_holds_end_the_run_before_the_first_case(tmp_pa
 
 def test_a_dry_run_opens_no_image(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     words = [*folders(tmp_path), f"truth={tmp_path / 'truth'}"]
-    for module in ("folders", "datasets"):
+    for module in ("case_files", "datasets"):
         for name in ("read_image", "read_labels"):
             monkeypatch.setattr(f"paperbench.rca.{module}.{name}", None)  # whoever opens one now fails
     monkeypatch.setattr("paperbench.data.phantoms.phantom", None)

@@ -86,7 +86,7 @@ def opened(path: Path) -> Iterator[Image.Image]:
 
 def _refusal(image: Image.Image) -> str:
     """Return why the pixels of an image have no one meaning, and the remedy; empty where they have one."""
-    pages = _pages(image)
+    pages = pages_of(image)
     if pages > 1:
         return f"it holds {pages} pages or frames; store each as a file of its own"
     # A grey PNG or PGM of 16 bits has mode I in some versions of PIL.
@@ -98,7 +98,7 @@ def _refusal(image: Image.Image) -> str:
     return ""
 
 
-def _pages(image: Image.Image) -> int:
+def pages_of(image: Image.Image) -> int:
     """Return the number of pages or frames, without the previews that phones and pyramids keep beside the picture."""
     count = getattr(image, "n_frames", 1)
     if count == 1 or image.format == "MPO":

@@ -27,6 +27,15 @@ RECORDED: Final = (PaperbenchError, ValueError, ArithmeticError, RuntimeError, O
 
 
 @dataclass(frozen=True, kw_only=True)
+class Remark:
+    """Something a reader of the numbers must know. segmenter: empty for the whole image. label: one that cannot be scored."""
+
+    text: str
+    segmenter: str = ""
+    label: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Image:
     """An image with its label maps: one for each segmenter in `masks`, and the true one, if known, in `truth`."""
 
@@ -40,6 +49,7 @@ class Image:
     truth: NDArray[np.int64] | None = None
     problems: Mapping[str, str] = field(default_factory=dict)
     """Reason for each segmenter whose mask cannot be used."""
+    remarks: tuple[Remark, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -107,6 +117,38 @@ def degraded_map(
     """Return a true label map degraded by `severity` from 0 to 1; other labels than `labels` become background."""
     planes = labels.planes(torch.from_numpy(truth)).numpy()
     return labels.map_of(phantoms.degraded(planes, severity, rng))
+
+
+# --- images that are their own references ---------------------------------------------------------------------------
+
+
+SAME: Final = 0.9999
+"""Correlation above which two images of one shape are the same: a copy of another depth or scale stays above it."""
+_SAMPLE: Final = 4096
+
+
+def same_image(one: Image, other: Image) -> bool:
+    """Return True for two images of the same pixels, up to the scale of their intensities, whatever their files."""
+    if one.intensities.shape != other.intensities.shape:
+        return False
+    a, b = one.intensities.ravel(), other.intensities.ravel()
+    step = max(1, a.size // _SAMPLE)
+    return _correlated(a[::step], b[::step]) and _correlated(a, b)
+
+
+def _correlated(one: NDArray[np.float32], other: NDArray[np.float32]) -> bool:
+    a, b = (values.astype(np.float64) - float(values.mean(dtype=np.float64)) for values in (one, other))
+    lengths = float(np.linalg.norm(a)), float(np.linalg.norm(b))
+    if min(lengths) == 0:
+        return lengths[0] == lengths[1] == 0
+    return float(a @ b) > SAME * lengths[0] * lengths[1]
+
+
+def without_itself(image: Image, references: Sequence[Image]) -> tuple[list[Image], list[str]]:
+    """Return the references that are other images than `image`, and the names of those that are the same: a mask must not be
+    scored on its own image."""
+    same = [reference.name for reference in references if same_image(image, reference)]
+    return [reference for reference in references if reference.name not in same], same
 
 
 # --- selection of references ------------------------------------------------------------------------------------------

@@ -9,7 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from paperbench.data import phantoms, segmentation
-from paperbench.data.volumes import on_grid_of, read_image, read_labels
+from paperbench.data.grids import on_grid_of
+from paperbench.data.volumes import read_image, read_labels
 from paperbench.engine.seeding import hashed
 from paperbench.errors import ConfigError
 from paperbench.rca.cases import Case, CaseSet, CaseSource, Image, degraded_map

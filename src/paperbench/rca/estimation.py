@@ -15,7 +15,18 @@ from paperbench.engine.run import Run
 from paperbench.errors import ConfigError, DataError, EnvironmentError_
 from paperbench.rca import evaluation, figures, settings_choice, sitk
 from paperbench.rca.atlas import Atlas, TransformStore
-from paperbench.rca.cases import RECORDED, Case, CaseSet, Image, ReferenceSelection, leave_one_out, reason, without
+from paperbench.rca.cases import (
+    RECORDED,
+    Case,
+    CaseSet,
+    Image,
+    ReferenceSelection,
+    Remark,
+    leave_one_out,
+    reason,
+    without,
+    without_itself,
+)
 from paperbench.rca.cnn import CnnClassifier
 from paperbench.rca.config import QualityConfig, RcaEstimate
 from paperbench.rca.evaluation import quality_metrics
@@ -171,12 +182,21 @@ class CaseRunner:
             result = CaseResult(case=case.name, problems={"": reason(error)})
         for segmenter, text in result.problems.items():
             self.run.reporter.message(f"{case.name}{f', {segmenter}' if segmenter else ''}: no prediction: {text}")
+        for remark in result.remarks:
+            of = ", ".join(filter(None, (remark.segmenter, remark.label and f"label {remark.label}")))
+            self.run.reporter.message(f"{case.name}{of and f', {of}'}: {remark.text}")
         write_result(self.folder, group, replace(result, seconds=time.perf_counter() - start))
 
     def _score(self, image: Image, *, leave_out: bool) -> CaseResult:
         pool: Sequence[Image] = self.case_set.references
         if leave_out:
             pool = without(pool, image.name)
+        pool, same = without_itself(image, pool)
+        if same:
+            text = f"the reference {', '.join(same)} is this very image and is left out: no mask is scored on its own image"
+            if not pool:
+                raise DataError(f"{text}; no other reference is there")
+            image = replace(image, remarks=(*image.remarks, Remark(text=text)))
         references = self.selection.select(image, pool)
         return score_masks(image, references, self.classifier, self.case_set.labels, self.config.metrics)
 

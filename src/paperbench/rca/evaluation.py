@@ -180,12 +180,17 @@ def case_row(prediction: Prediction, flagged: str, failed: int = 0) -> dict[str,
 
 
 def problem_rows(results: Sequence[CaseResult]) -> list[dict[str, Any]]:
-    """Return a line for each case, or each segmenter of a case, without a prediction."""
-    return [
+    """Return a line for each case, segmenter of a case, or label of a mask without a prediction, and for each remark."""
+    rows = [
         {"case": result.case, "segmenter": segmenter, "flag": UNDEFINED, "problem": text}
         for result in results
         for segmenter, text in result.problems.items()
     ]
+    for result in results:
+        for remark in result.remarks:
+            row = {"case": result.case, "segmenter": remark.segmenter, "label": remark.label}
+            rows.append({**row, "flag": UNDEFINED if remark.label else "", "problem": remark.text})
+    return rows
 
 
 def reference_rows(results: Sequence[CaseResult]) -> Iterable[dict[str, Any]]:

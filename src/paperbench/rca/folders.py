@@ -1,50 +1,27 @@
-"""A user's files: images, masks and references matched by file name, or by a CSV manifest.
+"""A user's files: images, masks and references matched by file name, or listed in a CSV manifest.
 
 File names are checked before a run begins, all mistakes together; no image is opened. A fault in the files of one case, such as a
-mask on another grid than its image, is a failure of that case, and the run continues.
+mask on another grid than its image, is a failure of that case, and the run continues; a reference that cannot be used is left out.
 """
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
-from numpy.typing import NDArray
-
 from paperbench.config.paths import expanded
-from paperbench.data.volumes import ENDINGS, PICTURES, on_grid_of, read_image, read_labels, stem
+from paperbench.data.volumes import ENDINGS, PICTURES, stem
 from paperbench.errors import ConfigError, DataError
-from paperbench.rca.cases import RECORDED, Case, CaseSet, CaseSource, Image, reason
+from paperbench.rca.case_files import Entry, Files, read
+from paperbench.rca.cases import RECORDED, Case, CaseSet, CaseSource, Image, Remark, reason
 from paperbench.rca.config import RcaEstimate
-from paperbench.rca.labels import check_labels, find_labels
+from paperbench.rca.labels import Vocabulary, check_labels, find_labels, labels_in
+from paperbench.rca.manifest import from_manifest
 
-COLUMNS = ("role", "case", "image", "segmenter", "mask", "truth")
-ROLES = ("case", "reference", "calibration")
-
-
-@dataclass(kw_only=True)
-class Entry:
-    """The files of one image."""
-
-    name: str
-    image: Path
-    masks: dict[str, Path] = field(default_factory=dict)
-    truth: Path | None = None
-
-
-@dataclass(kw_only=True)
-class Files:
-    """The files of all images, by role."""
-
-    cases: list[Entry]
-    references: list[Entry]
-    calibration: list[Entry]
-    segmenters: tuple[str, ...]
-    where: str
-    remarks: list[str] = field(default_factory=list)
+CHANNEL = "_0000"
+"""Ending by which nnU-Net numbers the channels of an image; its masks have none."""
+_SHOWN = 5
 
 
 def find(config: RcaEstimate) -> CaseSource:
@@ -54,7 +31,8 @@ def find(config: RcaEstimate) -> CaseSource:
     """
     labels = config.labels
     check_labels(labels.kind, labels.values, labels.names)
-    files = _from_manifest(config) if config.manifest else _from_folders(config)
+    files = from_manifest(config) if config.manifest else _from_folders(config)
+    files.remarks += missing_masks(files)
     flat = {entry.image.name.lower().endswith(PICTURES) for entry in files.references}
     return CaseSource(
         read=lambda: load(config, files),
@@ -68,28 +46,71 @@ def find(config: RcaEstimate) -> CaseSource:
 
 
 def load(config: RcaEstimate, files: Files) -> CaseSet:
-    """Read the references; cases are read one by one later. Raises DataError."""
-    references = []
-    for entry in files.references:
-        assert entry.truth is not None
-        references.append(read(entry, resample=config.resample, strict=True))
+    """Read the references; cases are read one by one later. Raises DataError where no reference can be used."""
+    references, remarks = _readable(files.references, resample=config.resample)
     if len({image.intensities.ndim for image in references}) > 1:
         raise DataError("the references have two and three dimensions; all must have the same number")
     maps = [image.truth for image in references if image.truth is not None]
     labels = find_labels(config.labels.kind, config.labels.values, config.labels.names, maps)
+    held = frozenset(labels_in(labels.kind, maps))
+    vocabulary = Vocabulary(labels=labels, held=held, chosen=bool(config.labels.values))
 
-    def case(entry: Entry) -> Case:
-        return Case(name=entry.name, load=lambda: read(entry, resample=config.resample))
+    def case(entry: Entry, segmenters: Sequence[str]) -> Case:
+        def load() -> Image:
+            return in_vocabulary(read(entry, resample=config.resample, segmenters=segmenters), vocabulary)
+
+        return Case(name=entry.name, load=load)
 
     return CaseSet(
         labels=labels,
         references=tuple(sorted(references, key=lambda image: image.name)),
-        cases=tuple(map(case, files.cases)),
-        calibration=tuple(map(case, files.calibration)),
+        cases=tuple(case(entry, files.segmenters) for entry in files.cases),
+        calibration=tuple(case(entry, ()) for entry in files.calibration),
         segmenters=files.segmenters,
         description=describe(files),
-        remarks=tuple(files.remarks),
+        remarks=(*files.remarks, *remarks),
     )
+
+
+def _readable(entries: Sequence[Entry], *, resample: bool) -> tuple[list[Image], list[str]]:
+    """Read the references; return those that can be used, and a remark for each that cannot."""
+    images, faults = [], []
+    for entry in entries:
+        try:
+            image = read(entry, resample=resample)
+        except RECORDED as error:
+            faults.append(f"reference {entry.name}: {reason(error)}")
+            continue
+        images.append(image)
+        faults += [f"reference {entry.name}: {remark.text}" for remark in image.remarks]
+    if not images:
+        raise DataError("\n  ".join(["no reference can be used:", *faults[:_SHOWN]]))
+    left_out = len(entries) - len(images)
+    if left_out:
+        faults.insert(
+            0, f"{left_out} of {len(entries)} references cannot be used and {'is' if left_out == 1 else 'are'} left out"
+        )
+    return images, faults
+
+
+def in_vocabulary(image: Image, vocabulary: Vocabulary) -> Image:
+    """Return the image without the masks whose labels are not those of the references.
+
+    A mask that has a label which no reference has, and lacks one that they have, fails: its labels mean something else. Of a mask
+    with further labels alone, these cannot be scored, and the others are. Raises DataError for a truth with other labels.
+    """
+    masks, problems, remarks = dict(image.masks), dict(image.problems), list(image.remarks)
+    for name, mask in image.masks.items():
+        foreign, missing = vocabulary.foreign(mask)
+        if foreign and missing:
+            problems[name] = f"the mask {vocabulary.explain(foreign, missing)}"
+            del masks[name]
+            continue
+        text = f"the mask {vocabulary.explain(foreign, missing)}; it is not scored"
+        remarks += [Remark(segmenter=name, label=str(label), text=text) for label in foreign[:_SHOWN]]
+    if image.truth is not None and all(vocabulary.foreign(image.truth)):
+        raise DataError(f"the truth {vocabulary.explain(*vocabulary.foreign(image.truth))}")
+    return replace(image, masks=masks, problems=problems, remarks=tuple(remarks))
 
 
 def describe(files: Files) -> str:
@@ -99,32 +120,19 @@ def describe(files: Files) -> str:
     return f"{len(files.cases)} images{known}, {len(files.references)} references, from {files.where}"
 
 
-def read(entry: Entry, *, resample: bool, strict: bool = False) -> Image:
-    """Read an image with its masks on its grid.
+def missing_masks(files: Files) -> list[str]:
+    """Return a remark for each segmenter without masks of some images."""
+    remarks = []
+    for segmenter in files.segmenters:
+        lacking = [entry.name for entry in files.cases if segmenter not in entry.masks]
+        if lacking:
+            remarks.append(f"{segmenter}: no mask of {len(lacking)} of {len(files.cases)} images: {shown(lacking)}")
+    return remarks
 
-    A mask that cannot be used is a problem of its segmenter. Raises DataError for an image or a truth that cannot be used and,
-    with `strict`, for any mask.
-    """
-    image = read_image(entry.image)
-    masks: dict[str, NDArray[np.int64]] = {}
-    problems: dict[str, str] = {}
-    for name, path in entry.masks.items():
-        try:
-            masks[name] = on_grid_of(image, read_labels(path), resample=resample)
-        except RECORDED as error:
-            if strict:
-                raise
-            problems[name] = reason(error)
-    truth = None if entry.truth is None else on_grid_of(image, read_labels(entry.truth), resample=resample)
-    return Image(
-        name=entry.name,
-        intensities=image.array,
-        spacing=image.spacing,
-        physical=image.affine is not None,
-        masks=masks,
-        truth=truth,
-        problems=problems,
-    )
+
+def shown(names: Sequence[str]) -> str:
+    """Return the first few names."""
+    return ", ".join(names[:_SHOWN]) + (" and more" if len(names) > _SHOWN else "")
 
 
 # --- by folder --------------------------------------------------------------------------------------------------------
@@ -154,6 +162,8 @@ def _from_folders(config: RcaEstimate) -> Files:
     remarks = []
     if left_out:
         remarks.append(f"{left_out} images of {config.images} have no mask and are left out")
+    if config.truth and (unknown := [entry.name for entry in cases if entry.truth is None]):
+        remarks.append(f"{len(unknown)} of {len(cases)} images have no truth in {config.truth}: {shown(unknown)}")
     if unlabelled:
         remarks.append(f"{unlabelled} images of {config.reference.images} have no mask and are no references")
     calibrating: list[Entry] = []
@@ -191,14 +201,14 @@ def _matched(
 ) -> tuple[list[Entry], int]:
     """Return the images that have a mask (or, without `masks`, a truth), sorted by name, and the number of those without.
 
-    Raises DataError for a mask without an image. `NAME_0000.nii.gz` is an image of `NAME`.
+    Raises DataError for a mask without an image, and for a folder of which nothing belongs to an image.
     """
     found = _files(key_of_images, images)
+    short = {name: name.removesuffix(CHANNEL) for name in found}
     entries = {
-        name.removesuffix("_0000"): Entry(name=name.removesuffix("_0000"), image=path) for name, path in found.items()
+        name: Entry(name=name if short[name] != name and short[name] in found else short[name], image=path)
+        for name, path in found.items()
     }
-    if len(entries) < len(found):
-        raise DataError(f"{key_of_images}={images}: holds NAME and NAME_0000 of the same NAME; take one of them away")
     for segmenter, folder in masks.items():
         for name, path in _belonging(folder, "masks", entries, images).items():
             entries[name].masks[segmenter] = path
@@ -206,26 +216,40 @@ def _matched(
         for name, path in _belonging(truth, key, entries, images, all_must=not masks).items():
             entries[name].truth = path
     complete = [e for e in entries.values() if (e.masks if masks else e.truth is not None)]
-    if not complete:
-        other = ", ".join(masks.values()) if masks else truth
-        raise DataError(
-            f"no file name of {images} is found in {other}: an image and its mask have the same name, whatever their extension "
-            f"(here {next(iter(found))}); else give manifest=FILE.csv"
-        )
     return sorted(complete, key=lambda e: e.name), len(entries) - len(complete)
 
 
 def _belonging(
     folder: str, key: str, entries: Mapping[str, Entry], images: str, *, all_must: bool = True
 ) -> dict[str, Path]:
+    """Return the files of a folder by the image to which they belong: that of their whole name first, else `NAME` and
+    `NAME_0000` belong together, whichever of the two is the image. Raises DataError where none belongs to an image."""
+    belonging: dict[str, Path] = {}
+    strangers = []
     found = _files(key, folder)
-    strangers = sorted(set(found) - set(entries))
-    if strangers and all_must and len(strangers) < len(found):
+    for name, path in found.items():
+        candidates = (name, f"{name}{CHANNEL}", name.removesuffix(CHANNEL))
+        image = next((candidate for candidate in candidates if candidate in entries), None)
+        if image is None:
+            strangers.append(name)
+        elif image in belonging:
+            raise DataError(
+                f"{key}={folder}: {belonging[image].name} and {path.name} belong to one image, {entries[image].image.name}; take "
+                "one of them away"
+            )
+        else:
+            belonging[image] = path
+    if not belonging:
         raise DataError(
-            f"{key}={folder}: {len(strangers)} masks belong to no image in {images}: {', '.join(strangers[:5])}"
-            f"{' and more' if len(strangers) > 5 else ''}; rename them, or take them away"
+            f"no file name of {images} is found in {folder}: an image and its mask have the same name, whatever their extension "
+            f"(here {next(iter(entries))}, there {shown(strangers)}); rename the files of {key}, or give manifest=FILE.csv"
         )
-    return {name: path for name, path in found.items() if name in entries}
+    if strangers and all_must:
+        raise DataError(
+            f"{key}={folder}: {len(strangers)} masks belong to no image in {images}: {shown(strangers)}; rename them, or take "
+            "them away"
+        )
+    return belonging
 
 
 def _files(key: str, folder: str) -> dict[str, Path]:
@@ -245,94 +269,3 @@ def _files(key: str, folder: str) -> dict[str, Path]:
     if not found:
         raise DataError(f"{key}={folder}: holds no image; looked for {', '.join(ENDINGS)}")
     return found
-
-
-# --- by manifest ------------------------------------------------------------------------------------------------------
-
-
-def _from_manifest(config: RcaEstimate) -> Files:
-    given = [key for key in ("images", "masks", "truth") if getattr(config, key)]
-    given += [f"reference.{key}" for key in ("images", "masks") if getattr(config.reference, key)]
-    if given:
-        raise ConfigError(f"manifest={config.manifest} names all files; leave out {', '.join(given)}")
-    path = expanded(config.manifest)
-    entries: dict[tuple[str, str], Entry] = {}
-    segmenters: dict[str, None] = {}
-    mistakes: list[str] = []
-    for line, row in read_rows(path, needed=("role", "case", "image"), known=COLUMNS):
-        try:
-            _take(row, path.parent, entries, segmenters)
-        except DataError as error:
-            mistakes.append(f"{path}:{line}: {error}")
-    for (role, name), entry in entries.items():
-        if role in ("reference", "calibration") and entry.truth is None:
-            mistakes.append(f"{path}: {role} {name} has no truth")
-        if role != "reference" and not entry.masks:
-            mistakes.append(f"{path}: {role} {name} has no mask")
-    by_role = {role: [e for (r, _), e in sorted(entries.items()) if r == role] for role in ROLES}
-    mistakes += [f"{path}: has no row of role {role}" for role in ("case", "reference") if not by_role[role]]
-    if config.calibration.kind == "labelled" and not by_role["calibration"]:
-        mistakes.append(f"{path}: calibration.kind=labelled needs rows of role calibration")
-    if mistakes:
-        more = [f"and {len(mistakes) - 20} more"] if len(mistakes) > 20 else []
-        raise DataError("\n".join([*mistakes[:20], *more]))
-    return Files(
-        cases=by_role["case"],
-        references=by_role["reference"],
-        calibration=by_role["calibration"] if config.calibration.kind == "labelled" else [],
-        segmenters=tuple(segmenters),
-        where=config.manifest,
-    )
-
-
-def _take(
-    row: Mapping[str, str], base: Path, entries: dict[tuple[str, str], Entry], segmenters: dict[str, None]
-) -> None:
-    """Add one row of the manifest; a case has one for each of its segmenters."""
-    role, name = row["role"], row["case"]
-    if role not in ROLES:
-        raise DataError(f"role {role!r}; it is one of {', '.join(ROLES)}")
-    paths = {key: base / expanded(row[key]) for key in ("image", "mask", "truth") if row.get(key)}
-    for key in ("image", *paths):
-        if key not in paths or not paths[key].is_file():
-            raise DataError(f"{key} {row.get(key) or 'is empty'}: no such file")
-    entry = entries.setdefault((role, name), Entry(name=name, image=paths["image"]))
-    if entry.image != paths["image"]:
-        raise DataError(f"case {name} has two images, {entry.image} and {paths['image']}")
-    truth = paths.get("truth") or (paths.get("mask") if role == "reference" else None)
-    entry.truth = entry.truth or truth
-    if role != "reference" and "mask" in paths:
-        segmenter = row.get("segmenter") or "masks"
-        if segmenter in entry.masks:
-            raise DataError(f"case {name} has two masks of {segmenter}")
-        entry.masks[segmenter] = paths["mask"]
-        if role == "case":
-            segmenters.setdefault(segmenter)
-
-
-def read_rows(path: Path, *, needed: Sequence[str], known: Sequence[str]) -> list[tuple[int, dict[str, str]]]:
-    """Return line numbers and rows of a CSV file with a header. Raises DataError for a missing file or column."""
-    try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            reader = csv.DictReader(file)
-            columns = [name.strip() for name in reader.fieldnames or ()]
-            missing = [name for name in needed if name not in columns]
-            if missing:
-                raise DataError(
-                    f"{path}: has no column {', '.join(missing)}; its columns are {', '.join(columns) or 'none'}, "
-                    f"known ones {', '.join(known)}"
-                )
-            reader.fieldnames = columns
-            rows = []
-            for row in reader:
-                values = {k: v.strip() for k, v in row.items() if isinstance(k, str) and isinstance(v, str)}
-                if len(values) < len(columns) or None in row:
-                    raise DataError(
-                        f"{path}:{reader.line_num}: has another number of fields than the header, {len(columns)}"
-                    )
-                rows.append((reader.line_num, values))
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise DataError(f"{path}: cannot be read: {error}") from error
-    if not rows:
-        raise DataError(f"{path}: holds no row")
-    return rows

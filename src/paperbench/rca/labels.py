@@ -83,12 +83,8 @@ def check_labels(kind: Kind, values: Sequence[int], names: Sequence[str]) -> Non
         raise ConfigError("labels.values: with labels.kind=bits they are powers of two: 1, 2, 4, ...")
 
 
-def find_labels(kind: Kind, values: Sequence[int], names: Sequence[str], maps: Iterable[NDArray[np.int64]]) -> Labels:
-    """Return the labels of the configuration, or all that the references' `maps` hold.
-
-    Raises ConfigError where values and names do not fit, DataError where the references hold none of them.
-    """
-    check_labels(kind, values, names)
+def labels_in(kind: Kind, maps: Iterable[NDArray[np.int64]]) -> set[int]:
+    """Return all labels that maps hold."""
     found: set[int] = set()
     for labels in maps:
         found |= {int(value) for value in np.unique(labels) if value}
@@ -97,6 +93,41 @@ def find_labels(kind: Kind, values: Sequence[int], names: Sequence[str], maps: I
         for value in found:
             whole |= value
         found = {1 << bit for bit in range(63) if whole >> bit & 1}
+    return found
+
+
+@dataclass(frozen=True, kw_only=True)
+class Vocabulary:
+    """The labels of a run beside those that its references hold."""
+
+    labels: Labels
+    held: frozenset[int]
+    chosen: bool
+    """True where the configuration names the labels to score: others are left out on purpose."""
+
+    def foreign(self, labels: NDArray[np.int64]) -> tuple[list[int], list[int]]:
+        """Return the labels of a map that no reference has, and, where there are any, the labels to score that the map lacks."""
+        found = labels_in(self.labels.kind, [labels])
+        foreign = sorted(found - self.held)
+        missing = sorted(set(self.labels.values) - found) if foreign else []
+        return ([], []) if self.chosen and not missing else (foreign, missing)
+
+    def explain(self, foreign: Sequence[int], missing: Sequence[int]) -> str:
+        """Return in words what `foreign` found."""
+        plural = "s" if len(foreign) > 1 else ""
+        text = f"holds the label{plural} {_listed(foreign)}, which no reference has (they have {_listed(self.held)})"
+        if missing:
+            text += f", and lacks {_listed(missing)}: rename its labels to those of the references"
+        return text
+
+
+def find_labels(kind: Kind, values: Sequence[int], names: Sequence[str], maps: Iterable[NDArray[np.int64]]) -> Labels:
+    """Return the labels of the configuration, or all that the references' `maps` hold.
+
+    Raises ConfigError where values and names do not fit, DataError where the references hold none of them.
+    """
+    check_labels(kind, values, names)
+    found = labels_in(kind, maps)
     missing = sorted(set(values) - found)
     if missing:
         raise DataError(

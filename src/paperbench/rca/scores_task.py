@@ -14,7 +14,7 @@ from paperbench.rca import figures
 from paperbench.rca.config import RcaScores
 from paperbench.rca.estimation import write_tables
 from paperbench.rca.evaluation import as_number, quality_metrics
-from paperbench.rca.folders import read_rows
+from paperbench.rca.manifest import read_rows
 from paperbench.rca.prediction import NONE, Rule, calibrate, predict
 from paperbench.rca.scoring import CaseResult, MaskScores
 

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from paperbench.engine.files import write_atomic
-from paperbench.rca.cases import Image
+from paperbench.rca.cases import Image, Remark
 from paperbench.rca.labels import Labels, narrow
 from paperbench.rca.mask_metrics import compare
 
@@ -67,6 +67,7 @@ class CaseResult:
     failures: tuple[tuple[str, str], ...] = ()
     problems: dict[str, str] = field(default_factory=dict)
     """Reason for each segmenter, or under the empty name for the whole case, without scores."""
+    remarks: tuple[Remark, ...] = ()
     seconds: float = 0.0
 
 
@@ -79,7 +80,9 @@ def score_masks(
 ) -> CaseResult:
     """Score every mask of `image` on every reference. Raises ValueError when no reference can be used."""
     if not image.masks:
-        return CaseResult(case=image.name, problems=dict(image.problems) or {"": "no mask"})
+        return CaseResult(case=image.name, problems=dict(image.problems) or {"": "no mask"}, remarks=image.remarks)
+    if not references:
+        raise ValueError("no reference is left to score it")
     scores: dict[str, dict[str, list[dict[str, float]]]] = {name: {} for name in image.masks}
     failures: list[tuple[str, str]] = []
     by_name = {reference.name: reference for reference in references}
@@ -110,7 +113,13 @@ def score_masks(
         for k, label in enumerate(labels.names)
         for metric in metrics
     ]
-    return CaseResult(case=image.name, masks=tuple(masks), failures=tuple(failures), problems=dict(image.problems))
+    return CaseResult(
+        case=image.name,
+        masks=tuple(masks),
+        failures=tuple(failures),
+        problems=dict(image.problems),
+        remarks=image.remarks,
+    )
 
 
 def true_scores(image: Image, segmenter: str, labels: Labels, metrics: Sequence[str]) -> list[dict[str, float]] | None:
@@ -145,6 +154,7 @@ def write_result(folder: Path, group: str, result: CaseResult) -> None:
         "seconds": round(result.seconds, 4),
         "problems": result.problems,
         "failures": [list(pair) for pair in result.failures],
+        "remarks": [[remark.segmenter, remark.label, remark.text] for remark in result.remarks],
         "judged": [
             {
                 "segmenter": mask.segmenter,
@@ -170,6 +180,10 @@ def read_result(folder: Path, group: str, case: str) -> CaseResult | None:
             seconds=content["seconds"],
             problems=content["problems"],
             failures=tuple((name, text) for name, text in content["failures"]),
+            remarks=tuple(
+                Remark(segmenter=segmenter, label=label, text=text)
+                for segmenter, label, text in content.get("remarks", ())  # earlier versions wrote none
+            ),
             masks=tuple(
                 MaskScores(
                     case=content["case"],

@@ -22,7 +22,7 @@ from paperbench.engine.files import explain_os_errors, write_json
 from paperbench.engine.run import Run
 from paperbench.engine.store import content_key
 from paperbench.rca.atlas import VERSION, Atlas
-from paperbench.rca.cases import RECORDED, Image, ReferenceSelection, reason, with_degraded
+from paperbench.rca.cases import RECORDED, Image, ReferenceSelection, reason, with_degraded, without_itself
 from paperbench.rca.config import ReferenceConfig, RegistrationConfig
 from paperbench.rca.evaluation import write_table
 from paperbench.rca.labels import Labels
@@ -103,6 +103,7 @@ class LeftOutSet:
         own = self._by_key[keys[index]]
         masks = with_degraded(replace(own, name=keys[index]), self.labels, masks=self.masks, seed=0).masks
         others = [self._by_key[key] for key in (*keys[index + 1 :], *keys[:index])]
+        others, _ = without_itself(own, others)
         if self.reference.select == "nearest":
             others = ReferenceSelection(self.reference, seed=0).select(own, others)
         return LeftOut(image=replace(own, masks=masks), others=tuple(others[:OTHERS]))

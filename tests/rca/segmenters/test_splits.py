@@ -8,7 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from paperbench.data.volumes import on_grid_of, read_image, read_labels
+from paperbench.data.grids import on_grid_of
+from paperbench.data.volumes import read_image, read_labels
 from paperbench.errors import ConfigError, DataError
 from paperbench.rca.config import JsrtData, PhantomData
 from paperbench.rca.datasets import split

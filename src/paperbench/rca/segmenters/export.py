@@ -16,7 +16,7 @@ from paperbench.config.paths import short
 from paperbench.config.quoting import hydra_text
 from paperbench.data.volumes import stem
 from paperbench.engine.files import explain_os_errors, write_atomic
-from paperbench.rca.folders import COLUMNS
+from paperbench.rca.manifest import COLUMNS
 from paperbench.rca.segmenters.splits import MaskFolder, Splits, write_array
 
 MANIFEST = "manifest.csv"
