@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from sklearn.datasets import load_digits
 
 from paperbench.data import digits, labelled
 from paperbench.data.image_sets import DigitsData
@@ -35,6 +36,19 @@ def test_pixels_are_the_same_for_ever() -> None:
 
 LABELS = [1, 2, 3, 4, 6, 7, 8, 9, 1, 2, 3, 4]
 TOTAL = 45_316_276
+
+
+def test_the_file_is_what_scikit_learn_reads() -> None:
+    levels, labels = load_digits(return_X_y=True)
+    table = digits._table()
+    assert (table[:, :-1] == levels).all()
+    assert (table[:, -1] == labels).all()
+
+
+def test_without_that_file_scikit_learn_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    table = digits._table()
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    assert (digits._table() == table).all()
 
 
 def test_limits() -> None:

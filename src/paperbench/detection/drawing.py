@@ -15,7 +15,6 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
-from scipy.ndimage import binary_erosion
 
 from paperbench.data.detection import DetectionSet, Record
 from paperbench.detection.evaluation.detections import Detections
@@ -167,6 +166,8 @@ def recall_curves(result: RecallResult, path: Path) -> Path | None:
 
 def _shade(picture: Image.Image, detections: Detections, factors: NDArray[np.floating]) -> Image.Image:
     """The picture with every mask laid over it, surer ones on top."""
+    from scipy.ndimage import binary_erosion  # takes a second: only where masks are drawn
+
     assert detections.masks is not None
     pixels = np.asarray(picture, np.float32).copy()
     width = max(1, round(math.sqrt(picture.width * picture.height) / 320))

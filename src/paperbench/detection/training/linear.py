@@ -9,9 +9,6 @@ from dataclasses import dataclass, field
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from sklearn.exceptions import ConvergenceWarning
-from sklearn.linear_model import Ridge
-from sklearn.svm import LinearSVC
 
 from paperbench.data.detection import DetectionSet
 from paperbench.detection import boxes as box_ops
@@ -41,6 +38,9 @@ class _Class:
 
     def fit(self, config: SvmConfig) -> None:
         """Fit anew and drop easy negatives."""
+        from sklearn.exceptions import ConvergenceWarning  # takes seconds: only R-CNN and SPP-net fit machines
+        from sklearn.svm import LinearSVC
+
         positives, negatives = np.concatenate(self.positives), np.concatenate(self.negatives)
         svm = LinearSVC(
             C=config.c,
@@ -178,6 +178,8 @@ def _solved(
     known = [part for parts in inputs for part in parts]
     if not known:
         return np.zeros((len(inputs), 4, 0), np.float32), np.zeros((len(inputs), 4), np.float32), 1.0
+    from sklearn.linear_model import Ridge
+
     mean = float(np.linalg.norm(np.concatenate(known), axis=1).mean())
     scale = NORM / mean if mean else 1.0
     weights = np.zeros((len(inputs), 4, known[0].shape[1]), np.float32)
@@ -188,7 +190,7 @@ def _solved(
             x, y = np.concatenate(rows)[: config.max_examples] * scale, np.concatenate(moves)[: config.max_examples]
             # The intercept is the weight of a constant feature and is penalised as the others are; targets are taken from their
             # mean, which is not (rcnn_train_bbox_regressor of R-CNN's code). The paper's formula has no intercept.
-            x, mean = np.concatenate([x, np.ones((len(x), 1), x.dtype)], axis=1), y.mean(axis=0)
-            ridge = Ridge(alpha=config.weight, fit_intercept=False, solver="cholesky").fit(x, y - mean)
-            weights[label], biases[label] = ridge.coef_[:, :-1], ridge.coef_[:, -1] + mean
+            x, centre = np.concatenate([x, np.ones((len(x), 1), x.dtype)], axis=1), y.mean(axis=0)
+            ridge = Ridge(alpha=config.weight, fit_intercept=False, solver="cholesky").fit(x, y - centre)
+            weights[label], biases[label] = ridge.coef_[:, :-1], ridge.coef_[:, -1] + centre
     return weights, biases, scale
