@@ -227,6 +227,17 @@ def test_predict_names_what_is_missing(tmp_path: Path) -> None:
     assert "b.png: no such image file" in result.stderr
 
 
+@pytest.mark.parametrize("experiment", ["vae", "stn-mnist"])
+def test_a_threshold_where_nothing_has_one_is_refused(experiment: str, tmp_path: Path) -> None:
+    write(tmp_path / "run/config.yaml", yaml.safe_dump(compose(experiment).resolved))
+    (tmp_path / "a.png").touch()
+
+    result = call("predict", "run", "a.png", "--score-threshold", "0.5")
+    assert result.exit_code == 2
+    assert "score_threshold: prediction with the run" in result.stderr
+    assert "no such option" in result.stderr
+
+
 def test_predict_needs_a_task_that_predicts(tmp_path: Path) -> None:
     write(tmp_path / "run/config.yaml", yaml.safe_dump(compose("detections").resolved))
     (tmp_path / "a.png").touch()

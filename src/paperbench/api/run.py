@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import importlib
-import inspect
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
-from numbers import Real
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
 
 from paperbench.api.notebook import html_table
-from paperbench.catalog import TASKS
 from paperbench.config.paths import expanded
 from paperbench.config.suggest import nearest
+from paperbench.engine.prediction import check_options, predict_of
 from paperbench.errors import ConfigError, DataError
 from paperbench.records.metrics import metrics_of
 from paperbench.records.record import RunRecord
@@ -172,15 +170,12 @@ class Run:
         from paperbench.config.validate import load_file
 
         task, config, _ = load_file(self.path / "config.yaml")
-        names = [task.module, *([TASKS[task.evaluated_by].module] if task.evaluated_by else [])]
-        found = next((module for name in names if hasattr(module := importlib.import_module(name), "predict")), None)
-        if found is None:
-            raise ConfigError(f"{self.path}: runs of task {task.name} cannot be shown images")
-        _checked_options(found.predict, options, self.path)
+        predict = predict_of(task, self.path)
+        check_options(predict, options, self.path)
         folder = expanded(output) if output is not None else self.path / "figures" / "predictions"
         with tempfile.TemporaryDirectory(prefix="paperbench-") as scratch:
             files = _image_files(images, Path(scratch))
-            answers = found.predict(config, self.path, files, folder, **options)
+            answers = predict(config, self.path, files, folder, **options)
         for answer in answers:
             if Path(answer.get("image", "")).is_relative_to(scratch):
                 answer["image"] = None  # an array has no file
@@ -260,24 +255,6 @@ class Predictions(list[dict[str, Any]]):
                 f"<figure><img src='data:image/png;base64,{content}'><figcaption>{label}</figcaption></figure>"
             )
         return "".join(parts)
-
-
-def _checked_options(predict: Callable[..., Any], options: Mapping[str, Any], run: Path) -> None:
-    """Raises `ConfigError` naming the options that `predict` of the run's task does not have, with those that it has."""
-    parameters = inspect.signature(predict).parameters.values()
-    known = [it.name for it in parameters if it.kind is it.KEYWORD_ONLY and it.name != "reporter"]
-    mistakes = []
-    for name in options:
-        if name not in known:
-            near = nearest(name, known)
-            listed = f"Nearest: {', '.join(near)}" if near else f"Options: {', '.join(['output', *known])}"
-            mistakes.append(f"{name}: prediction with the run {run} has no such option. {listed}")
-    threshold = options.get("score_threshold")
-    number = isinstance(threshold, Real) and not isinstance(threshold, bool)
-    if threshold is not None and not (number and 0 <= float(threshold) <= 1):
-        mistakes.append(f"score_threshold={threshold!r}: give a number from 0 to 1")
-    if mistakes:
-        raise ConfigError(*mistakes)
 
 
 def _image_files(images: Any, scratch: Path) -> list[Path]:

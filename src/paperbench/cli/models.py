@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import inspect
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ from paperbench.cli.output import line
 from paperbench.config.commands import command
 from paperbench.config.paths import short
 from paperbench.config.validate import config_hash, load_file, validate
+from paperbench.engine.prediction import check_options, predict_of, takes
 from paperbench.errors import EXIT_FAILED, ConfigError, DataError
 from paperbench.records.launch import run_of
 
@@ -46,14 +46,15 @@ def predict(
     if len(missing) == len(set(images)):
         raise DataError("\n".join(missing.values()))
     task, config, resolved = load_file(directory / "config.yaml")
-    module = _predicting_module(task)
+    predict_images = predict_of(task, directory)
     if device is not None:
         config = validate(task, {**resolved, "device": device})
     folder = output or directory / "figures" / "predictions"
     options: dict[str, Any] = {} if score_threshold is None else {"score_threshold": score_threshold}
-    if "skip_damaged" in inspect.signature(module.predict).parameters:
+    check_options(predict_images, options, directory)
+    if takes(predict_images, "skip_damaged"):
         options["skip_damaged"] = True  # one of many does not cost the answers for the others
-    found = iter(module.predict(config, directory, [path for path in images if path not in missing], folder, **options))
+    found = iter(predict_images(config, directory, [path for path in images if path not in missing], folder, **options))
     predictions = [
         {"image": str(path), "picture": None, "error": missing[path]} if path in missing else next(found)
         for path in images
@@ -85,15 +86,6 @@ def _print_predictions(predictions: Sequence[Mapping[str, Any]]) -> None:
             line(f"  {item['class']:<14} {item['score']:.2f}  ({box})")
         if not entry.get("detections", True):
             line("  nothing found")
-
-
-def _predicting_module(task: TaskSpec) -> Any:
-    names = [task.module, *([TASKS[task.evaluated_by].module] if task.evaluated_by else [])]
-    for name in names:
-        module = importlib.import_module(name)
-        if hasattr(module, "predict"):
-            return module
-    raise ConfigError(f"runs of task {task.name} have no model that predicts on images")
 
 
 # --- export -----------------------------------------------------------------------------------------------------------

@@ -32,7 +32,6 @@ def predict(
     skip_damaged: bool = False,
     device: str | None = None,
     reporter: Reporter | None = None,
-    **_: Any,
 ) -> list[dict[str, Any]]:
     """Draw each image under the predicted grid, with the warp below it, into `output/<number>-<name>.png`.
 

@@ -32,7 +32,6 @@ def predict(
     skip_damaged: bool = False,
     device: str | None = None,
     reporter: Reporter | None = None,
-    **_: Any,
 ) -> list[dict[str, Any]]:
     """Draw each image, in grey and scaled to the model's size, beside its reconstruction into `output/<name>.png`.
 
