@@ -8,6 +8,7 @@
 | nets | MNIST | the teacher, 2x800 on hard targets, 2x800 distilled at T = 20 |
 | omitted | MNIST | students that never saw a 3, or only 7s and 8s; the bias chosen on the test set and on validation images |
 | omitted-weights | MNIST | the one without 3s with hard targets of other weights: the paper gives no number |
+| omitted-choice | MNIST | both transfer sets with hard targets of other weights, chosen by the errors on validation images |
 | omitted-temperatures | MNIST | the one without 3s at T = 4 and 8: the paper does not state the temperature |
 | omitted-all | MNIST | the same without validation images, as in the paper: the bias is chosen on the test set alone |
 | width-30, width-300, width-800 | MNIST | temperatures 1, 2, 3, 4, 8, 20 with three seeds, stacked; one teacher |
@@ -65,11 +66,16 @@ def _scores(*nets: str, kind: str = "errors") -> tuple[str, ...]:
     return tuple(f"{net}/test/{kind}" for net in nets)
 
 
+VALIDATION_ERRORS = ("distilled/validation/errors", "validated/validation/errors")
+"""Errors on training images held back, without the bias and with the one that is best on them."""
+
 OMITTED_METRICS = tuple(f"{kind}/{name}" for kind in ("distilled", "corrected", "validated") for name in BIASED)
 
 
+TRANSFER_SETS = {"without 3s": ("transfer.omit=3",), "only 7s and 8s": ("transfer.omit=[]", "transfer.only=[7,8]")}
+
+
 def _omitted() -> list[Case]:
-    choices = {"without 3s": ("transfer.omit=3",), "only 7s and 8s": ("transfer.omit=[]", "transfer.only=[7,8]")}
     return [
         Case(
             part="omitted" if held else "omitted-all",
@@ -81,7 +87,23 @@ def _omitted() -> list[Case]:
             stacked=True,
         )
         for held in (0.1, 0)
-        for what, choice in choices.items()
+        for what, choice in TRANSFER_SETS.items()
+    ]
+
+
+def _omitted_choice() -> list[Case]:
+    """The weight of the labels where classes are omitted, judged on training images alone."""
+    return [
+        Case(
+            part="omitted-choice",
+            what=f"{what}, a tenth held back",
+            experiment="distill-omitted",
+            overrides=(*choice, "teaching.seed=0", "hard_weight=0.1,1,3,10"),
+            metrics=(*VALIDATION_ERRORS, *OMITTED_METRICS),
+            seeds=2,
+            stacked=True,
+        )
+        for what, choice in TRANSFER_SETS.items()
     ]
 
 
@@ -118,6 +140,7 @@ def _ensemble(average: str) -> Case:
 CASES = (
     Case(part="nets", what="2x1200, 2x800, T = 20", metrics=_scores(*THREE_NETS), seeds=1),
     *_omitted(),
+    *_omitted_choice(),
     Case(
         part="omitted-weights",
         what="without 3s, a tenth held back",

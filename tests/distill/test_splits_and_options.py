@@ -105,6 +105,20 @@ def test_logits_are_stored_by_both_splits(tmp_path: Path, monkeypatch: pytest.Mo
     assert len(set(keys)) == 3
 
 
+def test_the_errors_on_validation_images_are_counted_without_and_with_the_bias() -> None:
+    labels = torch.tensor([0, 1, 2, 2])
+    held = torch.tensor(
+        [[2.0, 0, 0], [0, 2.0, 0], [1.0, 0, 0], [0, 0.5, 0]]
+    )  # 2 loses by 1 and by 0.5, and needs 2 to harm others
+    test = torch.zeros(4, 3)
+    found = omitted_class_metrics(test, labels, [2], [2], validation=(held, labels), prefix="d")
+    assert found["d/validation/errors"] == 2
+    assert found["validated/validation/errors"] == 0
+    assert 1 < found["validated/bias"] < 2
+    without = omitted_class_metrics(test, labels, [2], [2], validation=None, prefix="d")
+    assert not any("validation" in name for name in without)
+
+
 def test_a_validated_bias_does_not_look_at_test_labels() -> None:
     stream = torch.Generator().manual_seed(0)
     logits, held = torch.randn(60, 10, generator=stream), torch.randn(60, 10, generator=stream)

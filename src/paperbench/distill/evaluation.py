@@ -111,7 +111,8 @@ def omitted_class_metrics(
 
     logits: (Nt, K) of the test images. validation: logits and labels of training images that the student did not learn from.
     `<prefix>/omitted/*`: without a bias. `corrected/*`: the bias has the fewest errors on the test images, as in the paper.
-    `validated/*`: it has the fewest on the validation images.
+    `validated/*`: it has the fewest on the validation images. `<prefix>/validation/errors`, `validated/validation/errors`: errors
+    on these without and with it, by which settings can be chosen without the test set.
     """
     chosen: dict[str, Correction] = {"corrected": best_bias(logits, labels, classes)}
     if validation is not None:
@@ -125,4 +126,7 @@ def omitted_class_metrics(
         out[f"{name}/bias"] = correction.bias
         # Net percentage: images that become wrong count against those that become correct.
         out[f"{name}/removed"] = 100 * (1 - errors(after, labels) / before) if before else 0.0
+    if validation is not None:
+        out[f"{prefix}/validation/errors"] = errors(*validation)
+        out["validated/validation/errors"] = chosen["validated"].errors
     return out
