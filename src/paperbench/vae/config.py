@@ -18,6 +18,7 @@ from paperbench.config.schema import (
     Formerly,
     NonNegativeFloat,
     NonNegativeInt,
+    OptimConfig,
     PositiveFloat,
     PositiveInt,
     Schema,
@@ -115,6 +116,26 @@ class McemConfig(Schema):
     acceptance: Annotated[float, Field(gt=0, lt=1)] = 0.9
 
 
+# --- the rate ---------------------------------------------------------------------------------------------------------
+
+
+@dataclass(kw_only=True)
+class VaeOptimConfig(OptimConfig):
+    """Optimizer and schedule, whose rate a run may choose by itself."""
+
+    lr: PositiveFloat | Literal["auto"] = 1e-3  # pyright: ignore[reportIncompatibleVariableOverride]
+    """`auto` is the best of `rate_search.rates` on the training set in the first iterations, the paper's rule."""
+
+
+@dataclass(kw_only=True)
+class RateSearchConfig(Schema):
+    """How `optim.lr=auto` chooses (section 5)."""
+
+    rates: Annotated[tuple[PositiveFloat, ...], Field(min_length=1)] = (0.01, 0.02, 0.1)
+    samples: PositiveInt = 20_000
+    """Training samples seen with each rate; the paper says "the first few iterations". They do not count in `train.samples`."""
+
+
 # --- evaluation -------------------------------------------------------------------------------------------------------
 
 
@@ -162,6 +183,8 @@ class VaeTrain(TrainConfig):
 
     data: DataConfig = field(default_factory=DigitsData)
     model: ModelConfig = field(default_factory=VaeModel)
+    optim: VaeOptimConfig = field(default_factory=VaeOptimConfig)  # pyright: ignore[reportIncompatibleVariableOverride]
+    rate_search: RateSearchConfig = field(default_factory=RateSearchConfig)
     binarisation: Binarisation = "grey"
     estimator: Literal["aevb", "wake-sleep", "mcem"] = "aevb"
     bound: BoundConfig = field(default_factory=BoundConfig)

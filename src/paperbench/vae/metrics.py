@@ -98,4 +98,31 @@ METRICS: tuple[MetricSpec, ...] = (
         direction="lower",
         format=".2f",
     ),
+    MetricSpec(name="rates/chosen", meaning="rate that optim.lr=auto chose"),
+    MetricSpec(
+        name="rates/*/train/bound",
+        meaning="evidence lower bound of a training image after rate_search.samples with this rate",
+        unit="nats",
+        direction="higher",
+        format=".2f",
+    ),
+    MetricSpec(
+        name="rates/*/train/importance_bound",
+        meaning="importance-weighted bound of a training image after rate_search.samples with this rate",
+        unit="nats",
+        direction="higher",
+        format=".2f",
+    ),
+    MetricSpec(
+        name="rates/*/train/squared_error",
+        meaning="squared error of a training image after rate_search.samples with this rate",
+        direction="lower",
+        format=".2f",
+    ),
+    MetricSpec(
+        name="rates/*/train/loss*",
+        meaning="loss, or one term of it, with this rate; in results, of Monte Carlo EM alone, its mean over the last quarter",
+        direction="lower",
+    ),
+    MetricSpec(name="rates/*/train/lr", meaning="learning rate of the search"),
 )

@@ -1,6 +1,7 @@
 """Stacked runs of one architecture: `paperbench sweep vae model.latent=3,5,10,20 --stacked`.
 
-Latent sizes, hidden sizes, learning rates and seeds may differ. Each run is built as it would be alone, with its own weights,
+Latent sizes, hidden sizes, learning rates and seeds may differ; with `optim.lr=auto` each run chooses its own rate, before they are
+stacked. Each run is built as it would be alone, with its own weights,
 order of images and noise; then the nets are stacked (`engine.stacked_layers`) and trained together
 (`engine.stacked_trainer`). Narrower nets are padded with zeros, and padding costs time: latent sizes that differ by
 more than a power of two above 32 are not stacked.
@@ -19,8 +20,9 @@ from paperbench.config.validate import dump
 from paperbench.engine.run import Run
 from paperbench.engine.stacked_layers import stack
 from paperbench.engine.stacked_trainer import Result, fit_stacked
-from paperbench.errors import PaperbenchError
+from paperbench.errors import PaperbenchError, Stopped
 from paperbench.vae.config import VaeTrain
+from paperbench.vae.data import Pixels
 from paperbench.vae.objectives import Objective, Variational
 from paperbench.vae.training import Training, load_data
 
@@ -51,11 +53,24 @@ def _bracket(size: int) -> int:
 def run_stacked(configs: Sequence[VaeTrain], runs: Sequence[Run]) -> list[Result]:
     """Train all runs together, and return the metrics of each or the error that it alone failed with. See `engine.task.Stacks`."""
     train, test = load_data(configs[0], runs[0].device)
-    parts = [Training.build(config, run, train, test) for config, run in zip(configs, runs, strict=True)]
+    built = [_build(config, run, train, test) for config, run in zip(configs, runs, strict=True)]
+    parts = [part for part in built if isinstance(part, Training)]
     results = fit_stacked(
         [part.trainer for part in parts], lambda numbers: StackedObjective([parts[number] for number in numbers])
     )
-    return [_finish(part, result) for part, result in zip(parts, results, strict=True)]
+    finished = iter([_finish(part, result) for part, result in zip(parts, results, strict=True)])
+    return [next(finished) if isinstance(part, Training) else part for part in built]
+
+
+def _build(config: VaeTrain, run: Run, train: Pixels, test: Pixels) -> Training | PaperbenchError:
+    """Build a run's training, which chooses its rate alone where the configuration asks for that; a failure is that run's own."""
+    try:
+        return Training.build(config, run, train, test)
+    except Stopped:
+        raise
+    except PaperbenchError as error:
+        run.reporter.message(str(error))
+        return error
 
 
 def _finish(training: Training, result: Result) -> Result:

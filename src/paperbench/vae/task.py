@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
+from paperbench.config.explain import show
 from paperbench.engine.order import EpochOrder
 from paperbench.engine.run import Run
 from paperbench.errors import ConfigError
 from paperbench.vae import data
-from paperbench.vae.config import AutoencoderModel, VaeTrain
+from paperbench.vae.config import AutoencoderModel, RateSearchConfig, VaeTrain
 from paperbench.vae.export import export_model
 from paperbench.vae.likelihood import MAX_LATENT_DIMENSIONS
 from paperbench.vae.objectives import has_gaussian_pixels
 from paperbench.vae.predict import predict
+from paperbench.vae.rate_search import AUTO
 from paperbench.vae.stacked import run_stacked, stack_key
 from paperbench.vae.training import Training, load_data, load_model
 
@@ -52,7 +54,7 @@ def run(config: VaeTrain, run: Run) -> dict[str, float]:
 
 def check(config: VaeTrain) -> None:
     """Raise ConfigError with all contradictions in `config`, or DataError when its data are missing."""
-    mistakes = [*_check_estimator(config), *_check_model(config), *_check_evaluation(config)]
+    mistakes = [*_check_estimator(config), *_check_model(config), *_check_rate(config), *_check_evaluation(config)]
     if mistakes:
         raise ConfigError(*mistakes)
     data.locate(config.data)
@@ -95,6 +97,20 @@ def _check_model(config: VaeTrain) -> Iterator[str]:
         )
     if model.min_log_variance is not None and not has_gaussian_pixels(config):
         yield f"model.min_log_variance={model.min_log_variance:g}: Bernoulli pixels have no variance of their own"
+
+
+def _check_rate(config: VaeTrain) -> Iterator[str]:
+    search, usual = config.rate_search, RateSearchConfig()
+    if config.optim.lr == AUTO:
+        if len(set(search.rates)) < len(search.rates):
+            yield f"rate_search.rates={show(search.rates)}: names a rate twice"
+        return
+    for key in ("rates", "samples"):
+        if getattr(search, key) != getattr(usual, key):
+            yield (
+                f"rate_search.{key}={show(getattr(search, key))}: is of no use with optim.lr={config.optim.lr:g}; take "
+                "optim.lr=auto, or leave it out"
+            )
 
 
 def _check_evaluation(config: VaeTrain) -> Iterator[str]:
@@ -141,7 +157,10 @@ def _describe_schedule(config: VaeTrain) -> str:
     train, optim = config.train, config.optim
     steps = -(-train.samples // train.batch_size)
     prior = ", prior N(0, I) on the weights" if config.prior else ""
-    return (
-        f"{train.samples:,} samples seen in {steps:,} steps of {train.batch_size}, {optim.name} {optim.lr:g}, "
-        f"{optim.schedule}{prior}"
-    )
+    rate = f"{optim.lr:g}" if optim.lr != AUTO else _describe_search(config)
+    return f"{train.samples:,} samples seen in {steps:,} steps of {train.batch_size}, {optim.name} {rate}, {optim.schedule}{prior}"
+
+
+def _describe_search(config: VaeTrain) -> str:
+    rates = ", ".join(f"{rate:g}" for rate in config.rate_search.rates)
+    return f"with the best rate of {rates} after {config.rate_search.samples:,} samples of each"

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from paperbench.config.schema import LoopConfig
 from paperbench.engine.checkpoints import load_for_evaluation
 from paperbench.engine.compiling import should_compile
 from paperbench.engine.figures import loss_curves
@@ -22,6 +24,7 @@ from paperbench.vae.config import VaeTrain
 from paperbench.vae.data import Pixels
 from paperbench.vae.evaluation import Evaluator
 from paperbench.vae.objectives import Mcem, Objective, make_objective
+from paperbench.vae.rate_search import AUTO, search_rate, search_steps
 
 MIN_STEPS_TO_COMPILE = 20_000
 """Steps from which on compiling, which takes about a minute on two cores, saves time."""
@@ -45,15 +48,39 @@ class Training:
     trainer: Trainer
     evaluator: Evaluator
     test: Pixels
+    rate_search: Mapping[str, float] = field(default_factory=dict)
+    """What the search for the rate adds to the metrics."""
 
     @classmethod
     def build(cls, config: VaeTrain, run: Run, train: Pixels, test: Pixels) -> Training:
-        """Build everything that the configuration describes on the run's device."""
-        seed_everything(run.seed, MODEL_INIT)
-        objective = make_objective(config, size=train.size, images=len(train)).to(run.device)
+        """Build everything that the configuration describes on the run's device, after the search for a rate where it asks for one.
+
+        Raises `Stopped` and `TrainingError` as `rate_search.search_rate`.
+        """
+        found: Mapping[str, float] = {}
+        if config.optim.lr == AUTO:
+            search = search_rate(config, run, lambda rate, view: _trainer_of_rate(config, rate, view, train, test))
+            config, found = _with_rate(config, search.rate), search.metrics
+        objective = _first_objective(config, run, train)
         evaluator = Evaluator(config, objective, train, test, run)
-        trainer = _trainer(config, objective, train, run, evaluator)
-        return cls(config=config, run=run, objective=objective, trainer=trainer, evaluator=evaluator, test=test)
+        trainer = _trainer(
+            config,
+            objective,
+            train,
+            run,
+            loop=config.train,
+            evaluate=evaluator,
+            evaluate_at=[-(-samples // config.train.batch_size) for samples in config.evaluation.at_samples],
+        )
+        return cls(
+            config=config,
+            run=run,
+            objective=objective,
+            trainer=trainer,
+            evaluator=evaluator,
+            test=test,
+            rate_search=found,
+        )
 
     def compile(self, objective: Objective) -> None:
         """Compile the losses of `objective`, the run's own or that of its stack, where the configuration asks for it."""
@@ -66,7 +93,7 @@ class Training:
     def finish(self, metrics: dict[str, float]) -> dict[str, float]:
         """Add what is measured once at the end to the metrics of training, draw the figures, and return all metrics."""
         self.objective.eval()
-        metrics = {**metrics, **self.evaluator.likelihood()}
+        metrics = {**metrics, **self.evaluator.likelihood(), **self.rate_search}
         if self.run.ranks.is_main and self.config.evaluation.pictures:
             directory = self.run.directory
             draw, batch_size = self.run.draw, self.config.train.batch_size
@@ -76,7 +103,41 @@ class Training:
         return metrics
 
 
-def _trainer(config: VaeTrain, objective: Objective, train: Pixels, run: Run, evaluator: Evaluator) -> Trainer:
+def _with_rate(config: VaeTrain, rate: float) -> VaeTrain:
+    return replace(config, optim=replace(config.optim, lr=rate))
+
+
+def _first_objective(config: VaeTrain, run: Run, train: Pixels) -> Objective:
+    """Build the objective with the weights that the run's seed begins with, on the run's device."""
+    seed_everything(run.seed, MODEL_INIT)
+    return make_objective(config, size=train.size, images=len(train)).to(run.device)
+
+
+def _trainer_of_rate(config: VaeTrain, rate: float, view: Run, train: Pixels, test: Pixels) -> Trainer:
+    """Build the trainer that tries a rate: the first steps of the run that has it, and a look at the training set."""
+    config, steps = _with_rate(config, rate), search_steps(config)
+    objective = _first_objective(config, view, train)
+    evaluator = Evaluator(config, objective, train, test, view)
+    loop = replace(
+        config.train,
+        samples=config.rate_search.samples,
+        log_every=max(1, steps // 4),
+        checkpoint_every=steps,
+        evaluate_every=0,
+    )
+    return _trainer(config, objective, train, view, loop=loop, evaluate=evaluator.training_set)
+
+
+def _trainer(
+    config: VaeTrain,
+    objective: Objective,
+    train: Pixels,
+    run: Run,
+    *,
+    loop: LoopConfig,
+    evaluate: Callable[[], dict[str, float]],
+    evaluate_at: Collection[int] = (),
+) -> Trainer:
     def fetch(key: BatchKey) -> Any:
         x = train.train_batch(key, seed=run.seed)
         if isinstance(objective, Mcem):
@@ -87,12 +148,12 @@ def _trainer(config: VaeTrain, objective: Objective, train: Pixels, run: Run, ev
         run,
         objective,
         optim=config.optim,
-        loop=config.train,
+        loop=loop,
         groups=_groups(config, objective, len(train)),
         order=_order(config, len(train), run),
         fetch=fetch,
-        evaluate=evaluator,
-        evaluate_at=[-(-samples // config.train.batch_size) for samples in config.evaluation.at_samples],
+        evaluate=evaluate,
+        evaluate_at=evaluate_at,
     )
 
 
