@@ -193,8 +193,11 @@ class Ours:
 
 
 def configured(arguments: argparse.Namespace, *overrides: str) -> VaeTrain:
-    """Compose the paper's settings on MNIST."""
-    common = ("scale=paper", "data=mnist", f"data.root={arguments.data_root}", f"device={arguments.device}")
+    """Compose the paper's settings on MNIST, at one of its rates."""
+    root = f"data.root={arguments.data_root}"
+    common = ("scale=paper", "data=mnist", root, f"device={arguments.device}")
+    if not any(override.startswith("optim.lr=") for override in overrides):
+        common = (*common, "optim.lr=0.02")
     return compose("vae", [*common, *overrides]).config
 
 
@@ -375,7 +378,7 @@ def _points(directory: Path, marks: Sequence[int]) -> list[dict[str, Any]]:
                 "published": f"{paper:.1f}",
                 "above": f"{value - paper:.2f}",
                 "binarisation": config["binarisation"],
-                "optimizer": f"{config['optim']['name']} {config['optim']['lr']:g}",
+                "optimizer": f"{config['optim']['name']} {results['metrics'].get('rates/chosen', config['optim']['lr']):g}",
                 "init_std": config["model"]["init_std"] or "1 / sqrt(fan-in)",
                 "seed": config["seed"],
                 "precision": results["precision"],
