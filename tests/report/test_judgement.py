@@ -235,6 +235,37 @@ def test_a_value_that_was_tuned_on_the_printed_numbers_is_a_deviation() -> None:
     assert any("was chosen by the errors" in text for text in conditions_of_run(number, config).settings)
 
 
+def test_no_error_of_distillation_on_mnist_stands_beside_a_tuned_setting() -> None:
+    rows = published.table("distill", "Section 3")
+    numbers = [number for row in rows.values() for number in row.values()]
+    assert len(numbers) == 12
+    for number in numbers:
+        found = conditions_of_run(number, paper_config(*number.place))
+        assert found.deviations == (), number.place
+        assert any("300 passes for the teacher" in text for text in found.choices)
+
+
+@pytest.mark.parametrize(
+    "place",
+    [
+        ("vae", "Figure 2", "MNIST, 20 latent, AEVB, test", "2.5e8"),
+        ("vae", "Figure 2", "Frey, 10 latent, wake-sleep, train", "1e8"),
+        ("vae", "Figure 3", "N = 50000, MCEM, test", "6e7"),
+    ],
+    ids=["MNIST", "Frey", "MCEM"],
+)
+def test_the_rate_by_the_papers_rule_is_a_choice_and_a_fixed_one_a_deviation(place: tuple[str, str, str, str]) -> None:
+    number = published.find(*place)
+    config = paper_config(*number.place)
+    found = conditions_of_run(number, config)
+    assert found.deviations == ()
+    assert any(text.startswith("the rate is the best of 0.01, 0.02 and 0.1") for text in found.choices)
+    config["optim"]["lr"] = 0.02
+    found = conditions_of_run(number, config)
+    assert found.settings == ("optim.lr 0.02 instead of auto, as shipped",)
+    assert not any(text.startswith("the rate is") for text in found.choices)
+
+
 def test_a_remark_about_the_print_takes_nothing_from_a_verdict() -> None:
     number = published.find("vae", "Figure 2", "Frey, 2 latent, wake-sleep, test", "1e8")
     assert number.remark

@@ -105,7 +105,7 @@ def _try(rate: float, config: VaeTrain, run: Run, make_trainer: Callable[[float,
 
 
 def _described(rate: float, found: _Found) -> str:
-    return f"{rate:g} not finite" if found.value is None else f"{rate:g} {found.measure} {found.value:.1f}"
+    return f"{rate:g} not finite" if found.value is None else f"{rate:g} {found.measure} {found.value:.6g}"
 
 
 # --- the record -------------------------------------------------------------------------------------------------------
