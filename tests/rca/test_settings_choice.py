@@ -207,3 +207,11 @@ def test_other_classifiers_have_nothing_to_choose_and_take_the_key(tmp_path: Pat
     words = ["classifier=forest", "registration.choose=false", "--dry-run", "--run-dir", str(tmp_path / "run")]
     result = CliRunner().invoke(app, ["estimate", "rca", *words])
     assert result.exit_code == 0, result.output
+
+
+def test_two_references_may_be_alike() -> None:
+    """An image that stands among the references twice is one reference of the choice."""
+    images = [make_image(k) for k in (0, 1, 2)]
+    labels = Labels("values", (1, 2), ("a", "b"))
+    left_out = LeftOutSet([*images, replace(images[0], name="again")], labels, RegistrationConfig(), ReferenceConfig())
+    assert len(left_out) == 3

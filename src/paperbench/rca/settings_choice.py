@@ -80,7 +80,7 @@ class LeftOutSet:
         self.masks = min(masks, MASKS)
         self.dims = references[0].intensities.ndim
         self.reference = replace(reference, count=min(reference.count, OTHERS))
-        self._by_key = dict(sorted((_content(each), each) for each in references))
+        self._by_key = dict(sorted(((_content(each), each) for each in references), key=lambda pair: pair[0]))
 
     @property
     def key(self) -> str:
