@@ -479,3 +479,18 @@ def test_files_of_masks_have_the_shape_of_their_images(monkeypatch: pytest.Monke
     monkeypatch.setattr(inference, "write_coco", lambda *given: seen.append(given[-1]))
     scorer.write(tmp_path)
     assert seen == [[(40, 60), (20, 30)]]
+
+
+def test_ridges_move_boxes_by_plain_shares_of_their_sides() -> None:
+    """Their targets are not divided by the deviations of a head's targets, so neither are their answers multiplied by them."""
+    config = config_of("sppnet", "model.classifier=softmax", "model.boxes=ridge", "model.head.score_threshold=0.0")
+    net = net_of(config).eval()
+    net.ridge.bias[:, 0] = 0.25
+    own = inference.BatchMaker(
+        scenes(), inference.datasets.store(config.data, scenes(), CPU), flip=0.0, seed=0, multiple=net.multiple,
+        training=False,
+    )(np.arange(1), np.zeros(1, int))  # fmt: skip
+    given = Proposals(torch.tensor([[[10.0, 20, 30, 60]]]), torch.ones(1, 1), torch.ones(1, 1, dtype=torch.bool))
+    found, _ = net.detect(replace(own, proposals=given))
+    assert found.boxes[0][found.valid[0]].tolist() == [[15.0, 20.0, 35.0, 60.0]] * int(found.valid.sum())
+    assert found.valid.any()

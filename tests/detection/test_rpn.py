@@ -60,6 +60,21 @@ def test_loss_falls_to_nothing_for_perfect_outputs_and_counts_only_anchors_insid
     assert loss(outside, torch.zeros(1, 16, 4), anchors, **common)[0] < 1e-6
 
 
+@pytest.mark.parametrize(("height", "cells"), [(48, 3), (49, 4), (63, 4), (64, 4)])
+def test_a_cell_that_the_image_reaches_into_counts_whole(height: int, cells: int) -> None:
+    """N_reg of equation 1 is the size of the map, whose last row an image of no multiple of the stride fills in part."""
+    anchors = AnchorGrid(sizes=(16,), ratios=(1.0,), stride=16)(4, 4)
+    loss = RPNLoss(
+        RpnConfig(batch_size_per_image=16, normalisation="paper", loss_weight=1.0, ignore_cross_boundary=False)
+    )
+    _, box = loss(
+        torch.zeros(1, 16, 2), torch.ones(1, 16, 4), anchors, sizes=torch.tensor([[height, 64]]),
+        gt_boxes=anchors[None, 5:6].clone(), gt_labels=torch.tensor([[1]]), stride=(16,),
+    )  # fmt: skip
+    distance = 4 * (1 - 0.5 / 9)  # of four offsets by 1, with sigma 3
+    assert box.item() == pytest.approx(distance / (cells * 4))
+
+
 def test_proposals_are_ranked_clipped_filtered_and_suppressed() -> None:
     anchors = torch.tensor([[0.0, 0, 20, 20], [1, 1, 21, 21], [40, 40, 80, 80], [10, 10, 13, 40]])
     scores = torch.tensor([[0.1, 0.9, 0.5, 0.8]])
