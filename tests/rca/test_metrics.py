@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from fnmatch import fnmatchcase
+from typing import get_args
 
 import numpy as np
 import pytest
 
 from paperbench.catalog import MetricSpec
+from paperbench.rca.config import MetricName
 from paperbench.rca.evaluation import quality_metrics
+from paperbench.rca.mask_metric_specs import METRIC_SPECS
 from paperbench.rca.mask_metrics import DISTANCES, OVERLAPS
-from paperbench.rca.metrics import DISTANCE_NAMES, METRICS, OVERLAP_NAMES
+from paperbench.rca.metrics import METRICS
 from paperbench.rca.prediction import Prediction, Rule
 from paperbench.rca.scoring import MaskScores
 
@@ -70,8 +73,8 @@ def test_metrics_have_a_direction_and_a_unit(name: str, direction: str, unit: st
 
 
 def test_names_of_mask_metrics_are_those_that_are_computed() -> None:
-    assert OVERLAP_NAMES == OVERLAPS
-    assert DISTANCE_NAMES == DISTANCES
+    assert get_args(MetricName) == (*OVERLAPS, *DISTANCES) == tuple(METRIC_SPECS)
+    assert [METRIC_SPECS[name].upper for name in OVERLAPS] == [1.0] * 4
 
 
 def test_exact_names_stand_before_the_patterns_that_match_them() -> None:

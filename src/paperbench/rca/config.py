@@ -191,8 +191,9 @@ class RcaOutput(OutputConfig):
 class QualityConfig(RunConfig):
     """Keys of both tasks: thresholds and figures."""
 
-    threshold: float = 0.7
-    """Masks with a worse predicted value are flagged (Robinson et al. 2019: a Dice score of 0.7)."""
+    threshold: float | None = None
+    """Masks with a worse predicted value are flagged. Null: that of the metric, 0.7 for `dsc` (Robinson et al. 2019) and 0.538, the
+    same, for `jaccard`; the others have none, and no mask is flagged."""
     flag_on: Literal["max", "mean", "calibrated"] = "max"
     pictures: Annotated[NonNegativeInt, CIRCUMSTANTIAL] = 6
     """Number of figures of the worst masks, each with the reference of its best score."""
@@ -246,8 +247,10 @@ class RcaScores(QualityConfig):
     """CSV with the columns case, label, reference, score, and truth, segmenter where known."""
     calibration: Annotated[FilePath, CONTENT_COUNTS] = ""
     """CSV of the same columns with truth, of other cases; empty: no calibration."""
-    higher_is_better: bool = True
-    """False for distances: the best reference is then the one with the smallest."""
+    metric: MetricName | None = None
+    """Metric of the scores, where the file has no column `metric`; null: an overlap in 0..1, if all scores are in that range."""
+    higher_is_better: bool | None = None
+    """Direction of a metric that is none of `metric`: false for distances, whose best reference has the smallest."""
     interval: ScoreCalibration = field(default_factory=ScoreCalibration)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -31,7 +30,7 @@ from paperbench.rca.cnn import CnnClassifier
 from paperbench.rca.config import QualityConfig, RcaEstimate
 from paperbench.rca.evaluation import quality_metrics
 from paperbench.rca.forest import ForestClassifier
-from paperbench.rca.mask_metrics import HIGHER_IS_BETTER, OVERLAPS
+from paperbench.rca.mask_metric_specs import METRIC_SPECS, threshold_of
 from paperbench.rca.prediction import NONE, Prediction, Rule, calibrate, predict
 from paperbench.rca.scoring import (
     FOLDER,
@@ -222,7 +221,9 @@ def summarise(
     """Write tables and figures of all cases together; return the metrics."""
     run = runner.run
     failed = [result for result in results if not result.masks]
+    threshold = first_threshold(config)
     if len(failed) == len(results):
+        write_tables(run.directory.path, config, {}, results, rule_of(config, config.metrics[0]), threshold)
         texts = "\n".join(f"  {result.case}: {'; '.join(result.problems.values())}" for result in failed[:5])
         raise DataError(f"none of the {len(failed)} cases could be scored:\n{texts}")
     predictions: dict[str, list[Prediction]] = {}
@@ -234,28 +235,36 @@ def summarise(
             run.reporter.message(f"{metric}: too few masks of known quality to calibrate on ({calibration.masks})")
     first = config.metrics[0]
     rule = rule_of(config, first)
-    flagged = write_tables(run.directory.path, config, predictions, results, rule)
-    out = quality_metrics(
-        predictions[first], threshold=config.threshold, flagged=flagged, rule=rule, failed=len(failed)
-    )
+    flagged = write_tables(run.directory.path, config, predictions, results, rule, threshold)
+    if threshold is None:
+        run.reporter.message(f"{first} has no usual threshold: no mask is flagged; threshold=VALUE gives one")
+    out = quality_metrics(predictions[first], threshold=threshold, flagged=flagged, rule=rule, failed=len(failed))
     for metric in config.metrics[1:]:
-        further = quality_metrics(predictions[metric], threshold=math.inf, flagged=0, rule=rule_of(config, metric))
+        further = quality_metrics(predictions[metric], threshold=None, flagged=0, rule=rule_of(config, metric))
         out |= {
             f"{metric}/{name}": further[f"rca/{name}"]
             for name in ("pearson_r", "mae", "masks")
             if f"rca/{name}" in further
         }
-    run.draw(figures.scatter, predictions[first], run.directory.figures / "predicted_real.png", first, config.threshold)
+    run.draw(figures.scatter, predictions[first], run.directory.figures / "predicted_real.png", first, threshold)
     run.draw(draw_worst, config, runner, predictions[first], rule)
     seconds = [result.seconds for result in results if result.masks]
     return {**out, "seconds_per_image": sum(seconds) / len(seconds)}
 
 
+def first_threshold(config: RcaEstimate) -> float | None:
+    """Return the threshold of the first metric; None where it has none. Raises ConfigError for one out of its range."""
+    value, mistake = threshold_of(METRIC_SPECS[config.metrics[0]], config.threshold)
+    if mistake:
+        raise ConfigError(mistake)
+    return value
+
+
 def rule_of(config: RcaEstimate, metric: str) -> Rule:
     """Return the rule by which the scores of one metric become a prediction."""
     return Rule(
-        higher=HIGHER_IS_BETTER[metric],
-        limit=1.0 if metric in OVERLAPS else math.inf,
+        higher=METRIC_SPECS[metric].higher_is_better,
+        limit=METRIC_SPECS[metric].upper,
         coverage=config.calibration.coverage,
         low=config.calibration.low,
         high=config.calibration.high,
@@ -268,6 +277,7 @@ def write_tables(
     predictions: Mapping[str, Sequence[Prediction]],
     results: Sequence[CaseResult],
     rule: Rule,
+    threshold: float | None,
 ) -> int:
     """Write `cases.csv` and `references.csv`; return the number of masks that are flagged by the first metric."""
     failed = {result.case: len(result.failures) for result in results}
@@ -276,7 +286,7 @@ def write_tables(
         for prediction in group:
             flag = ""
             if number == 0:
-                flag = evaluation.flag(prediction, threshold=config.threshold, on=config.flag_on, rule=rule)
+                flag = evaluation.flag(prediction, threshold=threshold, on=config.flag_on, rule=rule)
             flagged += flag == evaluation.POOR
             rows.append(evaluation.case_row(prediction, flag, failed.get(prediction.mask.case, 0)))
     rows += evaluation.problem_rows(results)

@@ -47,14 +47,14 @@ def is_poor(value: float, threshold: float, rule: Rule) -> bool:
     return not (value >= threshold if rule.higher else value <= threshold)
 
 
-def agreement(predictions: Sequence[Prediction], *, threshold: float, rule: Rule) -> dict[str, float]:
+def agreement(predictions: Sequence[Prediction], *, threshold: float | None, rule: Rule) -> dict[str, float]:
     """Return statistics of predictions for masks whose true value is known; only those that are defined, counts included.
 
     Keys: `masks` (all with a real value and a prediction); `pearson_r`, `mae` and `bias` of the best score, `mean_pearson_r` and
     `mean_mae` of the mean, `calibrated_mae`; `real_mean` and `predicted_mean`, by the best score, of the masks that `mae` is of;
     `accuracy@T` of good or poor at the threshold, `failure_auroc` (poor masks have low predictions), `poor`; `coverage` and
     `interval_width`, where there are intervals. Infinite distances count in accuracy and failure detection, not in correlation
-    and errors; where there are any, `finite` is the number of masks of `mae`.
+    and errors; where there are any, `finite` is the number of masks of `mae`. Without a `threshold` no mask is good or poor.
     """
     known = [p for p in predictions if not math.isnan(p.mask.real) and p.defined]
     out: dict[str, float] = {"masks": len(known)}
@@ -70,11 +70,12 @@ def agreement(predictions: Sequence[Prediction], *, threshold: float, rule: Rule
     out |= _errors("", best, real) | _errors("mean_", mean, real)
     if (usable := np.isfinite(calibrated) & np.isfinite(real)).any():
         out["calibrated_mae"] = float(np.abs(calibrated[usable] - real[usable]).mean())
-    poor = np.array([is_poor(value, threshold, rule) for value in real])
-    flagged = np.array([is_poor(value, threshold, rule) for value in best])
-    out[f"accuracy@{threshold:g}"] = float((poor == flagged).mean())
-    out["poor"] = int(poor.sum())
-    out["failure_auroc"] = auroc(-best if rule.higher else best, poor)
+    if threshold is not None:
+        poor = np.array([is_poor(value, threshold, rule) for value in real])
+        flagged = np.array([is_poor(value, threshold, rule) for value in best])
+        out[f"accuracy@{threshold:g}"] = float((poor == flagged).mean())
+        out["poor"] = int(poor.sum())
+        out["failure_auroc"] = auroc(-best if rule.higher else best, poor)
     bounded = ~np.isnan(low)
     if bounded.any():
         inside = (real >= low) & (real <= high)
@@ -100,7 +101,7 @@ def _errors(prefix: str, predicted: Array, real: Array) -> dict[str, float]:
 
 
 def quality_metrics(
-    predictions: Sequence[Prediction], *, threshold: float, flagged: int, rule: Rule, failed: int = 0
+    predictions: Sequence[Prediction], *, threshold: float | None, flagged: int, rule: Rule, failed: int = 0
 ) -> dict[str, float]:
     """Return the metrics of `results.json`: over all masks, by label, by segmenter, and by both where there are several."""
     out: dict[str, float] = {}
@@ -117,7 +118,9 @@ def quality_metrics(
     cases = {p.mask.case for p in predictions}
     undefined = sum(not p.defined for p in predictions)
     out |= {"rca/cases": len(cases), "rca/failed_cases": failed, "rca/predictions": len(predictions)}
-    out |= {"rca/undefined": undefined, "rca/flagged": flagged}
+    out["rca/undefined"] = undefined
+    if threshold is not None:
+        out["rca/flagged"] = flagged
     labels = list(dict.fromkeys(p.mask.label for p in predictions))
     segmenters = list(dict.fromkeys(p.mask.segmenter for p in predictions))
     if any(not math.isnan(p.mask.real) for p in predictions):
@@ -133,6 +136,8 @@ def quality_metrics(
 
 def as_number(value: Any) -> float:
     """Parse a number of a file: `nan`, `inf` and empty fields included. Raises ValueError for anything else."""
+    if isinstance(value, str) and "_" in value:
+        raise ValueError(f"{value!r} is no number")  # Python alone reads 1_000
     return math.nan if value in ("", None) else float(value)
 
 
@@ -148,11 +153,14 @@ REFERENCE_COLUMNS = ("case", "segmenter", "label", "metric", "reference", "score
 POOR, GOOD, UNDEFINED = "poor", "good", "undefined"
 
 
-def flag(prediction: Prediction, *, threshold: float, on: str, rule: Rule) -> str:
-    """Return `poor` below the threshold (for distances: above), `good`, or `undefined` without a prediction."""
+def flag(prediction: Prediction, *, threshold: float | None, on: str, rule: Rule) -> str:
+    """Return `poor` below the threshold (for distances: above), `good`, `undefined` without a prediction; empty without a
+    threshold."""
     value = {"max": prediction.best, "mean": prediction.mean, "calibrated": prediction.calibrated}[on]
     if math.isnan(value):
         return UNDEFINED
+    if threshold is None:
+        return ""
     return POOR if is_poor(value, threshold, rule) else GOOD
 
 

@@ -19,9 +19,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-OVERLAPS: Final = ("dsc", "jaccard", "precision", "recall")
-DISTANCES: Final = ("asd", "hd", "hd95")
-HIGHER_IS_BETTER: Final = {**dict.fromkeys(OVERLAPS, True), **dict.fromkeys(DISTANCES, False)}
+from paperbench.rca.mask_metric_specs import DISTANCE_NAMES, METRIC_SPECS, OVERLAP_NAMES
+
+OVERLAPS: Final = OVERLAP_NAMES
+DISTANCES: Final = DISTANCE_NAMES
+HIGHER_IS_BETTER: Final = {name: spec.higher_is_better for name, spec in METRIC_SPECS.items()}
 
 
 def counts(predicted: Tensor, truth: Tensor) -> list[tuple[int, ...]]:

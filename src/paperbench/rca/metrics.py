@@ -11,9 +11,7 @@ from collections.abc import Iterator
 from typing import Final, Literal
 
 from paperbench.catalog import MetricSpec
-
-OVERLAP_NAMES: Final = ("dsc", "jaccard", "precision", "recall")
-DISTANCE_NAMES: Final = ("asd", "hd", "hd95")
+from paperbench.rca.mask_metric_specs import DISTANCE_NAMES, OVERLAP_NAMES
 
 Direction = Literal["higher", "lower", "none"]
 

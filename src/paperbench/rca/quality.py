@@ -15,7 +15,7 @@ from paperbench.rca.atlas import Atlas
 from paperbench.rca.cases import Image
 from paperbench.rca.config import ReferenceConfig, RegistrationConfig
 from paperbench.rca.labels import find_labels
-from paperbench.rca.mask_metrics import HIGHER_IS_BETTER, OVERLAPS
+from paperbench.rca.mask_metric_specs import METRIC_SPECS
 from paperbench.rca.prediction import Rule, predict
 from paperbench.rca.scoring import score_masks
 from paperbench.rca.settings import Settings
@@ -58,8 +58,8 @@ def estimate_quality(
 
     Raises ValueError for arrays that do not fit together and where no reference can be used.
     """
-    if metric not in HIGHER_IS_BETTER:
-        raise ValueError(f"metric={metric!r} is none of {', '.join(HIGHER_IS_BETTER)}")
+    if metric not in METRIC_SPECS:
+        raise ValueError(f"metric={metric!r} is none of {', '.join(METRIC_SPECS)}")
     if not references:
         raise ValueError("references is empty: at least one image with its true mask is needed")
     dims = np.ndim(image)
@@ -81,7 +81,7 @@ def estimate_quality(
     settings = _chosen(LeftOutSet(known, labels, registration, ReferenceConfig()), device)
     classifier = Atlas(settings.apply(registration, dims), labels=labels, device=device)
     result = score_masks(case, known, classifier, labels, [metric])
-    rule = Rule(higher=HIGHER_IS_BETTER[metric], limit=1.0 if metric in OVERLAPS else np.inf)
+    rule = Rule(higher=METRIC_SPECS[metric].higher_is_better, limit=METRIC_SPECS[metric].upper)
     return QualityEstimate(metric, {int(scores.label): predict(scores, rule).best for scores in result.masks})
 
 

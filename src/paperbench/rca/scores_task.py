@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from paperbench.config.paths import expanded
@@ -15,6 +16,15 @@ from paperbench.rca.config import RcaScores
 from paperbench.rca.estimation import write_tables
 from paperbench.rca.evaluation import as_number, quality_metrics
 from paperbench.rca.manifest import read_rows
+from paperbench.rca.mask_metric_specs import (
+    DISTANCE_NAMES,
+    METRIC_SPECS,
+    PERCENT,
+    SLACK,
+    MaskMetric,
+    out_of_range,
+    threshold_of,
+)
 from paperbench.rca.prediction import NONE, Rule, calibrate, predict
 from paperbench.rca.scoring import CaseResult, MaskScores
 
@@ -23,13 +33,35 @@ KNOWN = (*NEEDED, "truth", "segmenter", "metric")
 METRIC = "score"
 
 
+@dataclass(frozen=True, kw_only=True)
+class Scores:
+    """The masks of the files, and the metric of which their scores are. remark: an assumption about it, empty for none."""
+
+    masks: Sequence[MaskScores]
+    calibration: Sequence[MaskScores]
+    metric: MaskMetric
+    threshold: float | None
+    remark: str
+
+
 def plan(config: RcaScores) -> Mapping[str, str]:
-    """Read the files and describe them. Raises ConfigError for a missing key, DataError for a file without scores."""
-    masks, calibration = _load(config)
+    """Read the files and describe them.
+
+    Raises ConfigError for a missing key and for keys that contradict the scores, DataError for a file without scores and for scores
+    out of the range of their metric.
+    """
+    scores = _load(config)
+    masks, metric = scores.masks, scores.metric
     known = sum(not math.isnan(mask.real) for mask in masks)
+    best = "larger" if metric.higher_is_better else "smaller"
+    poor = "none" if scores.threshold is None else f"{scores.threshold:g}"
     return {
         "data": f"{len(masks)} masks and labels, truth of {known}, from {config.scores}",
-        "calibration": f"{len(calibration)} masks and labels, from {config.calibration}" if calibration else "none",
+        "metric": f"{metric.name}, {best} is better, {metric.range}; threshold {poor}",
+        "calibration": f"{len(scores.calibration)} masks and labels, from {config.calibration}"
+        if scores.calibration
+        else "none",
+        **({"remark": scores.remark} if scores.remark else {}),
     }
 
 
@@ -39,42 +71,42 @@ def run(config: RcaScores, run: Run) -> dict[str, float]:
 
 
 def _work(config: RcaScores, run: Run) -> dict[str, float]:
-    masks, known = _load(config)
-    rule = _rule(config, [*masks, *known])
-    calibration = calibrate(known, rule) if known else NONE
-    if known and not calibration.curves:
-        run.reporter.message(f"too few masks of known quality to calibrate on ({calibration.masks})")
-    predictions = [predict(mask, rule, calibration) for mask in masks]
-    by_case: dict[str, list[MaskScores]] = defaultdict(list)
-    for mask in masks:
-        by_case[mask.case].append(mask)
-    results = [CaseResult(case=case, masks=tuple(group)) for case, group in by_case.items()]
-    flagged = write_tables(run.directory.path, config, {METRIC: predictions}, results, rule)
-    run.draw(figures.scatter, predictions, run.directory.figures / "predicted_real.png", METRIC, config.threshold)
-    return quality_metrics(predictions, threshold=config.threshold, flagged=flagged, rule=rule)
-
-
-def _rule(config: RcaScores, masks: Sequence[MaskScores]) -> Rule:
-    """Return the rule; scores of which higher is better have the limit 1, unless some are larger: then there is none."""
-    values = [score for mask in masks for _, score in mask.scores if math.isfinite(score)]
-    bounded = config.higher_is_better and max(values, default=0.0) <= 1.0
+    scores = _load(config)
+    if scores.remark:
+        run.reporter.message(scores.remark)
+    if scores.threshold is None:
+        run.reporter.message(
+            f"{scores.metric.name} has no usual threshold: no mask is flagged; threshold=VALUE gives one"
+        )
     interval = config.interval
-    return Rule(
-        higher=config.higher_is_better,
-        limit=1.0 if bounded else math.inf,
+    rule = Rule(
+        higher=scores.metric.higher_is_better,
+        limit=scores.metric.upper,
         coverage=interval.coverage,
         low=interval.low,
         high=interval.high,
     )
+    calibration = calibrate(scores.calibration, rule) if scores.calibration else NONE
+    if scores.calibration and not calibration.curves:
+        run.reporter.message(f"too few masks of known quality to calibrate on ({calibration.masks})")
+    predictions = [predict(mask, rule, calibration) for mask in scores.masks]
+    by_case: dict[str, list[MaskScores]] = defaultdict(list)
+    for mask in scores.masks:
+        by_case[mask.case].append(mask)
+    results = [CaseResult(case=case, masks=tuple(group)) for case, group in by_case.items()]
+    threshold = scores.threshold
+    flagged = write_tables(run.directory.path, config, {METRIC: predictions}, results, rule, threshold)
+    run.draw(figures.scatter, predictions, run.directory.figures / "predicted_real.png", METRIC, threshold)
+    return quality_metrics(predictions, threshold=threshold, flagged=flagged, rule=rule)
 
 
-def _load(config: RcaScores) -> tuple[list[MaskScores], list[MaskScores]]:
+def _load(config: RcaScores) -> Scores:
     if not config.scores:
         raise ConfigError(
             f"scores is empty: scores=FILE.csv names a file with the columns {', '.join(NEEDED)}[, truth, segmenter]"
         )
-    masks = read_scores(Path(config.scores))
-    known = read_scores(Path(config.calibration)) if config.calibration else []
+    masks, named = read_scores(Path(config.scores))
+    known, named_too = read_scores(Path(config.calibration)) if config.calibration else ([], "")
     if known and all(math.isnan(mask.real) for mask in known):
         raise DataError(f"{config.calibration}: has no truth in any row; calibration learns from it")
     if shared := {mask.case for mask in masks} & {mask.case for mask in known}:
@@ -82,11 +114,80 @@ def _load(config: RcaScores) -> tuple[list[MaskScores], list[MaskScores]]:
             f"{config.calibration}: holds {len(shared)} cases of {config.scores} as well, {min(shared)} for one; "
             "an interval that was fitted on its own test cases is not valid; remove them from one file"
         )
-    return masks, known
+    names = {name for name in (config.metric, named, named_too) if name}
+    if len(names) > 1:
+        raise ConfigError(
+            f"the scores are of several metrics, {', '.join(sorted(names))}; give files and metric= of one of them"
+        )
+    metric, remark = metric_of(config, next(iter(names), ""), [*masks, *known])
+    refuse_out_of_range(config, metric, masks, known)
+    threshold, mistake = threshold_of(metric, config.threshold)
+    if mistake:
+        raise ConfigError(mistake)
+    return Scores(masks=masks, calibration=known, metric=metric, threshold=threshold, remark=remark)
 
 
-def read_scores(path: Path) -> list[MaskScores]:
-    """Read scores by case, segmenter and label, in the order of the file. Raises DataError naming file and line."""
+def metric_of(config: RcaScores, name: str, masks: Sequence[MaskScores]) -> tuple[MaskMetric, str]:
+    """Return the metric of the scores, by its name or by their range, and the assumption that was made, if any.
+
+    Raises ConfigError where the keys contradict the metric, or nothing says what the scores are.
+    """
+    higher = config.higher_is_better
+    if spec := METRIC_SPECS.get(name):
+        if higher not in (None, spec.higher_is_better):
+            raise ConfigError(
+                f"higher_is_better={str(higher).lower()}: of {spec.name} {'larger' if spec.higher_is_better else 'smaller'} values "
+                "are better; leave the key out"
+            )
+        return spec, ""
+    largest = max((value for mask in masks for value in _values(mask)), default=0.0)
+    if higher is False:
+        return MaskMetric(name=name or METRIC, higher_is_better=False), ""
+    if largest <= 1 + SLACK:
+        spec = replace(METRIC_SPECS["dsc"], name=name or METRIC)
+        if higher:
+            return spec, ""
+        return spec, (
+            "nothing says of which metric the scores are: they are taken for overlaps in 0..1, of which larger ones are better; "
+            "else metric=NAME, or higher_is_better=false"
+        )
+    if higher and config.threshold is not None:
+        return MaskMetric(name=name or METRIC, higher_is_better=True), ""
+    raise ConfigError(
+        f"{config.scores}: goes up to {largest:g}, so these are no overlaps in 0..1. In percent: divide them by 100. Distances: "
+        f"metric={' or '.join(DISTANCE_NAMES)}, or higher_is_better=false. Another metric of which larger values are better: "
+        "higher_is_better=true threshold=VALUE"
+    )
+
+
+def refuse_out_of_range(
+    config: RcaScores, metric: MaskMetric, masks: Sequence[MaskScores], known: Sequence[MaskScores]
+) -> None:
+    """Raise DataError for scores or true values that the metric cannot have."""
+    mistakes = []
+    for file, group in ((config.scores, masks), (config.calibration, known)):
+        wrong = [mask for mask in group if any(out_of_range(metric, value) for value in _values(mask))]
+        if wrong:
+            first = wrong[0]
+            value = next(value for value in _values(first) if out_of_range(metric, value))
+            percent = " In percent: divide all by 100." if math.isfinite(value) and value <= PERCENT else ""
+            mistakes.append(
+                f"{file}: {value:g} of case {first.case}, label {first.label} (and of {len(wrong) - 1} further masks): "
+                f"{metric.name} goes from {metric.range}.{percent} Another metric: metric=NAME"
+            )
+    if mistakes:
+        raise DataError("\n".join(mistakes))
+
+
+def _values(mask: MaskScores) -> list[float]:
+    return [value for value in (*(score for _, score in mask.scores), mask.real) if not math.isnan(value)]
+
+
+def read_scores(path: Path) -> tuple[list[MaskScores], str]:
+    """Read scores by case, segmenter and label, in the order of the file, and the metric that it names, if any.
+
+    Raises DataError naming file and line.
+    """
     scores: dict[tuple[str, str, str], dict[str, float]] = {}
     truths: dict[tuple[str, str, str], float] = {}
     mistakes: list[str] = []
@@ -104,7 +205,7 @@ def read_scores(path: Path) -> list[MaskScores]:
     if mistakes:
         more = [f"and {len(mistakes) - 20} more"] if len(mistakes) > 20 else []
         raise DataError("\n".join([*mistakes[:20], *more]))
-    return [
+    masks = [
         MaskScores(
             case=case,
             segmenter=segmenter,
@@ -115,6 +216,7 @@ def read_scores(path: Path) -> list[MaskScores]:
         )
         for (case, segmenter, label), found in scores.items()
     ]
+    return masks, next(iter(measured), "")
 
 
 def _take(

@@ -11,7 +11,7 @@ from paperbench.rca import datasets, folders, sitk
 from paperbench.rca.atlas import schedule
 from paperbench.rca.cases import CaseSource, check_leave_one_out
 from paperbench.rca.config import RcaEstimate, RegistrationConfig
-from paperbench.rca.estimation import estimate
+from paperbench.rca.estimation import estimate, first_threshold
 from paperbench.rca.settings import FEWEST, free_keys
 
 
@@ -31,6 +31,7 @@ def describe(config: RcaEstimate, source: CaseSource) -> Mapping[str, str]:
         raise ConfigError(
             f"registration: belongs to classifier=atlas; classifier={config.classifier} has none of its settings"
         )
+    first_threshold(config)
     if config.calibration.kind == "references" or config.registration.choose_stiffness:
         check_leave_one_out(source.references)
     select = config.reference.select

@@ -1,0 +1,85 @@
+"""Scores of another program: of which metric they are, in which range, and what is poor."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from paperbench.errors import ConfigError, DataError
+from paperbench.rca import scores_task
+from paperbench.rca.config import RcaScores
+from paperbench.rca.mask_metric_specs import METRIC_SPECS, threshold_of
+
+
+def write(path: Path, *, scale: float = 1.0, metric: str = "", further: str = "") -> str:
+    lines = ["case,label,reference,score,truth" + (",metric" if metric else "")]
+    lines += [
+        f"c{case},liver,r{reference},{scale * (0.1 + 0.2 * case + 0.01 * reference):.4f},{scale * 0.5:.4f}"
+        + (f",{metric}" if metric else "")
+        for case in range(4)
+        for reference in range(3)
+    ]
+    path.write_text("\n".join([*lines, *([further] if further else [])]) + "\n")
+    return str(path)
+
+
+def loaded(scores: str, **keys: Any) -> scores_task.Scores:
+    return scores_task._load(RcaScores(scores=scores, **keys))
+
+
+def test_overlaps_in_their_range_are_taken_for_such_and_this_is_said(tmp_path: Path) -> None:
+    found = loaded(write(tmp_path / "s.csv"))
+    assert (found.metric.higher_is_better, found.metric.upper, found.threshold) == (True, 1, 0.7)
+    assert "taken for overlaps in 0..1" in found.remark
+    assert loaded(write(tmp_path / "s.csv"), metric="dsc").remark == ""
+
+
+@pytest.mark.parametrize("name", ["hd95", "asd"])
+def test_distances_know_their_direction_and_have_no_threshold(tmp_path: Path, name: str) -> None:
+    for scores in (
+        loaded(write(tmp_path / "a.csv", scale=20), metric=name),
+        loaded(write(tmp_path / "b.csv", scale=20, metric=name)),
+    ):
+        assert not scores.metric.higher_is_better
+        assert (scores.metric.upper, scores.threshold, scores.remark) == (math.inf, None, "")
+    assert loaded(str(tmp_path / "a.csv"), metric=name, threshold=5).threshold == 5
+
+
+@pytest.mark.parametrize(
+    ("file", "keys", "said"),
+    [
+        ({"scale": 100}, {}, "goes up to 72.*percent: divide them by 100.*metric=asd or hd or hd95"),
+        ({"scale": 100}, {"higher_is_better": True}, "goes up to 72"),
+        ({"further": "c9,liver,r0,inf,0.5"}, {}, "goes up to inf"),
+        ({"scale": 100}, {"metric": "dsc"}, "dsc goes from 0 to 1.*divide all by 100"),
+        ({"further": "c9,liver,r0,0.5,58"}, {"metric": "dsc"}, "58 of case c9"),
+        ({"scale": 20}, {"metric": "hd", "higher_is_better": True}, "of hd smaller values are better"),
+        ({"metric": "hd"}, {"metric": "dsc"}, "several metrics, dsc, hd"),
+        ({}, {"threshold": 70}, "threshold=70: .*0 to 1; in percent.*threshold=0.7"),
+        ({"scale": 20}, {"metric": "hd", "threshold": -1}, "threshold=-1"),
+        ({"further": "c9,liver,r0,0_5,0.5"}, {}, "s.csv:14: score '0_5' is no number"),
+    ],
+)
+def test_scores_and_keys_that_contradict_each_other(
+    tmp_path: Path, file: dict[str, Any], keys: dict[str, Any], said: str
+) -> None:
+    scores = write(tmp_path / "s.csv", **file)
+    with pytest.raises((ConfigError, DataError), match=said):
+        scores_task.plan(RcaScores(scores=scores, **keys))
+
+
+def test_another_metric_is_taken_where_its_direction_and_threshold_are_given(tmp_path: Path) -> None:
+    scores = write(tmp_path / "s.csv", scale=40)
+    found = loaded(scores, higher_is_better=True, threshold=20)
+    assert (found.metric.upper, found.threshold) == (math.inf, 20)
+    assert loaded(scores, higher_is_better=False).threshold is None
+
+
+def test_thresholds_of_overlaps_mean_the_same_masks() -> None:
+    dice, jaccard = (METRIC_SPECS[name].threshold for name in ("dsc", "jaccard"))
+    assert dice is not None
+    assert jaccard == pytest.approx(dice / (2 - dice), abs=1e-3)
+    assert threshold_of(METRIC_SPECS["dsc"], 0.5) == (0.5, "")
