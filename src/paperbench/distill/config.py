@@ -187,6 +187,8 @@ class Distill(TrainConfig):
     """Normalisation of pixels in 0..1 for state dicts of other programs: subtracted mean …"""
     teacher_std: PositiveFloat = 1.0
     """… and divisor."""
+    teacher_values: Literal["logits", "probabilities"] = "logits"
+    """What files of logits hold; of probabilities the logarithms are taken."""
     teaching: TeachingConfig = field(default_factory=TeachingConfig)
     jitter: NonNegativeInt = 0
     """Largest shift of the students' images in pixels; soft targets are those of the unshifted image (section 3: 0)."""

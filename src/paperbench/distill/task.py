@@ -12,7 +12,7 @@ from paperbench.distill.export import export_model, load_model
 from paperbench.distill.losses import DistillationLoss
 from paperbench.distill.nets import build, describe, parameters_in
 from paperbench.distill.stacked import run_stacked, stack_key
-from paperbench.distill.teachers import find_teachers, load_teacher
+from paperbench.distill.teachers import find_teachers, load_teacher, remarks_on
 from paperbench.distill.training import Distillation, load
 from paperbench.distill.transfer import selected_classes
 from paperbench.engine.run import Run
@@ -32,7 +32,7 @@ def plan(config: Distill) -> Mapping[str, str]:
     datasets.locate(config.data)
     selected_classes(config.transfer, datasets.classes(config.data))
     paths = [path for place in config.teacher for path in find_teachers(place)]
-    _refuse_unfit(config, paths)
+    remarks = _refuse_unfit(config, paths)
     sizes = {
         key: _weights(config, key, net) for key, net in (("model", config.model), ("teaching.net", config.teaching.net))
     }
@@ -44,6 +44,7 @@ def plan(config: Distill) -> Mapping[str, str]:
         "student": f"{describe(config.model)}, {sizes['model']:,} weights",
         "targets": _described_targets(config),
         "schedule": f"{config.train.steps:,} steps of {config.train.batch_size}, {config.optim.name}, rate {config.optim.lr:g}",
+        **({"remark": "; ".join(remarks)} if remarks else {}),
     }
 
 
@@ -66,15 +67,19 @@ def _mistakes(config: Distill) -> list[str]:
     return mistakes
 
 
-def _refuse_unfit(config: Distill, paths: Sequence[Path]) -> None:
-    """Raise DataError or CheckpointError for a teacher that does not fit these data."""
+def _refuse_unfit(config: Distill, paths: Sequence[Path]) -> list[str]:
+    """Return remarks on the teachers. Raises DataError or CheckpointError for one that does not fit these data."""
     if not paths:
-        return
+        return []
     import torch
 
     data = load(config, torch.device("cpu"))
+    normalisation = {"mean": config.teacher_mean, "std": config.teacher_std}
+    remarks: list[str] = []
     for path in paths:
-        load_teacher(path, train=data.train, test=data.test, mean=config.teacher_mean, std=config.teacher_std)
+        teacher = load_teacher(path, train=data.train, test=data.test, values=config.teacher_values, **normalisation)
+        remarks += remarks_on(teacher, path, train=data.train, **normalisation)
+    return remarks
 
 
 def _weights(config: Distill, key: str, net: NetConfig) -> int:

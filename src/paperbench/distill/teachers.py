@@ -14,7 +14,7 @@ import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -24,6 +24,12 @@ from paperbench.config.paths import expanded
 from paperbench.distill.batches import Images
 from paperbench.distill.evaluation import logits_of, scores
 from paperbench.distill.nets import Net, absorb_normalisation, from_weights
+from paperbench.distill.teacher_checks import (
+    are_probabilities,
+    better_normalisation,
+    fault_of_logits,
+    logits_of_probabilities,
+)
 from paperbench.engine.checkpoints import CheckpointStore, load_for_evaluation
 from paperbench.engine.run import Run
 from paperbench.engine.store import StoreEntry, content_key
@@ -32,6 +38,8 @@ from paperbench.errors import CheckpointError, ConfigError, DataError
 _STAGES = ("teacher", "generalist", "distilled", "baseline")
 _NESTED = ("state_dict", "model_state_dict", "model", "net")
 _ARRAYS = (".npy", ".npz")
+
+Values = Literal["logits", "probabilities"]
 
 
 @dataclass(frozen=True)
@@ -74,14 +82,17 @@ def _has_checkpoint(folder: Path) -> bool:
     return any((folder / name).is_file() for name in ("last.pt", "best.pt"))
 
 
-def load_teacher(path: Path, *, train: Images, test: Images, mean: float, std: float) -> Net | StoredLogits:
+def load_teacher(
+    path: Path, *, train: Images, test: Images, mean: float, std: float, values: Values = "logits"
+) -> Net | StoredLogits:
     """Read the teacher in a file or stage folder. mean, std: the normalisation of its training, for weights of other programs.
+    values: what a file of logits holds.
 
     Raises DataError or CheckpointError naming the file and what does not fit.
     """
     content, ours = _content(path)
     if "logits" in content:
-        return _stored(path, content, train, test)
+        return _stored(path, content, train, test, values)
     weights = _weights(content)
     try:
         net = from_weights(weights, size=train.size, classes=len(train.classes))
@@ -95,11 +106,23 @@ def load_teacher(path: Path, *, train: Images, test: Images, mean: float, std: f
     return net
 
 
+def remarks_on(teacher: Net | StoredLogits, path: Path, *, train: Images, mean: float, std: float) -> list[str]:
+    """Return what the answers of a teacher of other programs tell against the given normalisation of its pixels."""
+    if isinstance(teacher, StoredLogits) or _is_ours(path):
+        return []
+    better = better_normalisation(teacher, train, mean=mean, std=std)
+    return [f"{path}: {better}"] if better else []
+
+
+def _is_ours(path: Path) -> bool:
+    return path.is_dir() or (path.parent / "manifest.json").is_file()
+
+
 def _content(path: Path) -> tuple[Mapping[str, Any], bool]:
     """Return the content of the file, and whether this program wrote it."""
     if path.suffix in _ARRAYS:
         return _arrays(path), False
-    if path.is_dir() or (path.parent / "manifest.json").is_file():
+    if _is_ours(path):
         state, _, _ = load_for_evaluation(path, which="last")
         return state, True
     try:
@@ -143,7 +166,7 @@ def _weights(content: Mapping[str, Any]) -> Mapping[str, Any]:
     return content
 
 
-def _stored(path: Path, content: Mapping[str, Any], train: Images, test: Images) -> StoredLogits:
+def _stored(path: Path, content: Mapping[str, Any], train: Images, test: Images, values: Values) -> StoredLogits:
     for key, images in (("images", train), ("test_images", test)):
         recorded = content.get(key)
         if isinstance(recorded, str) and recorded != images.fingerprint:
@@ -152,14 +175,14 @@ def _stored(path: Path, content: Mapping[str, Any], train: Images, test: Images)
                 f"{path}: its logits are of other {split} images than {images.name} has now; "
                 "use them with the data that they were computed on"
             )
-    logits = _checked(path, content["logits"], train, "logits", "training")
+    logits = _checked(path, content["logits"], train, "logits", "training", values)
     test_logits = content.get("test_logits")
     return StoredLogits(
-        logits, None if test_logits is None else _checked(path, test_logits, test, "test_logits", "test")
+        logits, None if test_logits is None else _checked(path, test_logits, test, "test_logits", "test", values)
     )
 
 
-def _checked(path: Path, value: Any, images: Images, key: str, split: str) -> Tensor:
+def _checked(path: Path, value: Any, images: Images, key: str, split: str, values: Values) -> Tensor:
     expected = (len(images), len(images.classes))
     if not isinstance(value, Tensor) or tuple(value.shape) != expected:
         found = " x ".join(map(str, value.shape)) if isinstance(value, Tensor) else type(value).__name__
@@ -170,6 +193,18 @@ def _checked(path: Path, value: Any, images: Images, key: str, split: str) -> Te
     if not bool(torch.isfinite(logits).all()):
         row = int((~torch.isfinite(logits)).any(1).nonzero()[0])
         raise DataError(f"{path}: {key}, row {row}: not finite")
+    if are_probabilities(logits) != (values == "probabilities"):
+        raise DataError(
+            f"{path}: {key}: every row sums to 1, so these are probabilities and no logits; store logits, or have their logarithms "
+            "taken: teacher_values=probabilities"
+            if values == "logits"
+            else f"{path}: {key}: not all rows are nonnegative and sum to 1, so these are no probabilities; leave out "
+            "teacher_values=probabilities"
+        )
+    if values == "probabilities":
+        logits = logits_of_probabilities(value)
+    if fault := fault_of_logits(logits, images.labels, images.classes):
+        raise DataError(f"{path}: {key} of the {split} images: {fault}")
     return logits
 
 
@@ -224,29 +259,34 @@ def _write(entry: StoreEntry, logits: Tensor, test_logits: Tensor, *, train: Ima
 class PretrainedTeacher:
     """A teacher that the configuration names. The run keeps a copy of its weights or logits."""
 
-    def __init__(self, name: str, path: Path, run: Run, *, mean: float, std: float) -> None:
+    def __init__(self, name: str, path: Path, run: Run, *, mean: float, std: float, values: Values = "logits") -> None:
         self.name = name
         self.path = path
         self.metrics: dict[str, float] = {}
         self._run = run
         self._normalisation = {"mean": mean, "std": std}
+        self._values: Values = values
         self._own = CheckpointStore(run.directory.checkpoints / name, run.reporter)
 
     def logits(self, *, train: Images, test: Images, folder: Path, batch_size: int) -> TeacherLogits:
         """Return its logits for all images, and set `metrics` to its scores on the test images."""
         loaded = self._own.load() if self._own.exists() else None
         source = self._own.directory if loaded is not None else self.path
-        teacher = load_teacher(
-            source, train=train, test=test, **(self._normalisation if loaded is None else {"mean": 0.0, "std": 1.0})
-        )
         if loaded is None:
+            teacher = load_teacher(source, train=train, test=test, values=self._values, **self._normalisation)
+            for remark in remarks_on(teacher, source, train=train, **self._normalisation):
+                self._run.reporter.message(f"{self.name}: {remark}")
             self._own.save(_state(teacher, train, test), step=0)
+        else:
+            teacher = load_teacher(source, train=train, test=test, mean=0.0, std=1.0)
         if isinstance(teacher, StoredLogits):
             device = self._run.device
             logits = TeacherLogits(teacher.train.to(device), None if teacher.test is None else teacher.test.to(device))
         else:
             net = teacher.to(self._run.device)
             logits = compute_logits(net, train=train, test=test, run=self._run, folder=folder, batch_size=batch_size)
+            if order := fault_of_logits(logits.train, train.labels, train.classes):
+                self._run.reporter.message(f"{self.name}: {self.path}: {order}")
         if logits.test is not None:
             self.metrics = scores(logits.test, test.labels)
             if self.metrics["test/accuracy"] < _SUSPICIOUS_ACCURACY:

@@ -125,6 +125,7 @@ class Distillation:
                 self.run,
                 mean=self.config.teacher_mean,
                 std=self.config.teacher_std,
+                values=self.config.teacher_values,
             )
             logits = teacher.logits(
                 train=self.data.train,

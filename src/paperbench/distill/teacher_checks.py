@@ -1,0 +1,149 @@
+"""What a teacher's answers to labelled images tell of its file: rows or classes in another order, probabilities, other pixels.
+
+Logits carry no names of images and classes, and weights nothing of their pixels. But whoever learned the data agrees with most of
+their labels; where a file does not, the reason can be found by trying.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from paperbench.distill.batches import Images
+from paperbench.distill.nets import Net
+
+FEWEST: Final = 200
+"""Images below which chance is not told from agreement."""
+SURE: Final = 4.0
+"""Standard deviations above chance from which an agreement is none of chance."""
+BLOCKS: Final = 20
+FEWEST_OF_CLASS: Final = 10
+
+
+def are_probabilities(rows: Tensor) -> bool:
+    """Return True where every row of (N, K) is nonnegative and sums to 1."""
+    return bool((rows >= -1e-6).all()) and bool(((rows.double().sum(1) - 1).abs() < 1e-2).all())
+
+
+def logits_of_probabilities(rows: Tensor) -> Tensor:
+    """Return the logarithms of probabilities (N, K); those of 0 are taken for 1e-12."""
+    return rows.double().clamp(min=1e-12).log().to(torch.float32)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Agreement:
+    """Share of the images whose largest logit is that of their label, and the share that independent answers would have."""
+
+    share: float
+    chance: float
+    images: int
+
+    @property
+    def by_chance(self) -> bool:
+        """True where the answers agree with the labels no more often than answers that know nothing of them."""
+        deviation = (self.chance * (1 - self.chance) / max(1, self.images)) ** 0.5
+        return self.images >= FEWEST and self.share <= self.chance + SURE * deviation
+
+
+def agreement(answers: NDArray[np.int64], labels: NDArray[np.int64], classes: int) -> Agreement:
+    """Return the agreement of answers with labels, (N,) both."""
+    known, answered = (np.bincount(part, minlength=classes) / max(1, len(part)) for part in (labels, answers))
+    return Agreement(share=float((answers == labels).mean()), chance=float(known @ answered), images=len(labels))
+
+
+def fault_of_logits(logits: Tensor, labels: Tensor, classes: tuple[str, ...]) -> str:
+    """Return in half a sentence why logits (N, K) are not those of images with these labels (N,), in this order; empty where
+    nothing speaks against it."""
+    answers, known = logits.argmax(1).cpu().numpy(), labels.cpu().numpy()
+    found = agreement(answers, known, len(classes))
+    if order := permutation(answers, known, len(classes)):
+        moved = [f"{classes[k]} in column {column}" for k, column in enumerate(order) if k != column]
+        return (
+            f"its classes are in another order than the data's ({', '.join(moved[:10])}{' and more' if len(moved) > 10 else ''}): "
+            f"store logits[:, {list(order)}]"
+        )
+    percent = f"{100 * found.share:.1f} %, where chance gives {100 * found.chance:.1f} %"
+    if found.by_chance:
+        return (
+            f"its answers agree with the labels of {percent}: its rows are in another order than the images, as after shuffling, "
+            "or of other images; store them in the order of the data set"
+        )
+    size = max(FEWEST, -(-found.images // BLOCKS))
+    for start in range(0, found.images - size + 1, size):
+        part = slice(start, start + size)
+        block = agreement(answers[part], known[part], len(classes))
+        # Labels that are sorted make blocks of one class, in which chance is agreement.
+        if block.by_chance and block.share < found.share / 2:
+            return (
+                f"its rows {start} to {start + size - 1} agree with {100 * block.share:.1f} % of their labels, all together with "
+                f"{percent}: a part of its rows is in another order than the images"
+            )
+    return ""
+
+
+def permutation(answers: NDArray[np.int64], labels: NDArray[np.int64], classes: int) -> tuple[int, ...]:
+    """Return the column of each class where some classes are consistently answered by another column; empty where none is."""
+    from scipy.optimize import linear_sum_assignment
+
+    table = np.zeros((classes, classes), np.int64)
+    np.add.at(table, (labels, answers), 1)
+    _, columns = linear_sum_assignment(table, maximize=True)
+    totals = table.sum(1)
+    moved = [k for k in range(classes) if columns[k] != k and table[k].any()]
+    for k in moved:
+        if totals[k] < FEWEST_OF_CLASS or 2 * table[k, columns[k]] <= totals[k]:
+            return ()
+    return tuple(map(int, columns)) if moved else ()
+
+
+# --- pixels -----------------------------------------------------------------------------------------------------------
+
+
+NORMALISATIONS: Final = (
+    (0.0, 1.0, "pixels in 0..1"),
+    (0.1307, 0.3081, "MNIST's mean and standard deviation"),
+    (0.5, 0.5, "pixels in -1..1"),
+    (0.0, 1 / 255, "pixels in 0..255"),
+    (0.1736, 0.3317, "EMNIST's mean and standard deviation"),
+)
+"""Mean, divisor and their meaning: what is usually done to pixels before a net sees them."""
+MOST_IMAGES: Final = 4000
+
+
+@torch.inference_mode()
+def better_normalisation(net: Net, images: Images, *, mean: float, std: float) -> str:
+    """Return in half a sentence which normalisation suits a net better than `mean` and `std`; empty where none clearly does.
+
+    net: takes pixels in 0..1, and has absorbed `mean` and `std`. A normalisation is better where it mends significantly more
+    answers than it spoils (McNemar's test, three standard deviations).
+    """
+    rows = torch.linspace(0, len(images) - 1, min(len(images), MOST_IMAGES)).long().to(images.pixels.device)
+    some = images.select(rows)
+    pixels = next(some.batches(len(some)))
+    own = float(pixels.double().mean()), float(pixels.double().std())
+    candidates = (*NORMALISATIONS, (*own, "the mean and standard deviation of these images"))
+
+    def wrong(middle: float, scale: float) -> Tensor:
+        return net((pixels - middle) / scale * std + mean).argmax(1) != some.labels
+
+    net.eval()
+    given = wrong(mean, std)
+    best, place = given, None
+    for middle, scale, meaning in candidates:
+        found = wrong(middle, scale)
+        if int(found.sum()) < int(best.sum()):
+            best, place = found, (middle, scale, meaning)
+    mended, spoiled = int((given & ~best).sum()), int((best & ~given).sum())
+    if place is None or mended - spoiled <= 3 * (mended + spoiled) ** 0.5:
+        return ""
+    middle, scale, meaning = place
+    before, after = (100 * float(errors.double().mean()) for errors in (given, best))
+    return (
+        f"it answers {before:.1f} % of {len(some)} images wrongly, with {meaning} {after:.1f} %: its training has probably "
+        f"normalised pixels so; teacher_mean={middle:.4g} teacher_std={scale:.4g}"
+    )
