@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import os
+import zlib
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -114,6 +115,35 @@ def pages_of(image: Image.Image) -> int:
     return pages
 
 
+def verify_png(path: Path) -> None:
+    """Raise BadImageError for a PNG whose pixels are damaged: Pillow does not compare the checksums of their chunks.
+
+    A file of another format passes, and a PNG with damage to what only describes it.
+    """
+    content = path.read_bytes()
+    if not content.startswith(_PNG):
+        return
+    place = len(_PNG)
+    while place + 12 <= len(content):
+        length = int.from_bytes(content[place : place + 4], "big")
+        kind = content[place + 4 : place + 8]
+        end = place + 8 + length
+        if end + 4 > len(content):
+            raise BadImageError(path, TRUNCATED, "the file ends within a chunk")
+        pixels = kind[:1].isupper() or kind == b"tRNS"
+        if pixels and zlib.crc32(content[place + 4 : end]) != int.from_bytes(content[end : end + 4], "big"):
+            raise BadImageError(
+                path, UNREADABLE, f"damaged: the checksum of its chunk {kind.decode('ascii', 'replace')} is wrong"
+            )
+        if kind == b"IEND":
+            return
+        place = end + 4
+    raise BadImageError(path, TRUNCATED, "the file ends before its last chunk")
+
+
+_PNG: Final = b"\x89PNG\r\n\x1a\n"
+
+
 def orientation_of(image: Image.Image) -> int:
     """Return the EXIF orientation, 1 to 8, of an image that is not decoded yet; 1 where there is none or it cannot be read."""
     # A PNG without the block would be decoded in search of one behind its pixels, and damage to these be lost.
@@ -172,6 +202,7 @@ def decode_values(path: Path) -> NDArray[np.int64]:
     """The stored values (H, W) of an image of one channel, such as a mask; palettes are not looked up. Raises BadImageError."""
     with opened(path) as image:
         try:
+            verify_png(path)
             values = np.asarray(image)
         except Exception as error:
             raise failure(path, error) from error

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from paperbench.data.image_files import failure, opened, orientation_of
+from paperbench.data.image_files import failure, opened, orientation_of, verify_png
 
 Exif = Literal["apply", "ignore"]
 """Treatment of the orientation that a camera wrote into a file."""
@@ -50,6 +50,7 @@ def read_picture(path: Path, *, exif: Exif = "apply") -> Picture:
     with opened(path) as image:
         orientation = orientation_of(image)
         try:
+            verify_png(path)
             pixels = _rgb(image, notes)
         except Exception as error:  # decoders of damaged files raise whatever their parsing stumbles over
             raise failure(path, error) from error

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from paperbench.data.grids import Volume, times
-from paperbench.data.image_files import orientation_of, pages_of
+from paperbench.data.image_files import orientation_of, pages_of, verify_png
 from paperbench.data.pictures import read_picture
 from paperbench.data.volume_files import VOLUMES, read_volume
 from paperbench.errors import DataError
@@ -89,6 +89,7 @@ def _read_picture(path: Path, *, labels: bool) -> Volume:
     try:
         with Image.open(path) as image:
             _refuse_picture(path, image, labels=labels)
+            verify_png(path)
             coloured = image.mode in _COLOURS or (image.mode == "P" and not labels)
             array = None if coloured else np.array(image)
     except DataError:
