@@ -73,7 +73,8 @@ class DatasetSpec:
     """A name that `data=` takes. `layout` describes what `data.root` must hold; empty for generated data.
 
     `checker` is the `module:function` behind `paperbench data check`; `archives` are named in
-    `paperbench.data.downloads`.
+    `paperbench.data.downloads`. `departures` is one that takes the `data` section of a configuration and returns in words what the
+    files have other than the published ones: a run on other files is held against no published number. Empty: it is not known.
     """
 
     name: str
@@ -83,6 +84,7 @@ class DatasetSpec:
     homepage: str
     checker: str
     archives: tuple[str, ...] = ()
+    departures: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import gzip
+import hashlib
 import struct
 from pathlib import Path
 
@@ -100,3 +101,57 @@ def test_missing_files_are_looked_for_before_a_run(tmp_path: Path) -> None:
     assert "paperbench data get mnist" in str(error.value)
     with pytest.raises(ValueError, match="split"):
         mnist.load(tmp_path, "validation")  # type: ignore[arg-type]
+
+
+# --- names, and what is not the published set -------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "name", ["{}-images.idx3-ubyte", "{}-images.idx3-ubyte.gz", "{0}-images-idx3-ubyte/{0}-images.idx3-ubyte"]
+)
+def test_names_that_other_programs_give(tmp_path: Path, name: str) -> None:
+    folder = write_mnist(tmp_path, packed=name.endswith(".gz"))
+    for prefix in ("train", "t10k"):
+        old = folder / f"{prefix}-images-idx3-ubyte{'.gz' if name.endswith('.gz') else ''}"
+        content = old.read_bytes()
+        old.unlink()
+        new = folder / name.format(prefix)
+        new.parent.mkdir(exist_ok=True)
+        new.write_bytes(content)
+    assert len(mnist.load(tmp_path, "train")) == 30
+
+
+def test_gzip_is_told_by_the_content(tmp_path: Path) -> None:
+    folder = write_mnist(tmp_path, packed=False)
+    plain = folder / "train-images-idx3-ubyte"
+    plain.write_bytes(gzip.compress(plain.read_bytes()))
+    labels = folder / "train-labels-idx1-ubyte"
+    labels.rename(f"{labels}.gz")
+    assert len(mnist.load(tmp_path, "train")) == 30
+
+
+def test_counts_and_contents_that_are_not_the_published_ones(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = write_mnist(tmp_path)
+    assert list(mnist.departures(tmp_path)) == ["train: 30 of 60,000 images", "test: 20 of 10,000 images"]
+    monkeypatch.setattr(mnist, "_COUNTS", {"train": 30, "test": 20})
+    sums = {
+        (split, kind): hashlib.md5(gzip.decompress((folder / f"{prefix}-{kind}.gz").read_bytes())).hexdigest()
+        for split, prefix in (("train", "train"), ("test", "t10k"))
+        for kind in ("images-idx3-ubyte", "labels-idx1-ubyte")
+    }
+    monkeypatch.setattr(mnist, "_PUBLISHED", sums)
+    assert list(mnist.departures(tmp_path)) == []
+    labels = folder / "train-labels-idx1-ubyte.gz"
+    content = bytearray(gzip.decompress(labels.read_bytes()))
+    content[8:38] = content[8:38][::-1]
+    labels.write_bytes(gzip.compress(content))
+    (found,) = labelled.departures({"root": str(tmp_path)})
+    assert "train-labels-idx1-ubyte.gz has the published number of labels, but other content" in found
+
+
+def test_a_header_that_announces_more_than_64_bits_hold(tmp_path: Path) -> None:
+    folder = write_mnist(tmp_path)
+    huge = bytes((0, 0, 8, 3)) + struct.pack(">3I", 2**31, 2**31, 4) + b"x" * 8
+    (folder / "train-images-idx3-ubyte.gz").write_bytes(gzip.compress(huge))
+    with pytest.raises(DataError, match="its header announces"):
+        mnist.load(tmp_path, "train")

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import yaml
 
-from paperbench.cli.summary import summarise
+from paperbench.cli.summary import Summary, summarise
 from paperbench.config.compose import compose
 from paperbench.config.paths import shipped_conf
 from paperbench.report import published
@@ -39,29 +39,42 @@ def judged(config: dict[str, Any], **metrics: float) -> Judged:
 # --- what differs from the shipped configuration ----------------------------------------------------------------------
 
 
+def summary_of(folder: Path, changes: list[str], **results: Any) -> Summary:
+    config = compose("stn-mnist", ["scale=paper", "data=mnist", "distortion=r", "model=fcn", *changes]).resolved
+    run = folder / "run"
+    run.mkdir()
+    (run / "config.yaml").write_text(yaml.safe_dump(config), encoding="utf-8")
+    common = {"metrics": {"test/error": 1.94}, "task": "stn-mnist", "precision": "float32", "scale": "paper"}
+    return summarise({**common, **results}, str(run))
+
+
+def test_a_changed_setting_is_a_deviation_in_the_summary_of_a_training_too(tmp_path: Path) -> None:
+    summary = summary_of(tmp_path, ["model.units=1024"])
+    assert summary.lines[0].paper == "2.1 +-0.3 %"
+    assert summary.lines[0].verdict == "within tolerance, other settings"
+    assert "model.units 1024 instead of 256, as shipped" in summary.remarks
+
+
 @pytest.mark.parametrize(
-    ("changes", "said"),
+    ("changes", "results", "said"),
     [
         (
             ["optim.name=adamw", "optim.lr=0.003", "optim.schedule=cosine", "train.samples=3840000"],
+            {},
             ["optim.name adamw instead of sgd, as shipped", "train.samples 3840000 instead of 38400000, as shipped"],
         ),
-        (["model.units=1024"], ["model.units 1024 instead of 256, as shipped"]),
-        (["train.batch_size=32"], ["train.batch_size 32 instead of 256, as shipped"]),
+        (["train.batch_size=32"], {}, ["train.batch_size 32 instead of 256, as shipped"]),
+        ([], {"data_departures": ["train: 2,000 of 60,000 images"]}, ["train: 2,000 of 60,000 images"]),
     ],
 )
-def test_a_changed_setting_is_a_deviation_in_the_summary_of_a_training_too(
-    tmp_path: Path, changes: list[str], said: list[str]
+def test_by_another_schedule_or_on_other_data_no_published_number_is_held_against_a_run(
+    tmp_path: Path, changes: list[str], results: dict[str, Any], said: list[str]
 ) -> None:
-    config = compose("stn-mnist", ["scale=paper", "data=mnist", "distortion=r", "model=fcn", *changes]).resolved
-    run = tmp_path / "run"
-    run.mkdir()
-    (run / "config.yaml").write_text(yaml.safe_dump(config), encoding="utf-8")
-    results = {"metrics": {"test/error": 1.94}, "task": "stn-mnist", "precision": "float32", "scale": "paper"}
-    summary = summarise(results, str(run))
-    assert summary.lines[0].paper == "2.1 +-0.3 %"
-    assert summary.lines[0].verdict == "within tolerance, other settings"
-    assert set(said) <= set(summary.remarks)
+    summary = summary_of(tmp_path, changes, **results)
+    assert summary.lines[0].paper == summary.lines[0].verdict == ""
+    (remark,) = summary.remarks
+    assert remark.startswith("no published number is held against it (Table 1, ")
+    assert all(text in remark for text in said)
 
 
 def test_the_shipped_configuration_deviates_in_nothing_and_its_choices_travel_with_the_verdict() -> None:
@@ -107,10 +120,10 @@ def test_an_evaluation_is_judged_with_the_training_of_its_checkpoint(tmp_path: P
     unknown = conditions_of_run(number, evaluation)
     assert "how its checkpoint was trained is not known here" in unknown.settings
     (run / "config.yaml").write_text(yaml.safe_dump(trained), encoding="utf-8")
-    assert conditions_of_run(number, evaluation).settings == conditions_of_run(number, trained).settings
+    assert conditions_of_run(number, evaluation).deviations == conditions_of_run(number, trained).deviations
     trained["optim"]["lr"] = 0.5
     (run / "config.yaml").write_text(yaml.safe_dump(trained), encoding="utf-8")
-    assert "optim.lr 0.5 instead of 0.001, as shipped" in conditions_of_run(number, evaluation).settings
+    assert "optim.lr 0.5 instead of 0.001, as shipped" in conditions_of_run(number, evaluation).deviations
 
 
 def test_a_run_of_an_earlier_version_is_read_with_todays_keys() -> None:
@@ -124,7 +137,7 @@ def test_a_run_of_an_earlier_version_is_read_with_todays_keys() -> None:
 
 def test_a_shadowed_schedule_is_a_deviation_of_every_number(tmp_path: Path) -> None:
     shipped = prepare(load("faster-rcnn/table-9"), "smoke")
-    assert not [text for item in shipped.cells for text in item.conditions.settings if "as shipped" in text]
+    assert not [text for item in shipped.cells for text in item.conditions.deviations if "as shipped" in text]
     own = tmp_path / "conf" / "preset" / "faster-rcnn"
     own.mkdir(parents=True)
     text = (shipped_conf() / "preset" / "faster-rcnn" / "smoke.yaml").read_text(encoding="utf-8")
@@ -134,7 +147,7 @@ def test_a_shadowed_schedule_is_a_deviation_of_every_number(tmp_path: Path) -> N
     shadowed = prepare(load("faster-rcnn/table-9"), "smoke")
     for item in shadowed.cells:
         if item.cell.published is not None:
-            assert any(text.startswith("train.samples 11 instead of") for text in item.conditions.settings)
+            assert any(text.startswith("train.samples 11 instead of") for text in item.conditions.deviations)
 
 
 def test_a_shadowed_table_is_held_against_the_shipped_one(tmp_path: Path) -> None:
@@ -145,7 +158,7 @@ def test_a_shadowed_table_is_held_against_the_shipped_one(tmp_path: Path) -> Non
     content["overrides"] = {"all": ["optim.lr=0.5"]}
     (own / "table-9.yaml").write_text(yaml.safe_dump(content), encoding="utf-8")
     prepared = prepare(load("faster-rcnn/table-9"), "smoke")
-    assert all("optim.lr 0.5 instead of 0.001, as shipped" in item.conditions.settings for item in prepared.cells)
+    assert all("optim.lr 0.5 instead of 0.001, as shipped" in item.conditions.deviations for item in prepared.cells)
 
 
 def test_a_table_of_ones_own_experiment_says_that_nothing_was_compared(tmp_path: Path) -> None:

@@ -124,8 +124,8 @@ def test_what_the_user_changes_is_made_elsewhere_and_is_a_deviation() -> None:
     changed = prepare(load(TABLE), "smoke", overrides=["optim.lr=0.5", "threads=1"])
     assert changed.directory != plain.directory
     assert changed.directory.name.startswith("smoke-")
-    assert "optim.lr 0.5 instead of 0.001, as shipped" in changed.cells[0].conditions.settings
-    assert not any("threads" in sentence for sentence in changed.cells[0].conditions.settings)
+    assert "optim.lr 0.5 instead of 0.001, as shipped" in changed.cells[0].conditions.deviations
+    assert not any("threads" in sentence for sentence in changed.cells[0].conditions.deviations)
     all_one = prepare(load(TABLE), "smoke", overrides=["model.rpn.sigma=2", "model.rpn.loss_weight=3"])
     assert len(all_one.sweep.members) == 1
     for item in all_one.cells:

@@ -11,7 +11,7 @@ import pytest
 from paperbench.report.layoutfile import DeviationEntry
 from paperbench.report.published import Published
 from paperbench.report.published_form import Axis
-from paperbench.report.verdict import Conditions, Verdict, compare, judge, unmet
+from paperbench.report.verdict import Conditions, Verdict, compare, judge, kind_of, unmet
 
 HIGHER = Published(
     paper="p", table="T", caption="c", row="r", column="mAP", value=69.9, unit="percent", direction="higher",
@@ -142,7 +142,7 @@ def test_settings_that_differ_are_named_with_both_values() -> None:
 
 
 def test_conditions_of_the_file_count_as_the_numbers_own() -> None:
-    assert compare(NUMBER, CONFIG, when={"train.samples": 5}).settings == ("train.samples 1000 instead of 5",)
+    assert compare(NUMBER, CONFIG, when={"train.samples": 5}).scale == ("train.samples 1000 instead of 5",)
 
 
 def test_a_number_without_conditions_can_never_be_reproduced() -> None:
@@ -166,7 +166,25 @@ def test_declared_deviations_are_said_where_they_hold() -> None:
 
 def test_what_the_command_line_changed_is_found_though_no_condition_speaks_of_it() -> None:
     found = compare(NUMBER, changed(train__samples=10), shipped=CONFIG)
-    assert found.settings == ("train.samples 10 instead of 1000, as shipped",)
+    assert found.scale == ("train.samples 10 instead of 1000, as shipped",)
+    assert judge(NUMBER, NUMBER.value, found) is Verdict.NOT_COMPARABLE
+
+
+@pytest.mark.parametrize(
+    ("key", "kind"),
+    [
+        ("data.max_train_images", "data"),
+        ("optim.lr", "schedule"),
+        ("teaching.optim.lr", "schedule"),
+        ("train.batch_size", "schedule"),
+        ("specialists.samples", "schedule"),
+        ("specialists.count", "settings"),
+        ("registration.samples", "settings"),
+        ("model.units", "settings"),
+    ],
+)
+def test_data_and_schedule_are_told_from_other_settings(key: str, kind: str) -> None:
+    assert kind_of(key) == kind
 
 
 def test_what_a_file_leaves_to_the_user_is_no_deviation() -> None:

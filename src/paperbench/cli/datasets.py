@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,6 +15,7 @@ from paperbench.config.commands import override
 from paperbench.config.paths import data_root, expanded, options, search_path
 from paperbench.config.quoting import quoted
 from paperbench.config.suggest import nearest
+from paperbench.engine.published_data import departures_of
 from paperbench.errors import ConfigError
 
 
@@ -117,10 +119,13 @@ def check(name: str, overrides: list[str] | None, *, json_output: bool, conf_dir
         raise ConfigError(f"{name}: task {composed.task.name} reads no data set")
     module, _, function = DATASETS[data.name].checker.partition(":")
     counts: Mapping[str, Any] = getattr(importlib.import_module(module), function)(data)
+    departures = departures_of(dataclasses.asdict(data))
     if json_output:
-        emit_json(dict(counts))
+        emit_json({**counts, **({"departures": list(departures)} if departures else {})})
         return
-    line(f"{data.name}: no faults")
+    line(f"{data.name}: {'read without faults, but not the published set' if departures else 'no faults'}")
+    for text in departures:
+        line(f"  {text}")
     width = max((len(str(key)) for key in counts), default=0)
     for key, value in counts.items():
         shown = ", ".join(f"{k} {v}" for k, v in value.items()) if isinstance(value, Mapping) else str(value)

@@ -20,7 +20,7 @@ from paperbench.records.record import read_run
 from paperbench.report.judgement import Judged, judge_run
 from paperbench.report.reproduction_document import VERDICT_TONES
 from paperbench.report.tables import Tone
-from paperbench.report.verdict import sentences
+from paperbench.report.verdict import Verdict, sentences
 
 MOST_ROWS = 10
 _UNITS = {
@@ -65,7 +65,8 @@ def summarise(results: Mapping[str, Any], directory: str) -> Summary:
     judged, fault = _judged(results, directory, metrics)
     declared = metrics_of(str(results.get("task")))
     shown = _chosen(metrics, judged, declared)
-    lines = tuple(_line(name, declared.text(name, metrics[name]), judged.get(name)) for name in shown)
+    comparable = {name: item for name, item in judged.items() if item.verdict is not Verdict.NOT_COMPARABLE}
+    lines = tuple(_line(name, declared.text(name, metrics[name]), comparable.get(name)) for name in shown)
     done = results.get("status", "done") == "done"
     experiment = str(results.get("experiment") or results.get("task") or "run")
     return Summary(
@@ -83,7 +84,15 @@ def _judged(
     """Return the metrics that have a published counterpart, and why it cannot be read: that is no fault of the run."""
     try:
         config = read_run(Path(directory)).config
-        return judge_run(config, metrics, precision=results.get("precision")), ()
+        return (
+            judge_run(
+                config,
+                metrics,
+                precision=results.get("precision"),
+                departures=results.get("data_departures") or (),
+            ),
+            (),
+        )
     except (ConfigError, DataError) as error:
         return {}, (f"no comparison with published numbers: {error}",)
 
@@ -108,6 +117,10 @@ def _remarks(results: Mapping[str, Any], judged: Mapping[str, Judged]) -> tuple[
     if not judged:
         scale = results.get("scale")
         return ("no published number applies to these data and settings" + (f" at scale={scale}" if scale else ""),)
+    if all(item.verdict is Verdict.NOT_COMPARABLE for item in judged.values()):
+        departs = dict.fromkeys(text for item in judged.values() for text in item.conditions.deviations)
+        places = dict.fromkeys(f"{item.published.table}, {item.published.row}" for item in judged.values())
+        return (f"no published number is held against it ({'; '.join(places)}): {'; '.join(departs)}",)
     sources = dict.fromkeys(f"paper: {item.published.source}" for item in judged.values())
     said = dict.fromkeys(text for item in judged.values() for text in sentences(item.conditions))
     return (*sources, *said)

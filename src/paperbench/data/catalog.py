@@ -18,6 +18,7 @@ DATASETS = (
         layout="MNIST/raw/{train,t10k}-{images-idx3,labels-idx1}-ubyte[.gz]",
         homepage="http://yann.lecun.com/exdb/mnist/",
         checker="paperbench.data.labelled:check",
+        departures="paperbench.data.labelled:departures",
         archives=("mnist-train-images", "mnist-train-labels", "mnist-test-images", "mnist-test-labels"),
     ),
 )

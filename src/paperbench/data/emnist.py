@@ -12,9 +12,10 @@ from typing import Final, Literal
 import numpy as np
 import torch
 
+from paperbench.data.idx import IMAGES, LABELS, find_idx, read_idx
 from paperbench.data.image_sets import ImageSet
 from paperbench.data.layout import data_root, missing
-from paperbench.data.mnist import SIDE, read_idx
+from paperbench.data.mnist import SIDE
 from paperbench.errors import DataError
 
 Variant = Literal["balanced", "bymerge", "byclass", "letters", "digits", "mnist"]
@@ -36,7 +37,6 @@ CLASSES: Final[dict[str, tuple[str, ...]]] = {
     "mnist": tuple(string.digits),
 }
 _FIRST_LABEL: Final = {"letters": 1}
-_IMAGES, _LABELS = "images-idx3-ubyte", "labels-idx1-ubyte"
 _REMEDY: Final = "remove it and run `paperbench data get emnist` again"
 
 
@@ -44,14 +44,11 @@ def find(root: str | Path | None, split: Literal["train", "test"], *, variant: V
     """The files of images and of labels, in `EMNIST/raw`, `EMNIST/raw/gzip` or `gzip` below `root`, or in it. Raises DataError."""
     base = data_root(root)
     prefix = f"emnist-{variant}-{split}"
-    for folder in (base / "EMNIST" / "raw", base / "EMNIST" / "raw" / "gzip", base / "gzip", base):
-        files = [
-            next((path for path in (folder / name, folder / f"{name}.gz") if path.is_file()), None)
-            for name in (f"{prefix}-{_IMAGES}", f"{prefix}-{_LABELS}")
-        ]
-        if files[0] is not None and files[1] is not None:
-            return files[0], files[1]
-    raise missing("emnist", base, f"{prefix}-{_IMAGES} and {prefix}-{_LABELS} were looked for, with and without .gz")
+    found = find_idx((base / "EMNIST" / "raw", base / "EMNIST" / "raw" / "gzip", base / "gzip", base), prefix)
+    if found is None:
+        wanted = " and ".join(f"{prefix}-{kind}" for kind in (IMAGES, LABELS))
+        raise missing("emnist", base, f"{wanted} were looked for, with and without .gz")
+    return found
 
 
 def load(root: str | Path | None, split: Literal["train", "test"], *, variant: Variant) -> ImageSet:
@@ -62,7 +59,9 @@ def load(root: str | Path | None, split: Literal["train", "test"], *, variant: V
     if split not in ("train", "test"):
         raise ValueError(f"split is {split!r}; it takes 'train' or 'test'")
     image_file, label_file = find(root, split, variant=variant)
-    images, labels = read_idx(image_file, dimensions=3), read_idx(label_file, dimensions=1)
+    images, labels = (
+        read_idx(file, dimensions=dimensions, remedy=_REMEDY) for file, dimensions in ((image_file, 3), (label_file, 1))
+    )
     if images.shape[1:] != (SIDE, SIDE):
         raise DataError(
             f"{image_file}: images of {images.shape[1]} x {images.shape[2]} pixels, EMNIST has {SIDE} x {SIDE}"

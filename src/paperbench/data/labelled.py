@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, Literal
 
 import torch
@@ -32,6 +33,11 @@ def describe(config: DigitsData | MnistData) -> str:
     limits = {"training": config.max_train_images, "test": config.max_test_images}
     cut = [f"at most {count:,} {what} images" for what, count in limits.items() if count]
     return ", ".join([name, *cut])
+
+
+def departures(data: Mapping[str, Any]) -> list[str]:
+    """Return what the files of a `data` section have other than the published ones; see `DatasetSpec.departures`."""
+    return list(mnist.departures(data.get("root")))
 
 
 def check(config: DigitsData | MnistData) -> dict[str, Any]:

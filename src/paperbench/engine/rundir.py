@@ -12,7 +12,7 @@ import secrets
 import shutil
 import socket
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
@@ -253,8 +253,11 @@ class RunDirectory:
         precision: str,
         status: str = DONE,
         stacked: int = 1,
+        departures: Sequence[str] = (),
     ) -> dict[str, Any]:
         """Write results.json and return its content. Metrics are flat; one that is not finite becomes null.
+
+        departures: what the files of the data set have other than the published ones.
 
         stacked: runs that were stacked in one process; the seconds are then those of all together, and the file says how many
         there were.
@@ -267,6 +270,7 @@ class RunDirectory:
             "seed": config.get("seed", 0),
             "status": status,
             "data": data,
+            **({"data_departures": list(departures)} if departures else {}),
             "metrics": {name: value if isinstance(value, int) else float(value) for name, value in metrics.items()},
             "seconds": round(self.seconds(), 3),
             "device": device,

@@ -19,6 +19,7 @@ from paperbench.engine import torchrun
 from paperbench.engine.checkpoints import CheckpointStore
 from paperbench.engine.environment import describe_environment
 from paperbench.engine.metriclog import JsonLines, MetricLog, MetricSink, TensorBoard
+from paperbench.engine.published_data import departures_of
 from paperbench.engine.ranks import Ranks, process_group
 from paperbench.engine.reporter import LoggingReporter, Outcome, Reporter, SilentReporter
 from paperbench.engine.run import Run
@@ -161,6 +162,7 @@ def finish(
         config=resolved,
         metrics=metrics,
         data=data,
+        departures=departures_of(resolved.get("data")),
         device=devices.describe(run.device),
         precision=run.precision,
         stacked=stacked,

@@ -45,19 +45,24 @@ class Reference(NamedTuple):
 
 
 def judge_run(
-    config: Mapping[str, Any], metrics: Mapping[str, float], *, precision: str | None = None
+    config: Mapping[str, Any],
+    metrics: Mapping[str, float],
+    *,
+    precision: str | None = None,
+    departures: Sequence[str] = (),
 ) -> dict[str, Judged]:
     """Return the judgement of each metric of a run that has a published counterpart under the run's conditions.
 
-    `config` is the run's resolved configuration, `precision` the type it computed in. Raises `DataError` when a file of published
-    numbers is faulty.
+    `config` is the run's resolved configuration, `precision` the type it computed in, `departures` what the files of its data set
+    had other than the published ones. Raises `DataError` when a file of published numbers is faulty.
     """
     judged = {}
+    read = Conditions(data=tuple(departures))
     for number in matching(config):
         value = metrics.get(number.metric or "")
         if value is None or number.metric is None:
             continue
-        conditions = conditions_of_run(number, config, precision=precision)
+        conditions = conditions_of_run(number, config, precision=precision) | read
         judged[number.metric] = Judged(
             published=number, value=value, conditions=conditions, verdict=judge(number, value, conditions)
         )

@@ -157,6 +157,7 @@ def _measure(placed: Placed, by_hash: Mapping[str, MemberStatus], prepared: Prep
     missing: list[str] = []
     unfinished: list[str] = []
     precisions: dict[str, None] = {}
+    departures: dict[str, None] = {}
     images: tuple[float, float] | None = None
     cell = placed.cell
     for seed, member in placed.runs.items():
@@ -180,6 +181,7 @@ def _measure(placed: Placed, by_hash: Mapping[str, MemberStatus], prepared: Prep
         images = _over_images(cell, results)
         if results.get("precision"):
             precisions[str(results["precision"])] = None
+        departures |= dict.fromkeys(results.get("data_departures") or ())
     runs = {seed: os.path.relpath(placed.runs[seed].directory, prepared.directory) for seed in values}
     return Measured(
         placed=placed,
@@ -188,7 +190,7 @@ def _measure(placed: Placed, by_hash: Mapping[str, MemberStatus], prepared: Prep
         images=images if len(values) == 1 else None,
         missing=tuple(missing),
         unfinished=tuple(unfinished),
-        conditions=_as_computed(placed.conditions, list(precisions)),
+        conditions=_as_computed(placed.conditions, list(precisions)) | Conditions(data=tuple(departures)),
     )
 
 

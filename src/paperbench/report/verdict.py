@@ -2,8 +2,8 @@
 
 Three kinds of statement are kept apart. A *deviation*: the paper says one thing and the run did another. A *choice*: the paper does
 not say, and what was taken is named. A *remark* is about what is printed. Only deviations take the word reproduction away: on other
-data or at another scale a number is *not comparable*, whatever it is; with other settings the verdict says so. Choices travel with
-the verdict.
+data, at another scale or by another schedule (how long, with which batches and rates is trained) a number is *not comparable*,
+whatever it is; with other settings the verdict says so. Choices travel with the verdict.
 
 Deviations are computed, not declared alone: the conditions of the published number are compared with the resolved configuration,
 and so is every key of the shipped configuration that makes the number, whether or not a condition names it.
@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, fields
 from enum import StrEnum
-from typing import Any
+from typing import Any, Literal
 
 from paperbench.config.difference import ABSENT, difference
 from paperbench.config.explain import look_up, show
@@ -23,6 +23,9 @@ from paperbench.report import published as papers
 from paperbench.report.layoutfile import DeviationEntry
 from paperbench.report.published import Published, equal
 from paperbench.report.published_form import ChoiceForm
+
+Kind = Literal["data", "schedule", "settings"]
+"""What a deviation is about."""
 
 
 class Verdict(StrEnum):
@@ -53,7 +56,7 @@ _REPRODUCTIONS = frozenset({Verdict.WITHIN, Verdict.BETTER, Verdict.WORSE, Verdi
 class Conditions:
     """The conditions of a run beside those of a published number, in sentences.
 
-    `data`, `scale` and `settings` are the deviations by kind; all empty where the run meets every condition.
+    `data`, `scale` (or schedule) and `settings` are the deviations by kind; all empty where the run meets every condition.
     """
 
     data: tuple[str, ...] = ()
@@ -153,6 +156,8 @@ def compare(
     data = [item.text for item in declared if item.kind == "data" and not unmet(item.when, config)]
     settings = [item.text for item in declared if item.kind == "settings" and not unmet(item.when, config)]
     settings += [item.text for item in said.deviations if not unmet(item.when, config)]
+    schedule: list[str] = []
+    kinds: dict[Kind, list[str]] = {"data": data, "schedule": schedule, "settings": settings}
     wanted = {**(when or {}), **(number.when if number is not None else {})}
     judged = {*wanted, *left_to_user}
     if number is not None and number.axis is not None:
@@ -168,15 +173,18 @@ def compare(
     for key, expected in missed.items():
         if key == "scale" or ("data.name" in missed and key.startswith("data.") and key != "data.name"):
             continue  # stated once: the scale below, other data by their name
-        (data if key.startswith("data.") else settings).append(_instead(key, look_up(config, key, ABSENT), expected))
-    if shipped is not None:
-        settings += _changes(shipped, config, judged)
+        kinds[kind_of(key)].append(_instead(key, look_up(config, key, ABSENT), expected))
+    for key, text in _changes(shipped, config, judged) if shipped is not None else ():
+        if not (key.startswith("data.") and "data.name" in missed):
+            kinds[kind_of(key)].append(text)
     if number is not None and number.deviation:
         settings.append(number.deviation)
     scale = look_up(config, "scale")
+    if scale not in (None, "paper"):
+        schedule.insert(0, f"scale={scale} instead of the published schedule")
     return Conditions(
         data=tuple(dict.fromkeys(data)),
-        scale=() if scale in (None, "paper") else (f"scale={scale} instead of the published schedule",),
+        scale=tuple(dict.fromkeys(schedule)),
         settings=tuple(dict.fromkeys(settings)),
         choices=tuple(_choices(said.choices, config, precision)),
         remarks=(number.remark,) if number is not None and number.remark else (),
@@ -205,10 +213,25 @@ def precision_choice(precision: str | None) -> str:
     return f"precision={precision} (the paper names no type; its libraries computed in float32)"
 
 
-def _changes(shipped: Mapping[str, Any], config: Mapping[str, Any], judged: Collection[str]) -> list[str]:
-    """Return what differs from the shipped configuration, but for keys that conditions judge and those that change no number."""
+def kind_of(key: str) -> Kind:
+    """Return what a key is about: the data, how long and at which rates is trained (its schedule), or anything else."""
+    parts = key.split(".")
+    if parts[0] == "data":
+        return "data"
+    trains = parts[0] == "train" or (parts[0] in _TRAININGS and parts[-1] in _LENGTHS)
+    return "schedule" if trains or "optim" in parts else "settings"
+
+
+_TRAININGS = ("teaching", "specialists")
+"""Sections of further trainings of a run."""
+_LENGTHS = ("samples", "batch_size", "steps", "epochs")
+
+
+def _changes(shipped: Mapping[str, Any], config: Mapping[str, Any], judged: Collection[str]) -> list[tuple[str, str]]:
+    """Return what differs from the shipped configuration by key, but for keys that conditions judge and those that change no
+    number."""
     return [
-        f"{_instead(key, after, before)}, as shipped"
+        (key, f"{_instead(key, after, before)}, as shipped")
         for key, before, after in difference(shipped, config)
         if key not in judged and not incidental(key)
     ]

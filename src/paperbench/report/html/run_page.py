@@ -15,7 +15,7 @@ from paperbench.report.judgement import Judged, judge_run
 from paperbench.report.published import Published
 from paperbench.report.reproduction_document import UNITS, VERDICT_TONES
 from paperbench.report.tables import Column, Table, blank_cell, number_cell, text_cell
-from paperbench.report.verdict import sentences
+from paperbench.report.verdict import Verdict, sentences
 
 _MOST_TILES = 6
 _FEWEST_CLASSES = 2
@@ -124,7 +124,7 @@ def _metrics(run: RunRecord, names: Sequence[str], quantities: Quantities, paper
             row += [number_cell(None)] * 3 + [text_cell("")] * 2
         elif judged is not None:
             entry = judged.published
-            shown = not judged.conditions.data
+            shown = judged.verdict is not Verdict.NOT_COMPARABLE
             row += [
                 number_cell(entry.value, minus(f"{entry.value:g}")),
                 number_cell(entry.tolerance, "" if entry.tolerance is None else f"±{entry.tolerance:g}"),
@@ -142,7 +142,12 @@ def _metrics(run: RunRecord, names: Sequence[str], quantities: Quantities, paper
 def _judged(run: RunRecord) -> dict[str, Judged]:
     """Return the metrics that have a published counterpart, each with its verdict."""
     try:
-        return judge_run(run.config, run.metrics, precision=run.results.get("precision"))
+        return judge_run(
+            run.config,
+            run.metrics,
+            precision=run.results.get("precision"),
+            departures=run.results.get("data_departures") or (),
+        )
     except DataError:
         return {}  # a fault in a file of published numbers is no fault of the run
 
