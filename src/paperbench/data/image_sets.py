@@ -43,7 +43,14 @@ class ImageSet:
         """The first `count` images; 0 is all of them."""
         if count == 0 or count >= len(self):
             return self
-        return ImageSet(images=self.images[:count], labels=self.labels[:count], classes=self.classes, name=self.name)
+        return self._part(slice(count))
+
+    def split(self, count: int) -> tuple[ImageSet, ImageSet]:
+        """All but the last `count` images, and these; `count` is between 1 and the number of images less 1."""
+        return self._part(slice(-count)), self._part(slice(-count, None))
+
+    def _part(self, part: slice) -> ImageSet:
+        return ImageSet(images=self.images[part], labels=self.labels[part], classes=self.classes, name=self.name)
 
 
 @dataclass(kw_only=True)

@@ -104,6 +104,8 @@ class DcnModel(Schema):
     """The canvas is resized to this side in front of the deformable convolution."""
     width: NonNegativeInt = 0
     """Channels of the offset net; 0 chooses them so that the whole net has as many weights as ST-CNN."""
+    parameters: NonNegativeInt = 0
+    """Number of weights of the whole net: the filters are those of the ST-CNN that has as many; 0 keeps the stated filters."""
     localisation_lr: NonNegativeFloat = 1.0
     """Learning rate of the offset net, as a multiple of `optim.lr`."""
 
@@ -127,6 +129,14 @@ class DigitEvaluation(Schema):
 
 
 @dataclass(kw_only=True)
+class DigitValidation(Schema):
+    """Training images held back, so that a setting can be chosen without the test set."""
+
+    images: NonNegativeInt = 0
+    """The last of the training images: not trained on, and scored as `validation/*` in place of the test set. 0 holds none back."""
+
+
+@dataclass(kw_only=True)
 class StnMnist(TrainConfig):
     """Task `stn-mnist` (section 4.1, table 1)."""
 
@@ -134,6 +144,7 @@ class StnMnist(TrainConfig):
     transform: Transform = "affine"
     data: DigitData = field(default_factory=DigitsData)
     model: DigitModel = field(default_factory=StCnnModel)
+    validation: DigitValidation = field(default_factory=DigitValidation)
     evaluation: DigitEvaluation = field(default_factory=DigitEvaluation)
 
 
@@ -145,6 +156,7 @@ class StnAddition(TrainConfig):
     transform: Transform = "affine"
     data: DigitData = field(default_factory=DigitsData)
     model: AdditionModel = field(default_factory=lambda: StFcnModel(transformers=2))
+    validation: DigitValidation = field(default_factory=DigitValidation)
     evaluation: DigitEvaluation = field(default_factory=DigitEvaluation)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -15,17 +16,29 @@ from paperbench.stn.training import DigitClassifier
 
 
 class DigitEvaluator:
-    """Scores a classifier on the fixed test set and records the mean classifier input of each class."""
+    """Scores a classifier on the fixed test set and records the mean classifier input of each class.
 
-    def __init__(self, classifier: DigitClassifier, inputs: DistortedDigits, run: Run, *, batch_size: int) -> None:
+    `split`: what `inputs` are, the first part of the metrics' names.
+    """
+
+    def __init__(
+        self,
+        classifier: DigitClassifier,
+        inputs: DistortedDigits,
+        run: Run,
+        *,
+        batch_size: int,
+        split: Literal["test", "validation"] = "test",
+    ) -> None:
         self.classifier = classifier
         self.inputs = inputs
         self.run = run
         self.batch_size = batch_size
+        self.split = split
 
     @torch.inference_mode()
     def __call__(self) -> dict[str, float]:
-        """Return `test/error` in percent, `test/errors` in images and `test/loss` in nats."""
+        """Return `test/error` in percent, `test/errors` in images and `test/loss` in nats, or the same of `validation/`."""
         net, ranks = self.classifier.net, self.run.ranks
         classes, shape = self.inputs.classes, self.classifier.means.shape[2:]
         totals = torch.zeros(2, dtype=torch.float64, device=self.run.device)
@@ -45,9 +58,9 @@ class DigitEvaluator:
         means = (sums / counts.clamp_min(1)[:, None]).view(classes, *shape)
         self.classifier.record_means(means.to(self.run.device))
         return {
-            "test/error": 100 * float(errors) / len(self.inputs),
-            "test/errors": float(errors),
-            "test/loss": float(loss) / len(self.inputs),
+            f"{self.split}/error": 100 * float(errors) / len(self.inputs),
+            f"{self.split}/errors": float(errors),
+            f"{self.split}/loss": float(loss) / len(self.inputs),
         }
 
 

@@ -77,6 +77,27 @@ METRICS: tuple[MetricSpec, ...] = (
     ),
     MetricSpec(name="model/parameters", meaning="number of trainable weights of the net", format=",.0f", headline=True),
     MetricSpec(name="test/loss", meaning="cross-entropy of a test image", unit="nats", direction="lower", format=".4f"),
+    MetricSpec(
+        name="validation/error",
+        meaning="misclassified digits of those held back from training",
+        unit="%",
+        direction="lower",
+        format=".2f",
+        headline=True,
+    ),
+    MetricSpec(
+        name="validation/errors",
+        meaning="number of misclassified digits of those held back from training",
+        direction="lower",
+        format=".0f",
+    ),
+    MetricSpec(
+        name="validation/loss",
+        meaning="cross-entropy of a digit held back from training",
+        unit="nats",
+        direction="lower",
+        format=".4f",
+    ),
     MetricSpec(name="train/triplet", meaning="triplet loss of co-localisation", direction="lower"),
     MetricSpec(
         name="train/coarse",

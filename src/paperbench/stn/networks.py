@@ -150,10 +150,7 @@ class _NetBuilder:
         if isinstance(model, DcnModel):
             if model.width:
                 return model.width
-            twin = StCnnModel(filters=model.filters, side=model.side)
-            target = count_parameters(
-                _NetBuilder(twin, "affine", self.canvas, self.channels, self.classes).net(model.filters)
-            )
+            target = count_parameters(self._twin(model).net(self._filters(model)))
             return nearest_width(self.net, target, key=f"model.width=0: ST-CNN has {target:,} weights")
         if model.parameters:
             return nearest_width(self.net, model.parameters, key=f"model.parameters={model.parameters}")
@@ -163,7 +160,7 @@ class _NetBuilder:
         model = self.model
         if isinstance(model, DcnModel):
             front = nn.Sequential(Resize(model.side), DeformableFront(self.channels, width=width))
-            return FrontEndNet(front, self._convolutional(model.side, self.channels, model.filters))
+            return FrontEndNet(front, self._convolutional(model.side, self.channels, self._filters(model)))
         if isinstance(model, TransformerModel):
             transformers = [self._transformer(model) for _ in range(model.transformers)]
             return SpatialTransformerNet(
@@ -172,6 +169,14 @@ class _NetBuilder:
         side = model.side or self.canvas
         front = Resize(side) if side != self.canvas else nn.Identity()
         return FrontEndNet(front, self._classifier(side, self.channels, width))
+
+    def _filters(self, model: DcnModel) -> int:
+        return self._twin(model).width()
+
+    def _twin(self, model: DcnModel) -> _NetBuilder:
+        """Return the builder of the ST-CNN that a deformable net is compared with."""
+        twin = StCnnModel(filters=model.filters, side=model.side, parameters=model.parameters)
+        return _NetBuilder(twin, "affine", self.canvas, self.channels, self.classes)
 
     def _classifier(self, side: int, channels: int, width: int) -> nn.Module:
         if isinstance(self.model, CnnModel | StCnnModel):

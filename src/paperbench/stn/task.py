@@ -24,6 +24,7 @@ from paperbench.stn.training import (
     digits_per_input,
     load_digits,
     load_model,
+    load_splits,
     make_classifier,
     make_net,
     make_trainer,
@@ -51,9 +52,14 @@ def plan(config: DigitConfig) -> Mapping[str, str]:
         )
     net = make_net(config)
     canvas = make_distortion(config.distortion).canvas
+    held_back = ""
+    if config.validation.images:
+        load_splits(config)
+        held_back = f", the last {config.validation.images:,} training images held back and scored"
     pairs = "pairs of " if digits_per_input(config) == 2 else ""
     return {
-        "data": f"{pairs}{labelled.describe(config.data)}, {_DISTORTIONS[config.distortion]}, {canvas}x{canvas}",
+        "data": f"{pairs}{labelled.describe(config.data)}, {_DISTORTIONS[config.distortion]}, {canvas}x{canvas}"
+        f"{held_back}",
         "model": f"{_describe_model(config)}, {count_parameters(net):,} weights",
         "schedule": describe_schedule(config.train, config.optim),
     }
@@ -69,18 +75,24 @@ def _describe_model(config: DigitConfig) -> str:
 
 
 def run(config: DigitConfig, run: Run) -> dict[str, float]:
-    """Train, score on the fixed test set, draw; see `engine.task.Task`."""
-    train_set, test_set = load_digits(config, run)
+    """Train, score on the fixed test set or the images held back, draw; see `engine.task.Task`."""
+    train_set, scored_set = load_digits(config, run)
     seed_everything(run.seed, MODEL_INIT)
-    classifier = make_classifier(config, test_set, run)
-    evaluate = DigitEvaluator(classifier, test_set, run, batch_size=config.evaluation.batch_size)
+    classifier = make_classifier(config, scored_set, run)
+    evaluate = DigitEvaluator(
+        classifier,
+        scored_set,
+        run,
+        batch_size=config.evaluation.batch_size,
+        split="validation" if config.validation.images else "test",
+    )
     metrics = make_trainer(config, classifier, train_set, run, evaluate).fit()
     if run.ranks.is_main:
         run.draw(loss_curves, run.directory.metrics_file, run.directory.figures / "losses.png")
         run.draw(
             drawing.draw_figures,
             classifier,
-            test_set,
+            scored_set,
             run,
             images=config.evaluation.pictures,
             every=config.train.evaluate_every,

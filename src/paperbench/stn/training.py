@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from paperbench.config.schema import LoopConfig, OptimConfig
 from paperbench.data import labelled
+from paperbench.data.image_sets import ImageSet
 from paperbench.engine.checkpoints import load_for_evaluation
 from paperbench.engine.run import Run
 from paperbench.engine.trainer import Trainer, build_trainer
@@ -110,14 +111,27 @@ def make_classifier(config: DigitConfig, test_set: DistortedDigits, run: Run) ->
     return DigitClassifier(net, evaluations=evaluations, classes=test_set.classes, shape=shape).to(run.device)
 
 
+def load_splits(config: DigitConfig) -> tuple[ImageSet, ImageSet]:
+    """Load the images to train on and those to score: the test set, or the training images held back from it.
+
+    Raises ConfigError if none would be left to train on, DataError as `labelled.load`.
+    """
+    images, held_back = labelled.load(config.data, "train"), config.validation.images
+    if held_back == 0:
+        return images, labelled.load(config.data, "test")
+    if held_back >= len(images):
+        raise ConfigError(f"validation.images={held_back}: {images.name} has {len(images):,} training images here")
+    return images.split(held_back)
+
+
 def load_digits(config: DigitConfig, run: Run) -> tuple[DistortedDigits, DistortedDigits]:
-    """Load training and test inputs onto the run's device."""
+    """Load the inputs to train on and to score onto the run's device."""
     digits = digits_per_input(config)
-    train_images, test_images = (labelled.load(config.data, split) for split in ("train", "test"))
+    train_images, scored_images = load_splits(config)
     return (
         training_digits(train_images, make_distortion(config.distortion), run.seed, run.device, digits=digits),
         evaluation_digits(
-            test_images, make_distortion(config.distortion), config.evaluation.seed, run.device, digits=digits
+            scored_images, make_distortion(config.distortion), config.evaluation.seed, run.device, digits=digits
         ),
     )
 
