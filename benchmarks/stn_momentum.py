@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import subprocess
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -22,6 +21,10 @@ from statistics import mean
 from typing import Any
 
 from benchmarks.common import earlier_rows, machine_of, read, write
+from paperbench.config.compose import compose
+from paperbench.engine import launch
+from paperbench.engine.reporter import SilentReporter
+from paperbench.errors import TrainingError
 
 NAME = "stn-momentum-cpu"
 DISTORTIONS, MODELS, MOMENTA = ("r", "e", "rts"), ("fcn", "st-fcn"), ("0.0", "0.9")
@@ -33,10 +36,11 @@ SAMPLES, RATE = 38_400_000, 0.01
 """Of the paper's schedule."""
 
 
-def overrides(cell: str, shorter: int) -> list[str]:
+def overrides(cell: str, shorter: int, seed: int, data: str) -> list[str]:
     """Return what a cell sets, its schedule `shorter` times as short at as many times the rate."""
     distortion, model, momentum, *settings = cell.split("/")
     return [
+        *("scale=paper", "data=mnist", f"data.root={data}", "device=cpu", "threads=1", f"seed={seed}"),
         f"distortion={distortion}",
         f"model={model}",
         f"optim.momentum={momentum}",
@@ -56,13 +60,16 @@ def folder(runs: Path, cell: str, shorter: int, seed: int) -> Path:
 def train(cell: str, shorter: int, seed: int, data: str, runs: Path) -> Path:
     """Train one run unless it is finished, and return its folder. A run that failed, as by a loss that is not finite, stays so."""
     directory = folder(runs, cell, shorter, seed)
-    if not (directory / "status.json").exists():
-        command = [sys.executable, "-m", "paperbench", "train", "stn-mnist", "scale=paper", "data=mnist", f"data.root={data}"]
-        command += [*overrides(cell, shorter), f"seed={seed}", "device=cpu", "threads=1", "--run-dir", str(directory)]
-        subprocess.run(command, check=False, stdout=subprocess.DEVNULL)
-    elif not (directory / "results.json").exists():
-        resume = [sys.executable, "-m", "paperbench", "resume", str(directory)]
-        subprocess.run(resume, check=False, stdout=subprocess.DEVNULL)
+    if (directory / "results.json").exists():
+        return directory
+    try:
+        if (directory / "config.yaml").exists():
+            launch.resume(directory, SilentReporter())
+        else:
+            resolved = compose("stn-mnist", overrides(cell, shorter, seed, data)).resolved
+            launch.start(resolved, run_dir=directory, reporter=SilentReporter())
+    except TrainingError as error:
+        print(f"{cell}: {error}", file=sys.stderr)
     return directory
 
 
@@ -114,7 +121,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     asked.add_argument("--table", action="store_true", help="print the CSV as a table over seeds, and make no run")
     parser.add_argument("--cells", nargs="+", default=CELLS)
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1])
-    parser.add_argument("--shorter", type=int, default=10, help="times that the schedule is shorter, and its rate higher")
+    parser.add_argument(
+        "--shorter", type=int, default=10, help="times that the schedule is shorter, and its rate higher"
+    )
     parser.add_argument("--runs", type=Path, default=Path("outputs/benchmark-stn-momentum"))
     options = parser.parse_args(arguments)
     if options.table:
