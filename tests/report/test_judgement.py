@@ -52,7 +52,7 @@ def test_a_changed_setting_is_a_deviation_in_the_summary_of_a_training_too(tmp_p
     summary = summary_of(tmp_path, ["model.units=1024"])
     assert summary.lines[0].paper == "2.1 +-0.3 %"
     assert summary.lines[0].verdict == "within tolerance, other settings"
-    assert "model.units 1024 instead of 256, as shipped" in summary.remarks
+    assert "model.units 1024 instead of 349, as shipped" in summary.remarks
 
 
 @pytest.mark.parametrize(

@@ -148,6 +148,23 @@ def test_a_row_may_have_some_columns_only(tmp_path: Path) -> None:
     ]  # fmt: skip
 
 
+def test_a_row_and_a_column_may_be_made_at_some_scales_only(tmp_path: Path) -> None:
+    columns = {"mAP": {}, "second": {"metric": "x", "published": None, "scales": ["short"]}}
+    layout = layout_of(tmp_path, columns=columns, rows=rows_with(scales=["smoke", "paper"]))
+    made = {scale: [(cell.row, cell.column) for cell in layout.cells(scale)] for scale in layout.scales}
+    assert made == {
+        "smoke": [("lambda 1", "mAP"), ("lambda 10", "mAP")],
+        "short": [("lambda 10", "mAP"), ("lambda 10", "second")],
+        "paper": [("lambda 1", "mAP"), ("lambda 10", "mAP")],
+    }
+    assert [layout.columns_at(scale) for scale in layout.scales] == [("mAP",), ("mAP", "second"), ("mAP",)]
+    assert {row for _, _, row, _ in layout.reached()} == {"lambda 1", "lambda 10"}
+    only_paper = layout_of(tmp_path, rows=rows_with(scales=["paper"]))
+    assert "lambda 1" not in [entry.row for entry in only_paper.not_reached()]
+    with pytest.raises(ConfigError, match=r"rows \(lambda 1\)\.scales: no scale paper\. There are: smoke"):
+        layout_of(tmp_path, rows=rows_with(scales=["paper"]), scales={"smoke": {}})
+
+
 def test_rows_of_one_run_are_counted_once(tmp_path: Path) -> None:
     rows = [{"row": "lambda 1", "metric": "a"}, {"row": "lambda 10", "metric": "b"}, *rows_with()[:1]]
     rows[2]["row"] = "lambda 100"

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
+import cv2
 import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
-from paperbench.data.image_sets import ImageSet
+from paperbench.data import labelled
+from paperbench.data.image_sets import DigitsData, ImageSet
 from paperbench.engine.counter_rng import uniform
 from paperbench.engine.order import EpochOrder
 from paperbench.stn import distortions
@@ -121,16 +124,82 @@ def test_perspective_sends_corners_to_the_digits_corners() -> None:
 
 def test_perspective_never_folds_the_digit_over() -> None:
     distortion = distortions.Perspective()
-    corners = distortion.corners(draws(distortion))
+    middle = torch.tensor([-0.6, -0.7, 0.6, 0.7])
+    corners = distortion.corners(draws(distortion), middle.expand(4000, 4))
     after = corners.roll(-1, 1) - corners
     before = corners - corners.roll(1, 1)
     turns = before[..., 0] * after[..., 1] - before[..., 1] * after[..., 0]
-    assert (turns > 0.25 * 4 * 0.75**2 - 1e-5).all()
+    assert (turns > 0.5 * 4 * 0.75**2 - 1e-5).all()
     moved = (corners - corners.sign() * 0.875).flatten(1) * SIDE / 2
     assert 4.0 < float(moved.std()) < 5.0  # folded squares have the largest shifts
     extreme = draws(distortion, 3)
     extreme[:, 1:] = 1 - 2**-24  # the same long way for all corners, every time
-    assert torch.isfinite(distortion.parameters(extreme)).all()
+    assert torch.isfinite(distortion.parameters(extreme, middle.expand(3, 4))).all()
+
+
+def test_perspective_keeps_the_digit_whole() -> None:
+    """By OpenCV's own perspective: of the ink on a canvas without end, what is on the digit's."""
+    images = labelled.load(DigitsData(), "train").images
+    small = torch.zeros_like(images)
+    small[:, 4:24, 4:24] = images[:, ::7, ::7].repeat_interleave(5, 1).repeat_interleave(5, 2)  # 20x20, as MNIST's are
+    for digits, share in ((small, 0.998), (images, 0.995)):
+        chosen = distortions.ink_boxes(digits[:, None].float())
+        distortion = distortions.Perspective()
+        corners = distortion.corners(draws(distortion, len(digits)), chosen).numpy() * 14 + 14
+        kept = [_ink_on_canvas(image, moved) for image, moved in zip(digits.numpy(), corners, strict=True)]
+        assert np.mean(np.array(kept) > 0.95) > share
+        assert np.min(kept) > 0.5
+
+
+def _ink_on_canvas(image: Any, corners: Any, *, around: int = 40) -> float:
+    square = np.array([[0, 0], [28, 0], [28, 28], [0, 28]], np.float32)
+    # Positions are edges of pixels here, and centres in OpenCV.
+    matrix = cv2.getPerspectiveTransform(square - 0.5, (corners + around - 0.5).astype(np.float32))
+    whole = cv2.warpPerspective(image.astype(np.float32), matrix, (28 + 2 * around, 28 + 2 * around))
+    return float(whole[around:-around, around:-around].sum() / whole.sum())
+
+
+def test_the_warp_of_perspective_is_opencvs(digits: ImageSet) -> None:
+    distortion = distortions.Perspective()
+    noise, samples = draws(distortion, 40), torch.arange(40)
+    warped = distortion(digits.images, samples, noise)
+    boxes = distortions.ink_boxes(digits.images[:, None].float())
+    corners = distortion.corners(noise, boxes).numpy() * 14 + 14
+    for number in range(40):
+        square = np.array([[0, 0], [28, 0], [28, 28], [0, 28]], np.float32)
+        matrix = cv2.getPerspectiveTransform(square - 0.5, (corners[number] - 0.5).astype(np.float32))
+        theirs = cv2.warpPerspective(digits.images[number].numpy().astype(np.float32) / 255, matrix, (28, 28))
+        assert np.abs(warped[number, 0].numpy() - theirs).mean() < 0.02
+
+
+def test_ink_boxes_are_the_smallest() -> None:
+    images = torch.zeros(3, 1, 28, 28)
+    images[0, 0, 3, 5] = images[0, 0, 20, 9] = 0.1
+    images[1] = 1
+    expected = torch.tensor([[5, 3, 10, 21], [0, 0, 28, 28], [0, 0, 28, 28]]) / 14 - 1
+    torch.testing.assert_close(distortions.ink_boxes(images), expected)
+
+
+def test_of_corners_that_all_push_a_digit_out_those_that_reach_out_least_are_taken() -> None:
+    """A digit of the whole square fits into no moved one of a drawn size above 1."""
+    distortion = distortions.Perspective()
+    noise = draws(distortion, 400)
+    noise[:, 0] = 1 - 2**-24  # scale 1
+    whole = torch.tensor([-1.0, -1.0, 1.0, 1.0]).expand(400, 4)
+    found = distortion.corners(noise, whole).abs().amax((1, 2))
+    first = [_first_attempt(noise, attempt, whole) for attempt in range(distortion.ATTEMPTS)]
+    least = torch.stack(first).amin(0)
+    assert (least < math.inf).all()
+    torch.testing.assert_close(found, least)
+
+
+def _first_attempt(noise: Tensor, attempt: int, boxes: Tensor) -> Tensor:
+    """Return how far out the corners of one draw alone are; infinitely where they are too flat and not moved for it."""
+    single = distortions.Perspective()
+    single.ATTEMPTS = 1
+    corners = single.corners(torch.cat([noise[:, :1], noise[:, 1 + 8 * attempt : 9 + 8 * attempt]], dim=1), boxes)
+    unmoved = (corners.abs() == 1 - 2**-24 * 0.25).flatten(1).all(1) | (corners.abs() == 1).flatten(1).all(1)
+    return corners.abs().amax((1, 2)).masked_fill(unmoved, math.inf)
 
 
 def test_displacements_have_the_papers_deviations() -> None:

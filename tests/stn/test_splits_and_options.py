@@ -12,6 +12,7 @@ import torch
 from paperbench.config.compose import compose
 from paperbench.data.image_sets import ImageSet
 from paperbench.engine.ranks import Ranks
+from paperbench.errors import ConfigError
 from paperbench.stn import colocalise_task, photograph_task, training
 from paperbench.stn.data import evaluation_digits, training_digits
 from paperbench.stn.distortions import make_distortion
@@ -62,6 +63,33 @@ def test_training_and_test_digits_are_those_of_their_splits(monkeypatch: pytest.
     assert not torch.equal(again[0](samples, epochs)[0], train(samples, epochs)[0])
     other = load_digits(replace(config, evaluation=replace(config.evaluation, seed=77)), a_run())
     assert not torch.equal(other[1](samples, epochs)[0], test(samples, epochs)[0])
+
+
+def test_images_held_back_are_the_last_and_are_not_trained_on(
+    monkeypatch: pytest.MonkeyPatch, digits: ImageSet
+) -> None:
+    monkeypatch.setattr(training.labelled, "load", by_split(digits))
+    config = compose("stn-mnist", ["scale=smoke", "distortion=r", "model=fcn", "validation.images=12"]).config
+    train, held_back = load_digits(config, a_run())
+    assert torch.equal(train.images, digits.images[:28])
+    assert torch.equal(held_back.images, digits.images[28:])
+    assert torch.equal(held_back.labels, digits.labels[28:])
+    again = load_digits(config, a_run(seed=9))[1]
+    samples, epochs = torch.arange(8), torch.zeros(8, dtype=torch.int64)
+    assert torch.equal(again(samples, epochs)[0], held_back(samples, epochs)[0])
+    with pytest.raises(ConfigError, match=r"validation.images=40: synthetic has 40 training images"):
+        load_digits(replace(config, validation=replace(config.validation, images=40)), a_run())
+
+
+def test_a_score_of_images_held_back_is_no_test_error(monkeypatch: pytest.MonkeyPatch, digits: ImageSet) -> None:
+    monkeypatch.setattr(training.labelled, "load", by_split(digits))
+    config = compose("stn-mnist", ["scale=smoke", "distortion=none", "model=fcn", "validation.images=12"]).config
+    _, held_back = load_digits(config, a_run())
+    classifier = make_classifier(config, held_back, a_run())
+    scores = DigitEvaluator(classifier, held_back, a_run(), batch_size=5, split="validation")()
+    assert scores.keys() == {"validation/error", "validation/errors", "validation/loss"}
+    logits = classifier.net(digits.images[28:, None].float() / 255)
+    assert scores["validation/errors"] == int((logits.argmax(1) != digits.labels[28:]).sum())
 
 
 def test_test_noise_is_not_that_of_training(digits: ImageSet) -> None:

@@ -89,8 +89,16 @@ class Layout:
             _cell(self, row, name, column, scale)
             for row in self.entry.rows
             for name, column in self.entry.columns.items()
-            if not row.columns or name in row.columns
+            if (not row.columns or name in row.columns) and _made(row, scale) and _made(column, scale)
         )
+
+    def columns_at(self, scale: str) -> tuple[str, ...]:
+        """Return the columns that the table has at `scale`."""
+        return tuple(name for name, column in self.entry.columns.items() if _made(column, scale))
+
+    def reached(self) -> frozenset[Place]:
+        """Return the places of the published numbers that a cell is for at any scale."""
+        return frozenset(cell.published.place for scale in self.scales for cell in self.cells(scale) if cell.published)
 
     def runs(self, scale: str, seeds: int | None = None) -> int:
         """Return an upper bound on the number of runs: overrides that differ may compose to the same configuration."""
@@ -101,7 +109,7 @@ class Layout:
         """Return the numbers of the published table that no cell is for, in printed order."""
         if self.entry.caption:
             return ()
-        reached = {cell.published.place for cell in self.cells(next(iter(self.scales))) if cell.published}
+        reached = self.reached()
         rows = published.table(self.paper, self.table)
         return tuple(entry for row in rows.values() for entry in row.values() if entry.place not in reached)
 
@@ -126,8 +134,7 @@ def load(name: str, conf_dir: Path | None = None) -> Layout:
 def reached(conf_dir: Path | None = None) -> frozenset[Place]:
     """Return the places of all published numbers for which some reproduction has a cell."""
     layouts = [read(name, file) for name, file in names(search_path(conf_dir)).items()]
-    cells = [cell for layout in layouts for cell in layout.cells(next(iter(layout.scales)))]
-    return frozenset(cell.published.place for cell in cells if cell.published)
+    return frozenset(place for layout in layouts for place in layout.reached())
 
 
 def read(name: str, file: Path) -> Layout:
@@ -197,6 +204,11 @@ def _mistakes(entry: LayoutFile) -> list[str]:
     rows = [row.row for row in entry.rows]
     everything = [*rows, *(comparison.row for comparison in entry.comparisons)]
     found = [f"rows: {row} stands there twice" for row in dict.fromkeys(everything) if everything.count(row) > 1]
+    parts = {f"rows ({row.row})": row for row in entry.rows}
+    parts |= {f"columns.{name}": column for name, column in entry.columns.items()}
+    for where, part in parts.items():
+        found += [_unknown(f"{where}.scales", name, "scale", entry.scales) for name in part.scales
+                  if name not in entry.scales]  # fmt: skip
     for row in entry.rows:
         for key, named in (("columns", row.columns), ("metrics", list(row.metrics))):
             found += [_unknown(f"rows ({row.row}).{key}", name, "column", entry.columns) for name in named
@@ -265,6 +277,11 @@ def _cell(layout: Layout, row: RowEntry, name: str, column: ColumnEntry, scale: 
         factor=column.factor,
         absent=entry.absent,
     )
+
+
+def _made(part: RowEntry | ColumnEntry, scale: str) -> bool:
+    """Return True if the table has this row or column at `scale`."""
+    return not part.scales or scale in part.scales
 
 
 def _at_scale(part: Mapping[Any, Sequence[Item]], scale: str) -> list[Item]:

@@ -72,6 +72,8 @@ class ColumnEntry(Schema):
     """Read the metric from the run's record when this many training samples had been seen, not at its end."""
     factor: float = 1.0
     """From the metric's unit to the paper's: 1000 for seconds beside milliseconds."""
+    scales: list[ScaleName] = field(default_factory=list)
+    """The scales at which the column is made; empty: all of the table's."""
 
 
 @dataclass(kw_only=True)
@@ -87,6 +89,8 @@ class RowEntry(Schema):
     """Metric by column, where the row's differ."""
     columns: list[str] = field(default_factory=list)
     """The columns that this row has; empty: all."""
+    scales: list[ScaleName] = field(default_factory=list)
+    """The scales at which the row is made; empty: all of the table's."""
     deviations: Deviations = field(default_factory=dict)
 
 

@@ -152,7 +152,7 @@ def _labels(key: _Key, keys: Sequence[_Key], cells: Sequence[Cell], layout: Layo
     filled = [cell for cell, other in zip(cells, keys, strict=True) if other == key]
     rows, columns = (list(dict.fromkeys(names)) for names in ([c.row for c in filled], [c.column for c in filled]))
     labels = {"row": rows[0] if len(rows) == 1 else f"{rows[0]} (and {len(rows) - 1} more)"}
-    if len(columns) < len(layout.columns):
+    if len(columns) < len({cell.column for cell in cells}):
         labels["column"] = columns[0] if len(columns) == 1 else f"{columns[0]} (and {len(columns) - 1} more)"
     return labels
 

@@ -131,7 +131,7 @@ def assemble(prepared: Prepared, results: Sequence[MemberStatus]) -> dict[str, A
         "scale": prepared.scale,
         "seeds": len(prepared.seeds),
         "overrides": list(prepared.overrides),
-        "columns": [column for column in layout.columns if column not in beyond],
+        "columns": [column for column in layout.columns_at(prepared.scale) if column not in beyond],
         "rows": [row for row in rows.values() if row["cells"]],
         "remarks": [*_remarks(prepared, results), *_said_of_columns(beyond, prepared)],
         "is_reproduction": Verdict.WITHIN in held
@@ -262,7 +262,7 @@ def _beyond(prepared: Prepared) -> list[str]:
 
     All of them, where there are no others: a table without a number says at least what is missing.
     """
-    reached = dict.fromkeys(prepared.layout.columns, False)
+    reached = dict.fromkeys(prepared.layout.columns_at(prepared.scale), False)
     for placed in prepared.cells:
         for member in placed.runs.values():
             samples, seen = placed.cell.samples, _seen(member)
@@ -275,7 +275,7 @@ def _said_of_columns(beyond: Sequence[str], prepared: Prepared) -> list[str]:
     if not beyond:
         return []
     most = max(seen for placed in prepared.cells for member in placed.runs.values() if (seen := _seen(member)))
-    shown = [column for column in prepared.layout.columns if column not in beyond]
+    shown = [column for column in prepared.layout.columns_at(prepared.scale) if column not in beyond]
     return [
         f"shown: {', '.join(shown)}; left out, since no run sees that many training samples: {', '.join(beyond)}; "
         f"the runs see {most:,} (train.samples=N on the command line, or --scale paper)"

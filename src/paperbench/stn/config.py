@@ -104,8 +104,6 @@ class DcnModel(Schema):
     """The canvas is resized to this side in front of the deformable convolution."""
     width: NonNegativeInt = 0
     """Channels of the offset net; 0 chooses them so that the whole net has as many weights as ST-CNN."""
-    parameters: NonNegativeInt = 0
-    """Number of weights of the whole net: the filters are those of the ST-CNN that has as many; 0 keeps the stated filters."""
     localisation_lr: NonNegativeFloat = 1.0
     """Learning rate of the offset net, as a multiple of `optim.lr`."""
 

@@ -105,10 +105,10 @@ class RotationScaleTranslation(Warp):
 class Perspective(Warp):
     """P: scaled by 0.75 to 1, then each corner moved by a normal number of pixels with deviation 5: a homography.
 
-    Corners moved that far fold the square over, flatten it, or push the digit off the canvas, of which the paper says nothing. Here a
-    digit stays whole: all four corners are drawn again where the triangle at one has less than `MIN_AREA` of its area, or the box
-    around the digit's ink would leave the canvas. After `ATTEMPTS` draws the one that reaches out the least is taken, and if all
-    are too flat, the corners are not moved.
+    Corners moved that far fold the square over, flatten it, or push the digit off the canvas, of which the paper says nothing.
+    Here a digit stays whole: all four corners are drawn again where the triangle at one has less than `MIN_AREA` of its area, or
+    the box around the digit's ink would leave the canvas. After `ATTEMPTS` draws the one that reaches out the least is taken, and
+    if all are too flat, the corners are not moved.
     """
 
     deviation = 5.0

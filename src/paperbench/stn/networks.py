@@ -2,8 +2,9 @@
 
 Each classifier has three layers with weights. `channels` x `side` x `side` is its input, `classes` its output.
 
-The paper says that its nets have about the same number of parameters, and gives widths with which they do not (28x28: 208,586 for
-CNN with 64 filters, 269,322 for FCN with 256 units). By default the stated widths hold; `model.parameters` solves for the number.
+The paper says that its nets have about the same number of parameters, around 400,000, and gives widths with which they do not
+(28x28: 208,586 for CNN with 64 filters, 269,322 for FCN with 256 units). The widths of `scale=paper` are those with the number; the
+defaults are the largest that the paper states, and `model.parameters` solves for another number.
 """
 
 from __future__ import annotations
@@ -150,7 +151,10 @@ class _NetBuilder:
         if isinstance(model, DcnModel):
             if model.width:
                 return model.width
-            target = count_parameters(self._twin(model).net(self._filters(model)))
+            twin = StCnnModel(filters=model.filters, side=model.side)
+            target = count_parameters(
+                _NetBuilder(twin, "affine", self.canvas, self.channels, self.classes).net(model.filters)
+            )
             return nearest_width(self.net, target, key=f"model.width=0: ST-CNN has {target:,} weights")
         if model.parameters:
             return nearest_width(self.net, model.parameters, key=f"model.parameters={model.parameters}")
@@ -160,7 +164,7 @@ class _NetBuilder:
         model = self.model
         if isinstance(model, DcnModel):
             front = nn.Sequential(Resize(model.side), DeformableFront(self.channels, width=width))
-            return FrontEndNet(front, self._convolutional(model.side, self.channels, self._filters(model)))
+            return FrontEndNet(front, self._convolutional(model.side, self.channels, model.filters))
         if isinstance(model, TransformerModel):
             transformers = [self._transformer(model) for _ in range(model.transformers)]
             return SpatialTransformerNet(
@@ -169,14 +173,6 @@ class _NetBuilder:
         side = model.side or self.canvas
         front = Resize(side) if side != self.canvas else nn.Identity()
         return FrontEndNet(front, self._classifier(side, self.channels, width))
-
-    def _filters(self, model: DcnModel) -> int:
-        return self._twin(model).width()
-
-    def _twin(self, model: DcnModel) -> _NetBuilder:
-        """Return the builder of the ST-CNN that a deformable net is compared with."""
-        twin = StCnnModel(filters=model.filters, side=model.side, parameters=model.parameters)
-        return _NetBuilder(twin, "affine", self.canvas, self.channels, self.classes)
 
     def _classifier(self, side: int, channels: int, width: int) -> nn.Module:
         if isinstance(self.model, CnnModel | StCnnModel):
@@ -189,8 +185,8 @@ class _NetBuilder:
     def _transformer(self, model: TransformerModel) -> SpatialTransformer:
         make_localisation = convolutional if isinstance(model, StCnnModel) else fully_connected
         localisation, features = make_localisation(self.channels, self.canvas)
-        # The paper pools after the transformer on its larger canvases, and does not say at which size it samples. Half of 42
-        # would be too small for the classifier's convolutions, so the output is sampled at twice the resolution.
+        # The paper halves the transformer's output on its larger canvases. `model.side` says to which size: it is half the canvas
+        # at `scale=paper`, but for CNN on RTS, whose convolutions do not fit into half of 42.
         factor = 2 if model.antialias and self.canvas > SIDE else 1
         size = (model.side * factor, model.side * factor)
         return SpatialTransformer(
