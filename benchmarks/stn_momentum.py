@@ -25,6 +25,7 @@ from paperbench.config.compose import compose
 from paperbench.engine import launch
 from paperbench.engine.reporter import SilentReporter
 from paperbench.errors import TrainingError
+from paperbench.report.layout import merged
 
 NAME = "stn-momentum-cpu"
 DISTORTIONS, MODELS, MOMENTA = ("r", "e", "rts"), ("fcn", "st-fcn"), ("0.0", "0.9")
@@ -39,7 +40,7 @@ SAMPLES, RATE = 38_400_000, 0.01
 def overrides(cell: str, shorter: int, seed: int, data: str) -> list[str]:
     """Return what a cell sets, its schedule `shorter` times as short at as many times the rate."""
     distortion, model, momentum, *settings = cell.split("/")
-    return [
+    own = [
         *("scale=paper", "data=mnist", f"data.root={data}", "device=cpu", "threads=1", f"seed={seed}"),
         f"distortion={distortion}",
         f"model={model}",
@@ -48,8 +49,8 @@ def overrides(cell: str, shorter: int, seed: int, data: str) -> list[str]:
         f"train.samples={SAMPLES // shorter}",
         "train.evaluate_every=0",
         f"validation.images={HELD_BACK}",
-        *settings,
     ]
+    return list(merged(own, settings))
 
 
 def folder(runs: Path, cell: str, shorter: int, seed: int) -> Path:
