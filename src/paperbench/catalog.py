@@ -120,12 +120,13 @@ class PaperSpec:
 class Package:
     """What belongs to one package: a paper, or a family of them.
 
-    `program`: the versions of paperbench that it was made for, from the first, up to but without the second ("" is open).
-    `conf`: the folder of its configurations, relative to the package. Its metrics are the `METRICS` of its module `metrics`, if
-    it has one.
+    `title`: the heading of its experiments in `paperbench ls`, by default the name. `program`: the versions of paperbench that it
+    was made for, from the first, up to but without the second ("" is open). `conf`: the folder of its configurations, relative to
+    the package. Its metrics are the `METRICS` of its module `metrics`, if it has one.
     """
 
     name: str
+    title: str = ""
     program: tuple[str, str] = ("", "")
     tasks: tuple[TaskSpec, ...] = ()
     models: tuple[ModelSpec, ...] = ()

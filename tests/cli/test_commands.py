@@ -39,6 +39,39 @@ def test_ls_names_the_command_of_each_experiment() -> None:
     assert "paperbench eval detections" in result.stdout
 
 
+def test_ls_fits_a_screen_and_groups_by_paper() -> None:
+    lines = call("ls").stdout.splitlines()
+
+    assert len(lines) <= 45
+    assert max(map(len, lines)) <= 100
+    below = lines.index("Spatial Transformer Networks")
+    assert "stn-" in lines[below + 1]
+    for line in lines:
+        if line.startswith("  paperbench"):
+            assert 2 <= len(line.split("  ")[-1].split()) <= 10, line
+
+
+@pytest.mark.parametrize("what", ["tasks", "models", "datasets", "papers", "faster-rcnn", "vae", "distill-omitted"])
+def test_no_list_is_wider_than_a_page(what: str) -> None:
+    assert max(map(len, call("ls", what).stdout.splitlines())) <= 118
+
+
+def test_ls_of_an_experiment_says_what_its_file_says() -> None:
+    text = call("ls", "stn-mnist").stdout
+
+    assert text.startswith("stn-mnist: distorted digits")
+    for part in ("Jaderberg", "section 4.1", "paperbench train stn-mnist", "test/error", "stn-mnist.yaml"):
+        assert part in text
+    assert document("ls", "stn-mnist")["verb"] == "train"
+
+
+def test_ls_of_an_unknown_name_says_what_is_near() -> None:
+    result = call("ls", "stn-mist")
+
+    assert result.exit_code == 2
+    assert "stn-mist: no list of `paperbench ls`, and no experiment. Nearest: stn-mnist" in result.stderr
+
+
 def test_ls_as_json() -> None:
     experiments = {entry["name"]: entry for entry in document("ls", "experiments")}
 

@@ -52,7 +52,7 @@ def test_every_experiment_composes_at_every_scale_with_every_data_set(
 
 
 @pytest.mark.parametrize("experiment", [e.name for e in SHIPPED])
-def test_every_experiment_file_opens_with_paper_command_expected_time(experiment: str) -> None:
+def test_every_experiment_file_opens_with_what_ls_shows(experiment: str) -> None:
     file = options("experiment", (shipped_conf(),))[experiment]
     header = read_header(file)
 

@@ -6,7 +6,6 @@ Neither torch, Hydra, pydantic nor numpy may be imported from here at module lev
 from __future__ import annotations
 
 import sys
-from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
@@ -33,16 +32,6 @@ app = typer.Typer(
 )
 
 
-class Listing(StrEnum):
-    """The lists of `ls`."""
-
-    experiments = "experiments"
-    tasks = "tasks"
-    models = "models"
-    datasets = "datasets"
-    papers = "papers"
-
-
 def _version(wanted: bool) -> None:
     if wanted:
         typer.echo(f"paperbench {__version__}")
@@ -60,16 +49,22 @@ def _root(
 
 @app.command()
 def ls(
-    what: Annotated[Listing, typer.Argument(help="What to list.")] = Listing.experiments,
+    what: Annotated[
+        str,
+        typer.Argument(
+            metavar="[experiments|tasks|models|datasets|papers|NAME]",
+            help="What to list, or the experiment of which to say all.",
+        ),
+    ] = "experiments",
     json_output: o.Json = False,
     conf_dir: o.ConfDir = None,
     debug: o.Debug = False,
 ) -> None:
-    """List experiments, tasks, models, data sets or papers."""
+    """List experiments, tasks, models, data sets or papers; or say what an experiment needs and gives."""
     with guarded(json_output=json_output, debug=debug):
         from paperbench.cli import listing
 
-        listing.ls(what.value, json_output=json_output, conf_dir=conf_dir)
+        listing.ls(what, json_output=json_output, conf_dir=conf_dir)
 
 
 # Registered in the order in which the help lists them.

@@ -2,27 +2,37 @@
 
 from __future__ import annotations
 
+import textwrap
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from paperbench.catalog import DATASETS, MODELS, PAPERS, TASKS
+from paperbench.catalog import DATASETS, MODELS, PAPERS, TASKS, packages
 from paperbench.cli.guard import emit_json, print_error
 from paperbench.cli.options import RunOptions
-from paperbench.cli.output import describe_changes, line, table, yaml_text
+from paperbench.cli.output import describe_changes, folded_table, line, page_width, yaml_text
 from paperbench.config.difference import ABSENT, difference
 from paperbench.config.experiments import Experiment, list_experiments
 from paperbench.config.paths import notices, search_path, short
+from paperbench.config.suggest import nearest
+from paperbench.errors import ConfigError
+
+LISTS = ("experiments", "tasks", "models", "datasets", "papers")
+"""What `ls` lists; any other word is an experiment."""
 
 
 def ls(what: str, *, json_output: bool, conf_dir: Path | None) -> None:
-    """Print one list of the catalog; what is wrong with installed packages goes to stderr."""
+    """Print one list of the catalog, or all of an experiment; what is wrong with installed packages goes to stderr."""
     for text in notices():
         print_error(f"note: {text}")
-    if what == "experiments":
-        _experiments(list_experiments(search_path(conf_dir)), json_output=json_output)
+    if what not in LISTS or what == "experiments":
+        experiments = list_experiments(search_path(conf_dir))
+        if what == "experiments":
+            _experiments(experiments, json_output=json_output)
+        else:
+            _experiment(what, experiments, json_output=json_output)
         return
     catalog: dict[str, Any] = {"tasks": TASKS, "models": MODELS, "datasets": DATASETS, "papers": PAPERS}[what]
     entries = [asdict(spec) for spec in catalog.values()]
@@ -37,7 +47,7 @@ def ls(what: str, *, json_output: bool, conf_dir: Path | None) -> None:
         "datasets": ("name", "summary", "layout"),
         "papers": ("name", "numbers", "rows", "reproduced", "title", "venue"),
     }[what]
-    table(columns, ([str(entry[column]) for column in columns] for entry in entries))
+    folded_table(columns, ([str(entry[column]) for column in columns] for entry in entries))
 
 
 def _with_counts(papers: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -53,16 +63,63 @@ def _with_counts(papers: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def _experiments(experiments: list[Experiment], *, json_output: bool) -> None:
+    """Print the experiments below the titles of the packages whose tasks they are, the user's own at the end."""
     if json_output:
-        emit_json([{**asdict(e), "file": str(e.file), "verb": verb_of(e.task)} for e in experiments])
+        emit_json([_as_json(experiment) for experiment in experiments])
         return
-    own = any(not e.shipped for e in experiments)
-    rows = [
-        (f"paperbench {verb_of(e.task) or 'train'} {e.name}", e.paper, e.expected, e.time)
-        + (("" if e.shipped else short(e.file),) if own else ())
-        for e in experiments
-    ]
-    table(("command", "paper", "expected", "time", *(("file",) if own else ())), rows)
+    package_of = {task.name: item.package for item in packages() for task in item.package.tasks}
+    groups: dict[str, list[Experiment]] = {item.package.title or item.package.name: [] for item in packages()}
+    own = groups.setdefault("Yours", [])
+    for experiment in experiments:
+        package = package_of.get(experiment.task)
+        group = groups[package.title or package.name] if experiment.shipped and package else own
+        group.append(experiment)
+    rows = {
+        title: [(f"{verb_of(e.task) or 'train'} {e.name}", e.about if e.shipped else short(e.file)) for e in group]
+        for title, group in groups.items()
+        if group
+    }
+    width = max((len(command) for group in rows.values() for command, _ in group), default=0)
+    for title, group in rows.items():
+        line(title)
+        for command, about in group:
+            line(f"  paperbench {command.ljust(width)}  {about}".rstrip())
+    line("One of them in full: paperbench ls NAME. Other lists: paperbench ls tasks|models|datasets|papers.")
+
+
+def _experiment(name: str, experiments: list[Experiment], *, json_output: bool) -> None:
+    """Print all that an experiment's file says of itself. Raises `ConfigError` where there is none of that name."""
+    found = next((experiment for experiment in experiments if experiment.name == name), None)
+    if found is None:
+        near = nearest(name, [*LISTS, *(experiment.name for experiment in experiments)])
+        known = f"Nearest: {', '.join(near)}" if near else f"Lists: {', '.join(LISTS)}"
+        raise ConfigError(f"{name}: no list of `paperbench ls`, and no experiment. {known}")
+    if json_output:
+        emit_json(_as_json(found))
+        return
+    line(f"{name}: {found.about}" if found.about else name)
+    verb = verb_of(found.task) or "train"
+    entries = {
+        "paper": found.paper,
+        "commands": found.command or f"paperbench {verb} {name}",
+        "expected": found.expected,
+        "time": found.time,
+        "task": found.task,
+        "file": short(found.file),
+    }
+    for title, text in entries.items():
+        paragraphs = text.splitlines() if title == "commands" else [" ".join(text.split())]
+        lines = [part for paragraph in paragraphs for part in _folded(paragraph)]
+        for place, part in enumerate(lines if text else []):
+            line(f"  {title if place == 0 else '':<10}{part}")
+
+
+def _folded(text: str) -> list[str]:
+    return textwrap.wrap(text, page_width() - 12, break_long_words=False, break_on_hyphens=False)
+
+
+def _as_json(experiment: Experiment) -> dict[str, Any]:
+    return {**asdict(experiment), "file": str(experiment.file), "verb": verb_of(experiment.task)}
 
 
 def verb_of(task: str) -> str:

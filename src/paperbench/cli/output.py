@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import math
+import shutil
 import sys
+import textwrap
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import zip_longest
 from typing import TYPE_CHECKING, Any
 
 from paperbench.config.difference import ABSENT
@@ -33,6 +36,23 @@ STYLES: Mapping[Tone, str] = {
 def table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
     """Print texts in aligned columns; `-` stands for an empty one."""
     print_table(Table.of_texts(columns, rows))
+
+
+def folded_table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
+    """Print texts in aligned columns, none wider than `page_width`: long texts go on below themselves."""
+    kept = [list(columns), *([text or "-" for text in row] for row in rows)]
+    widths = [max(map(len, column)) for column in zip(*kept, strict=True)]
+    while sum(widths) + 2 * (len(widths) - 1) > page_width():
+        widths[widths.index(max(widths))] -= 1
+    for row in kept:
+        cells = [textwrap.wrap(text, width) or [""] for text, width in zip(row, widths, strict=True)]
+        for texts in zip_longest(*cells, fillvalue=""):
+            line("  ".join(text.ljust(width) for text, width in zip(texts, widths, strict=True)).rstrip())
+
+
+def page_width() -> int:
+    """Return how many characters a line of a listing takes: the terminal's, 118 in a pipe, 60 at least."""
+    return max(60, min(shutil.get_terminal_size((118, 24)).columns, 118))
 
 
 def print_table(shown: Table) -> None:

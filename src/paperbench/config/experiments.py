@@ -11,7 +11,7 @@ import yaml
 
 from paperbench.config.paths import installed_confs, options
 
-HEADER = ("paper", "command", "expected", "time")
+HEADER = ("about", "paper", "command", "expected", "time")
 """What the comment at the head of every experiment file says, in this order."""
 
 
@@ -23,6 +23,7 @@ class Experiment:
     task: str
     file: Path
     shipped: bool
+    about: str = ""
     paper: str = ""
     command: str = ""
     expected: str = ""

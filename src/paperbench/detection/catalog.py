@@ -221,4 +221,6 @@ PAPERS = (
     ),
 )
 
-PACKAGE = Package(name="detection", tasks=TASKS, models=MODELS, datasets=DATASETS, papers=PAPERS)
+PACKAGE = Package(
+    name="detection", title="Object detection", tasks=TASKS, models=MODELS, datasets=DATASETS, papers=PAPERS
+)

@@ -87,4 +87,11 @@ PAPERS = (
     ),
 )
 
-PACKAGE = Package(name="distill", tasks=TASKS, models=MODELS, datasets=DATASETS, papers=PAPERS)
+PACKAGE = Package(
+    name="distill",
+    title="Distilling the Knowledge in a Neural Network",
+    tasks=TASKS,
+    models=MODELS,
+    datasets=DATASETS,
+    papers=PAPERS,
+)

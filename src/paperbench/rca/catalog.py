@@ -126,4 +126,6 @@ PAPERS = (
     ),
 )
 
-PACKAGE = Package(name="rca", tasks=TASKS, models=MODELS, datasets=DATASETS, papers=PAPERS)
+PACKAGE = Package(
+    name="rca", title="Reverse Classification Accuracy", tasks=TASKS, models=MODELS, datasets=DATASETS, papers=PAPERS
+)

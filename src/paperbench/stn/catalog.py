@@ -190,4 +190,6 @@ PAPERS = (
     ),
 )
 
-PACKAGE = Package(name="stn", tasks=TASKS, models=MODELS, datasets=DATASETS, papers=PAPERS)
+PACKAGE = Package(
+    name="stn", title="Spatial Transformer Networks", tasks=TASKS, models=MODELS, datasets=DATASETS, papers=PAPERS
+)

@@ -136,4 +136,6 @@ PAPERS = (
     ),
 )
 
-PACKAGE = Package(name="vae", tasks=TASKS, models=MODELS, datasets=DATASETS, papers=PAPERS)
+PACKAGE = Package(
+    name="vae", title="Auto-Encoding Variational Bayes", tasks=TASKS, models=MODELS, datasets=DATASETS, papers=PAPERS
+)
