@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 
+from paperbench.config.compose import compose
 from paperbench.errors import ConfigError, Stopped, TrainingError
 from paperbench.vae import rate_search, training
 from paperbench.vae.task import plan, run, run_stacked, stack_key
@@ -160,5 +161,6 @@ def test_what_is_asked_of_the_search_without_one_is_refused() -> None:
         plan(configured("rate_search.samples=7")[0])
     with pytest.raises(ConfigError, match="names a rate twice"):
         plan(configured("optim.lr=auto", "rate_search.rates=[0.5,0.5]")[0])
+    plan(compose("vae", ["scale=paper", "optim.lr=0.02"]).config)  # the preset's own search is no contradiction
     schedule = plan(configured("optim.lr=auto")[0])["schedule"]
-    assert "the best rate of 0.01, 0.02, 0.1 after 20,000 samples of each" in schedule
+    assert "the best rate of 0.01, 0.02, 0.1 after 60,000 samples of each" in schedule

@@ -132,8 +132,9 @@ class RateSearchConfig(Schema):
     """How `optim.lr=auto` chooses (section 5)."""
 
     rates: Annotated[tuple[PositiveFloat, ...], Field(min_length=1)] = (0.01, 0.02, 0.1)
-    samples: PositiveInt = 20_000
-    """Training samples seen with each rate; the paper says "the first few iterations". They do not count in `train.samples`."""
+    samples: PositiveInt = 60_000
+    """Training samples seen with each rate, which do not count in `train.samples`. The paper says "the first few iterations"; this is
+    one pass over MNIST."""
 
 
 # --- evaluation -------------------------------------------------------------------------------------------------------
