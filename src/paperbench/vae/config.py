@@ -133,8 +133,8 @@ class RateSearchConfig(Schema):
 
     rates: Annotated[tuple[PositiveFloat, ...], Field(min_length=1)] = (0.01, 0.02, 0.1)
     samples: PositiveInt = 60_000
-    """Training samples seen with each rate; they do not count in `train.samples`. The paper says "the first few iterations", this is
-    one pass over MNIST."""
+    """Training samples seen with each rate, apart from `train.samples`. The paper says "the first few iterations", this is one pass
+    over MNIST."""
 
 
 # --- evaluation -------------------------------------------------------------------------------------------------------
