@@ -11,7 +11,7 @@ import pytest
 from typer.testing import CliRunner
 
 from paperbench.catalog import DATASETS, MODELS, PAPERS, TASKS
-from paperbench.cli import models
+from paperbench.cli import models, reproducing
 from paperbench.cli.app import app
 from paperbench.report import published
 from paperbench.report.coverage import counts
@@ -84,3 +84,25 @@ def test_data_are_looked_for_below_the_root_that_is_given(monkeypatch: pytest.Mo
     assert found["coco"]
     assert all(str(tmp_path / "here") in path for path in found["coco"])
     assert not found["voc"]
+
+
+class _CaughtError(Exception):
+    pass
+
+
+def test_options_of_reproduce(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    seen: dict[str, Any] = {}
+
+    def plan(name: str, overrides: Any, **settings: Any) -> Any:
+        seen.update(settings, name=name, overrides=list(overrides))
+        raise _CaughtError
+
+    monkeypatch.setattr(reproducing, "plan_reproduction", plan)
+    (tmp_path / "experiment").mkdir()
+    words = ["reproduce", "vae/figure-2", "train.samples=5", "--scale", "paper", "--seeds", "4", "--launcher", "slurm"]
+    result = CliRunner().invoke(app, [*words, "--conf-dir", str(tmp_path)])
+    assert isinstance(result.exception, _CaughtError | SystemExit)
+    assert seen == {
+        "name": "vae/figure-2", "overrides": ["train.samples=5"], "scale": "paper", "seeds": 4, "launcher": "slurm",
+        "conf_dir": tmp_path,
+    }  # fmt: skip

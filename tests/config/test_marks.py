@@ -252,3 +252,18 @@ def test_an_evaluation_refuses_a_file_that_changed_since_training(
     ):
         compose("fast-rcnn", ["checkpoint=runs/a"], base=base, base_file=file)
     compose("fast-rcnn", ["checkpoint=runs/a", "proposals.test_file=own.npz"], base=base, base_file=file)
+
+
+def test_every_file_of_a_list_is_in_its_digest(tmp_path: Path) -> None:
+    files = [write(tmp_path / name, name) for name in ("a", "b")]
+    schema = schema_of(TASKS["distill"])
+
+    def digest() -> str:
+        return digests.digests_of(schema, {"teacher": [str(file) for file in files]})["teacher"]
+
+    found = [digest()]
+    for file in files:
+        write(file, "something else")
+        digests._of_file.cache_clear()
+        found.append(digest())
+    assert len(set(found)) == 3

@@ -172,3 +172,15 @@ def test_generated_numbers_are_cut_out_as_tightly_as_those_of_the_archive() -> N
         assert 0.6 < float(wide.mean()) < 1.2
         middle = (contrast * torch.arange(size)).sum(1) / contrast.sum(1).clamp_min(1)
         assert float((middle - size / 2).abs().max()) < 0.25 * size
+
+
+def test_the_context_is_shared_out_between_both_sides(tmp_path: Path) -> None:
+    """A crop with a context of 1 is twice as wide and high as the box, in the same middle."""
+    ramp = np.arange(100, dtype=np.uint8)
+    pixels = np.stack(
+        [np.tile(ramp, (100, 1)), np.tile(ramp[:, None], (1, 100)), np.zeros((100, 100), np.uint8)], axis=-1
+    )
+    Image.fromarray(pixels).save(tmp_path / "1.png")
+    crop = svhn._crop(svhn.House(tmp_path / "1.png", (1,), (40.0, 44.0, 60.0, 54.0)), 20, 1.0)
+    assert (crop[0, 0, 0], crop[0, 0, -1]) == pytest.approx((30.5, 68.5), abs=1)
+    assert (crop[1, 0, 0], crop[1, -1, 0]) == pytest.approx((39, 58), abs=1)

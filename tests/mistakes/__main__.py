@@ -16,7 +16,7 @@ import multiprocessing
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from queue import Empty
 from typing import Any
@@ -36,9 +36,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     ]
     if not chosen:
         sys.exit("no mistake of that name or package")
-    if options.check:
-        return _check(list(dict.fromkeys(test for mistake in chosen for test in mistake.tests)), options)
     known = {} if options.fresh else _known(options.results)
+    if options.check:
+        named = [test for mistake in chosen for test in _judges(mistake, known)]
+        return _check(list(dict.fromkeys(named)), options)
     left = [mistake for mistake in chosen if known.get(mistake.name, {}).get("digest") != mistake.digest]
     missed: dict[str, str] = {}
     for mistake, verdict, by in _planted(left, options):
@@ -62,25 +63,37 @@ def _options() -> argparse.ArgumentParser:
     parser.add_argument("--package", help="the mistakes of this list")
     parser.add_argument("--whole", action="store_true", help="run the package's tests where the named ones see nothing")
     parser.add_argument("--fresh", action="store_true", help="plant again what an earlier call saw caught")
-    parser.add_argument(
-        "--check", action="store_true", help="run the named tests without any mistake, and show what fails"
-    )
+    parser.add_argument("--check", action="store_true", help="run the tests that caught them without any mistake")
     parser.add_argument("-j", "--jobs", type=int, default=1, help="mistakes at a time")
     parser.add_argument("--limit", type=float, default=300.0, help="seconds for the tests of one mistake")
     parser.add_argument("--results", type=Path, default=RESULTS, help="file of what was caught")
     return parser
 
 
+def _judges(mistake: Mistake, known: Mapping[str, Mapping[str, str]]) -> list[str]:
+    """Return the test that caught a mistake; before any did, those that should."""
+    found = known.get(mistake.name, {})
+    if found.get("digest") == mistake.digest:
+        return [found["by"].removeprefix("tests/")]
+    return list(mistake.tests)
+
+
 def _check(tests: Sequence[str], options: argparse.Namespace) -> int:
-    """Run each of `tests` without a mistake, in this process; return 0 if all pass."""
+    """Run tests without a mistake, in this process, those of a file together; return 0 if all pass.
+
+    A test that fails without a mistake too has caught nothing.
+    """
     from tests.mistakes.planting import Planter
 
+    files: dict[str, list[str]] = {}
+    for test in tests:
+        files.setdefault(test.partition("::")[0], []).append(f"tests/{test}")
     failed = 0
     with tempfile.TemporaryDirectory(prefix="mistakes-") as scratch:
         planter = Planter(Path(scratch) / "0", limit=options.limit)
-        for test in tests:
-            passed, text = planter.check(f"tests/{test}")
-            print(f"{time.strftime('%H:%M:%S')} {'passes' if passed else 'FAILS'}: {test}", flush=True)
+        for file, own in files.items():
+            passed, text = planter.check(own)
+            print(f"{time.strftime('%H:%M:%S')} {'pass' if passed else 'FAIL'}: {file}, {len(own)}", flush=True)
             if not passed or options.only:
                 print(text, flush=True)
             failed += not passed

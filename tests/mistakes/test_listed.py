@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import ast
+
 import pytest
 
 from tests.mistakes.listed import ROOT, SOURCE, Mistake, read_mistakes
@@ -30,7 +32,7 @@ def test_names_differ_and_tests_exist() -> None:
 def test_what_is_planted_is_python() -> None:
     for mistake in MISTAKES:
         content = (ROOT / SOURCE / mistake.file).read_text(encoding="utf-8")
-        compile(mistake.planted(content), mistake.file, "exec")
+        ast.parse(mistake.planted(content), mistake.file)
 
 
 def test_a_text_that_is_gone_is_an_error() -> None:

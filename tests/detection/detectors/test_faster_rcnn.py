@@ -104,6 +104,12 @@ def test_padding_is_the_mean_colour(detector: FasterRCNN) -> None:
     assert (x[1, :, :, 64:] == 0).all()
     expected = (batch().images[1, 0, 3, 3] / 255 - 0.485) / 0.229
     torch.testing.assert_close(x[1, 0, 3, 3], expected)
+    # What is masked are the rows beyond the height and the columns beyond the width, and nothing within either.
+    for sizes in ([[96, 96], [80, 64]], [[96, 96], [64, 80]]):
+        x, whole = (detector.normalise(batch().images, torch.tensor(own)) for own in (sizes, [[96, 96]] * 2))
+        height, width = sizes[1]
+        assert torch.equal(x[1, :, :height, :width], whole[1, :, :height, :width])
+        assert x[1].count_nonzero() == whole[1, :, :height, :width].count_nonzero()
 
 
 def test_weights_of_another_label_set_are_refused(detector: FasterRCNN) -> None:
