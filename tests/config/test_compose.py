@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import ast
+import shlex
 from pathlib import Path
 
 import pytest
 
 import paperbench
+from paperbench.config import _hydra
 from paperbench.config.compose import compose
 from paperbench.errors import ConfigError
 from tests.user_folder import write
@@ -251,3 +253,31 @@ def test_composing_leaves_hydras_global_state_as_it_was() -> None:
 
     compose("faster-rcnn")
     assert not GlobalHydra.instance().is_initialized()
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("data.classes=[café,dog]", ["café", "dog"]),
+        ("data.classes=[车, traffic light,C#,a&b]", ["车", "traffic light", "C#", "a&b"]),
+        ("data.classes=['é',\"x,y\",ö]", ["é", "x,y", "ö"]),
+        ("data.root=/tmp/données", "/tmp/données"),
+        ("data.classes=[2wheels,4wheels]", ["2wheels", "4wheels"]),
+    ],
+)
+def test_letters_beyond_hydras_grammar_need_no_quotes(text: str, value: object) -> None:
+    override = _hydra.parse(text)
+    assert override.value == value
+    assert not override.sweeps
+
+
+def test_several_values_with_such_letters_are_a_sweep() -> None:
+    assert _hydra.parse("data.root=é,ö").sweeps
+    assert _hydra.alternatives("data.root=é,ö", lambda group: (), most=5) == ['"é"', '"ö"']
+
+
+def test_the_remedy_for_a_list_quotes_its_elements_and_can_be_pasted() -> None:
+    with pytest.raises(ConfigError) as caught:
+        _hydra.parse("data.classes=[it's,b]")
+    word = shlex.split(str(caught.value).partition("twice: ")[2])[0]
+    assert _hydra.parse(word).value == ["it's", "b"]

@@ -29,6 +29,7 @@ from hydra._internal.defaults_list import DefaultsList, create_defaults_list
 from hydra._internal.utils import create_config_search_path
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Glob, IntervalSweep, OverrideType, QuotedString, RangeSweep
+from hydra.core.override_parser.types import Override as ParsedOverride
 from hydra.core.plugins import Plugins
 from hydra.errors import HydraException
 from hydra.plugins.config_source import ConfigResult
@@ -42,6 +43,10 @@ from paperbench.errors import ConfigError
 PRIMARY = "config"
 _HOME = re.compile(r"~[^\s\"',\[\]{}()]*")
 """A path in somebody's home folder, which Hydra's grammar wants quoted."""
+_ATOM = re.compile(r""""(?:\\.|[^"\\])*"|'(?:\\.|[^'\\])*'|[^,\[\]"'{}()]+""")
+"""A value between commas and brackets, with the quotes around it if there are any."""
+_UNQUOTED = re.compile(r"[\w\s./\\+$%*@?|:-]*", re.ASCII)
+"""What Hydra's grammar takes without quotes."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,11 +84,11 @@ def parse(text: str) -> Override:
         if not key.strip("+ "):
             raise ConfigError(f"{text}: no key before the =; write KEY=VALUE")
     try:
-        parsed = OverridesParser.create().parse_override(f'{key}="{raw}"' if _HOME.fullmatch(raw) else text)
+        parsed = _parsed(f'{key}="{raw}"' if _HOME.fullmatch(raw) else text)
         sweeps = parsed.is_sweep_override()
         value = None if sweeps else parsed.value()
     except HydraException:
-        remedy = quoted(f"{key}={in_quotes(_bare(raw), chr(34))}")
+        remedy = quoted(f"{key}={_remedy(raw.strip())}")
         raise ConfigError(
             f"{text}: cannot be read. A value with spaces, commas, brackets or quotes is quoted twice: {remedy}"
         ) from None
@@ -99,6 +104,31 @@ def parse(text: str) -> Override:
     )
 
 
+def _parsed(text: str) -> ParsedOverride:
+    """Read an override; where Hydra cannot, once more with quotes around each value that has letters or signs beyond its grammar,
+    such as `[café,C#]`. Raises `HydraException`."""
+    try:
+        return OverridesParser.create().parse_override(text)
+    except HydraException:
+        key, equals, raw = text.partition("=")
+        plain = f"{key}{equals}{_ATOM.sub(_in_quotes, raw)}"
+        if plain == text or "{" in raw:
+            raise
+        return OverridesParser.create().parse_override(plain)
+
+
+def _in_quotes(atom: re.Match[str]) -> str:
+    text = atom[0].strip()
+    return atom[0] if text[:1] in ('"', "'", "") or _UNQUOTED.fullmatch(text) else in_quotes(text, chr(34))
+
+
+def _remedy(raw: str) -> str:
+    """The value in quotes; of a list each element, since quotes around a list make it text."""
+    if raw[:1] == "[" and raw[-1:] == "]":
+        return f"[{','.join(in_quotes(_bare(part.strip()), chr(34)) for part in raw[1:-1].split(','))}]"
+    return in_quotes(_bare(raw), chr(34))
+
+
 def _bare(raw: str) -> str:
     """The text between quotes, where there is a pair of them around it."""
     return raw[1:-1] if len(raw) > 1 and raw[0] == raw[-1] and raw[0] in "'\"" else raw
@@ -109,7 +139,7 @@ def alternatives(text: str, names: Callable[[str], Iterable[str]], *, most: int)
 
     `names` gives the choices of a group, for `group=glob(…)`. Raises `ConfigError` if they cannot be listed, or are none.
     """
-    parsed = OverridesParser.create().parse_override(text)
+    parsed = _parsed(text)
     value = parsed.value()
     if isinstance(value, IntervalSweep):
         raise ConfigError(f"{text}: an interval has no steps; write range(START,STOP,STEP)")
@@ -198,6 +228,8 @@ def _compose(folders: Sequence[Path], primary: str, overrides: Sequence[str]) ->
     except (HydraException, OmegaConfBaseException) as error:
         cause = error.__cause__ or error
         raise ConfigError(f"the configuration cannot be composed: {_first_paragraph(cause)}") from error
+    except (ValueError, RecursionError) as error:  # a number or date that is none
+        raise ConfigError(f"not YAML: {' '.join(str(error).split())}") from None
 
 
 def _first_paragraph(error: BaseException) -> str:
@@ -257,4 +289,4 @@ def load(folders: Sequence[Path], config_path: str) -> DictConfig:
 
 
 def _quote(name: str) -> str:
-    return name if name.replace("-", "").replace("_", "").replace("/", "").isalnum() else f'"{name}"'
+    return name if name.isascii() and name.replace("-", "").replace("_", "").replace("/", "").isalnum() else f'"{name}"'
