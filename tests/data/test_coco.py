@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +9,7 @@ import numpy as np
 import pytest
 from pycocotools import mask as runs
 
-from paperbench.data import coco
+from paperbench.data import coco, coco_masks
 from paperbench.errors import DataError
 from tests.data.files import coco_content, write_coco, write_image
 
@@ -131,8 +132,14 @@ def test_files_cut_short(tmp_path: Path, share: float) -> None:
     [
         (lambda c: [c], "a list instead of an object"),
         (lambda c: {k: v for k, v in c.items() if k != "annotations"}, "'annotations' must be a list"),
-        (lambda c: {**c, "images": [{"file_name": "a.jpg"}]}, "'images' must be a list of objects that have an 'id'"),
-        (lambda c: {**c, "images": [{"id": 10, "file_name": "a.jpg"}]}, "image 10: needs file_name, height and width"),
+        (
+            lambda c: {**c, "images": [{"file_name": "a.jpg"}]},
+            r"images\[0\]: id is missing; it must be a whole number, or text",
+        ),
+        (
+            lambda c: {**c, "images": [{"id": 10, "file_name": "a.jpg"}]},
+            "image 10: .*: needs file_name, height and width: no height, no w",
+        ),
         (lambda c: {**c, "categories": []}, "'categories' must have"),
         (lambda c: {**c, "categories": [{"id": 1, "name": "a"}, {"id": 2, "name": "a"}]}, "share an id or a name"),
         (lambda c: {**c, "categories": [{"id": 1, "name": "a"}, {"id": 1, "name": "b"}]}, "share an id or a name"),
@@ -215,3 +222,159 @@ def test_segmentations_that_cannot_be_right_are_named(tmp_path: Path, segmentati
     assert masks is not None
     with pytest.raises(DataError, match=rf"instances_val2017.json, annotation \d+: .*{message}.*masks need one"):
         masks(0)
+
+
+@pytest.mark.parametrize(
+    ("segmentation", "message"),
+    [
+        ([[float("nan"), 3, 12, 3, 12, 13]], "polygon 0 .* has nan among its coordinates, not a finite number"),
+        ([SQUARE[0], [2, 3, 1e9, 3, 12, 13]], "polygon 1 .* has the coordinate 1000000000.0, far outside the image"),
+        ([[2, 3, 10**400, 3, 12, 13]], "polygon 0 .* among its coordinates, not a finite number"),
+        ([[2, 3, "12", 3, 12, 13]], "polygon 0 .* has '12' among its coordinates"),
+        (SQUARE[0], r"a polygon is a list within the list"),
+        ([[10, 10, 30, 30]], "polygon 0 .* has 4 numbers, not x and y of 3 points or more"),
+        ([[10, 10, 30, 30, 5, 6, 7]], "polygon 0 .* has 7 numbers"),
+        ([[10, 10, 30, 10, 20, 10]], "it has no pixel"),
+        ([[-40, -40, -20, -40, -20, -20]], "it has no pixel"),
+        ({"size": [40, 60], "counts": [640, 64]}, "the runs cover 704 pixels, and the image has 40 x 60 = 2400"),
+        ({"size": [40, 60], "counts": [2400]}, "it has no pixel"),
+        ({"size": [40, 60], "counts": [2500, -100]}, "not all lengths of 0 or more"),
+        ({"size": [40, 60], "counts": "ab"}, "the runs (cover|end|are)"),
+        ({"size": [40, 60], "counts": "é"}, "the letter 'é'"),
+        ({"size": [40, 60], "counts": "``````````````"}, "a number without end"),
+        ({"size": "here", "counts": [2400]}, "the segmentation is of 'here'"),
+        ({"size": [40, 60], "counts": None}, "the runs are None, neither"),
+    ],
+)
+def test_masks_are_looked_at_with_the_boxes_where_they_are_asked_for(
+    tmp_path: Path, segmentation: Any, message: str
+) -> None:
+    sound = {**CAR, "segmentation": SQUARE}
+    write_coco(tmp_path, coco_content([{**CAR, "segmentation": segmentation}, sound]))
+    assert len(read(tmp_path).records[0].labels) == 2  # models of boxes do not need them
+    for use in ("there", "all"):
+        with pytest.raises(DataError, match=rf"annotation 100 of .* \(car\): a mask that cannot be read: .*{message}"):
+            read(tmp_path, masks=use)
+        dataset = read(tmp_path, masks=use, on_bad_box="drop")
+        assert dataset.dropped == {"a mask that cannot be read": 1}
+        assert len(dataset.records[0].labels) == 1
+
+
+@pytest.mark.parametrize("nothing", [[], None])
+def test_an_empty_list_is_no_mask(tmp_path: Path, nothing: Any) -> None:
+    write_coco(tmp_path, coco_content([{**CAR, "segmentation": nothing}, {**CAR, "segmentation": SQUARE}]))
+    with pytest.raises(DataError, match=rf"annotation 100: no mask: segmentation is {re.escape(str(nothing))}"):
+        read(tmp_path, masks="all")
+    left = read(tmp_path, masks="all", on_bad_box="drop")
+    assert left.dropped == {"no mask": 1}
+    assert list(read(tmp_path, masks="there").remarks.values()) == [1]
+    write_coco(tmp_path, coco_content([{**CAR, "segmentation": nothing}]))
+    assert read(tmp_path, masks="all").masks is None
+
+
+def test_runs_are_decoded_as_pycocotools_does(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    for _ in range(50):
+        plane = (rng.random((40, 60)) < rng.random()).astype(np.uint8)
+        plane[rng.integers(0, 40) :, rng.integers(0, 60) :] ^= 1
+        tight: Any = runs.encode(np.asfortranarray(plane))
+        given = {"size": [40, 60], "counts": tight["counts"].decode()}
+        np.testing.assert_array_equal(coco_masks.draw(given, 40, 60), plane)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"area": [400]}, r"area is \[400\], not a number of 0 or more"),
+        ({"area": "400"}, r"area is '400'"),
+        ({"area": -1}, r"area is -1"),
+        ({"area": float("nan")}, r"area is nan"),
+        ({"iscrowd": "0"}, r"iscrowd is '0', not 0 or 1"),
+        ({"iscrowd": 2}, r"iscrowd is 2"),
+        ({"bbox": [1, 2, "3", 4]}, r"no box: bbox is \[1, 2, '3', 4\]"),
+        ({"bbox": [1, 2, True, 4]}, r"no box"),
+        ({"bbox": None}, r"no box"),
+        ({"bbox": [1, 2, 7.1e-15, 4]}, r"zero area"),
+        ({"image_id": "10"}, r"unknown image: image_id '10' is not among the images; its ids are numbers"),
+        ({"image_id": [10]}, r"unknown image: image_id \[10\]"),
+        ({"category_id": True}, r"unknown class: category_id True"),
+    ],
+)
+def test_values_of_other_types_are_named(tmp_path: Path, change: dict[str, Any], message: str) -> None:
+    write_coco(tmp_path, coco_content([{**CAR, "bbox": [1, 1, 8, 8], **change}, {**CAR, "bbox": [1, 1, 8, 8]}]))
+    with pytest.raises(DataError, match=rf"instances_val2017\.json, annotation 100.*: .*{message}"):
+        read(tmp_path)
+    assert sum(read(tmp_path, on_bad_box="drop").dropped.values()) == 1
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"file_name": 5}, "file_name is 5, not text"),
+        ({"width": "60"}, "width is '60', not a whole number above 0"),
+        ({"height": 40.5}, "height is 40.5, not a whole number above 0"),
+        ({"height": True}, "height is True"),
+    ],
+)
+def test_images_with_values_of_other_types_are_named(tmp_path: Path, change: dict[str, Any], message: str) -> None:
+    content = coco_content([CAR])
+    write_coco(tmp_path, content)
+    content["images"][0] |= change
+    write_annotations(tmp_path, content)
+    with pytest.raises(DataError, match=rf"image 10: .*needs file_name, height and width: {message}"):
+        read(tmp_path)
+
+
+def write_annotations(root: Path, content: Any) -> None:
+    (root / "coco" / "annotations" / "instances_val2017.json").write_text(json.dumps(content))
+
+
+def test_absent_values_and_whole_numbers_with_a_point(tmp_path: Path) -> None:
+    content = coco_content([{**CAR, "area": None, "iscrowd": None, "image_id": 10.0, "category_id": 3.0}])
+    for image in content["images"]:
+        image |= {"height": 40.0, "width": 60.0}
+    write_coco(tmp_path, content)
+    dataset = read(tmp_path)
+    assert dataset.records[0].area.tolist() == [605]
+    assert dataset.records[0].crowd.tolist() == [False]
+    assert dataset.remarks == {"objects without an area, which have their box's": 1}
+
+
+@pytest.mark.parametrize(
+    ("categories", "message"),
+    [
+        ([{"id": 3, "name": 1}], r"categories\[0\] \(id 3\): name is 1; a category is named by text"),
+        ([{"id": 3, "name": " "}], r"categories\[0\] \(id 3\): name is ' '"),
+        ([{"id": [3], "name": "a"}], r"categories\[0\]: id is \[3\]; it must be a whole number, or text"),
+        ([{"id": 3, "name": "a"}, {"id": 4, "name": "a "}], r"'a' is also that of id 3; rename or merge them"),
+    ],
+)
+def test_categories_of_other_types_are_named(tmp_path: Path, categories: Any, message: str) -> None:
+    write_coco(tmp_path, {**coco_content([CAR]), "categories": categories})
+    with pytest.raises(DataError, match=message):
+        read(tmp_path)
+
+
+def test_backslashes_between_folders(tmp_path: Path) -> None:
+    content = coco_content([CAR])
+    for image in content["images"]:
+        image["file_name"] = f"sub/{image['file_name']}"
+    write_coco(tmp_path, content)
+    for image in content["images"]:
+        image["file_name"] = image["file_name"].replace("/", "\\")
+    write_annotations(tmp_path, content)
+    assert read(tmp_path).decode(0).shape == (40, 60, 3)
+
+
+def test_ids_of_both_types(tmp_path: Path) -> None:
+    content = coco_content([{**CAR, "image_id": "ten"}, {**CAR, "image_id": 11}])
+    content["images"][0]["id"] = "ten"
+    write_coco(tmp_path, content)
+    assert [len(record.labels) for record in read(tmp_path).records] == [1, 1, 0]
+
+
+def test_clip_cuts_boxes(tmp_path: Path) -> None:
+    write_coco(tmp_path, coco_content([{**CAR, "bbox": [50, 5, 40, 9]}]))
+    dataset = read(tmp_path, on_bad_box="clip")
+    assert dataset.records[0].boxes.tolist() == [[50, 5, 60, 14]]
+    assert dataset.repaired == {"reached further beyond the image": 1}

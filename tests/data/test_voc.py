@@ -4,9 +4,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from paperbench.data import voc
-from paperbench.data.faults import REPAIRED
+from paperbench.data.faults import CUT, REPAIRED
+from paperbench.data.pictures import Exif
 from paperbench.errors import DataError
 from tests.data.files import voc_object, voc_xml, write_image, write_voc
 
@@ -210,3 +212,107 @@ def test_an_image_that_vanishes_after_reading_is_named(tmp_path: Path) -> None:
     (folder / "JPEGImages" / "2008_000007.jpg").unlink()
     with pytest.raises(DataError, match=r"2008_000007\.jpg: missing image"):
         dataset.decode(1)
+
+
+# --- files as people have them ----------------------------------------------------------------------------------------
+
+
+def test_names_with_blanks_are_whole_names_and_flags_of_a_class_are_none(tmp_path: Path) -> None:
+    names = ("photo", "photo 1", "photo -1", "plain")
+    folder = write_voc(tmp_path, dict.fromkeys(names, voc_xml()))
+    listing = folder / "ImageSets" / "Main" / "trainval.txt"
+    listing.write_text("photo 1\nphoto -1\r\nplain  1\nphoto\t0\n")
+    dataset = voc.read(root=str(tmp_path), split="trainval")
+    assert [record.image_id for record in dataset.records] == ["photo 1", "photo -1", "plain", "photo"]
+
+
+@pytest.mark.parametrize("suffix", [".bmp", ".BMP", ".webp", ".tif"])
+def test_images_of_other_formats(tmp_path: Path, suffix: str) -> None:
+    write_voc(tmp_path, {"a": voc_xml(voc_object("dog", (1, 1, 9, 9)))}, suffix=suffix)
+    dataset = voc.read(root=str(tmp_path), split="trainval")
+    assert dataset.decode(0).shape == (40, 60, 3)
+
+
+def test_a_missing_image_names_the_file_beside_it(tmp_path: Path) -> None:
+    folder = write_voc(tmp_path, {"a": voc_xml(), "b": voc_xml()})
+    (folder / "JPEGImages" / "a.jpg").rename(folder / "JPEGImages" / "a.heic")
+    with pytest.raises(DataError, match=r"a\.jpg: missing image: beside it: a\.heic; endings that are read: \.jpg"):
+        voc.read(root=str(tmp_path), split="trainval")
+
+
+@pytest.mark.parametrize("size", [(0, 0), ("0.0", "0")])
+def test_a_size_of_nothing_says_nothing(tmp_path: Path, size: tuple[object, object]) -> None:
+    write_voc(tmp_path, {"a": voc_xml(voc_object("dog", (1, 1, 9, 9)), height=size[0], width=size[1])})  # type: ignore[arg-type]
+    assert voc.read(root=str(tmp_path), split="trainval").records[0].height == 40
+
+
+@pytest.mark.parametrize(
+    ("text", "difficult"), [("True", True), ("TRUE", True), ("yes", True), (" 1 ", True), ("False", False), ("", False)]
+)
+def test_difficult_in_words(tmp_path: Path, text: str, difficult: bool) -> None:
+    xml = voc_xml(voc_object("dog", (1, 1, 9, 9), extra=f"<difficult>{text}</difficult>"))
+    write_voc(tmp_path, {"a": xml})
+    assert voc.read(root=str(tmp_path), split="trainval").records[0].difficult.tolist() == [difficult]
+
+
+@pytest.mark.parametrize(
+    ("xml", "message"),
+    [
+        (voc_object("dog", (1, 1, 9, 9), extra="<difficult>2</difficult>"), "difficult reads '2'; it is 0 or 1"),
+        (voc_object("dog", ("1_0", 1, 29, 9)), "no box: xmin, ymin, xmax, ymax read 1_0, 1, 29, 9"),
+        (voc_object("dog", ("\u0661", 1, 29, 9)), "no box"),
+        (voc_object("dog", (10, 1, 10.0000001, 9)), "zero area"),
+    ],
+)
+def test_values_that_are_none_are_named(tmp_path: Path, xml: str, message: str) -> None:
+    write_voc(tmp_path, {"a": voc_xml(xml, voc_object("dog", (1, 1, 9, 9)))})
+    with pytest.raises(DataError) as error:
+        voc.read(root=str(tmp_path), split="trainval")
+    assert "a.xml, object 1 (dog)" in str(error.value)
+    assert message in str(error.value)
+
+
+def test_clip_cuts_boxes_and_leaves_out_the_rest(tmp_path: Path) -> None:
+    boxes = [(50, 5, 90, 9), (1, 1, 61, 9), (70, 5, 90, 9), (9, 5, 3, 9)]
+    write_voc(tmp_path, {"a": voc_xml(*(voc_object("dog", box) for box in boxes))})
+    dataset = voc.read(root=str(tmp_path), split="trainval", on_bad_box="clip")
+    assert dataset.records[0].boxes.tolist() == [[49, 4, 60, 9], [0, 0, 60, 9]]
+    assert dataset.repaired == {REPAIRED: 1, CUT: 1}
+    assert dataset.dropped == {"outside the image": 1, "inverted corners": 1}
+
+
+def turned(path: Path, orientation: int) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    with Image.open(path) as image:
+        image.load()
+    image.save(path, exif=exif)
+
+
+def test_orientation_is_ignored_or_applied_and_said(tmp_path: Path) -> None:
+    box = voc_object("dog", (1, 1, 9, 9))
+    folder = write_voc(
+        tmp_path, {"a": voc_xml(box).replace("<size>", "<other>").replace("</size>", "</other>"), "b": voc_xml(box)}
+    )
+    turned(folder / "JPEGImages" / "a.jpg", 6)
+    stored = voc.read(root=str(tmp_path), split="trainval")
+    assert (stored.records[0].height, stored.records[0].width) == (40, 60)
+    assert list(stored.remarks.values()) == [1]
+    assert "data.exif=apply" in next(iter(stored.remarks))
+    upright = voc.read(root=str(tmp_path), split="trainval", exif="apply")
+    assert (upright.records[0].height, upright.records[0].width) == (60, 40)
+    np.testing.assert_array_equal(upright.decode(0), np.rot90(stored.decode(0), -1))
+    np.testing.assert_array_equal(upright.decode(1), stored.decode(1))
+
+
+@pytest.mark.parametrize(("exif", "size"), [("ignore", (60, 40)), ("apply", (40, 60))])
+def test_a_size_that_fits_the_other_orientation_names_the_key(
+    tmp_path: Path, exif: Exif, size: tuple[int, int]
+) -> None:
+    folder = write_voc(tmp_path, {"a": voc_xml(height=size[0], width=size[1])})
+    turned(folder / "JPEGImages" / "a.jpg", 8)
+    other = "apply" if exif == "ignore" else "ignore"
+    with pytest.raises(
+        DataError, match=rf"a\.xml: size contradicts the image: .*EXIF orientation 8.*data\.exif={other}"
+    ):
+        voc.read(root=str(tmp_path), split="trainval", exif=exif)

@@ -4,10 +4,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
 
 from paperbench.detection import datasets
 from paperbench.detection.config import CocoData, DataConfig, PennFudanData, ShapesData, VocData
-from paperbench.errors import DataError
+from paperbench.errors import ConfigError, DataError
 from tests.data.files import coco_content, voc_object, voc_xml, write_coco, write_pennfudan, write_voc
 
 CAR = {"image_id": 10, "category_id": 3, "bbox": [1, 2, 20, 30], "area": 600, "iscrowd": 0}
@@ -18,10 +19,13 @@ def root(tmp_path: Path) -> str:
     """All data sets below one root, as a user keeps them."""
     dogs = {name: voc_xml(voc_object("dog", (1, 1, 9, 9))) for name in "abc"}
     write_voc(tmp_path, dogs)
-    write_voc(tmp_path, {"d": voc_xml()}, split="test")
+    write_voc(tmp_path, {"d": voc_xml(voc_object("dog", (1, 1, 9, 9)))}, split="test")
     write_coco(tmp_path, coco_content([CAR]), split="train2017")
     write_coco(tmp_path, coco_content([CAR], images=1))
-    write_pennfudan(tmp_path, {f"FudanPed{k:05d}": [(1, 1, 9, 9)] for k in range(5)})
+    folder = write_pennfudan(tmp_path, {f"FudanPed{k:05d}": [(1, 1, 9, 9)] for k in range(5)})
+    (folder / "PedMasks").mkdir()
+    for k in range(5):
+        Image.new("L", (60, 40), 1).save(folder / "PedMasks" / f"FudanPed{k:05d}_mask.png")
     return str(tmp_path)
 
 
@@ -78,7 +82,9 @@ def test_check_notices_splits_with_other_classes(root: str) -> None:
     content = coco_content([CAR], images=1)
     content["categories"] = content["categories"][:2]
     write_coco(Path(root), content)
-    with pytest.raises(DataError, match="classes of the training split and of the test split differ"):
+    with pytest.raises(
+        DataError, match="its classes are not those of the training split train2017\n  toothbrush is missing"
+    ):
         datasets.check(CocoData(root=root))
 
 
@@ -96,3 +102,81 @@ def test_the_store_follows_the_configuration() -> None:
     config = ShapesData(train_images=2, size=64, short_side=32, max_side=40)
     images = datasets.store(config, datasets.load(config, "train"), torch.device("cpu"))
     assert images.get(1).shape == (3, 32, 32)
+
+
+# --- two splits, one label set ----------------------------------------------------------------------------------------
+
+
+def swapped(root: str, categories: list[dict[str, object]]) -> None:
+    """The test split of COCO with other categories than the training split's; its one object is of category 3."""
+    write_coco(Path(root), {**coco_content([CAR], images=1), "categories": categories})
+
+
+def test_ids_that_stand_for_other_names_are_matched_by_name(root: str) -> None:
+    swapped(root, [{"id": 3, "name": "toothbrush"}, {"id": 7, "name": "car"}, {"id": 90, "name": "train"}])
+    train, test = datasets.load_splits(CocoData(root=root))
+    assert train.classes == test.classes == ("car", "train", "toothbrush")
+    assert train.records[0].labels.tolist() == [1]
+    assert test.records[0].labels.tolist() == [3]
+    assert test.category_ids == (7, 90, 3)
+    assert "matched by name" in datasets.describe(test)
+    assert datasets.check(CocoData(root=root))["test: objects by class"] == {"car": 0, "train": 0, "toothbrush": 1}
+
+
+@pytest.mark.parametrize(
+    ("names", "message"),
+    [
+        (("car", "train"), "toothbrush is missing"),
+        (("car", "train", "tooth brush"), "toothbrush is missing; near it: tooth brush"),
+        (("car", "train", "toothbrush", "dog"), "dog is there alone"),
+    ],
+)
+def test_splits_of_other_categories_are_refused_by_name(root: str, names: tuple[str, ...], message: str) -> None:
+    swapped(root, [{"id": 3 + k, "name": name} for k, name in enumerate(names)])
+    with pytest.raises(
+        DataError, match=rf"coco val2017: its classes are not those of .* train2017\n(.*\n)*  {message}"
+    ):
+        datasets.load_splits(CocoData(root=root))
+    with pytest.raises(DataError, match=message):
+        datasets.check(CocoData(root=root))
+
+
+def test_a_model_finds_its_own_classes_in_a_test_split(root: str) -> None:
+    test = datasets.load_test(CocoData(root=root), ("toothbrush", "car", "train"))
+    assert test.records[0].labels.tolist() == [2]
+    with pytest.raises(DataError, match="its classes are not those of the model"):
+        datasets.load_test(CocoData(root=root), ("car",))
+
+
+@pytest.mark.parametrize("split", ["train", "test"])
+def test_splits_without_an_object_to_learn_or_to_find_are_refused(root: str, split: str) -> None:
+    folder = Path(root) / "VOCdevkit" / "VOC2007" / "Annotations"
+    for name in "abc" if split == "train" else "d":
+        (folder / f"{name}.xml").write_text(voc_xml(voc_object("dog", (1, 1, 9, 9), difficult=1)))
+    verb = "learnt" if split == "train" else "found, so nothing can be scored"
+    message = rf"all \d objects are difficult or crowd regions: there is nothing to be {verb}"
+    with pytest.raises(DataError, match=message):
+        datasets.load_splits(VocData(root=root))
+    with pytest.raises(DataError, match=message):
+        datasets.check(VocData(root=root))
+    assert len(datasets.load(VocData(root=root), split)) > 0  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("classes", "message"),
+    [(("cat", "dog", "cat"), "data.classes: cat stands there twice"), (("cat", " dog"), "' dog' has blanks around it")],
+)
+def test_label_sets_that_cannot_be_meant(root: str, classes: tuple[str, ...], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        datasets.locate(VocData(root=root, test_split="test", classes=classes))
+
+
+def test_check_reads_masks_and_counts_what_a_reader_chose(root: str) -> None:
+    square = [[2.0, 3.0, 12.0, 3.0, 12.0, 13.0]]
+    write_coco(Path(root), coco_content([{**CAR, "segmentation": square}, {**CAR, "area": None}]), split="train2017")
+    counts = datasets.check(CocoData(root=root))["train"]
+    assert counts["objects without a mask, which models with masks refuse or leave out"] == 1
+    assert counts["objects without an area, which have their box's"] == 1
+    write_coco(Path(root), coco_content([{**CAR, "segmentation": [[float("nan")] * 6]}]), split="train2017")
+    with pytest.raises(DataError, match=r"annotation 100 of .*: a mask that cannot be read"):
+        datasets.check(CocoData(root=root))

@@ -6,33 +6,37 @@ Boxes are continuous and 0-based in the file already (x, y, width, height). Cate
 
 from __future__ import annotations
 
-import json
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
+from paperbench.data import coco_masks
+from paperbench.data.coco_files import Content, Id, load, objects_of
 from paperbench.data.detection import DetectionSet, Record
-from paperbench.data.faults import REPAIRED, UNKNOWN_CLASS, Faults, OnBadBox, examine_boxes, show_box
-from paperbench.data.image_files import BadImageError, inspect_all
-from paperbench.data.layout import data_root, missing, read_text
-from paperbench.data.pictures import decode_rgb
+from paperbench.data.faults import (
+    BAD_MASK,
+    BAD_VALUE,
+    NO_MASK,
+    OUTSIDE,
+    Faults,
+    OnBadBox,
+    examine_boxes,
+    repairs,
+    show_box,
+)
+from paperbench.data.image_files import BadImageError, Header, inspect_all
+from paperbench.data.layout import data_root, missing
+from paperbench.data.orientation import orientation_hint, orientation_remark, size_of
+from paperbench.data.pictures import Exif, decode_rgb, read_picture
+from paperbench.data.values import is_file, name_of, shown, whole
 from paperbench.errors import DataError
 
-_PARTS: Final = ("images", "annotations", "categories")
-
-
-class _Objects(NamedTuple):
-    """Annotations whose image, class and numbers are known, in the order of the file."""
-
-    ids: list[Any]
-    image: NDArray[np.int64]
-    label: NDArray[np.int64]
-    xywh: NDArray[np.float64]
-    area: NDArray[np.float64]
-    crowd: NDArray[np.bool_]
-    segmentation: list[Any]
+MaskUse = Literal["none", "there", "all"]
+"""Masks that are read with the boxes: none, those that are there, or one of every object, whose absence is a fault."""
 
 
 def find(root: str | None, split: str) -> tuple[Path, Path]:
@@ -50,197 +54,168 @@ def find(root: str | None, split: str) -> tuple[Path, Path]:
     raise missing("coco", base, f"annotations/instances_{split}.json was looked for{splits}")
 
 
-def read(*, root: str | None = None, split: str, on_bad_box: OnBadBox = "error", limit: int = 0) -> DetectionSet:
+def read(
+    *,
+    root: str | None = None,
+    split: str,
+    on_bad_box: OnBadBox = "error",
+    exif: Exif = "ignore",
+    masks: MaskUse = "none",
+    limit: int = 0,
+) -> DetectionSet:
     """All images of the annotation file, in its order, also those without objects; image ids are COCO's.
 
-    limit: reads the first images only; 0 reads all.
+    exif: whether images are turned as cameras say, and boxes are of the upright picture. masks: masks that are looked at now; a
+    faulty one is then a fault like any other, else it is found when it is drawn. limit: reads the first images only; 0 reads all.
     Raises DataError: see `data.faults` for what `on_bad_box` decides; a file that is missing, cut short or not in
     COCO's format is an error always.
     """
     annotations, folder = find(root, split)
-    content = _load(annotations)
-    names, labels = _categories(annotations, content["categories"])
+    content = load(annotations)
+    names = content.classes
     faults = Faults(f"{annotations}", on_bad_box)
 
-    images, paths, ids = _images(annotations, folder, content["images"], faults, limit)
-    everything = limit == 0 or limit >= len(content["images"])
-    objects = _objects(annotations, content["annotations"], ids, labels, faults, strays=everything)
-    sizes = np.array([(image["height"], image["width"]) for image in images], np.int64).reshape(-1, 2)
+    images, places = _images(content, folder, exif, faults, limit)
+    everything = limit == 0 or limit >= len(content.images)
+    objects = objects_of(content, places, faults, strays=everything)
+    sizes = np.array([image.size for image in images], np.int64).reshape(-1, 2)
     x, y, width, height = objects.xywh.T
     corners = np.stack([x, y, x + width, y + height], axis=1)
-    boxes, reasons, clipped = examine_boxes(corners, sizes[objects.image], first_pixel=None)
+    boxes, reasons, clipped = examine_boxes(corners, sizes[objects.image], first_pixel=None, clip=on_bad_box == "clip")
     for k, reason in enumerate(reasons):
+        image, segmentation = images[objects.image[k]], objects.segmentation[k]
+        where = f"{objects.where[k]} of {image.path.name} ({names[objects.label[k] - 1]})"
         if reason:
-            image = images[objects.image[k]]
-            where = (
-                f"{annotations}, annotation {objects.ids[k]} of {image['file_name']} ({names[objects.label[k] - 1]})"
-            )
-            size = f"an image of {image['width']} x {image['height']}"
-            faults.add(reason, where, f"x, y, width, height {show_box(objects.xywh[k])} in {size}")
+            detail = f"x, y, width, height {show_box(objects.xywh[k])} in an image of {image.size[1]} x {image.size[0]}"
+            faults.add(reason, where, detail + (orientation_hint(image.header, exif) if reason == OUTSIDE else ""))
+        elif masks != "none" and coco_masks.is_mask(segmentation):
+            fault = coco_masks.examine(segmentation, *image.size)
+            if fault:
+                reasons[k] = BAD_MASK
+                faults.add(BAD_MASK, where, fault)
+    have_masks = [coco_masks.is_mask(part) for part in objects.segmentation]
+    maskless = sum(not there for there, reason in zip(have_masks, reasons, strict=True) if reason is None)
+    if masks == "all" and any(have_masks):
+        for k, there in enumerate(have_masks):
+            if not there and reasons[k] is None:
+                reasons[k] = NO_MASK
+                faults.add(NO_MASK, objects.where[k], f"segmentation is {shown(objects.segmentation[k])}")
     sound = np.array([reason is None for reason in reasons], bool)
 
     # Objects of image i stand together after a stable sort, at starts[i]:starts[i + 1].
     order = np.argsort(objects.image, kind="stable")
     order = order[sound[order]]
     starts = np.searchsorted(objects.image[order], np.arange(len(images) + 1))
-    records: list[Record] = []
-    places: list[NDArray[np.int64]] = []
-    for i, image in enumerate(images):
-        own = order[starts[i] : starts[i + 1]]
-        places.append(own)
-        records.append(
-            Record(
-                image_id=image["id"],
-                source=str(paths[i]),
-                height=image["height"],
-                width=image["width"],
-                boxes=boxes[own],
-                labels=objects.label[own],
-                difficult=np.zeros(len(own), bool),
-                crowd=objects.crowd[own],
-                area=objects.area[own].astype(np.float32),
-            )
+    own = [order[starts[i] : starts[i + 1]] for i in range(len(images))]
+    records = [
+        Record(
+            image_id=image.id,
+            source=str(image.path),
+            height=image.size[0],
+            width=image.size[1],
+            boxes=boxes[part],
+            labels=objects.label[part],
+            difficult=np.zeros(len(part), bool),
+            crowd=objects.crowd[part],
+            area=objects.area[part],
         )
+        for image, part in zip(images, own, strict=True)
+    ]
 
-    def masks(index: int) -> NDArray[np.bool_]:
-        height, width = records[index].height, records[index].width
-        seen = np.zeros((len(places[index]), height, width), bool)
-        for mask, k in zip(seen, places[index].tolist(), strict=True):
+    def drawn(index: int) -> NDArray[np.bool_]:
+        seen = np.zeros((len(own[index]), *images[index].size), bool)
+        for mask, k in zip(seen, own[index].tolist(), strict=True):
             try:
-                mask[:] = _mask(objects.segmentation[k], height, width)
+                mask[:] = coco_masks.draw(objects.segmentation[k], *images[index].size)
             except ValueError as error:
-                raise DataError(
-                    f"{annotations}, annotation {objects.ids[k]}: {error}; masks need one (models without masks do not)"
-                ) from error
+                raise DataError(f"{objects.where[k]}: {error}; masks need one (models without masks do not)") from error
         return seen
 
+    remarks = orientation_remark(sum(image.header.orientation != 1 for image in images), exif)
+    if objects.without_area:
+        remarks["objects without an area, which have their box's"] = objects.without_area
+    if masks == "there" and maskless:
+        remarks["objects without a mask, which models with masks refuse or leave out"] = maskless
     return DetectionSet(
         name="coco",
         split=split,
         classes=names,
         records=records,
-        decode=lambda index: decode_rgb(paths[index]),
-        # Files with boxes alone are common: such data have no masks, instead of faulty ones.
-        masks=masks if any(part is not None for part in objects.segmentation) else None,
+        decode=lambda index: decode_rgb(images[index].path, exif=exif),
+        picture=lambda index: read_picture(images[index].path, exif=exif),
+        # Files with boxes alone are common, with null or an empty list for a mask: such data have no masks, instead of faulty ones.
+        masks=drawn if any(have_masks) else None,
         dropped=faults.finish(len(records)),
-        repaired={REPAIRED: int(clipped.sum())} if clipped.any() else {},
-        category_ids=tuple(labels),
+        repaired=repairs(clipped),
+        remarks=remarks,
+        category_ids=content.category_ids,
     )
 
 
-def _load(path: Path) -> dict[str, list[dict[str, Any]]]:
-    text = read_text(path)
-    try:
-        content = json.loads(text)
-    except (json.JSONDecodeError, RecursionError) as error:
-        what = "the file is empty" if not text.strip() else f"half-written or no JSON: {error}"
-        raise DataError(f"{path}: {what}; copy or download it again") from error
-    if not isinstance(content, dict):
-        raise DataError(f"{path}: not COCO's format: a {type(content).__name__} instead of an object")
-    for part in _PARTS:
-        entries = content.get(part)
-        if not isinstance(entries, list) or not all(isinstance(entry, dict) and "id" in entry for entry in entries):
-            raise DataError(f"{path}: not COCO's format: '{part}' must be a list of objects that have an 'id'")
-    return content
+@dataclass(frozen=True, kw_only=True)
+class _Image:
+    """An image that can be used: its id, file and header, and the height and width of its pixels."""
 
-
-def _categories(path: Path, entries: list[dict[str, Any]]) -> tuple[tuple[str, ...], dict[int, int]]:
-    """Names by label, and the label of each category id, in the order of the ids."""
-    named = {entry["id"]: entry["name"] for entry in entries if isinstance(entry.get("name"), str)}
-    if not named or not all(isinstance(entry["id"], int) and "name" in entry for entry in entries):
-        raise DataError(f"{path}: not COCO's format: 'categories' must have a number as 'id' and a 'name' each")
-    if len(named) < len(entries) or len(set(named.values())) < len(entries):
-        raise DataError(f"{path}: two categories share an id or a name")
-    ids = sorted(named)
-    return tuple(named[key] for key in ids), {key: label for label, key in enumerate(ids, start=1)}
+    id: Id
+    path: Path
+    header: Header
+    size: tuple[int, int]
 
 
 def _images(
-    path: Path, folder: Path, entries: list[dict[str, Any]], faults: Faults, limit: int
-) -> tuple[list[dict[str, Any]], list[Path], dict[Any, int]]:
-    """The usable images, their files, and the place of each image id; -1 for an image with a fault of its own."""
-    ids: dict[Any, int] = {}
-    candidates = []
-    for entry in entries[:limit] if limit else entries:
-        if not all(isinstance(entry.get(key), int) for key in ("height", "width")) or not entry.get("file_name"):
-            raise DataError(f"{path}, image {entry['id']}: needs file_name, height and width")
-        if entry["id"] in ids:
-            faults.add("duplicate image id", f"{path}, image {entry['id']}", entry["file_name"])
+    content: Content, folder: Path, exif: Exif, faults: Faults, limit: int
+) -> tuple[list[_Image], dict[Id, int]]:
+    """The usable images, and the place of each image id; -1 for an image with a fault of its own."""
+    path = content.path
+    places: dict[Id, int] = {}
+    candidates: list[tuple[Id, Path, tuple[int, int]]] = []
+    for key, entry in list(zip(content.image_ids, content.images, strict=True))[: limit or None]:
+        where = f"{path}, image {shown(key)}"
+        name, size = name_of(entry.get("file_name")), _size(entry)
+        if key in places:
+            faults.add("duplicate image id", where, shown(entry.get("file_name")))
             continue
-        ids[entry["id"]] = -1
-        candidates.append(entry)
-    images, paths = [], []
-    files = [folder / entry["file_name"] for entry in candidates]
-    for entry, file, header in zip(candidates, files, inspect_all(files), strict=True):
+        places[key] = -1
+        if name is None or size is None:
+            faults.add(BAD_VALUE, where, f"needs file_name, height and width: {_unusable(entry)}")
+            continue
+        candidates.append((key, _file(folder, name), size))
+    images: list[_Image] = []
+    for (key, file, size), header in zip(candidates, inspect_all([file for _, file, _ in candidates]), strict=True):
         if isinstance(header, BadImageError):
             faults.add(header.reason, str(file), header.detail)
-        elif header.size != (entry["height"], entry["width"]):
-            detail = f"{entry['width']} x {entry['height']}, the image {file} has {header.width} x {header.height}"
-            faults.add("size contradicts the image", f"{path}, image {entry['id']}", detail)
-        else:
-            ids[entry["id"]] = len(images)
-            images.append(entry)
-            paths.append(file)
-    return images, paths, ids
-
-
-def _objects(
-    path: Path,
-    entries: list[dict[str, Any]],
-    images: dict[Any, int],
-    labels: dict[int, int],
-    faults: Faults,
-    *,
-    strays: bool,
-) -> _Objects:
-    """strays: whether an annotation of an image that is not in the list is a fault; it is none of a shortened list."""
-    used: list[dict[str, Any]] = []
-    for entry in entries:
-        place = images.get(entry.get("image_id"))
-        if place is None:
-            if strays:
-                faults.add("unknown image", f"{path}, annotation {entry['id']}", f"image_id {entry.get('image_id')}")
-        elif place < 0:
             continue
-        elif entry.get("category_id") not in labels:
-            detail = f"category_id {entry.get('category_id')} is not among the categories"
-            faults.add(UNKNOWN_CLASS, f"{path}, annotation {entry['id']}", detail)
-        elif not _is_box(entry.get("bbox")):
-            faults.add("no box", f"{path}, annotation {entry['id']}", f"bbox {entry.get('bbox')!r}")
+        seen = size_of(header, exif)
+        if size != seen:
+            detail = f"{size[1]} x {size[0]}, the image {file} has {seen[1]} x {seen[0]}"
+            detail += orientation_hint(header, exif, fits=size)
+            faults.add("size contradicts the image", f"{path}, image {shown(key)}", detail)
         else:
-            used.append(entry)
-    xywh = np.array([entry["bbox"] for entry in used], np.float64).reshape(-1, 4)
-    area = np.array([entry.get("area", np.nan) for entry in used], np.float64)
-    return _Objects(
-        ids=[entry["id"] for entry in used],
-        image=np.array([images[entry["image_id"]] for entry in used], np.int64),
-        label=np.array([labels[entry["category_id"]] for entry in used], np.int64),
-        xywh=xywh,
-        area=np.where(np.isfinite(area), area, xywh[:, 2] * xywh[:, 3]),
-        crowd=np.array([bool(entry.get("iscrowd", 0)) for entry in used], bool),
-        segmentation=[entry.get("segmentation") for entry in used],
-    )
+            places[key] = len(images)
+            images.append(_Image(id=key, path=file, header=header, size=seen))
+    return images, places
 
 
-def _mask(segmentation: Any, height: int, width: int) -> NDArray[np.bool_]:
-    """(H, W) from polygons, or from runs as COCO counts them. Raises ValueError for anything else."""
-    from pycocotools import mask
-
-    runs: Any = mask  # its stubs are narrower than what it takes
-    if isinstance(segmentation, dict) and {"counts", "size"} <= segmentation.keys():
-        if list(segmentation["size"]) != [height, width]:
-            raise ValueError(f"the segmentation is of {segmentation['size']}, the image has [{height}, {width}]")
-        known = segmentation["counts"]
-        encoded = runs.frPyObjects(segmentation, height, width) if isinstance(known, list) else segmentation
-        return runs.decode(encoded).astype(bool)
-    if not isinstance(segmentation, list) or not all(
-        isinstance(part, list) and len(part) >= 6 for part in segmentation
-    ):
-        raise ValueError("the segmentation is neither polygons nor runs")
-    if not segmentation:
-        return np.zeros((height, width), bool)
-    return runs.decode(runs.merge(runs.frPyObjects(segmentation, height, width))).astype(bool)
+def _size(entry: Mapping[str, Any]) -> tuple[int, int] | None:
+    height, width = whole(entry.get("height")), whole(entry.get("width"))
+    return (height, width) if height is not None and width is not None and min(height, width) > 0 else None
 
 
-def _is_box(value: Any) -> bool:
-    return isinstance(value, list) and len(value) == 4 and all(isinstance(part, int | float) for part in value)
+def _unusable(entry: Mapping[str, Any]) -> str:
+    """Say which of the values that an image needs is none."""
+    said = []
+    for key in ("file_name", "height", "width"):
+        if key not in entry:
+            said.append(f"no {key}")
+        elif key == "file_name" and name_of(entry[key]) is None:
+            said.append(f"file_name is {shown(entry[key])}, not text")
+        elif key != "file_name" and (whole(entry[key]) or 0) <= 0:
+            said.append(f"{key} is {shown(entry[key])}, not a whole number above 0")
+    return ", ".join(said)
+
+
+def _file(folder: Path, name: str) -> Path:
+    """The file of an image; names that Windows wrote have backslashes between folders."""
+    file = folder / name
+    other = folder / name.replace("\\", "/")
+    return other if "\\" in name and not is_file(file) and is_file(other) else file

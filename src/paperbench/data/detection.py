@@ -12,12 +12,15 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
+from paperbench.data.pictures import Picture
+
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Record:
     """One image and its ground truth.
 
-    boxes: (N, 4) float32 xyxy; labels: (N,) int64 in 1..C; difficult, crowd: (N,) bool; area: (N,) float32 in square pixels.
+    boxes: (N, 4) float64 xyxy, as exact as the file has them, since overlaps are held against thresholds; labels: (N,) int64 in
+    1..C; difficult, crowd: (N,) bool; area: (N,) float64 in square pixels.
     `source` is the file (or the generator's seed and index) that an error message can name.
     """
 
@@ -25,11 +28,16 @@ class Record:
     source: str
     height: int
     width: int
-    boxes: NDArray[np.float32]
+    boxes: NDArray[np.floating]
     labels: NDArray[np.int64]
     difficult: NDArray[np.bool_]
     crowd: NDArray[np.bool_]
-    area: NDArray[np.float32]
+    area: NDArray[np.floating]
+
+    @property
+    def wanted(self) -> NDArray[np.bool_]:
+        """(N,) objects that are to be learnt and found: neither `difficult` nor a crowd."""
+        return ~(self.difficult | self.crowd)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -37,8 +45,8 @@ class DetectionSet:
     """An indexed, fully checked detection data set; `decode(i)` returns the pixels of `records[i]`.
 
     `classes[k - 1]` is the name of label k. `decode` returns (H, W, 3) uint8 RGB, is safe to call from several threads, and
-    raises `DataError` naming the file. `dropped` counts what was left out because of `data.on_bad_box=drop`, `repaired` the
-    boxes that were clipped to their image, both by reason.
+    raises `DataError` naming the file. `dropped` counts what was left out because of `data.on_bad_box`, `repaired` the boxes that
+    were clipped to their image, both by reason; `remarks` counts what was read in one of several ways, by a clause that says which.
     """
 
     name: str
@@ -48,11 +56,14 @@ class DetectionSet:
     decode: Callable[[int], NDArray[np.uint8]]
     dropped: dict[str, int]
     repaired: dict[str, int] = field(default_factory=dict)
+    remarks: dict[str, int] = field(default_factory=dict)
     category_ids: tuple[int, ...] = ()
     """`category_ids[k - 1]` is COCO's id of label k; empty for data sets that have no ids of their own."""
     masks: Callable[[int], NDArray[np.bool_]] | None = None
     """`masks(i)` returns the visible pixels of each object of `records[i]`, (N, H, W) in their order; as `decode` otherwise.
     None for data without masks."""
+    picture: Callable[[int], Picture] | None = None
+    """`decode` with the choices that the file left open; None for data without files."""
 
     def __len__(self) -> int:
         return len(self.records)
@@ -62,7 +73,12 @@ class DetectionSet:
         """Number of annotated objects, `difficult` and crowd regions included."""
         return sum(len(record.labels) for record in self.records)
 
+    @property
+    def wanted(self) -> int:
+        """Number of objects that are to be learnt and found: neither `difficult` nor a crowd."""
+        return sum(int(record.wanted.sum()) for record in self.records)
 
-def box_areas(boxes: NDArray[np.float32]) -> NDArray[np.float32]:
+
+def box_areas(boxes: NDArray[np.floating]) -> NDArray[np.floating]:
     """(N, 4) xyxy to (N,) square pixels."""
-    return ((boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])).astype(np.float32)
+    return (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])

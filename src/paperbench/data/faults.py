@@ -1,34 +1,46 @@
 """Faults of annotations and images: all are found before training, each named by file and object.
 
 With `on_bad_box="error"` they end in one `DataError`; with `"drop"` the faulty box, or the image that cannot be used, is
-left out and counted by reason. A box that reaches at most `SLACK` pixels beyond its image is a difference of convention
-(0- or 1-based, rounded or not): it is clipped and counted as repaired, never refused.
+left out and counted by reason; `"clip"` does the same, but cuts a box that reaches beyond its image instead of leaving it out.
+A box that reaches at most `SLACK` pixels beyond its image is a difference of convention (0- or 1-based, rounded or not): it is
+clipped and counted as repaired, never refused.
 """
 
 from __future__ import annotations
 
+import re
 from collections import Counter
+from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
 from paperbench.data.detection import DetectionSet
 from paperbench.data.image_files import READERS, BadImageError
+from paperbench.data.pictures import Picture
 from paperbench.errors import DataError
 
-OnBadBox = Literal["error", "drop"]
+OnBadBox = Literal["error", "drop", "clip"]
 
 SLACK: Final = 1.0
+THINNEST: Final = 1e-3
+"""Pixels on a side below which a box has no area: what subtracting rounded numbers leaves of one that was drawn without."""
 REPAIRED: Final = "reached up to a pixel beyond the image"
+CUT: Final = "reached further beyond the image"
 _SHOWN: Final = 20
+_LEVELS: Final = re.compile(r"up to \d+ ")
+"""Part of a note that differs from file to file."""
 
 NOT_FINITE: Final = "coordinates that are not finite"
 INVERTED: Final = "inverted corners"
 ZERO_AREA: Final = "zero area"
 OUTSIDE: Final = "outside the image"
 UNKNOWN_CLASS: Final = "unknown class"
+BAD_VALUE: Final = "a value that cannot be read"
+NO_MASK: Final = "no mask"
+BAD_MASK: Final = "a mask that cannot be read"
 
 
 class Faults:
@@ -39,10 +51,11 @@ class Faults:
         title: str,
         on_bad_box: OnBadBox,
         *,
-        remedy: str = "Correct the files, or leave out and count what is faulty: data.on_bad_box=drop",
+        remedy: str = "Correct the files, or leave out and count what is faulty: data.on_bad_box=drop "
+        "(clip cuts boxes that leave their image)",
     ) -> None:
-        if on_bad_box not in ("error", "drop"):
-            raise ValueError(f"on_bad_box is {on_bad_box!r}; it takes 'error' or 'drop'")
+        if on_bad_box not in get_args(OnBadBox):
+            raise ValueError(f"on_bad_box is {on_bad_box!r}; it takes 'error', 'drop' or 'clip'")
         self._title = title
         self._remedy = remedy
         self._raises = on_bad_box == "error"
@@ -76,14 +89,15 @@ class Faults:
 
 
 def examine_boxes(
-    corners: NDArray[np.float64], sizes: NDArray[np.int64], *, first_pixel: int | None
-) -> tuple[NDArray[np.float32], list[str | None], NDArray[np.bool_]]:
+    corners: NDArray[np.float64], sizes: NDArray[np.int64], *, first_pixel: int | None, clip: bool = False
+) -> tuple[NDArray[np.float64], list[str | None], NDArray[np.float64]]:
     """Convert boxes as files hold them to continuous 0-based `xyxy`, clipped to the image, and find the faulty ones.
 
     corners: (N, 4) x1, y1, x2, y2 as written; sizes: (N, 2) height and width of each box's image.
     first_pixel: what the file calls the first pixel (1 for VOC), both corners included; None for corners that are
-    continuous and 0-based already. A box whose corners coincide counts as zero area in every convention.
-    Returns boxes (N, 4); the reason for each faulty box, else None; and (N,) whether a sound box had to be clipped.
+    continuous and 0-based already. A box whose corners coincide counts as zero area in every convention. clip: boxes that reach
+    further than `SLACK` beyond their image are sound as well, if part of them lies within.
+    Returns boxes (N, 4); the reason for each faulty box, else None; and (N,) the pixels by which a sound box was clipped.
     """
     corners = np.asarray(corners, np.float64).reshape(-1, 4)
     sizes = np.asarray(sizes, np.int64).reshape(-1, 2)
@@ -100,15 +114,21 @@ def examine_boxes(
     conditions = (
         (NOT_FINITE, ~finite),
         (INVERTED, (x2 < x1) | (y2 < y1)),
-        (ZERO_AREA, (x2 == x1) | (y2 == y1)),
-        (OUTSIDE, (shift > SLACK) | (right <= left) | (bottom <= top)),
+        (ZERO_AREA, (x2 - x1 < THINNEST) | (y2 - y1 < THINNEST)),
+        (OUTSIDE, ((shift > SLACK) & (not clip)) | (right - left < THINNEST) | (bottom - top < THINNEST)),
     )
     kind = np.select([fault for _, fault in conditions], range(len(conditions)), default=-1)
     reasons = [conditions[k][0] if k >= 0 else None for k in kind.tolist()]
-    return clipped.astype(np.float32), reasons, (shift > 0) & (kind < 0)
+    return clipped, reasons, np.where(kind < 0, shift, 0.0)
 
 
-def show_box(corners: NDArray[np.float64]) -> str:
+def repairs(clipped: NDArray[np.float64]) -> dict[str, int]:
+    """Count the boxes of `examine_boxes` that were clipped, by reason; nothing where none was."""
+    counts = {REPAIRED: int(((clipped > 0) & (clipped <= SLACK)).sum()), CUT: int((clipped > SLACK).sum())}
+    return {reason: count for reason, count in counts.items() if count}
+
+
+def show_box(corners: Iterable[float]) -> str:
     """Format the four numbers of a box."""
     return "(" + ", ".join(f"{value:g}" for value in corners) + ")"
 
@@ -117,32 +137,46 @@ def show_box(corners: NDArray[np.float64]) -> str:
 
 
 def check_dataset(dataset: DetectionSet) -> dict[str, Any]:
-    """Decode every image and count what there is.
+    """Decode every image and every mask, and count what there is.
 
     Returns images, objects, objects by class, images without objects, difficult and crowd objects, smallest and largest
-    image, what was dropped and repaired. Raises DataError with every image that does not decode to its announced size.
+    image, what was dropped, repaired and remarked on. Raises DataError with every image that does not decode to its announced size
+    and every mask that cannot be read.
     """
 
-    def fault(index: int) -> tuple[str, str, str] | None:
+    def faults_of(index: int) -> tuple[list[tuple[str, str, str]], tuple[str, ...]]:
         record = dataset.records[index]
+        found: list[tuple[str, str, str]] = []
+        notes: tuple[str, ...] = ()
         try:
-            height, width = dataset.decode(index).shape[:2]
+            picture = dataset.picture(index) if dataset.picture else Picture(pixels=dataset.decode(index))
+            height, width = picture.pixels.shape[:2]
+            notes = tuple(_LEVELS.sub("", note) for note in picture.notes if not note.startswith("EXIF"))
+            if (height, width) != (record.height, record.width):
+                announced = f"{width} x {height} decoded, {record.width} x {record.height} announced"
+                found.append(("size contradicts the image", record.source, announced))
         except BadImageError as error:
-            return error.reason, str(error.path), error.detail
+            found.append((error.reason, str(error.path), error.detail))
         except DataError as error:
-            return "unreadable image", record.source, str(error)
-        if (height, width) != (record.height, record.width):
-            announced = f"{width} x {height} decoded, {record.width} x {record.height} announced"
-            return "size contradicts the image", record.source, announced
-        return None
+            found.append(("unreadable image", record.source, str(error)))
+        try:
+            if dataset.masks is not None:
+                dataset.masks(index)
+        except DataError as error:
+            found.append((BAD_MASK, record.source, str(error)))
+        return found, notes
 
     with ThreadPoolExecutor(READERS) as pool:
-        found = list(pool.map(fault, range(len(dataset))))
+        answers = list(pool.map(faults_of, range(len(dataset))))
     remedy = "Replace these files, or take them out of the split"
     faults = Faults(f"{dataset.name} ({dataset.split})", "error", remedy=remedy)
-    for entry in filter(None, found):
-        faults.add(*entry)
+    for found, _ in answers:
+        for entry in found:
+            faults.add(*entry)
     faults.finish(len(dataset))
+    remarks = Counter(dataset.remarks)
+    # What a note says about EXIF is among the remarks of the reader.
+    remarks.update(note for _, notes in answers for note in notes)
 
     records = dataset.records
     labels = np.concatenate([np.zeros(0, np.int64), *(record.labels for record in records)])
@@ -163,4 +197,5 @@ def check_dataset(dataset: DetectionSet) -> dict[str, Any]:
         }
     counts |= {f"left out: {reason}": count for reason, count in dataset.dropped.items()}
     counts |= {f"clipped: {reason}": count for reason, count in dataset.repaired.items()}
+    counts |= remarks
     return counts | {"objects by class": dict(zip(dataset.classes, by_class.tolist(), strict=True))}

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+from collections import Counter
 from pathlib import Path
 from typing import Final
 
@@ -15,10 +16,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from paperbench.data.detection import DetectionSet, Record, box_areas
-from paperbench.data.faults import REPAIRED, Faults, OnBadBox, examine_boxes, show_box
+from paperbench.data.faults import Faults, OnBadBox, examine_boxes, repairs, show_box
 from paperbench.data.image_files import BadImageError, decode_values, inspect_all
 from paperbench.data.layout import data_root, missing, read_text
-from paperbench.data.pictures import decode_rgb
+from paperbench.data.pictures import decode_rgb, read_picture
 from paperbench.errors import ConfigError, DataError
 
 CLASSES: Final = ("pedestrian",)
@@ -72,35 +73,39 @@ def read(
     records: list[Record] = []
     numbers: list[NDArray[np.int64]] = []
     used: list[Path] = []
-    repaired = 0
+    repaired: Counter[str] = Counter()
     for name, path, header in zip(names, paths, inspect_all(paths), strict=True):
         if isinstance(header, BadImageError):
             faults.add(header.reason, str(header.path), header.detail)
             continue
-        read_record = _record(folder / "Annotation" / f"{name}.txt", header.size, faults)
+        annotation = folder / "Annotation" / f"{name}.txt"
+        read_record = _record(annotation, header.size, faults, clip=on_bad_box == "clip")
         if read_record is not None:
             record, clipped, own = read_record
             records.append(record)
             numbers.append(own)
             used.append(path)
-            repaired += clipped
+            repaired.update(clipped)
     return DetectionSet(
         name="pennfudan",
         split=split,
         classes=CLASSES,
         records=records,
         decode=lambda index: decode_rgb(used[index]),
+        picture=lambda index: read_picture(used[index], exif="ignore"),
         masks=lambda index: _masks(
             folder / "PedMasks" / f"{used[index].stem}_mask.png", records[index], numbers[index]
         ),
         dropped=faults.finish(len(records)),
-        repaired={REPAIRED: repaired} if repaired else {},
+        repaired=dict(repaired),
     )
 
 
-def _record(annotation: Path, header: tuple[int, int], faults: Faults) -> tuple[Record, int, NDArray[np.int64]] | None:
-    """The record of one annotation file, the number of clipped boxes and the numbers of its objects; None for a file that
-    cannot be used."""
+def _record(
+    annotation: Path, header: tuple[int, int], faults: Faults, *, clip: bool
+) -> tuple[Record, dict[str, int], NDArray[np.int64]] | None:
+    """The record of one annotation file, how many of its boxes were clipped, by reason, and the numbers of its objects; None for
+    a file that cannot be used."""
     text = read_text(annotation)
     size, count = _SIZE.search(text), _COUNT.search(text)
     found = _BOX.findall(text)
@@ -115,7 +120,8 @@ def _record(annotation: Path, header: tuple[int, int], faults: Faults) -> tuple[
         )
         return None
     corners = np.array([[float(value) for value in row[1:]] for row in found], np.float64).reshape(-1, 4)
-    boxes, reasons, clipped = examine_boxes(corners, np.tile(np.array([header]), (len(found), 1)), first_pixel=1)
+    sizes = np.tile(np.array([header]), (len(found), 1))
+    boxes, reasons, clipped = examine_boxes(corners, sizes, first_pixel=1, clip=clip)
     for row, reason, raw in zip(found, reasons, corners, strict=True):
         if reason:
             faults.add(reason, f"{annotation}, object {row[0]}", f"{show_box(raw)} in {width} x {height}")
@@ -133,7 +139,7 @@ def _record(annotation: Path, header: tuple[int, int], faults: Faults) -> tuple[
         area=box_areas(boxes),
     )
     numbers = np.array([int(row[0]) for row in found], np.int64)
-    return record, int(clipped.sum()), numbers[sound]
+    return record, repairs(clipped), numbers[sound]
 
 
 def _masks(path: Path, record: Record, numbers: NDArray[np.int64]) -> NDArray[np.bool_]:

@@ -7,9 +7,11 @@ becomes 0, 0, 500, 375. XML is parsed without entities, document types or extern
 from __future__ import annotations
 
 import difflib
-from collections.abc import Sequence
+import glob
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 from xml.etree.ElementTree import Element, ParseError
 
 import numpy as np
@@ -17,10 +19,21 @@ from defusedxml.common import DefusedXmlException
 from defusedxml.ElementTree import fromstring
 
 from paperbench.data.detection import DetectionSet, Record, box_areas
-from paperbench.data.faults import REPAIRED, UNKNOWN_CLASS, Faults, OnBadBox, examine_boxes, show_box
-from paperbench.data.image_files import BadImageError, inspect_all
+from paperbench.data.faults import (
+    BAD_VALUE,
+    OUTSIDE,
+    UNKNOWN_CLASS,
+    Faults,
+    OnBadBox,
+    examine_boxes,
+    repairs,
+    show_box,
+)
+from paperbench.data.image_files import BadImageError, Header, inspect_all
 from paperbench.data.layout import data_root, missing, read_text
-from paperbench.data.pictures import decode_rgb
+from paperbench.data.orientation import orientation_hint, orientation_remark, size_of
+from paperbench.data.pictures import Exif, decode_rgb, read_picture
+from paperbench.data.values import flag_of, is_file, number_of
 from paperbench.errors import DataError
 
 CLASSES: Final = (
@@ -28,8 +41,23 @@ CLASSES: Final = (
     "diningtable", "dog", "horse", "motorbike", "person", "pottedplant", "sheep", "sofa", "train", "tvmonitor",
 )  # fmt: skip
 
-_SUFFIXES: Final = (".jpg", ".jpeg", ".png", ".JPG", ".JPEG", ".PNG")
+_SUFFIXES: Final = tuple(
+    suffix
+    for lower in (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".pgm", ".ppm", ".gif")
+    for suffix in (lower, lower.upper())
+)
 _UNREADABLE: Final = "unreadable annotation"
+_FLAGS: Final = ("-1", "0", "1")
+"""What follows the names in the devkit's lists of one class: the image has none, only difficult ones, or some."""
+
+
+class VocObject(NamedTuple):
+    """An object as an annotation has it: its label, corners as written (4 finite or infinite numbers), and where it stands."""
+
+    label: int
+    corners: tuple[float, ...]
+    difficult: bool
+    where: str
 
 
 def find(root: str | None, year: str) -> Path:
@@ -43,7 +71,11 @@ def find(root: str | None, year: str) -> Path:
 
 
 def read_ids(folder: Path, split: str) -> list[str]:
-    """The image names of `ImageSets/Main/<split>.txt`, as listed. Raises DataError naming the splits there are."""
+    """The image names of `ImageSets/Main/<split>.txt`, as listed. Raises DataError naming the splits there are.
+
+    A line is a name, which may have blanks in it. The devkit's lists of one class have a flag behind it, which is left out where
+    an image of the whole line is not there.
+    """
     listing = folder / "ImageSets" / "Main" / f"{split}.txt"
     if not listing.is_file():
         # Lists of one class are named <class>_<split>; they are no splits.
@@ -52,10 +84,18 @@ def read_ids(folder: Path, split: str) -> list[str]:
             f"{listing}: no such split; there are: {', '.join(there) or 'none'} "
             "(data.train_split and data.test_split choose)"
         )
-    ids = [line.split()[0] for line in read_text(listing).splitlines() if line.strip()]
+    ids = [_name_in(line.strip(), folder) for line in read_text(listing).split("\n") if line.strip()]
     if not ids:
         raise DataError(f"{listing}: lists no image; the file is empty or half-written")
     return ids
+
+
+def _name_in(line: str, folder: Path) -> str:
+    name, _, flag = line.replace("\t", " ").rpartition(" ")
+    if flag not in _FLAGS or not name.strip():
+        return line
+    whole = is_file(folder / "Annotations" / f"{line}.xml") or is_file(_image_path(folder, line))
+    return line if whole else name.strip()
 
 
 def read(
@@ -66,12 +106,14 @@ def read(
     classes: Sequence[str] = (),
     zero_based: bool = False,
     on_bad_box: OnBadBox = "error",
+    exif: Exif = "ignore",
     limit: int = 0,
 ) -> DetectionSet:
     """The images that `ImageSets/Main/<split>.txt` lists, in its order; image ids are the names in it.
 
     classes: a label set of one's own, in the order of the labels; empty for VOC's 20. zero_based: the XML counts pixels
-    from 0, both corners included. limit: reads the first images only; 0 reads all.
+    from 0, both corners included. exif: whether images are turned as cameras say, and boxes are of the upright picture. limit:
+    reads the first images only; 0 reads all.
     Raises DataError: see `data.faults` for what `on_bad_box` decides; a missing devkit or split, and XML with entities
     or a document type, are errors always.
     """
@@ -88,36 +130,49 @@ def read(
 
     label_set = tuple(classes) or CLASSES
     labels = {name: label for label, name in enumerate(label_set, start=1)}
-    first_pixel = 0 if zero_based else 1
     records: list[Record] = []
     paths: list[Path] = []
-    repaired = 0
+    repaired: Counter[str] = Counter()
+    turned = 0
     for (name, path), header in zip(ids.items(), inspect_all(list(ids.values())), strict=True):
         annotation = folder / "Annotations" / f"{name}.xml"
         if isinstance(header, BadImageError):
-            faults.add(header.reason, str(header.path), header.detail)
+            faults.add(header.reason, str(header.path), header.detail or _others(path))
             continue
         tree = parse(annotation, faults)
-        if tree is None or not _size_agrees(tree, header.size, annotation, faults):
+        if tree is None or not _size_agrees(tree, header, exif, annotation, faults):
             continue
-        record, clipped = _record(tree, name, annotation, header.size, labels, first_pixel, faults)
+        objects = objects_of(tree, annotation, labels, faults, unknown=lambda given: _unknown(given, label_set))
+        record, cut = _record(objects, name, annotation, header, exif, faults, zero_based, on_bad_box == "clip")
         records.append(record)
         paths.append(path)
-        repaired += clipped
+        repaired.update(cut)
+        turned += header.orientation != 1
     return DetectionSet(
         name="voc",
         split=split,
         classes=label_set,
         records=records,
-        decode=lambda index: decode_rgb(paths[index]),
+        decode=lambda index: decode_rgb(paths[index], exif=exif),
+        picture=lambda index: read_picture(paths[index], exif=exif),
         dropped=faults.finish(len(records)),
-        repaired={REPAIRED: repaired} if repaired else {},
+        repaired=dict(repaired),
+        remarks=orientation_remark(turned, exif),
     )
 
 
 def _image_path(folder: Path, name: str) -> Path:
     candidates = [folder / "JPEGImages" / f"{name}{suffix}" for suffix in _SUFFIXES]
-    return next((path for path in candidates if path.is_file()), candidates[0])
+    return next((path for path in candidates if is_file(path)), candidates[0])
+
+
+def _others(path: Path) -> str:
+    """Name the files beside a missing image that differ from it in their ending alone."""
+    try:
+        there = sorted(other.name for other in path.parent.glob(f"{glob.escape(path.stem)}.*"))
+    except (OSError, ValueError):
+        return ""
+    return f"beside it: {', '.join(there)}; endings that are read: {', '.join(_SUFFIXES[::2])}" if there else ""
 
 
 def parse(path: Path, faults: Faults) -> Element | None:
@@ -145,71 +200,81 @@ def parse(path: Path, faults: Faults) -> Element | None:
     return tree
 
 
-def _size_agrees(tree: Element, header: tuple[int, int], path: Path, faults: Faults) -> bool:
+def _size_agrees(tree: Element, header: Header, exif: Exif, path: Path, faults: Faults) -> bool:
+    """False, and a fault, for an annotation of another size than its image. One that says nothing, or 0 x 0, agrees."""
     width, height = tree.findtext("size/width"), tree.findtext("size/height")
-    if width is None and height is None:
+    written, used = (number_of(height), number_of(width)), size_of(header, exif)
+    if (width is None and height is None) or written in (used, (0, 0)):
         return True
-    if (_number(height), _number(width)) == header:
-        return True
-    faults.add("size contradicts the image", str(path), f"{width} x {height}, the image has {header[1]} x {header[0]}")
+    detail = f"{width} x {height}, the image has {used[1]} x {used[0]}"
+    faults.add("size contradicts the image", str(path), detail + orientation_hint(header, exif, fits=written))
     return False
 
 
-def _number(text: str | None) -> float | None:
-    try:
-        return float(text) if text is not None else None
-    except ValueError:
-        return None
+def objects_of(
+    tree: Element, path: Path, labels: Mapping[str, int], faults: Faults, *, unknown: Callable[[str], str] | None
+) -> list[VocObject]:
+    """The objects of an annotation whose class is among `labels`; a fault for each whose class, flag or box cannot be read.
 
-
-def _record(
-    tree: Element,
-    name: str,
-    path: Path,
-    header: tuple[int, int],
-    labels: dict[str, int],
-    first_pixel: int,
-    faults: Faults,
-) -> tuple[Record, int]:
-    """The record of one file, and how many of its boxes were clipped."""
-    found: list[list[float]] = []
-    used: list[tuple[int, bool, str]] = []
+    unknown: says of another class why it is a fault; None leaves objects of other classes out without a word.
+    """
+    found = []
     for number, item in enumerate(tree.findall("object"), start=1):
-        label_name = (item.findtext("name") or "").strip()
-        where = f"{path}, object {number} ({label_name or 'without a name'})"
-        if label_name not in labels:
-            faults.add(UNKNOWN_CLASS, where, _unknown(label_name, list(labels)))
+        name = (item.findtext("name") or "").strip()
+        where = f"{path}, object {number} ({name or 'without a name'})"
+        if name not in labels:
+            if unknown is not None:
+                faults.add(UNKNOWN_CLASS, where, unknown(name))
+            continue
+        difficult = flag_of(item.findtext("difficult"))
+        if difficult is None:
+            faults.add(BAD_VALUE, where, f"difficult reads {item.findtext('difficult')!r}; it is 0 or 1")
             continue
         texts = [item.findtext(f"bndbox/{key}") for key in ("xmin", "ymin", "xmax", "ymax")]
-        corners = [value for value in map(_number, texts) if value is not None]
+        corners = [value for value in map(number_of, texts) if value is not None]
         if len(corners) < 4:
             faults.add("no box", where, f"xmin, ymin, xmax, ymax read {', '.join(map(str, texts))}")
             continue
-        found.append(corners)
-        used.append((labels[label_name], (item.findtext("difficult") or "").strip() in ("1", "true"), where))
+        found.append(VocObject(labels[name], tuple(corners), difficult, where))
+    return found
 
-    raw = np.array(found, np.float64).reshape(-1, 4)
-    boxes, reasons, clipped = examine_boxes(raw, np.tile(np.array([header]), (len(raw), 1)), first_pixel=first_pixel)
-    for (_, _, where), reason, corners in zip(used, reasons, raw, strict=True):
+
+def _record(
+    objects: Sequence[VocObject],
+    name: str,
+    path: Path,
+    header: Header,
+    exif: Exif,
+    faults: Faults,
+    zero_based: bool,
+    clip: bool,
+) -> tuple[Record, dict[str, int]]:
+    """The record of one file, and how many of its boxes were clipped, by reason."""
+    height, width = size_of(header, exif)
+    raw = np.array([item.corners for item in objects], np.float64).reshape(-1, 4)
+    sizes = np.tile(np.array([(height, width)]), (len(raw), 1))
+    boxes, reasons, clipped = examine_boxes(raw, sizes, first_pixel=0 if zero_based else 1, clip=clip)
+    for item, reason in zip(objects, reasons, strict=True):
         if reason:
-            faults.add(reason, where, f"{show_box(corners)} in an image of {header[1]} x {header[0]}")
+            detail = f"{show_box(item.corners)} in an image of {width} x {height}"
+            faults.add(reason, item.where, detail + (orientation_hint(header, exif) if reason == OUTSIDE else ""))
     sound = [index for index, reason in enumerate(reasons) if reason is None]
     boxes = boxes[sound]
     record = Record(
         image_id=name,
         source=str(path),
-        height=header[0],
-        width=header[1],
+        height=height,
+        width=width,
         boxes=boxes,
-        labels=np.array([used[index][0] for index in sound], np.int64),
-        difficult=np.array([used[index][1] for index in sound], bool),
+        labels=np.array([objects[index].label for index in sound], np.int64),
+        difficult=np.array([objects[index].difficult for index in sound], bool),
         crowd=np.zeros(len(sound), bool),
         area=box_areas(boxes),
     )
-    return record, int(clipped.sum())
+    return record, repairs(clipped)
 
 
-def _unknown(name: str, known: list[str]) -> str:
+def _unknown(name: str, known: Sequence[str]) -> str:
     near = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
     hint = f"nearest: {', '.join(near)}" if near else f"known: {', '.join(known[:8])}{' …' if len(known) > 8 else ''}"
     return f"'{name}'; {hint}; data.classes=[…] gives a label set of one's own"

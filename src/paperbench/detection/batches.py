@@ -118,7 +118,7 @@ class BatchMaker:
         boxes, labels, counts = [np.zeros((0, 4), np.float32)], [np.zeros(0, np.int64)], []
         for record, scale in zip(dataset.records, store.scales, strict=True):
             keep = ~(record.difficult | record.crowd) if training else np.ones(len(record.labels), bool)
-            boxes.append(record.boxes[keep] * scale)
+            boxes.append(record.boxes[keep].astype(np.float32) * scale)
             labels.append(record.labels[keep])
             counts.append(len(labels[-1]))
         # All objects in one row, those of image i from _first[i]; a last one stands for padding.

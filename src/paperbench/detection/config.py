@@ -5,6 +5,8 @@ Section numbers are those of Ren, He, Girshick and Sun, "Faster R-CNN", TPAMI 20
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Annotated, Literal
 
@@ -37,7 +39,16 @@ from paperbench.detection.model_config import (
 )
 from paperbench.detection.rcnn_config import FastRCNNModel, ProposalConfig, RCNNModelConfig
 
-OnBadBox = Literal["error", "drop"]
+OnBadBox = Literal["error", "drop", "clip"]
+Exif = Literal["ignore", "apply"]
+ClassName = Annotated[str, Field(min_length=1, max_length=200, coerce_numbers_to_str=True)]
+
+
+def class_mistakes(key: str, classes: Sequence[str]) -> list[str]:
+    """Return the mistakes of a label set, each with its key: a class named twice, or with blanks around its name."""
+    twice = [name for name, count in Counter(classes).items() if count > 1]
+    mistakes = [f"{key}: {name} stands there twice; each class has one label" for name in twice]
+    return mistakes + [f"{key}: {name!r} has blanks around it" for name in classes if name != name.strip()]
 
 
 # --- data -------------------------------------------------------------------------------------------------------------
@@ -53,7 +64,8 @@ class ImageConfig(Schema):
     flip: Fraction = 0.5
     """Probability of a horizontal flip in training."""
     on_bad_box: OnBadBox = "error"
-    """`drop` leaves faulty annotations out and counts them; `error` names every one and stops."""
+    """`drop` leaves faulty annotations out and counts them; `clip` does so too, but cuts boxes that leave their image; `error`
+    names every one and stops."""
     cache_mb: Annotated[NonNegativeInt, NO_EFFECT] = 2048
     """Memory for decoded images, in MiB; images beyond it are decoded anew each time."""
     max_train_images: NonNegativeInt = 0
@@ -87,10 +99,13 @@ class VocData(ImageConfig):
     """The folder `VOC<year>` below `VOCdevkit`."""
     train_split: str = "trainval"
     test_split: str = "test"
-    classes: tuple[str, ...] = ()
+    classes: tuple[ClassName, ...] = ()
     """Label set of one's own; empty is the 20 classes of VOC."""
     zero_based: bool = False
     """Whether the XML counts pixels from 0; VOC's own files count from 1, both corners included."""
+    exif: Exif = "ignore"
+    """`apply` turns images as their cameras say (EXIF), for boxes that were drawn on upright pictures; `ignore` reads pixels as
+    they are stored."""
 
 
 @dataclass(kw_only=True)
@@ -101,6 +116,9 @@ class CocoData(ImageConfig):
     root: DataRoot = None
     train_split: str = "train2017"
     test_split: str = "val2017"
+    exif: Exif = "ignore"
+    """`apply` turns images as their cameras say (EXIF), for boxes that were drawn on upright pictures; `ignore` reads pixels as
+    they are stored."""
 
 
 @dataclass(kw_only=True)
@@ -229,7 +247,11 @@ class ScoreFiles(RunConfig):
     dt: Annotated[AnyPath, CONTENT_COUNTS] = ""
     """voc: the folder of `comp4_det_<split>_<class>.txt`; coco: the results JSON."""
     split: str = "val"
-    classes: tuple[str, ...] = ()
+    classes: tuple[ClassName, ...] = ()
+    """voc: the label set; empty is the 20 classes of VOC."""
+    zero_based: bool = False
+    """voc: whether the annotations count pixels from 0. Lines of detections count from 1 in any case, as the devkit's do and those
+    that `paperbench eval` writes."""
     output: OutputConfig = field(default_factory=OutputConfig)
 
 

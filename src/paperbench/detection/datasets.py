@@ -2,24 +2,37 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
+from difflib import get_close_matches
 from typing import Any, Literal
 
+import numpy as np
 import torch
 
 from paperbench.data import coco, faults, pennfudan, shapes, voc
 from paperbench.data.detection import DetectionSet
 from paperbench.data.image_store import ImageStore
-from paperbench.detection.config import CocoData, DataConfig, ImageConfig, PennFudanData, ShapesData, VocData
-from paperbench.errors import DataError
+from paperbench.detection.config import (
+    CocoData,
+    DataConfig,
+    ImageConfig,
+    PennFudanData,
+    ShapesData,
+    VocData,
+    class_mistakes,
+)
+from paperbench.errors import ConfigError, DataError
 
-__all__ = ["DetectionSet", "check", "describe", "load", "store"]
+__all__ = ["DetectionSet", "check", "describe", "load", "load_splits", "load_test", "relabelled", "store"]
 
 Split = Literal["train", "test"]
 
 
-def load(config: DataConfig, split: Split) -> DetectionSet:
+def load(config: DataConfig, split: Split, *, masks: coco.MaskUse = "none") -> DetectionSet:
     """The training or test split, cut to `max_train_images` or `max_test_images`.
 
+    masks: what of the masks is looked at with the boxes, see `coco.read`; generated masks and Penn-Fudan's are there always.
     Raise DataError for data that are missing or faulty (every fault is named), ConfigError for a split without images.
     """
     training = split == "train"
@@ -43,6 +56,7 @@ def load(config: DataConfig, split: Split) -> DetectionSet:
                 classes=config.classes,
                 zero_based=config.zero_based,
                 on_bad_box=config.on_bad_box,
+                exif=config.exif,
                 limit=limit,
             )
         case CocoData():
@@ -50,6 +64,8 @@ def load(config: DataConfig, split: Split) -> DetectionSet:
                 root=config.root,
                 split=config.train_split if training else config.test_split,
                 on_bad_box=config.on_bad_box,
+                exif=config.exif,
+                masks=masks,
                 limit=limit,
             )
         case PennFudanData():
@@ -62,10 +78,88 @@ def load(config: DataConfig, split: Split) -> DetectionSet:
             )
 
 
+def load_splits(config: DataConfig, *, masks: bool = False) -> tuple[DetectionSet, DetectionSet]:
+    """The training and the test split of one label set, checked for what training and scoring need.
+
+    masks: whether each object needs one. Raise DataError as of `load` and `relabelled`, and for a split without an object to be
+    learnt or found.
+    """
+    use: coco.MaskUse = "all" if masks else "none"
+    train, test = load(config, "train", masks=use), load(config, "test", masks=use)
+    test = relabelled(test, train.classes, owner=f"the training split {train.split}")
+    _check_wanted(train, "learnt")
+    _check_wanted(test, "found")
+    return train, test
+
+
+def load_test(config: DataConfig, classes: Sequence[str] | None = None, *, masks: bool = False) -> DetectionSet:
+    """The test split, with the labels of a model's `classes`; errors as of `load_splits`."""
+    test = load(config, "test", masks="all" if masks else "none")
+    if classes is not None:
+        test = relabelled(test, tuple(classes), owner="the model")
+    _check_wanted(test, "found")
+    return test
+
+
+def relabelled(dataset: DetectionSet, classes: tuple[str, ...], *, owner: str) -> DetectionSet:
+    """`dataset` with the labels of `classes`, by name: ids of categories, and so labels, are each file's own.
+
+    Raise DataError unless both have the same names; `owner` says whose `classes` are. A file without a category would leave it out
+    of every mean, and one with another has objects that no model of `classes` can name.
+    """
+    if dataset.classes == classes:
+        return dataset
+    missing = [name for name in classes if name not in dataset.classes]
+    unknown = [name for name in dataset.classes if name not in classes]
+    if missing or unknown:
+        said = [
+            f"{dataset.name} {dataset.split}: its classes are not those of {owner}",
+            *(f"  {name} is missing; near it: {_near(name, unknown)}" for name in missing if _near(name, unknown)),
+            *(f"  {name} is missing" for name in missing if not _near(name, unknown)),
+            *(f"  {name} is there alone" for name in unknown),
+            f"  {owner}: {', '.join(classes)}; {dataset.split}: {', '.join(dataset.classes)}",
+            "Results are by class: give both the same categories by name (one may have no objects)",
+        ]
+        raise DataError("\n".join(said))
+    label_of = np.array([0, *(classes.index(name) + 1 for name in dataset.classes)], np.int64)
+    ids = dict(zip(dataset.classes, dataset.category_ids, strict=False))  # no ids where the format has none
+    return replace(
+        dataset,
+        classes=classes,
+        records=[replace(record, labels=label_of[record.labels]) for record in dataset.records],
+        category_ids=tuple(ids[name] for name in classes) if ids else (),
+        remarks={
+            **dataset.remarks,
+            "categories whose ids stand for other names elsewhere, matched by name": len(classes),
+        },
+    )
+
+
+def _near(name: str, others: Sequence[str]) -> str:
+    return ", ".join(get_close_matches(name, others, n=2))
+
+
+def _check_wanted(dataset: DetectionSet, verb: str) -> None:
+    if dataset.wanted:
+        return
+    what = (
+        f"all {dataset.objects} objects are difficult or crowd regions"
+        if dataset.objects
+        else f"none of its {len(dataset)} images has an object"
+    )
+    numbers = ", so nothing can be scored" if verb == "found" else ""
+    raise DataError(
+        f"{dataset.name} {dataset.split}: {what}: there is nothing to be {verb}{numbers}; choose another split"
+    )
+
+
 def locate(config: DataConfig) -> None:
     """Raise DataError when the data set, or one of its splits, is not where the configuration says; reads no annotation."""
     match config:
         case VocData():
+            mistakes = class_mistakes("data.classes", config.classes)
+            if mistakes:
+                raise ConfigError(*mistakes)
             folder = voc.find(config.root, config.year)
             for split in (config.train_split, config.test_split):
                 voc.read_ids(folder, split)
@@ -100,28 +194,32 @@ def describe(dataset: DetectionSet) -> str:
         text += "; left out: " + ", ".join(f"{count} x {reason}" for reason, count in dataset.dropped.items())
     if dataset.repaired:
         text += "; clipped: " + ", ".join(f"{count} boxes {reason}" for reason, count in dataset.repaired.items())
+    text += "".join(f"; {count} {remark}" for remark, count in dataset.remarks.items())
     return text
 
 
 def check(config: DataConfig) -> dict[str, Any]:
-    """Read and decode both splits in whole and count their content; see `data.faults.examine`.
+    """Read and decode both splits in whole, masks included, and count their content; see `data.faults.check_dataset`.
 
-    Raise DataError with the faults of both splits, and for splits whose classes differ.
+    Raise DataError with the faults of both splits, for splits whose classes differ, and for one without an object to be learnt or
+    found; ConfigError for a label set that has a class twice.
     """
+    locate(config)
     counts: dict[str, Any] = {}
-    label_sets: list[tuple[str, ...]] = []
+    read: list[DetectionSet] = []
     errors: list[str] = []
     for split in ("train", "test"):
         try:
-            dataset = load(config, split)
+            dataset = load(config, split, masks="there")
+            if read:
+                dataset = relabelled(dataset, read[0].classes, owner=f"the training split {read[0].split}")
             found = faults.check_dataset(dataset)
             by_class = found.pop("objects by class")
             counts |= {split: found, f"{split}: objects by class": by_class}
-            label_sets.append(dataset.classes)
+            read.append(dataset)
+            _check_wanted(dataset, "learnt" if split == "train" else "found")
         except DataError as error:
             errors.append(str(error))
-    if len(set(label_sets)) > 1:
-        errors.append(f"{config.name}: the classes of the training split and of the test split differ: {label_sets}")
     if errors:
         raise DataError("\n".join(dict.fromkeys(errors)))
     return counts

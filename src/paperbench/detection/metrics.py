@@ -17,6 +17,15 @@ MEANS = {
 }
 """The mean average precisions that intervals, variants and pyramids have, too."""
 
+INTERVAL_ENDS = ("low", "high")
+
+
+def class_metric(name: str) -> str:
+    """Return what stands for a class at the end of a metric's name: the class, marked where it could be read as the end of an
+    interval (`coco/AP/low`)."""
+    return f"{name} (class)" if name.rpartition("/")[2] in INTERVAL_ENDS else name
+
+
 _COCO = {
     "AP75": "mean average precision at IoU 0.75",
     "APs": "mean average precision of objects below 32 x 32 pixels",
@@ -46,7 +55,7 @@ def _percent(name: str, meaning: str, *, headline: bool = False) -> MetricSpec:
 
 def _with_interval(name: str, meaning: str, *, headline: bool = False) -> tuple[MetricSpec, ...]:
     """A mean, and the ends of its 95 % interval over resampled test images."""
-    ends = (_percent(f"{name}/{end}", f"{end} end of the 95 % interval of {name}") for end in ("low", "high"))
+    ends = (_percent(f"{name}/{end}", f"{end} end of the 95 % interval of {name}") for end in INTERVAL_ENDS)
     return _percent(name, meaning, headline=headline), *ends
 
 

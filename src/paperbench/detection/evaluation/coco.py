@@ -7,10 +7,9 @@ in `CocoResult` and absent from `metrics()`: results stay valid JSON, and no mea
 from __future__ import annotations
 
 import io
-import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import redirect_stdout
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -19,9 +18,12 @@ from numpy.typing import NDArray
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
+from paperbench.data.coco_files import Id, id_order, load, objects_of, read_results
 from paperbench.data.detection import Record
+from paperbench.data.faults import Faults
 from paperbench.detection.evaluation.detections import Detections, Ranked
 from paperbench.detection.masks import as_runs, in_image
+from paperbench.detection.metrics import class_metric
 from paperbench.errors import DataError
 
 NUMBERS = ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR1", "AR10", "AR100", "ARs", "ARm", "ARl")
@@ -40,11 +42,16 @@ class CocoResult:
     class_ap50: NDArray[np.float64]
     ranked: tuple[Ranked, ...] = ()
     """The matched detections of every class, where they were asked for."""
+    remarks: tuple[str, ...] = ()
+    """Sentences that belong beside the numbers."""
 
     def metrics(self, prefix: str = "coco") -> dict[str, float]:
         """`<prefix>/AP`, ..., `<prefix>/ARl` and `<prefix>/AP/<class>` in percent, without what is undefined."""
         named = {f"{prefix}/{name}": value for name, value in self.numbers.items()}
-        named |= {f"{prefix}/AP/{name}": float(value) for name, value in zip(self.classes, self.class_ap, strict=True)}
+        named |= {
+            f"{prefix}/AP/{class_metric(name)}": float(value)
+            for name, value in zip(self.classes, self.class_ap, strict=True)
+        }
         return {name: value for name, value in named.items() if not np.isnan(value)}
 
 
@@ -121,26 +128,55 @@ def evaluate_masks(
 def evaluate_files(ground_truth: Path, results: Path) -> CocoResult:
     """The same for an annotation file (`instances_<split>.json`) and a file of results, with COCO's own ids.
 
-    An annotation without `iscrowd` is no crowd, one without `area` has its box's. Raises `DataError` naming the file,
-    the entry and what is wrong with it: not JSON, a missing key, an unknown image or category, a number that is none.
+    Images and categories stand in the order of their ids, as pycocotools sorts them, and equal scores in that of the file. An
+    annotation without `iscrowd` is no crowd, one without `area` has its box's. Raises `DataError` that names every faulty entry by
+    file, key and value, and a file without an object to be found, which defines no number.
     """
-    truth = _load_json(ground_truth)
-    if not isinstance(truth, dict) or not all(isinstance(truth.get(key), list) for key in _PARTS):
-        raise DataError(f"{ground_truth}: COCO annotations are an object with the lists {', '.join(_PARTS)}")
-    images, categories = _ids(ground_truth, truth, "images"), _ids(ground_truth, truth, "categories")
-    for index, entry in enumerate(truth["annotations"]):
-        _check_entry(f"{ground_truth}: annotations[{index}]", entry, images, categories)
-        entry.setdefault("iscrowd", 0)
-        entry.setdefault("area", entry["bbox"][2] * entry["bbox"][3])
-    found = _load_json(results)
-    if not isinstance(found, list):
-        raise DataError(f"{results}: COCO results are a list of objects with image_id, category_id, bbox and score")
-    for index, entry in enumerate(found):
-        where = f"{results}: entry {index}"
-        _check_entry(where, entry, images, categories)
-        if not _is_number(entry.get("score")):
-            raise DataError(f"{where}: score is {entry.get('score')!r}, not a finite number")
-    return _score({key: truth[key] for key in _PARTS}, found)
+    content = load(ground_truth)
+    if not content.images:
+        raise DataError(f"{ground_truth}: images is empty, there is nothing to score")
+    faults = Faults(str(ground_truth), "error", remedy="Nothing was scored: correct the annotations")
+    places: dict[Id, int] = {}
+    for place, key in enumerate(sorted(content.image_ids, key=id_order)):
+        if key in places:
+            faults.add("duplicate image id", f"{ground_truth}, image {key!r}", "")
+        places[key] = place
+    objects = objects_of(content, places, faults)
+    for where, xywh in zip(objects.where, objects.xywh.tolist(), strict=True):
+        if not np.isfinite(xywh).all() or xywh[2] < 0 or xywh[3] < 0:
+            faults.add("no box", where, f"bbox is {xywh}, which needs finite numbers and sides of 0 or more")
+    faults.finish(1)
+    found = read_results(results, content, places)
+    if objects.crowd.all():
+        what = (
+            f"all {len(objects.crowd)} annotations are crowd regions"
+            if len(objects.crowd)
+            else "there are no annotations"
+        )
+        raise DataError(f"{ground_truth}: {what}, so there is no object to be found and no number to compute")
+    truth = {
+        "images": [{"id": place} for place in range(len(places))],
+        "categories": [{"id": label, "name": name} for label, name in enumerate(content.classes, start=1)],
+        "annotations": [
+            {"image_id": image, "category_id": label, "bbox": xywh, "area": area, "iscrowd": int(crowd)}
+            for image, label, xywh, area, crowd in zip(
+                *(part.tolist() for part in (objects.image, objects.label, objects.xywh, objects.area, objects.crowd)),
+                strict=True,
+            )
+        ],
+    }
+    entries = [
+        {"image_id": image, "category_id": label, "bbox": xywh, "score": score}
+        for image, label, xywh, score in zip(*found, strict=True)
+    ]
+    remarks = (
+        (
+            f"{objects.without_area} annotations have no area and take that of their box: it decides what is small or large",
+        )
+        if objects.without_area
+        else ()
+    )
+    return replace(_score(truth, entries), remarks=remarks)
 
 
 # --- pycocotools ------------------------------------------------------------------------------------------------------
@@ -233,54 +269,6 @@ def _class_means(precision: NDArray[np.float64]) -> NDArray[np.float64]:
     return np.where(means < 0, np.nan, 100.0 * means)
 
 
-def _xywh(boxes: NDArray[np.float32]) -> list[list[float]]:
+def _xywh(boxes: NDArray[np.floating]) -> list[list[float]]:
     wide = boxes.astype(np.float64)
     return np.concatenate([wide[:, :2], wide[:, 2:] - wide[:, :2]], axis=1).tolist()
-
-
-# --- files ------------------------------------------------------------------------------------------------------------
-
-_PARTS = ("images", "categories", "annotations")
-
-
-def _load_json(path: Path) -> Any:
-    try:
-        return json.loads(path.read_bytes())
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read ({error.strerror})") from error
-    except ValueError as error:
-        raise DataError(f"{path}: not valid JSON ({error})") from error
-
-
-def _ids(path: Path, truth: Mapping[str, Any], part: str) -> set[Any]:
-    needed = ("id", "name") if part == "categories" else ("id",)
-    for index, entry in enumerate(truth[part]):
-        missing = [key for key in needed if not isinstance(entry, dict) or key not in entry]
-        if missing:
-            raise DataError(f"{path}: {part}[{index}] has no {' and no '.join(missing)}")
-    if not truth[part]:
-        raise DataError(f"{path}: {part} is empty, there is nothing to score")
-    return {entry["id"] for entry in truth[part]}
-
-
-def _check_entry(where: str, entry: Any, images: set[Any], categories: set[Any]) -> None:
-    if not isinstance(entry, dict):
-        raise DataError(f"{where}: {entry!r} is not an object")
-    for key, known in (("image_id", images), ("category_id", categories)):
-        if key not in entry:
-            raise DataError(f"{where}: no {key}")
-        if not isinstance(entry[key], int | str) or entry[key] not in known:
-            raise DataError(f"{where}: {key} {entry[key]!r} is not in the ground truth's {_owner(key)}")
-    box = entry.get("bbox")
-    if not isinstance(box, list) or len(box) != 4 or not all(_is_number(value) for value in box):
-        raise DataError(f"{where}: bbox is {box!r}, not [x, y, width, height]")
-    if box[2] < 0 or box[3] < 0:
-        raise DataError(f"{where}: bbox is {box!r}, with width {box[2]} and height {box[3]}")
-
-
-def _owner(key: str) -> str:
-    return "images" if key == "image_id" else "categories"
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and np.isfinite(value)

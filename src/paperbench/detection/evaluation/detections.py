@@ -12,18 +12,21 @@ from numpy.typing import NDArray
 class Detections:
     """Detections in one image, in any order.
 
-    boxes: (N, 4) float32, continuous 0-based `xyxy` in pixels of the image as it is stored, as in
-    `data.detection.Record`; scores: (N,) float32, higher is surer; labels: (N,) int64 in 1..C. Raises `ValueError`
-    where shapes disagree, a number is not finite, or a label is below 1: any of these would be ranked or dropped in
-    silence by a scorer.
+    boxes: (N, 4) float, continuous 0-based `xyxy` in pixels of the image as it is stored, as in
+    `data.detection.Record`; scores: (N,) float, higher is surer; labels: (N,) int64 in 1..C. What a net finds is float32, what a
+    file holds float64: scorers compute in float64. Raises `ValueError` where shapes disagree, a number is not finite, or a label
+    is below 1: any of these would be ranked or dropped in silence by a scorer.
 
     masks, of nets that draw them: (N, M, M) uint8, the object in the frame of its box, `masks.FULL` where it is sure.
     """
 
-    boxes: NDArray[np.float32]
-    scores: NDArray[np.float32]
+    boxes: NDArray[np.floating]
+    scores: NDArray[np.floating]
     labels: NDArray[np.int64]
     masks: NDArray[np.uint8] | None = None
+    order: NDArray[np.int64] | None = None
+    """(N,) places of the detections among those of all images, where a file has them in an order of its own: equal scores are
+    ranked by it. None for the order of images and, within one, the one given."""
 
     def __post_init__(self) -> None:
         count = len(self.scores)
@@ -32,6 +35,8 @@ class Detections:
                 "detections need boxes (N, 4), scores (N,) and labels (N,); got "
                 f"{self.boxes.shape}, {self.scores.shape} and {self.labels.shape}"
             )
+        if self.order is not None and self.order.shape != (count,):
+            raise ValueError(f"{count} detections need places ({count},), got {self.order.shape}")
         if self.masks is not None and (self.masks.ndim != 3 or len(self.masks) != count):
             raise ValueError(f"{count} detections need masks ({count}, M, M), got {self.masks.shape}")
         if not (np.isfinite(self.boxes).all() and np.isfinite(self.scores).all()):
@@ -55,6 +60,7 @@ class Detections:
             scores=self.scores[keep],
             labels=self.labels[keep],
             masks=None if self.masks is None else self.masks[keep],
+            order=None if self.order is None else self.order[keep],
         )
 
 

@@ -1,18 +1,20 @@
 """Detections and ground truth on disk: the VOC devkit's annotations and `comp4_det_<split>_<class>.txt`, COCO's results JSON.
 
-The devkit's line is `image score x1 y1 x2 y2` with corners in pixels that count from 1 and belong to the box. Boxes
-here are continuous and count from 0, so x1 and y1 move by one and x2 and y2 stay: pixels 1..W are the interval 0..W.
-With that, plain overlaps of what is read equal the devkit's overlaps with its widths of x2 - x1 + 1.
+The devkit's line is `image score x1 y1 x2 y2` with corners in pixels that count from 1 and belong to the box. Boxes of a net are
+continuous and count from 0, so what is written has x1 and y1 moved by one: the interval 0..W is pixels 1..W. What is read
+keeps the devkit's corners, for its overlaps with widths of x2 - x1 + 1 (`voc.evaluate(inclusive=True)`) to the last bit, and the
+order of the file, which decides between equal scores.
 
 `data.voc` reads a devkit to train on and repairs or refuses what would harm training. Here nothing is repaired, so that the numbers
-are the devkit's own: boxes stay as annotated, even where they leave the image.
+are the devkit's own: boxes stay as annotated, even where they leave the image. Both read objects by `data.voc.objects_of`.
 """
 
 from __future__ import annotations
 
 import json
 import math
-from collections.abc import Sequence
+import re
+from collections.abc import Callable, Mapping, Sequence
 from difflib import get_close_matches
 from pathlib import Path
 from xml.etree.ElementTree import Element
@@ -21,18 +23,26 @@ import numpy as np
 
 from paperbench.data.detection import Record
 from paperbench.data.faults import Faults
-from paperbench.data.voc import CLASSES, parse, read_ids
+from paperbench.data.layout import read_text
+from paperbench.data.values import number_of
+from paperbench.data.voc import CLASSES, VocObject, objects_of, parse, read_ids
 from paperbench.detection.evaluation.detections import Detections
 from paperbench.detection.masks import as_runs, in_image
 from paperbench.errors import DataError
 
 _MOST_FAULTS = 20
+_UNSAFE = re.compile(r'[/\\:*?"<>|%\x00-\x1f]')
+"""Characters of a class name that a file name cannot have somewhere; written as in an address, such as %2F."""
 _TO_PIXELS = np.array([1.0, 1.0, 0.0, 0.0])
 
 
 def voc_file(directory: Path, split: str, name: str) -> Path:
-    """Where the devkit keeps one class's detections (competition 4: detection with any training data)."""
-    return directory / f"comp4_det_{split}_{name}.txt"
+    """Where the devkit keeps one class's detections (competition 4: detection with any training data).
+
+    A character of the class's name that cannot be part of a file's is written as `%2F`.
+    """
+    safe = _UNSAFE.sub(lambda found: f"%{ord(found[0]):02X}", name)
+    return directory / f"comp4_det_{split}_{safe}.txt"
 
 
 def write_voc(
@@ -57,7 +67,8 @@ def write_voc(
 
 def read_voc(directory: Path, split: str, image_ids: Sequence[str], classes: Sequence[str]) -> list[Detections]:
     """The detections of every image of the split, in the order of `image_ids`, within one image in the order of files
-    and lines. An empty file is a class that was never detected.
+    and lines. An empty file is a class that was never detected. Boxes are the devkit's corners, which belong to the box and
+    count from 1; `order` holds the lines' own.
 
     Raises `DataError` naming file and line for every fault: a class without its file, a line without six fields, a
     number that is none, an image that is not in the split.
@@ -75,12 +86,12 @@ def read_voc(directory: Path, split: str, image_ids: Sequence[str], classes: Seq
     numbers: list[list[float]] = []
     faults: list[str] = []
     for label, path in enumerate(paths, start=1):
-        for line_number, line in enumerate(_lines(path), start=1):
-            fields = line.split()
+        for line_number, line in enumerate(read_text(path).split("\n"), start=1):
+            fields = line.strip().rsplit(None, 5)
             if not fields:
                 continue
             try:
-                values = _parse(fields, index)
+                values = _parse(line, fields, index)
             except ValueError as fault:
                 faults.append(f"{path}:{line_number}: {fault}")
                 continue
@@ -118,29 +129,17 @@ def write_coco(
     path.write_text(json.dumps(entries), encoding="utf-8")
 
 
-def _lines(path: Path) -> list[str]:
-    try:
-        return path.read_text(encoding="utf-8").splitlines()
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read ({error.strerror})") from error
-    except UnicodeDecodeError as error:
-        raise DataError(f"{path}: not a text file (byte {error.start} is no UTF-8)") from error
-
-
-def _parse(fields: list[str], index: dict[str, int]) -> list[float]:
-    """Score and corners of one line, as written; `ValueError` says what is wrong with it."""
+def _parse(line: str, fields: list[str], index: dict[str, int]) -> list[float]:
+    """Score and corners of one line, as written; `ValueError` says what is wrong with it. The image's name may have blanks."""
     if len(fields) != 6:
-        raise ValueError(f"{len(fields)} fields, expected 6: image score x1 y1 x2 y2")
+        raise ValueError(f"{len(line.split())} fields, expected 6: image score x1 y1 x2 y2")
     if fields[0] not in index:
         near = get_close_matches(fields[0], index, n=1)
         raise ValueError(f"image {fields[0]!r} is not in the split" + (f"; did you mean {near[0]!r}?" if near else ""))
     values = []
     for name, field in zip(("score", "x1", "y1", "x2", "y2"), fields[1:], strict=True):
-        try:
-            value = float(field)
-        except ValueError:
-            value = math.nan
-        if not math.isfinite(value):
+        value = number_of(field)
+        if value is None or not math.isfinite(value):
             raise ValueError(f"{name} is {field!r}, not a finite number")
         values.append(value)
     _, x1, y1, x2, y2 = values
@@ -154,10 +153,9 @@ def _group(rows: list[int], labels: list[int], numbers: list[list[float]], *, im
     values = np.array(numbers, np.float64).reshape(-1, 5)
     order = np.argsort(image, kind="stable")
     bounds = np.searchsorted(image[order], np.arange(images + 1))
-    boxes = (values[order, 1:] - _TO_PIXELS).astype(np.float32)
-    scores, label = values[order, 0].astype(np.float32), np.array(labels, np.int64)[order]
+    boxes, scores, label = values[order, 1:], values[order, 0], np.array(labels, np.int64)[order]
     spans = [slice(bounds[row], bounds[row + 1]) for row in range(images)]
-    return [Detections(boxes=boxes[span], scores=scores[span], labels=label[span]) for span in spans]
+    return [Detections(boxes=boxes[span], scores=scores[span], labels=label[span], order=order[span]) for span in spans]
 
 
 def _name_missing(directory: Path, missing: list[Path], expected: int) -> str:
@@ -170,12 +168,12 @@ def _name_missing(directory: Path, missing: list[Path], expected: int) -> str:
     return f"{directory}: no {names}. A class that was never detected needs an empty file; classes=[...] scores fewer"
 
 
-def read_truth(folder: Path, split: str, classes: Sequence[str] = ()) -> list[Record]:
+def read_truth(folder: Path, split: str, classes: Sequence[str] = (), *, zero_based: bool = False) -> list[Record]:
     """The annotations of `ImageSets/Main/<split>.txt` below `folder` (VOCdevkit/VOC<year>), in its order.
 
-    Boxes become continuous and count from 0: pixels a..b, both included, are the interval a-1..b. With `classes` given,
-    objects of other classes are left out; otherwise the 20 of VOC are meant and any other is a fault. Raises `DataError` that
-    names every fault by file and object, a missing folder and a missing split.
+    Boxes are the devkit's corners: pixels that belong to the box and count from 1; annotations that count from 0 are moved.
+    With `classes` given, objects of other classes are left out; otherwise the 20 of VOC are meant and any other is a fault. Raises
+    `DataError` that names every fault by file and object, a missing folder and a missing split.
     """
     if not (folder / "ImageSets" / "Main").is_dir():
         raise DataError(f"{folder}: no ImageSets/Main in it; gt=DIR is the folder VOCdevkit/VOC<year>")
@@ -186,56 +184,47 @@ def read_truth(folder: Path, split: str, classes: Sequence[str] = ()) -> list[Re
         path = folder / "Annotations" / f"{name}.xml"
         tree = parse(path, faults)
         if tree is not None:
-            records.append(_record(tree, name, path, labels, faults, others_are_faults=not classes))
+            objects = objects_of(tree, path, labels, faults, unknown=None if classes else _unknown(labels))
+            records.append(_record(tree, objects, name, path, faults, first_pixel=0 if zero_based else 1))
     faults.finish(max(1, len(records)))  # at least 1: that message speaks of data.root
     return records
 
 
+def _unknown(labels: Mapping[str, int]) -> Callable[[str], str]:
+    def detail(name: str) -> str:
+        near = get_close_matches(name, labels, n=1)
+        hint = f"did you mean {near[0]}? " if near else ""
+        return f"{hint}classes=[...] scores a label set of one's own"
+
+    return detail
+
+
 def _record(
-    tree: Element, name: str, path: Path, labels: dict[str, int], faults: Faults, *, others_are_faults: bool
+    tree: Element, objects: Sequence[VocObject], name: str, path: Path, faults: Faults, *, first_pixel: int
 ) -> Record:
-    boxes: list[list[float]] = []
-    kept: list[tuple[int, bool]] = []
-    for number, item in enumerate(tree.findall("object"), start=1):
-        class_name = (item.findtext("name") or "").strip()
-        where = f"{path}, object {number} ({class_name or 'without a name'})"
-        if class_name not in labels:
-            if others_are_faults:
-                near = get_close_matches(class_name, labels, n=1)
-                hint = f"did you mean {near[0]}? " if near else ""
-                faults.add("unknown class", where, f"{hint}classes=[...] scores a label set of one's own")
-            continue
-        texts = [item.findtext(f"bndbox/{key}") for key in ("xmin", "ymin", "xmax", "ymax")]
-        x1, y1, x2, y2 = (_number(text) for text in texts)
-        if not (x1 <= x2 and y1 <= y2):  # false for NaN as well
-            faults.add("no box", where, f"xmin, ymin, xmax, ymax read {', '.join(map(str, texts))}")
-            continue
-        boxes.append([x1 - 1, y1 - 1, x2, y2])
-        kept.append((labels[class_name], (item.findtext("difficult") or "").strip() in ("1", "true")))
-    corners = np.array(boxes, np.float32).reshape(-1, 4)
+    kept: list[VocObject] = []
+    for item in objects:
+        x1, y1, x2, y2 = item.corners
+        if x1 <= x2 and y1 <= y2 and np.isfinite(item.corners).all():
+            kept.append(item)
+        else:
+            read = ", ".join(f"{value:g}" for value in item.corners)
+            faults.add("no box", item.where, f"xmin, ymin, xmax, ymax read {read}")
+    corners = np.array([item.corners for item in kept], np.float64).reshape(-1, 4) + (1 - first_pixel)
     return Record(
         image_id=name,
         source=str(path),
         height=_pixels(tree.findtext("size/height")),
         width=_pixels(tree.findtext("size/width")),
         boxes=corners,
-        labels=np.array([label for label, _ in kept], np.int64),
-        difficult=np.array([difficult for _, difficult in kept], bool),
+        labels=np.array([item.label for item in kept], np.int64),
+        difficult=np.array([item.difficult for item in kept], bool),
         crowd=np.zeros(len(kept), bool),
-        area=np.prod(corners[:, 2:] - corners[:, :2], axis=1, dtype=np.float32),
+        area=np.prod(corners[:, 2:] - corners[:, :2] + 1, axis=1),
     )
-
-
-def _number(text: str | None) -> float:
-    """The number a text spells; NaN for none."""
-    try:
-        value = float(text) if text is not None else math.nan
-    except ValueError:
-        return math.nan
-    return value if math.isfinite(value) else math.nan
 
 
 def _pixels(text: str | None) -> int:
     """A side of the image; 0 where the annotation does not say."""
-    value = _number(text)
-    return 0 if math.isnan(value) else int(value)
+    value = number_of(text)
+    return 0 if value is None or not math.isfinite(value) else int(value)

@@ -64,7 +64,7 @@ def evaluate(
     ordered = sorted(set(counts))
     used = tuple(n for n, smaller in zip(ordered, [0, *ordered], strict=False) if smaller < max(available, 1))
 
-    wanted = [record.boxes[~(record.difficult | record.crowd)].astype(np.float64) for record in records]
+    wanted = [record.boxes[record.wanted].astype(np.float64) for record in records]
     objects = sum(len(boxes) for boxes in wanted)
     covered = np.zeros((len(used), 0))
     # Images with like numbers of objects and proposals share a batch, so that little of it is padding.

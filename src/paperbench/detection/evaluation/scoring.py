@@ -12,6 +12,7 @@ from paperbench.data.detection import DetectionSet
 from paperbench.detection.evaluation import coco, recall, voc
 from paperbench.detection.evaluation.bootstrap import coco_intervals, voc_intervals
 from paperbench.detection.evaluation.detections import Detections
+from paperbench.detection.metrics import class_metric
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -69,6 +70,8 @@ def measure(
 def voc_metrics(result: voc.VocResult) -> dict[str, float]:
     """`voc07/mAP`, `voc/mAP` and both per class, in percent, without what is undefined."""
     named = {"voc07/mAP": result.map_11_point, "voc/mAP": result.map_area}
-    named |= {f"voc07/AP/{name}": float(ap) for name, ap in zip(result.classes, result.ap_11_point, strict=True)}
-    named |= {f"voc/AP/{name}": float(ap) for name, ap in zip(result.classes, result.ap_area, strict=True)}
+    for metric, by_class in (("voc07/AP", result.ap_11_point), ("voc/AP", result.ap_area)):
+        named |= {
+            f"{metric}/{class_metric(name)}": float(ap) for name, ap in zip(result.classes, by_class, strict=True)
+        }
     return {name: 100.0 * value for name, value in named.items() if not np.isnan(value)}

@@ -7,7 +7,8 @@ threshold and no earlier detection took the object; a second detection of the sa
 detection whose object is `difficult` counts as neither. Since the choice of the object does not depend on earlier
 detections, the whole data set is matched at once, without a loop over images, classes or detections.
 
-Equal scores keep the order of images and, within one, the order in which they were given; the devkit leaves it open.
+Equal scores keep the order of the file, as in the devkit, whose `sort` is stable: `Detections.order` holds it. Without it they keep
+the order of images and, within one, the order in which they were given. Scores, boxes and overlaps are float64.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from typing import Literal, get_args
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from paperbench.data.detection import Record
+from paperbench.data.detection import Record, box_areas
 from paperbench.detection.evaluation.detections import Detections, Ranked
 
 APMethod = Literal["11-point", "11-point-exact", "area"]
@@ -82,8 +83,9 @@ def evaluate(
     difficult.
 
     `inclusive` takes corners as pixels that belong to the box, widths being x2 - x1 + 1 as in the devkit. It is for
-    boxes that still carry such corners: the readers of this program turn VOC's pixels a..b into the continuous a-1..b,
-    whose plain overlaps are the devkit's own. `exact` scores 11 points on correctly rounded recall levels
+    boxes that still carry such corners, as `files` reads them. Pixels a..b as the continuous a-1..b overlap the same, but for the
+    last bit of numbers with a fraction, which decides where an overlap is exactly `iou`.
+    `exact` scores 11 points on correctly rounded recall levels
     (`EXACT_GRID`).
 
     Raises `ValueError` when the two sequences differ in length or a detection's label lies beyond the classes.
@@ -122,10 +124,8 @@ def rank(
     if len(found.labels) and found.labels.max() > len(classes):
         raise ValueError(f"a detection has label {found.labels.max()}, but there are {len(classes)} classes")
 
-    order = np.lexsort((-found.scores, found.labels))  # stable: ties keep the order of images, then the given order
-    found = _Flat(
-        boxes=found.boxes[order], labels=found.labels[order], images=found.images[order], scores=found.scores[order]
-    )
+    order = np.lexsort((found.order, -found.scores, found.labels))
+    found = _Flat(**{name: values[order] for name, values in vars(found).items()})
     matched = _best_objects(truth, found, images=len(records), iou=iou, inclusive=inclusive)
 
     ignored = np.zeros(len(matched), bool)
@@ -199,8 +199,8 @@ def voc_average_precision(
     records = [_as_record(image, np.searchsorted(labels, own) + 1) for image, own in zip(truth, wanted, strict=True)]
     given = [
         Detections(
-            boxes=np.asarray(image["boxes"], np.float32).reshape(-1, 4),
-            scores=np.asarray(image["scores"], np.float32).reshape(-1),
+            boxes=np.asarray(image["boxes"], np.float64).reshape(-1, 4),
+            scores=np.asarray(image["scores"], np.float64).reshape(-1),
             labels=np.searchsorted(labels, own) + 1,
         )
         for image, own in zip(detections, found, strict=True)
@@ -210,7 +210,7 @@ def voc_average_precision(
 
 
 def _as_record(image: Mapping[str, ArrayLike], labels: NDArray[np.int64]) -> Record:
-    boxes = np.asarray(image["boxes"], np.float32).reshape(-1, 4)
+    boxes = np.asarray(image["boxes"], np.float64).reshape(-1, 4)
     if len(boxes) != len(labels):
         raise ValueError(f"{len(boxes)} boxes of ground truth have {len(labels)} labels")
     nothing = np.zeros(len(labels), bool)
@@ -227,7 +227,7 @@ def _as_record(image: Mapping[str, ArrayLike], labels: NDArray[np.int64]) -> Rec
         labels=labels,
         difficult=difficult,
         crowd=nothing,
-        area=np.prod(boxes[:, 2:] - boxes[:, :2], axis=1, dtype=np.float32),
+        area=box_areas(boxes),
     )
 
 
@@ -240,6 +240,7 @@ class _Flat:
     labels: NDArray[np.int64]
     images: NDArray[np.int64]
     scores: NDArray[np.float64]
+    order: NDArray[np.int64]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -260,7 +261,12 @@ def _flatten_truth(records: Sequence[Record]) -> _Truth:
 
 
 def _flatten_found(detections: Sequence[Detections]) -> _Flat:
+    count = sum(map(len, detections))
+    given = [found.order for found in detections if found.order is not None]
+    if given and sum(map(len, given)) < count:
+        raise ValueError("some images say in which order their detections stand, and others do not")
     return _Flat(
+        order=np.concatenate(given) if given else np.arange(count),
         boxes=np.concatenate([np.zeros((0, 4)), *(found.boxes for found in detections)]).astype(np.float64),
         labels=np.concatenate([np.zeros(0, np.int64), *(found.labels for found in detections)]),
         images=_image_of_each([len(found) for found in detections]),

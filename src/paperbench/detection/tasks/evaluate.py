@@ -28,9 +28,9 @@ def plan(config: DetectEval) -> Mapping[str, str]:
 
 def run(config: DetectEval, run: Run) -> dict[str, float]:
     """Evaluate and draw; the detections are written beside the results, as the devkit and as COCO take them."""
-    test_set = datasets.load(config.data, "test")
+    model, step = load_detector(config, config.checkpoint, run.device, run.reporter)
+    test_set = datasets.load_test(config.data, model.class_names, masks=model.masks)
     run.reporter.message(datasets.describe(test_set))
-    model, step = load_detector(config, config.checkpoint, run.device, run.reporter, classes=test_set.classes)
     run.reporter.message(f"weights of step {step} from {config.checkpoint}")
     scorer = Scorer(config, test_set, model, run)
     metrics = scorer()

@@ -30,16 +30,10 @@ def plan(config: RCNNEval) -> Mapping[str, str]:
 
 def run(config: RCNNEval, run: Run) -> dict[str, float]:
     """Evaluate and draw; the detections are written beside the results, as the devkit and as COCO take them."""
-    test_set = datasets.load(config.data, "test")
+    model, step = load_detector(config, config.checkpoint, run.device, run.reporter)
+    test_set = datasets.load_test(config.data, model.class_names)
     run.reporter.message(datasets.describe(test_set))
     tested = test_proposals(test_set, config, run)
-    model, step = load_detector(
-        config,
-        config.checkpoint,
-        run.device,
-        run.reporter,
-        classes=test_set.classes,
-    )
     assert isinstance(model, FastRCNN)
     run.reporter.message(f"weights of step {step} from {config.checkpoint}")
     scorer = make_scorer(config, test_set, tested, model, run)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from paperbench.config.paths import expanded
 from paperbench.data.voc import CLASSES
-from paperbench.detection.config import ScoreFiles
+from paperbench.detection.config import ScoreFiles, class_mistakes
 from paperbench.detection.drawing import precision_recall_curves
 from paperbench.detection.evaluation import coco, voc
 from paperbench.detection.evaluation.files import read_truth, read_voc
@@ -40,30 +41,47 @@ def plan(config: ScoreFiles) -> Mapping[str, str]:
 
 def run(config: ScoreFiles, run: Run) -> dict[str, float]:
     """Score the files; precision-recall curves go to `figures/`. The same metrics on every rank."""
-    return run.ranks.on_main(lambda: _coco(config) if config.format == "coco" else _voc(config, run))
+    return run.ranks.on_main(lambda: _coco(config, run) if config.format == "coco" else _voc(config, run))
 
 
 def _voc(config: ScoreFiles, run: Run) -> dict[str, float]:
-    """The readers turn the devkit's pixel corners into continuous boxes whose plain overlaps are the devkit's own, so
-    `voc.evaluate` is not asked to widen them once more."""
+    """The readers keep the devkit's corners, so `voc.evaluate` takes its widths, x2 - x1 + 1."""
     truth, found = _paths(config)
     classes = config.classes or CLASSES
-    records = read_truth(truth, config.split, config.classes)
+    records = read_truth(truth, config.split, config.classes, zero_based=config.zero_based)
     detections = read_voc(found, config.split, [str(record.image_id) for record in records], classes)
+    if not any(record.wanted.any() for record in records):
+        difficult = sum(len(record.labels) for record in records)
+        what = f"all {difficult} objects are difficult" if difficult else "no image has an object"
+        raise DataError(
+            f"{truth} ({config.split}): {what} of {', '.join(classes[:5])}{', …' if len(classes) > 5 else ''}: there is nothing "
+            "to be found and no number to compute; look at split= and classes="
+        )
     run.reporter.message(
         f"{sum(map(len, detections)):,} detections in {len(records):,} images with "
         f"{sum(len(record.labels) for record in records):,} objects"
     )
-    result = voc.evaluate(records, detections, classes)
+    result = voc.evaluate(records, detections, classes, inclusive=True)
     without = [curve.name for curve in result.curves if not curve.objects]
     if without:
         run.reporter.message(f"no object to find, so left out of the means: {', '.join(without)}")
+    moved = [replace(record, boxes=record.boxes + (-1 if config.zero_based else 1)) for record in records]
+    otherwise = voc.evaluate(moved, detections, classes, inclusive=True)
+    if otherwise.map_area > result.map_area + 0.01:
+        other = str(not config.zero_based).lower()
+        run.reporter.message(
+            f"the detections fit annotations that count pixels from {int(config.zero_based)} better: zero_based={other} gives "
+            f"voc/mAP {100 * otherwise.map_area:.1f} instead of {100 * result.map_area:.1f}"
+        )
     run.draw(precision_recall_curves, result, run.directory.figures / "precision_recall.png")
     return voc_metrics(result)
 
 
-def _coco(config: ScoreFiles) -> dict[str, float]:
-    return coco.evaluate_files(*_paths(config)).metrics()
+def _coco(config: ScoreFiles, run: Run) -> dict[str, float]:
+    result = coco.evaluate_files(*_paths(config))
+    for remark in result.remarks:
+        run.reporter.message(remark)
+    return result.metrics()
 
 
 def _paths(config: ScoreFiles) -> tuple[Path, Path]:
@@ -74,8 +92,11 @@ def _paths(config: ScoreFiles) -> tuple[Path, Path]:
     ]
     if config.format == "coco" and config.classes:
         empty.append("classes belongs to format=voc; COCO's files name their own categories")
-    if empty:
-        raise ConfigError(*empty)
+    if config.format == "coco" and config.zero_based:
+        empty.append("zero_based belongs to format=voc; COCO's boxes count from 0 always")
+    mistakes = [*empty, *class_mistakes("classes", config.classes)]
+    if mistakes:
+        raise ConfigError(*mistakes)
     truth, found = expanded(config.gt), expanded(config.dt)
     for key, path in (("gt", truth), ("dt", found)):
         if not (path.is_dir() if config.format == "voc" else path.is_file()):

@@ -15,7 +15,7 @@ from paperbench.detection.detectors.faster_rcnn import FasterRCNN
 from paperbench.detection.evaluation import analysis
 from paperbench.detection.evaluation.inference import Scorer
 from paperbench.detection.export import export_model
-from paperbench.detection.model_config import FasterRCNNModel
+from paperbench.detection.model_config import FasterRCNNModel, MaskRCNNModel
 from paperbench.detection.predict import predict
 from paperbench.detection.proposals import search
 from paperbench.detection.training.alternating import AlternatingTraining, precomputed_proposals
@@ -99,26 +99,21 @@ def check_alternation(config: DetectTrain) -> None:
 
 def run(config: DetectTrain, run: Run) -> dict[str, float]:
     """Trains, evaluates on the test split, draws; see `engine.task.Task`."""
-    train_set = datasets.load(config.data, "train")
-    test_set = datasets.load(config.data, "test")
+    learns_masks = isinstance(config.model, MaskRCNNModel)
+    train_set, test_set = datasets.load_splits(config.data, masks=learns_masks)
     for dataset in (train_set, test_set):
         run.reporter.message(datasets.describe(dataset))
-    if test_set.objects == 0:
-        raise DataError(
-            f"{config.data.name} {test_set.split}: none of its {len(test_set)} images has an object, so nothing can be scored; "
-            "choose another test split"
-        )
+        if learns_masks and dataset.masks is None:
+            raise DataError(
+                f"{config.data.name} {dataset.split}: no annotation has a segmentation, and {config.model.name} learns from masks; "
+                "`paperbench train fpn` learns from boxes"
+            )
 
     seed_everything(run.seed, MODEL_INIT)
     resuming = run.checkpoints.exists()
     alternating = config.train.schedule == "alternating"
     # Steps of an alternation begin with the initial weights again, also in a run that is resumed.
     model = build(config.model, classes=train_set.classes, pretrained=alternating or not resuming).to(run.device)
-    if model.masks and train_set.masks is None:
-        raise DataError(
-            f"{config.data.name} {train_set.split}: no annotation has a segmentation, and {config.model.name} learns from masks; "
-            "`paperbench train fpn` learns from boxes"
-        )
     scorer = Scorer(config, test_set, model, run)
     if alternating:
         assert isinstance(model, FasterRCNN)

@@ -24,7 +24,7 @@ from paperbench.engine.figures import loss_curves
 from paperbench.engine.order import EpochOrder
 from paperbench.engine.run import Run
 from paperbench.engine.seeding import MODEL_INIT, seed_everything
-from paperbench.errors import ConfigError, DataError
+from paperbench.errors import ConfigError
 
 __all__ = ["load_model", "plan", "predict", "run"]
 
@@ -49,14 +49,9 @@ def plan(config: RCNNTrain) -> Mapping[str, str]:
 
 def run(config: RCNNTrain, run: Run) -> dict[str, float]:
     """Trains, evaluates on the test split, draws; see `engine.task.Task`."""
-    train_set, test_set = (datasets.load(config.data, split) for split in ("train", "test"))
+    train_set, test_set = datasets.load_splits(config.data)
     for dataset in (train_set, test_set):
         run.reporter.message(datasets.describe(dataset))
-    if test_set.objects == 0:
-        raise DataError(
-            f"{config.data.name} {test_set.split}: none of its {len(test_set)} images has an object, so nothing can be scored; "
-            "choose another test split"
-        )
     own = config.proposals
     given = source.proposals_of(
         train_set, own, run, root=config.output.root, file=own.train_file, count=own.train_count

@@ -97,5 +97,4 @@ def overlaps(boxes: Array, truth: Array) -> Array:
 def usable(dataset: DetectionSet, proposals: Sequence[Array], image: int) -> tuple[Array, NDArray[np.int64], Array]:
     """Objects (G, 4) and labels (G,) of an image that count in training, and its proposals (P, 4)."""
     record = dataset.records[image]
-    keep = ~(record.difficult | record.crowd)
-    return record.boxes[keep], record.labels[keep], proposals[image]
+    return record.boxes[record.wanted].astype(np.float32), record.labels[record.wanted], proposals[image]

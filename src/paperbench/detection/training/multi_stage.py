@@ -195,7 +195,7 @@ class MultiStageTraining:
 
         def compute(image: int) -> NDArray[np.float32]:
             record = self.train_set.records[image]
-            objects = record.boxes[~(record.difficult | record.crowd)]
+            objects = record.boxes[record.wanted].astype(np.float32)
             return features(image, np.concatenate([self.proposals[image], objects]), layer)
 
         store = FeatureStore(

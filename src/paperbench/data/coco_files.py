@@ -1,0 +1,255 @@
+"""Content of COCO's JSON files, read strictly: training, evaluation and `paperbench data check` share this reader.
+
+A value of another type than COCO's is a fault that is named by file, entry, key and value: nothing is guessed, since a flag "0"
+in quotes counts as true in most programs. `area` and `iscrowd` may be absent or null; whole numbers may be written as 96.0.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from paperbench.data.faults import BAD_VALUE, UNKNOWN_CLASS, Faults
+from paperbench.data.layout import read_text
+from paperbench.data.values import flag, name_of, real, shown, whole
+from paperbench.errors import DataError
+
+Id = int | str
+_PARTS: Final = ("images", "annotations", "categories")
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Content:
+    """A file of annotations: `images` and `annotations` as they stand there; category k + 1 is `classes[k]`, with the id
+    `category_ids[k]`, in the order of the ids."""
+
+    path: Path
+    images: Sequence[Mapping[str, Any]]
+    image_ids: Sequence[Id]
+    annotations: Sequence[Any]
+    classes: tuple[str, ...]
+    category_ids: tuple[Id, ...]
+
+    @property
+    def labels(self) -> dict[Id, int]:
+        """The label, 1 to C, of each category id."""
+        return {key: label for label, key in enumerate(self.category_ids, start=1)}
+
+
+class Objects(NamedTuple):
+    """Annotations whose image, class and numbers are known, in the order of the file.
+
+    image: (N,) place of the image; label: (N,) in 1..C; xywh: (N, 4), which may be infinite or NaN; area: (N,);
+    `without_area` counts those that have their box's.
+    """
+
+    where: list[str]
+    image: NDArray[np.int64]
+    label: NDArray[np.int64]
+    xywh: NDArray[np.float64]
+    area: NDArray[np.float64]
+    crowd: NDArray[np.bool_]
+    segmentation: list[Any]
+    without_area: int
+
+
+def entry_id(value: Any) -> Id | None:
+    """The id of an entry: a whole number, or text; None for anything else."""
+    return value if type(value) is int else whole(value) if isinstance(value, float) else name_of(value)
+
+
+def id_order(value: Id) -> tuple[bool, Id]:
+    """Sort key: numbers by value, then text."""
+    return isinstance(value, str), value
+
+
+def load_json(path: Path) -> Any:
+    """Raises DataError for a file that cannot be read or is not whole."""
+    text = read_text(path)
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError) as error:
+        what = "the file is empty" if not text.strip() else f"half-written or not valid JSON: {error}"
+        raise DataError(f"{path}: {what}; copy or write it again") from error
+
+
+def load(path: Path) -> Content:
+    """Read a file of annotations as far as its lists, ids and categories. Raises DataError for what is not in COCO's format."""
+    content = load_json(path)
+    if not isinstance(content, dict):
+        what = f"a {type(content).__name__} instead of an object"
+        raise DataError(f"{path}: not COCO's format: {what} with the lists {', '.join(_PARTS)}")
+    for part in _PARTS:
+        entries = content.get(part)
+        if not isinstance(entries, list):
+            raise DataError(f"{path}: not COCO's format: '{part}' must be a list")
+        needs_id = part != "annotations"
+        for place, entry in enumerate(entries):
+            if not isinstance(entry, dict):
+                raise DataError(f"{path}: not COCO's format: {part}[{place}] is {shown(entry)}, not an object")
+            if needs_id and entry_id(entry.get("id")) is None:
+                given = f"is {shown(entry['id'])}" if "id" in entry else "is missing"
+                raise DataError(f"{path}: {part}[{place}]: id {given}; it must be a whole number, or text")
+    names, ids = _categories(path, content["categories"])
+    return Content(
+        path=path,
+        images=content["images"],
+        image_ids=[_known_id(entry["id"]) for entry in content["images"]],
+        annotations=content["annotations"],
+        classes=names,
+        category_ids=ids,
+    )
+
+
+def _known_id(value: Any) -> Id:
+    found = entry_id(value)
+    assert found is not None
+    return found
+
+
+def _categories(path: Path, entries: Sequence[Mapping[str, Any]]) -> tuple[tuple[str, ...], tuple[Id, ...]]:
+    """Names and ids by label, in the order of the ids."""
+    if not entries:
+        raise DataError(
+            f"{path}: not COCO's format: 'categories' must have an 'id' and a 'name' each, and there is none"
+        )
+    named: dict[Id, str] = {}
+    owners: dict[str, Id] = {}
+    for place, entry in enumerate(entries):
+        key, name = _known_id(entry["id"]), name_of(entry.get("name"))
+        where = f"{path}: categories[{place}] (id {shown(key)})"
+        if name is None:
+            given = shown(entry["name"]) if "name" in entry else "missing"
+            raise DataError(f"{where}: name is {given}; a category is named by text, in quotes")
+        if key in named:
+            raise DataError(f"{where}: two categories share an id or a name: {named[key]!r} and {name!r} have this id")
+        if name in owners:
+            raise DataError(
+                f"{where}: two categories share an id or a name: {name!r} is also that of id {shown(owners[name])}; "
+                "rename or merge them, since results are by name"
+            )
+        named[key], owners[name] = name, key
+    ids = sorted(named, key=id_order)
+    return tuple(named[key] for key in ids), tuple(ids)
+
+
+def objects_of(content: Content, places: Mapping[Id, int], faults: Faults, *, strays: bool = True) -> Objects:
+    """The annotations of the images in `places`; a fault for each that has a value which is none.
+
+    places: by image id, -1 for an image that is left out with its objects. strays: whether an annotation of an image that is not in
+    `places` is a fault; it is none of a shortened list.
+    """
+    labels = content.labels
+    used: list[tuple[str, int, int, Any]] = []
+    numbers: list[list[float]] = []
+    areas: list[float] = []
+    crowds: list[bool] = []
+    without_area = 0
+    for number, entry in enumerate(content.annotations):
+        key = entry_id(entry.get("image_id"))
+        place = None if key is None else places.get(key)
+        if place is not None and place < 0:
+            continue
+        where = (
+            f"{content.path}, annotation {shown(entry['id'])}"
+            if "id" in entry
+            else f"{content.path}, annotations[{number}]"
+        )
+        if place is None:
+            if strays:
+                faults.add("unknown image", where, _unknown("image_id", entry, content.image_ids))
+            continue
+        category = entry_id(entry.get("category_id"))
+        label = None if category is None else labels.get(category)
+        box = entry.get("bbox")
+        xywh = [real(value) for value in box] if isinstance(box, list) else []
+        area, crowd = entry.get("area"), flag(entry.get("iscrowd"))
+        size = real(area)
+        if label is None:
+            faults.add(UNKNOWN_CLASS, where, _unknown("category_id", entry, content.category_ids))
+        elif len(xywh) != 4 or None in xywh:
+            faults.add("no box", where, f"bbox is {shown(box)}, not [x, y, width, height]")
+        elif area is not None and not (size is not None and 0 <= size < np.inf):
+            faults.add(BAD_VALUE, where, f"area is {shown(area)}, not a number of 0 or more")
+        elif crowd is None:
+            faults.add(BAD_VALUE, where, f"iscrowd is {shown(entry['iscrowd'])}, not 0 or 1")
+        else:
+            x, y, width, height = (float(value) for value in xywh if value is not None)
+            used.append((where, place, label, entry.get("segmentation")))
+            numbers.append([x, y, width, height])
+            without_area += size is None
+            areas.append(width * height if size is None else size)
+            crowds.append(crowd)
+    return Objects(
+        where=[where for where, _, _, _ in used],
+        image=np.array([place for _, place, _, _ in used], np.int64),
+        label=np.array([label for _, _, label, _ in used], np.int64),
+        xywh=np.array(numbers, np.float64).reshape(-1, 4),
+        area=np.array(areas, np.float64),
+        crowd=np.array(crowds, bool),
+        segmentation=[part for _, _, _, part in used],
+        without_area=without_area,
+    )
+
+
+def _unknown(key: str, entry: Mapping[str, Any], known: Sequence[Id]) -> str:
+    part = "images" if key == "image_id" else "categories"
+    if key not in entry:
+        return f"it has no {key}"
+    value = entry[key]
+    other = (
+        f"; its ids are {'text' if isinstance(known[0], str) else 'numbers'}"
+        if known and str(value) in map(str, known)
+        else ""
+    )
+    return f"{key} {shown(value)} is not among the {part}{other}"
+
+
+class Results(NamedTuple):
+    """Entries of a file of results, in its order: place of the image, label in 1..C, xywh and score of each."""
+
+    image: list[int]
+    label: list[int]
+    xywh: list[list[float]]
+    score: list[float]
+
+
+def read_results(path: Path, content: Content, places: Mapping[Id, int]) -> Results:
+    """Read a file of results for the images and categories of `content`. Raises DataError that names every faulty entry."""
+    entries = load_json(path)
+    if not isinstance(entries, list):
+        raise DataError(f"{path}: COCO results are a list of objects with image_id, category_id, bbox and score")
+    faults = Faults(str(path), "error", remedy="Nothing was scored: correct the file of results")
+    labels = content.labels
+    results = Results([], [], [], [])
+    for number, entry in enumerate(entries):
+        where = f"{path}: entry {number}"
+        if not isinstance(entry, dict):
+            faults.add(BAD_VALUE, where, f"{shown(entry)} is not an object")
+            continue
+        key, category = entry_id(entry.get("image_id")), entry_id(entry.get("category_id"))
+        box, score = entry.get("bbox"), real(entry.get("score"))
+        xywh = [value for value in map(real, box) if value is not None] if isinstance(box, list) else []
+        if key is None or key not in places:
+            faults.add("unknown image", where, _unknown("image_id", entry, content.image_ids))
+        elif category is None or category not in labels:
+            faults.add(UNKNOWN_CLASS, where, _unknown("category_id", entry, content.category_ids))
+        elif len(xywh) != 4 or not isinstance(box, list) or len(box) != 4 or not np.isfinite(xywh).all():
+            faults.add("no box", where, f"bbox is {shown(box)}, not [x, y, width, height]")
+        elif xywh[2] < 0 or xywh[3] < 0:
+            faults.add("no box", where, f"bbox is {shown(box)}, with width {box[2]} and height {box[3]}")
+        elif score is None or not np.isfinite(score):
+            faults.add(BAD_VALUE, where, f"score is {shown(entry.get('score'))}, not a finite number")
+        else:
+            results.image.append(places[key])
+            results.label.append(labels[category])
+            results.xywh.append(xywh)
+            results.score.append(score)
+    faults.finish(1)
+    return results

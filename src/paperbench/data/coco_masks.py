@@ -1,0 +1,137 @@
+"""Segmentations of COCO's files: polygons, and runs as a list of numbers or in COCO's compressed text.
+
+pycocotools draws whatever it is given: a coordinate that is no number or lies far away ends the process or takes all memory, and
+runs that do not fill the image give other pixels at every call. So everything is looked at before it is drawn, and runs are drawn
+here.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from paperbench.data.values import real, shown, whole
+
+_FARTHEST = 2.0
+"""Distance from the image, in its longer sides, within which a polygon may reach."""
+
+
+def is_mask(segmentation: Any) -> bool:
+    """False for what stands in place of a mask where there is none: null, and an empty list."""
+    return segmentation is not None and segmentation != []
+
+
+def examine(segmentation: Any, height: int, width: int) -> str:
+    """Return why a segmentation cannot be drawn in an image of that size, or has no pixel; empty for a sound one."""
+    try:
+        parts = _parts(segmentation, height, width)
+    except ValueError as error:
+        return str(error)
+    if isinstance(parts, list) and any(_has_pixels(polygon, height, width) for polygon in parts):
+        return ""  # what is wider than a pixel has pixels, and drawing every mask of a large data set takes minutes
+    return "" if _drawn(parts, height, width).any() else "it has no pixel"
+
+
+def draw(segmentation: Any, height: int, width: int) -> NDArray[np.bool_]:
+    """Return the mask (H, W); one without pixels for an empty list. Raises ValueError for a segmentation that cannot be drawn."""
+    if not is_mask(segmentation):
+        return np.zeros((height, width), bool)
+    return _drawn(_parts(segmentation, height, width), height, width)
+
+
+def _drawn(parts: list[NDArray[np.float64]] | NDArray[np.int64], height: int, width: int) -> NDArray[np.bool_]:
+    if isinstance(parts, list):
+        from pycocotools import mask
+
+        runs: Any = mask  # its stubs are narrower than what it takes
+        drawn = runs.merge(runs.frPyObjects([polygon.tolist() for polygon in parts], height, width))
+        return runs.decode(drawn).astype(bool)
+    inside = np.arange(len(parts)) % 2 == 1
+    return np.repeat(inside, parts).reshape(width, height).T.copy()
+
+
+def _parts(segmentation: Any, height: int, width: int) -> list[NDArray[np.float64]] | NDArray[np.int64]:
+    """Polygons (2 P,) each, x and y in turn, or runs (R,), outside and inside in turn. Raises ValueError for anything else."""
+    if isinstance(segmentation, dict) and {"counts", "size"} <= segmentation.keys():
+        return _runs(segmentation["counts"], segmentation["size"], height, width)
+    if not isinstance(segmentation, list) or not segmentation:
+        raise ValueError(f"the segmentation is neither polygons nor runs, but {shown(segmentation)}")
+    if not isinstance(segmentation[0], list):
+        raise ValueError(
+            "the segmentation is neither polygons nor runs: a polygon is a list within the list, [[x, y, …]]"
+        )
+    reach = _FARTHEST * max(height, width)
+    return [_polygon(part, place, reach) for place, part in enumerate(segmentation)]
+
+
+def _polygon(part: Any, place: int, reach: float) -> NDArray[np.float64]:
+    name = f"polygon {place} of the segmentation"
+    if not isinstance(part, list):
+        raise ValueError(f"the segmentation is neither polygons nor runs: {name} is {shown(part)}")
+    if len(part) < 6 or len(part) % 2:
+        count = f"{len(part)} numbers, not x and y of 3 points or more"
+        raise ValueError(f"the segmentation is neither polygons nor runs: {name} has {count}")
+    values = [real(value) for value in part]
+    known = np.array([np.nan if value is None else value for value in values], np.float64)
+    wrong = np.flatnonzero(~np.isfinite(known))
+    if len(wrong):
+        raise ValueError(f"{name} has {shown(part[wrong[0]])} among its coordinates, not a finite number")
+    far = np.flatnonzero((known < -reach) | (known > 2 * reach))
+    if len(far):
+        raise ValueError(f"{name} has the coordinate {shown(part[far[0]])}, far outside the image")
+    return known
+
+
+def _has_pixels(polygon: NDArray[np.float64], height: int, width: int) -> bool:
+    """True for a polygon within the image that covers some pixels and is wider than one, on average over its length."""
+    x, y = polygon[::2], polygon[1::2]
+    if min(x.min(), y.min()) < -1 or x.max() > width + 1 or y.max() > height + 1:
+        return False
+    after_x, after_y = np.roll(x, -1), np.roll(y, -1)
+    area = abs(float((x * after_y - after_x * y).sum())) / 2
+    length = float(np.hypot(after_x - x, after_y - y).sum())
+    return area > max(4.0, length / 2)
+
+
+def _runs(counts: Any, size: Any, height: int, width: int) -> NDArray[np.int64]:
+    if not isinstance(size, list) or [whole(side) for side in size] != [height, width]:
+        raise ValueError(f"the segmentation is of {shown(size)}, the image has [{height}, {width}]")
+    if isinstance(counts, str):
+        known: list[int | None] = list(_uncompressed(counts))
+    elif isinstance(counts, list):
+        known = [whole(value) for value in counts]
+    else:
+        raise ValueError(f"the runs are {shown(counts)}, neither a list of numbers nor text")
+    lengths = [length for length in known if length is not None and 0 <= length <= height * width]
+    if len(lengths) < len(known):
+        raise ValueError("the runs are not all lengths of 0 or more within the image")
+    if sum(lengths) != height * width:
+        raise ValueError(
+            f"the runs cover {sum(lengths)} pixels, and the image has {height} x {width} = {height * width}"
+        )
+    return np.array(lengths, np.int64)
+
+
+def _uncompressed(text: str) -> list[int]:
+    """Decode COCO's compressed counts: groups of 5 bits from the lowest on, a sixth bit while more follow, the sign in the last
+    group; from the fourth number on the difference to the one before the last."""
+    counts: list[int] = []
+    value, shift = 0, 0
+    for letter in text:
+        bits = ord(letter) - 48
+        if not 0 <= bits < 64:
+            raise ValueError(f"the runs have the letter {letter!r}, which COCO's compressed text does not use")
+        value |= (bits & 31) << shift
+        shift += 5
+        if shift > 60:
+            raise ValueError("the runs have a number without end")
+        if not bits & 32:
+            if bits & 16:
+                value -= 1 << shift
+            counts.append(value + counts[-2] if len(counts) > 2 else value)
+            value, shift = 0, 0
+    if shift:
+        raise ValueError("the runs end within a number")
+    return counts
