@@ -327,6 +327,8 @@ class Names(MutableMapping[str, _Spec], Generic[_Spec]):
         return self._specs
 
     def __getitem__(self, name: str) -> _Spec:
+        if not isinstance(name, str):  # a list in place of a name in a damaged configuration
+            raise KeyError(name)
         return self._filled()[name]
 
     def __setitem__(self, name: str, spec: _Spec) -> None:

@@ -73,7 +73,7 @@ def _text(file: Path) -> str:
 def _load(file: Path) -> Mapping[str, Any]:
     try:
         value = yaml.safe_load(_text(file))
-    except yaml.YAMLError:
+    except (yaml.YAMLError, ValueError, RecursionError):
         return {}
     return value if isinstance(value, dict) else {}
 

@@ -36,7 +36,7 @@ def line_of(file: Path, key: str) -> int | None:
     """Line of a dotted key in a YAML file, from 1; None if it is not there."""
     try:
         node = yaml.compose(file.read_text(encoding="utf-8"), Loader=yaml.SafeLoader)
-    except (OSError, UnicodeDecodeError, yaml.YAMLError):
+    except (OSError, ValueError, RecursionError, yaml.YAMLError):
         return None
     line = None
     for name in key.split("."):

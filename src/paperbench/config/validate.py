@@ -110,6 +110,7 @@ def _truth_values(schema: type, mapping: Mapping[str, Any], explainer: Explainer
         if (
             isinstance(value, list | tuple)
             and any(isinstance(item, bool) for item in value)
+            and items
             and strip(items[0])[0] is not bool
         ):
             mistakes.append(explainer.wrong(key, value, known.annotation))
@@ -152,7 +153,7 @@ def _read(path: Path) -> dict[str, Any]:
         raise DataError(f"{path}: no such file. A run directory holds its configuration there") from None
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"{path}: cannot be read: {error}") from None
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError, RecursionError) as error:  # ValueError: a number or date that is none
         raise DataError(f"{path}: damaged, not YAML: {one_line(error)}") from None
     if not isinstance(mapping, dict):
         raise DataError(f"{path}: damaged, expected keys and values but found {type(mapping).__name__}")

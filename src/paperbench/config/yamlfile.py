@@ -41,7 +41,7 @@ def read_yaml(file: Path, schema: type[Schema]) -> Schema:
         content = yaml.load(text, Loader=_LOADER)
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{short(file)}: cannot be read: {one_line(error)}") from None
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise ConfigError(f"{short(file)}: not valid YAML: {one_line(error)}") from None
     try:
         return cast("Schema", _adapter(schema).validate_python(content))

@@ -178,7 +178,7 @@ class RunDirectory:
         """The resolved configuration as written. Raises `ConfigError` when the file is damaged."""
         try:
             value = yaml.safe_load(self.config_file.read_text(encoding="utf-8"))
-        except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
             raise ConfigError(f"cannot read {self.config_file}: {error}") from error
         if not isinstance(value, dict):
             raise ConfigError(f"{self.config_file} holds no configuration; start the run anew")

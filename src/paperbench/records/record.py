@@ -174,7 +174,7 @@ class RunRecord:
         found: dict[str, tuple[list[int], list[float]]] = {}
         for record in self.log:
             for name, value in record.items():
-                if is_number(value) and isfinite(value):
+                if is_number(value):
                     steps, values = found.setdefault(name, ([], []))
                     steps.append(record["step"])
                     values.append(value)
@@ -210,12 +210,17 @@ class RunRecord:
 
 
 def is_number(value: object) -> TypeGuard[int | float]:
-    """Return True for a number of JSON: neither null nor a truth value."""
-    return isinstance(value, int | float) and not isinstance(value, bool)
+    """Return True for a number of JSON: neither null nor a truth value, nor the NaN and infinity that Python alone reads."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return False
+    try:
+        return isfinite(value)
+    except OverflowError:  # a whole number beyond all floats
+        return False
 
 
 def _whole(value: object) -> int:
-    return int(value) if isinstance(value, int | float) else 0
+    return int(value) if is_number(value) else 0
 
 
 # --- reading ----------------------------------------------------------------------------------------------------------
@@ -271,7 +276,7 @@ def _state(recorded: str, *, done: bool, locked: bool) -> str:
 def _read_config(directory: RunDirectory, faults: list[str]) -> dict[str, Any]:
     try:
         value = yaml.load(directory.config_file.read_text(encoding="utf-8"), Loader=_LOADER)
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+    except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
         faults.append(f"config.yaml cannot be read: {_first_line(error)}")
         return {}
     if not isinstance(value, dict):

@@ -73,7 +73,7 @@ def compose_settings(name: str, overrides: Sequence[str], folders: Sequence[Path
 def _from_file(file: Path) -> dict[str, Any]:
     try:
         values = yaml.safe_load(file.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+    except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
         raise ConfigError(f"{short(file)}: cannot be read: {one_line(error)}") from None
     if not isinstance(values, dict | None):
         raise ConfigError(f"{short(file)}: expected keys and values")
