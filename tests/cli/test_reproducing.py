@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from typer.testing import CliRunner
 
 from paperbench.cli.app import app
@@ -112,6 +113,18 @@ def test_a_dry_run_shows_the_runs_and_what_they_will_be_worth(tmp_path: Path) ->
     assert not list(tmp_path.iterdir())
 
 
+def test_a_dry_run_of_some_rows_shows_their_runs() -> None:
+    result = reproduce(TABLE, "--scale", "smoke", "--dry-run", "--row", "lambda 1", "--row", "lambda 100")
+    assert result.exit_code == 0, result.output
+    assert result.stdout.count("to do") == 2
+    assert "2 runs, 1 seed; 0:16 one after another" in result.stdout
+    result = reproduce(TABLE, "--scale", "smoke", "--dry-run", "--row", "lambda 2")
+    assert result.exit_code == 2
+    assert (
+        "--row 'lambda 2': faster-rcnn/table-9 has none of this name that is made of runs. Nearest: " in result.stderr
+    )
+
+
 def test_a_dry_run_knows_what_is_done() -> None:
     finish(planned().sweep.members[0], {"voc07/mAP": 60.0})
     document = json.loads(reproduce(TABLE, "--scale", "smoke", "--dry-run", "--json").stdout)
@@ -121,6 +134,20 @@ def test_a_dry_run_knows_what_is_done() -> None:
 
 
 # --- the table --------------------------------------------------------------------------------------------------------
+
+
+def test_a_table_is_completed_row_by_row() -> None:
+    """The runs of the selected rows are done, so that nothing is left to start; the others show what they lack."""
+    first, second, *_ = planned().sweep.members
+    for member in (first, second):
+        finish(member, {"voc07/mAP": 60.0})
+    result = reproduce(TABLE, "--scale", "smoke", "--row", "lambda 0.1", "--row", "lambda 1", "--json")
+    assert result.exit_code == 0, result.output
+    document = json.loads(result.stdout)
+    cells = [row["cells"]["mAP"] for row in document["rows"] if row["kind"] == "runs"]
+    assert [cell["verdict"] for cell in cells] == ["not comparable", "not comparable", "missing", "missing"]
+    assert cells[2]["remarks"][-1] == "seed 0 is missing: its run was not started"
+    assert len(json.loads((Path(document["directory"]) / "sweep.json").read_text())["runs"]) == 4
 
 
 def test_what_is_done_is_not_run_again() -> None:
@@ -149,6 +176,28 @@ def test_failures_leave_a_table_and_the_sweeps_exit_code() -> None:
     assert "failed: row=lambda 0.1 seed=0: the loss is not finite" in result.stderr
     assert "the log says the loss is not finite" in result.stderr
     assert json.loads((Path(document["directory"]) / "reproduction.json").read_text()).items() <= document.items()
+
+
+def test_a_curve_is_made_as_far_as_asked_and_goes_on_from_there(conf: Path) -> None:
+    layout = {
+        "paper": "vae", "table": "Curve", "caption": "none", "experiment": "vae", "metric": "test/bound",
+        "columns": {"100": {"samples": 100, "published": None}, "200": {"samples": 200, "published": None}},
+        "rows": [{"row": "one", "published": None}], "scales": {"smoke": {}},
+        "overrides": ["train.samples=200", "evaluation.at_samples=[100]", "evaluation.importance_samples=0"],
+    }  # fmt: skip
+    write(conf / "reproduce/vae/curve.yaml", yaml.safe_dump(layout))
+    result = reproduce("vae/curve", "--scale", "smoke", "--column", "100", "--json")
+    assert result.exit_code == 0, result.output
+    document = json.loads(result.stdout)
+    cells = document["rows"][0]["cells"]
+    assert (cells["100"]["n"], cells["200"]["verdict"]) == (1, "missing")
+    run = Path(document["directory"]) / cells["100"]["values"][0]["run"]
+    status = json.loads((run / "status.json").read_text())
+    assert (status["state"], status["step"], status["steps"]) == ("stopped", 5, 10)
+    whole = json.loads(reproduce("vae/curve", "--scale", "smoke", "--json").stdout)["rows"][0]["cells"]
+    assert whole["100"]["mean"] == cells["100"]["mean"]
+    assert whole["200"]["n"] == 1
+    assert json.loads((run / "status.json").read_text())["state"] == "done"
 
 
 @pytest.mark.slow

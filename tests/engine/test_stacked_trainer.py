@@ -27,7 +27,7 @@ from paperbench.engine.signals import StopFlag
 from paperbench.engine.stacked_layers import stack
 from paperbench.engine.stacked_trainer import fit_stacked
 from paperbench.engine.trainer import Trainer
-from paperbench.errors import DiskFullError
+from paperbench.errors import DiskFullError, Stopped
 
 POINTS = torch.randn(40, 6, generator=torch.Generator().manual_seed(0))
 CLASSES = (POINTS[:, 0] > 0).long()
@@ -199,3 +199,13 @@ def test_when_the_clock_of_one_says_so_all_are_saved_at_that_step(tmp_path: Path
     assert saves[0] == saves[1] == saves[2]
     assert saves[0][0] == 7
     assert set(saves[0][1:]) == {STEPS}
+
+
+def test_all_are_saved_after_the_last_step_that_is_asked_for(tmp_path: Path, made: Any) -> None:
+    together = [made(tmp_path / f"{n}", **s) for n, s in enumerate(SETTINGS)]
+    for trainer in together:
+        trainer.run.stop.last_step = 7
+    for _ in range(2):
+        with pytest.raises(Stopped, match=f"at step 7 of {STEPS}"):
+            fit_stacked(together, lambda numbers: Joint([together[n] for n in numbers]))
+        assert [trainer.run.checkpoints.step_of() for trainer in together] == [7, 7, 7]

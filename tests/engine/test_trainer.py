@@ -26,7 +26,7 @@ from paperbench.engine.reporter import SilentReporter
 from paperbench.engine.run import Run
 from paperbench.engine.rundir import RunDirectory
 from paperbench.engine.seeding import STEP, generator
-from paperbench.engine.signals import StopFlag
+from paperbench.engine.signals import ENV_LAST_STEP, StopFlag
 from paperbench.engine.trainer import Trainer, build_trainer
 from paperbench.errors import CheckpointError, Stopped, TrainingError
 
@@ -480,6 +480,46 @@ def test_the_clock_of_rank_0_decides_in_the_exchange_that_there_is(
     run.log.close()
     assert exchanged == [(False, *expected)]
     assert interrupt == (False, True)
+
+
+# --- a last step before the end ---------------------------------------------------------------------------------------
+
+
+def test_a_training_stops_after_the_last_step_that_is_asked_for_and_goes_on_from_there(tmp_path: Path) -> None:
+    def evaluate() -> dict[str, float]:
+        return {"AP": 0.5}
+
+    def session(path: Path, last_step: int) -> Trainer:
+        run = make_run(path)
+        run.stop.last_step = last_step
+        trainer = make_trainer(run, Line(dropout=0.3), log_every=4, evaluate=evaluate, evaluate_at=[3])
+        try:
+            trainer.fit()
+        finally:
+            run.log.close()
+        return trainer
+
+    for _ in range(2):  # the second session finds nothing to do
+        with pytest.raises(Stopped, match="stopped at step 3 of 6, saved"):
+            session(tmp_path / "parts", 3)
+        assert [record["step"] for record in read(tmp_path / "parts/metrics.jsonl") if "AP" in record] == [3]
+    resumed, whole = session(tmp_path / "parts", 6), session(tmp_path / "whole", 0)
+    assert torch.equal(weights(resumed.module), weights(whole.module))
+    clocked = {"time", "train/samples_per_second"}
+    first, second = (
+        [
+            {name: value for name, value in record.items() if name not in clocked}
+            for record in read(path / "metrics.jsonl")
+        ]
+        for path in (tmp_path / "parts", tmp_path / "whole")
+    )
+    assert first == second
+
+
+def test_the_last_step_is_found_in_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert StopFlag().last_step == 0
+    monkeypatch.setenv(ENV_LAST_STEP, "12")
+    assert StopFlag().last_step == 12
 
 
 def test_the_names_of_the_losses_stay_the_same(tmp_path: Path) -> None:

@@ -14,13 +14,15 @@ import pytest
 import yaml
 
 from paperbench.config.paths import shipped_conf
+from paperbench.engine.rundir import RunDirectory
 from paperbench.errors import ConfigError, DataError
 from paperbench.report import published
-from paperbench.report.layout import load, names, read
+from paperbench.report.layout import Layout, load, names, read
 from paperbench.report.preparing import Prepared, prepare
-from paperbench.report.reproduction import assemble, write
+from paperbench.report.reproduction import assemble, targets_of, write
 from paperbench.report.reproduction_document import display_table, flat_table
 from paperbench.report.tables import to_csv
+from paperbench.sweeps.watch import MemberStatus
 from tests.report.made_runs import fail, finish, results_of
 
 SHIPPED = names((shipped_conf(),))
@@ -361,6 +363,70 @@ def test_a_point_of_a_curve_is_read_from_the_record_and_taken_to_the_papers_unit
     assert any(
         "no run sees that many training samples: beyond; the runs see 5,000" in said for said in document["remarks"]
     )
+
+
+def curve(folder: Path, **more: Any) -> Layout:
+    """Two curves of 500 steps of 2 samples, with points after 100, 400 and at the end, and the last value of a third run."""
+    file = folder / "curve.yaml"
+    layout = {
+        "paper": "vae", "table": "Curve", "caption": "none", "experiment": "vae", "metric": "test/bound",
+        "columns": {
+            "early": {"samples": 100, "published": None}, "late": {"samples": 400, "published": None},
+            "end": {"samples": 1000, "published": None}, "last": {"published": None},
+        },
+        "rows": [
+            {"row": "a, test", "published": None, "columns": ["early", "late", "end"]},
+            {"row": "a, train", "published": None, "columns": ["early", "late"], "metric": "train/bound"},
+            {"row": "b", "published": None, "overrides": ["model.latent=7"], "columns": ["early", "late", "last"]},
+        ],
+        "scales": {"smoke": {}}, "overrides": ["train.samples=1000", "train.batch_size=2"],
+    }  # fmt: skip
+    file.write_text(yaml.safe_dump({**layout, **more}, sort_keys=False), encoding="utf-8")
+    return read("vae/curve", file)
+
+
+def test_selected_rows_and_columns_are_the_runs_that_are_made(tmp_path: Path) -> None:
+    layout = curve(tmp_path)
+
+    def targets(rows: list[str], columns: list[str]) -> Any:
+        return targets_of(prepare(layout, "smoke", rows=rows, columns=columns))
+
+    a, b = (member.hash for member in prepare(layout, "smoke").sweep.members)
+    assert targets([], []) is None
+    assert targets(["b"], []) == {b: 0}
+    assert targets([], ["early"]) == {a: 50, b: 50}
+    assert targets([], ["early", "late"]) == {a: 200, b: 200}
+    assert targets([], ["end"]) == {a: 0}
+    assert targets(["b", "a, train"], ["late", "last"]) == {a: 200, b: 0}
+
+
+def test_a_curve_that_has_the_selected_points_is_not_run_again(tmp_path: Path) -> None:
+    layout = curve(tmp_path)
+    prepared = prepare(layout, "smoke", columns=["late"])
+    a, b = prepared.sweep.members
+    for member in (a, b):
+        directory = RunDirectory.create("", "vae", member.composed.resolved, member.directory)
+        directory.update_status(state="stopped", step=200, steps=500)
+        directory.release()
+    records = [{"step": 200, "test/bound": -1.0, "train/bound": -2.0}]
+    (a.directory / "metrics.jsonl").write_text("\n".join(map(json.dumps, records)), encoding="utf-8")
+    assert targets_of(prepared) == {b.hash: 200}
+    document = assemble(prepared, [MemberStatus(member=member, state="stopped") for member in (a, b)])
+    assert cell_of(document, "a, test", "late")["mean"] == -1.0
+    assert "is not at its end (stopped)" in cell_of(document, "a, test", "late")["remarks"][0]
+    assert cell_of(document, "a, test", "early")["verdict"] == "missing"
+
+
+def test_rows_and_columns_that_are_not_there_are_answered_with_the_nearest(tmp_path: Path) -> None:
+    layout = curve(tmp_path)
+    with pytest.raises(ConfigError) as caught:
+        prepare(layout, "smoke", rows=["a, tset"], columns=["never"])
+    assert caught.value.mistakes == (
+        "--row 'a, tset': vae/curve has none of this name that is made of runs. Nearest: a, test",
+        "--column 'never': vae/curve has none of this name that is made of runs. There are: early; late; end; last",
+    )
+    with pytest.raises(ConfigError, match="vae/curve has no number in these rows and columns"):
+        prepare(layout, "smoke", rows=["b"], columns=["end"])
 
 
 def test_a_table_of_which_no_run_reaches_a_column_keeps_them_all(tmp_path: Path) -> None:

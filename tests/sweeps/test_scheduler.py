@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -142,6 +142,30 @@ def states(outcome: SweepOutcome) -> list[str]:
 
 
 # --- what is run ------------------------------------------------------------------------------------------------------
+
+
+def test_only_what_is_wanted_is_run_and_only_as_far_as_that(tmp_path: Path) -> None:
+    sweep = toys.sweep(tmp_path, 4)
+    hashes = [member.hash for member in sweep.members]
+    reaches = ends("stopped", ExitStatus(exit_code=3, signal=None), step=3)
+    launcher = Pretender({1: [reaches], 2: [reaches]})
+    outcome = run_sweep(sweep, launcher, targets={hashes[1]: 3, hashes[3]: 0})
+    assert states(outcome) == ["not started", "stopped", "not started", "done"]
+    assert outcome.exit_code == 0
+    assert [job.last_step for job in launcher.jobs] == [3, 0]
+    assert len(record.load(sweep.directory).members) == 4
+    again = Pretender()
+    outcome = run_sweep(sweep, again, targets={hashes[2]: 3})
+    assert states(outcome) == ["not started", "stopped", "done", "done"]
+    assert len(again.jobs) == 1
+    assert run_sweep(sweep, Pretender({0: [reaches]}), targets={hashes[0]: 5}).exit_code == 3
+    assert run_sweep(sweep, Pretender(), targets={}).exit_code == 0
+
+
+def test_a_job_says_how_far_it_goes() -> None:
+    job = Job(directories=(Path("a"),), threads=2, name="a")
+    assert job.arguments() == ["--threads", "2", "a"]
+    assert replace(job, last_step=7).arguments() == ["--threads", "2", "--last-step", "7", "a"]
 
 
 def test_every_run_is_done_and_not_more_at_once_than_asked_for(tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ import torch
 from paperbench.engine import claims
 from paperbench.engine.claims import prepare
 from paperbench.engine.rundir import RunDirectory
+from paperbench.engine.signals import ENV_LAST_STEP
 from paperbench.sweeps import worker
 from tests.engine import toy
 
@@ -22,7 +23,7 @@ from tests.engine import toy
 def _toy(monkeypatch: pytest.MonkeyPatch) -> Any:
     toy.register(monkeypatch)
     monkeypatch.setattr(claims, "_SECONDS_BETWEEN_LOOKS", 0.01)
-    for name in worker.THREAD_VARIABLES:
+    for name in (*worker.THREAD_VARIABLES, ENV_LAST_STEP):
         monkeypatch.setenv(name, "1")  # and so put back afterwards
     threads = torch.get_num_threads()
     yield
@@ -59,6 +60,13 @@ def test_a_stopped_run_continues(tmp_path: Path) -> None:
     directory = made(tmp_path / "run", fault="term@4")
     assert work(directory.path) == 3
     assert (directory.current_state(), directory.status()["step"]) == ("stopped", 5)
+    assert work(directory.path) == 0
+
+
+def test_a_run_stops_after_the_last_step_that_is_asked_for(tmp_path: Path) -> None:
+    directory = made(tmp_path / "run")
+    assert work("--last-step", 4, directory.path) == 3
+    assert (directory.status()["state"], directory.status()["step"]) == ("stopped", 4)
     assert work(directory.path) == 0
 
 

@@ -223,6 +223,8 @@ def reproduce(
     *overrides: str,
     scale: str = "short",
     seeds: int | None = None,
+    rows: Sequence[str] = (),
+    columns: Sequence[str] = (),
     jobs: int | None = None,
     launcher: str = "local",
     retry_failed: bool = False,
@@ -236,6 +238,8 @@ def reproduce(
     *overrides: str,
     scale: str = "short",
     seeds: int | None = None,
+    rows: Sequence[str] = (),
+    columns: Sequence[str] = (),
     jobs: int | None = None,
     launcher: str = "local",
     retry_failed: bool = False,
@@ -246,8 +250,9 @@ def reproduce(
 ) -> Reproduction | list[dict[str, Any]]:
     """Make a published table and return it with its verdicts, as `paperbench reproduce` does; without a name, list the tables.
 
-    scale: `smoke`, `short` or `paper`. seeds: how many, 0 to `seeds - 1`, by default as the table's file says. Other arguments and
-    errors are those of `sweep`. Runs that are done are not run again.
+    scale: `smoke`, `short` or `paper`. seeds: how many, 0 to `seeds - 1`, by default as the table's file says. rows, columns:
+    names of those to make now, by default all; the runs of a curve go no further than its last selected point. Other arguments
+    and errors are those of `sweep`. Runs that are done are not run again.
     """
     from paperbench.report import reproductions
     from paperbench.report.reproduction import make, plan_reproduction
@@ -260,7 +265,9 @@ def reproduce(
             raise ConfigError(*mistakes)
         return [asdict(item) for item in found]
     given = [*overrides, *overrides_of(values)]
-    prepared, settings = plan_reproduction(name, given, scale=scale, seeds=seeds, launcher=launcher, conf_dir=folder)
+    prepared, settings = plan_reproduction(
+        name, given, scale=scale, seeds=seeds, launcher=launcher, conf_dir=folder, rows=rows, columns=columns
+    )
     options = SweepOptions(jobs=jobs, launcher=launcher, retry_failed=retry_failed, stacked=stacked)
     document, outcome = make(prepared, settings, options=options, watcher=_watcher(progress))
     if outcome.exit_code == EXIT_STOPPED:

@@ -22,11 +22,12 @@ from paperbench.report import reproductions
 from paperbench.report.layout import override_key
 from paperbench.report.layoutfile import SCALES
 from paperbench.report.preparing import Prepared
-from paperbench.report.reproduction import DOCUMENT, make, plan_reproduction
+from paperbench.report.reproduction import DOCUMENT, make, plan_reproduction, targets_of
 from paperbench.report.reproduction_document import display_table
 from paperbench.report.reproductions import AtScale, Listed, time_of
 from paperbench.sweeps.launch import SweepOptions
 from paperbench.sweeps.launchers.base import DEFAULT
+from paperbench.sweeps.plan import Member
 from paperbench.sweeps.watch import MemberStatus
 
 
@@ -36,6 +37,8 @@ class Options(SweepOptions):
 
     scale: str | None = None
     seeds: int | None = None
+    rows: tuple[str, ...] = ()
+    columns: tuple[str, ...] = ()
     dry_run: bool = False
     json_output: bool = False
     conf_dir: Path | None = None
@@ -56,6 +59,8 @@ def reproduce(name: str | None, overrides: Sequence[str], options: Options) -> N
         seeds=options.seeds,
         launcher=options.launcher or DEFAULT,
         conf_dir=options.conf_dir,
+        rows=options.rows,
+        columns=options.columns,
     )
     if options.dry_run:
         _print_plan(prepared, options)
@@ -116,19 +121,21 @@ def _cost(at: AtScale | None) -> str:
 
 def _print_plan(prepared: Prepared, options: Options) -> None:
     """`--dry-run`: the runs, what is done of them, and what the numbers will be worth."""
-    states = {member.hash: read_status(member.directory).state for member in prepared.sweep.members}
+    targets = targets_of(prepared)
+    members = [member for member in prepared.sweep.members if targets is None or member.hash in targets]
+    states = {member.hash: read_status(member.directory).state for member in members}
     if options.json_output:
-        emit_json(_plan_document(prepared, states))
+        emit_json(_plan_document(prepared, members, states))
         return
     layout = prepared.layout
     line(f"{layout.name}, scale={prepared.scale}: {layout.table}. {layout.caption} (dry run, nothing is written)")
-    line(_cost_in_words(prepared))
-    keys = list(dict.fromkeys(key for member in prepared.sweep.members for key in member.request.labels))
+    line(_cost_in_words(prepared, len(members)))
+    keys = list(dict.fromkeys(key for member in members for key in member.request.labels))
     table(
         (*keys, "state", "run"),
         (
             (*(member.request.labels.get(key, "") for key in keys), states[member.hash], short(member.directory))
-            for member in prepared.sweep.members
+            for member in members
         ),
     )
     conditions = [item.conditions for item in prepared.cells]
@@ -140,8 +147,7 @@ def _print_plan(prepared: Prepared, options: Options) -> None:
         line(f"{'every number' if count == len(conditions) else f'{count} of {len(conditions)} numbers'}: {text}")
 
 
-def _cost_in_words(prepared: Prepared) -> str:
-    runs = len(prepared.sweep.members)
+def _cost_in_words(prepared: Prepared, runs: int) -> str:
     seconds, machine = time_of(prepared.layout, prepared.scale, runs)
     said = f"{_count(runs, 'run')}, {_count(len(prepared.seeds), 'seed')}"
     if seconds is None:
@@ -153,7 +159,7 @@ def _count(number: int, noun: str) -> str:
     return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
-def _plan_document(prepared: Prepared, states: Mapping[str, str]) -> dict[str, Any]:
+def _plan_document(prepared: Prepared, members: Sequence[Member], states: Mapping[str, str]) -> dict[str, Any]:
     return {
         "name": prepared.layout.name,
         "scale": prepared.scale,
@@ -167,7 +173,7 @@ def _plan_document(prepared: Prepared, states: Mapping[str, str]) -> dict[str, A
                 "directory": str(member.directory),
                 "state": states[member.hash],
             }
-            for member in prepared.sweep.members
+            for member in members
         ],
         "cells": [
             {

@@ -179,6 +179,19 @@ def reproduce(
         int | None,
         typer.Option("--seeds", metavar="N", min=1, help="Seeds 0 to N-1 instead of the table's own number."),
     ] = None,
+    rows: Annotated[
+        list[str] | None,
+        typer.Option("--row", metavar="ROW", help="Make this row only; may be repeated.", show_default=False),
+    ] = None,
+    columns: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--column",
+            metavar="COLUMN",
+            help="Make this column only, of a curve no more than up to it; may be repeated.",
+            show_default=False,
+        ),
+    ] = None,
     jobs: Annotated[int | None, typer.Option("--jobs", metavar="N", min=1, help="Runs at once.")] = None,
     launcher: Annotated[
         str, typer.Option("--launcher", metavar="local|slurm|ray", help="Where runs are started.")
@@ -204,6 +217,8 @@ def reproduce(
             reproducing.Options(
                 scale=scale,
                 seeds=seeds,
+                rows=tuple(rows or ()),
+                columns=tuple(columns or ()),
                 jobs=jobs,
                 launcher=launcher,
                 retry_failed=retry_failed,

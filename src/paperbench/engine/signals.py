@@ -16,6 +16,9 @@ from paperbench.errors import EXIT_INTERRUPTED
 
 HANDLED = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
 
+ENV_LAST_STEP = "PAPERBENCH_LAST_STEP"
+"""Environment variable with the step after which a training is to stop, as if it were asked to; it can be resumed."""
+
 
 class SignalHandlers(ABC):
     """Hands SIGTERM, SIGINT and SIGUSR1 to `_handle` while the context is open; afterwards the handlers are those of before.
@@ -53,6 +56,8 @@ class StopFlag(SignalHandlers):
         super().__init__()
         self.reason = ""
         """Name of the signal, or `loss of the launcher`; empty while not set."""
+        self.last_step = int(os.environ.get(ENV_LAST_STEP) or 0)
+        """Step after which a longer training saves and stops; 0: none. The processes of a run inherit it."""
         self._interrupts = 0
         self._parent = os.getppid() if watch_parent else None
         self._at_abort = [on_abort] if on_abort is not None else []

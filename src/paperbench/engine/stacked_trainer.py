@@ -111,9 +111,8 @@ class _Stack:
     def fit(self) -> list[Result]:
         self.joint.module.train()
         if self._asked_to_stop():
-            self._stop(lambda trainer: trainer.save_and_stop(self.start))
-        for number in self._alive():
-            self._guarded(number, lambda trainer: trainer.begin(self.start))
+            self._for_all(lambda trainer: trainer.save_and_stop(self.start))
+        self._for_all(lambda trainer: trainer.begin(self.start))
         for trainer in self.trainers:
             trainer.clock.start()
         for step in range(self.start, self.steps):
@@ -182,11 +181,7 @@ class _Stack:
             if any(self.trainers[number].saves_at(done, interrupt) for number in self._alive()):
                 copy_from_stack(self.joint.module, self.modules)
                 self.optimizer.store()
-            if interrupt.stop:
-                self._stop(lambda trainer: trainer.after_step(done, interrupt))
-            for number in self._alive():
-                if self.trainers[number].is_due(done, interrupt):
-                    self._guarded(number, lambda trainer: trainer.after_step(done, interrupt))
+            self._for_all(lambda trainer: trainer.is_due(done, interrupt) and trainer.after_step(done, interrupt))
 
     def _guarded(self, number: int, act: Callable[[Trainer], Any]) -> Any:
         """Call `act`; an error of one model, such as a full disk, is that model's own failure."""
@@ -202,8 +197,8 @@ class _Stack:
         values = self._guarded(number, lambda trainer: trainer.finish())
         return self.failed[number] if values is None else values
 
-    def _stop(self, act: Callable[[Trainer], None]) -> None:
-        """Save every model by `act`, which raises `Stopped`; raise that of the last one for all."""
+    def _for_all(self, act: Callable[[Trainer], Any]) -> None:
+        """Do `act`, which may raise `Stopped`, for every model; raise that of the last one for all."""
         stopped: Stopped | None = None
         for number in self._alive():
             try:

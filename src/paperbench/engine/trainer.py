@@ -18,7 +18,7 @@ from paperbench.engine.order import BatchKey, EpochOrder
 from paperbench.engine.prefetch import Prefetcher, depth_for
 from paperbench.engine.run import Run
 from paperbench.engine.seeding import GLOBAL, STEP, generator, random_state, restore_random_state, seed_step
-from paperbench.errors import CheckpointError
+from paperbench.errors import CheckpointError, Stopped
 
 STATE_VERSION = 1
 _STATUS_EVERY_SECONDS = 2.0
@@ -184,11 +184,13 @@ class Trainer:
         return self.finish()
 
     def begin(self, start: int) -> None:
-        """Prepare the first step of a session; run the evaluation that a stop left pending."""
+        """Prepare the first step of a session; run the evaluation that a stop left pending. Raises `Stopped` where no step is to be
+        taken."""
         self.run.reporter.progress("train", start, self.steps, self._shown(start))
         self.save_timer.start()
         if self._evaluation_pending:
             self._evaluate_and_save(start)
+        self._stop_at_last_step(start)
 
     def _step(self, step: int, batch: Any) -> Interrupt:
         """Take one optimizer step; return what was asked for meanwhile, on any rank."""
@@ -231,10 +233,14 @@ class Trainer:
 
     def saves_at(self, done: int, interrupt: Interrupt) -> bool:
         """Return True if the weights after step `done` are saved, evaluated, or both."""
-        return any(interrupt) or done == self.steps or done % self.checkpoint_every == 0 or self._evaluates_at(done)
+        due = any(interrupt) or self._is_last_step(done)
+        return due or done == self.steps or done % self.checkpoint_every == 0 or self._evaluates_at(done)
 
     def after_step(self, done: int, interrupt: Interrupt) -> None:
-        """Log, evaluate and save, each where it is due after step `done`. Raises `Stopped`, after saving, if asked to stop."""
+        """Log, evaluate and save, each where it is due after step `done`.
+
+        Raises `Stopped`, after saving, if asked to stop, or after the last step that was asked for.
+        """
         last = done == self.steps
         evaluating = self._evaluates_at(done) and not last
         with self.clock.paused():
@@ -248,6 +254,14 @@ class Trainer:
                 self._evaluate_and_save(done)
             elif self.saves_at(done, interrupt):
                 self._save(done)
+            self._stop_at_last_step(done)
+
+    def _is_last_step(self, done: int) -> bool:
+        return 0 < self.run.stop.last_step <= done < self.steps
+
+    def _stop_at_last_step(self, done: int) -> None:
+        if self._is_last_step(done):
+            raise self._stopped(done)
 
     def _evaluate_and_save(self, done: int) -> None:
         self._evaluation_pending = False
@@ -274,7 +288,10 @@ class Trainer:
     def save_and_stop(self, done: int) -> None:
         """Save and raise `Stopped`."""
         self._save(done)
-        raise self.run.stop_error(f"at step {done} of {self.steps}, saved")
+        raise self._stopped(done)
+
+    def _stopped(self, done: int) -> Stopped:
+        return self.run.stop_error(f"at step {done} of {self.steps}, saved")
 
     def _raise_if_not_finite(self) -> None:
         if self._deferred is not None:

@@ -100,6 +100,31 @@ class Layout:
         """Return the places of the published numbers that a cell is for at any scale."""
         return frozenset(cell.published.place for scale in self.scales for cell in self.cells(scale) if cell.published)
 
+    def select(self, scale: str, rows: Sequence[str], columns: Sequence[str]) -> frozenset[tuple[str, str]]:
+        """Return row and column of the cells in these rows and columns; empty: in any.
+
+        Raises `ConfigError` with the nearest names for those that no run makes, and where no cell is left.
+        """
+        places = [(cell.row, cell.column) for cell in self.cells(scale)]
+        mistakes: list[str] = []
+        for option, index, given in (("--row", 0, rows), ("--column", 1, columns)):
+            known = list(dict.fromkeys(place[index] for place in places))
+            for name in given:
+                if name not in known:
+                    near = nearest(name, known)
+                    said = f"Nearest: {', '.join(near)}" if near else f"There are: {'; '.join(known)}"
+                    mistakes.append(
+                        f"{option} {name!r}: {self.name} has none of this name that is made of runs. {said}"
+                    )
+        found = frozenset(
+            (row, column) for row, column in places if (not rows or row in rows) and (not columns or column in columns)
+        )
+        if not mistakes and not found:
+            mistakes.append(f"{self.name} has no number in these rows and columns")
+        if mistakes:
+            raise ConfigError(*mistakes)
+        return found
+
     def runs(self, scale: str, seeds: int | None = None) -> int:
         """Return an upper bound on the number of runs: overrides that differ may compose to the same configuration."""
         distinct = {(cell.experiment, cell.overrides) for cell in self.cells(scale)}

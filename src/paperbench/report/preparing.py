@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +47,8 @@ class Prepared:
     overrides: tuple[str, ...]
     cells: tuple[Placed, ...]
     sweep: Sweep
+    selection: frozenset[tuple[str, str]] | None = None
+    """Rows and columns of the cells that are to be made now; None: all. The others are shown as they stand."""
 
     @property
     def directory(self) -> Path:
@@ -61,14 +63,20 @@ def prepare(
     seeds: int | None = None,
     overrides: Sequence[str] = (),
     conf_dir: Path | None = None,
+    rows: Sequence[str] = (),
+    columns: Sequence[str] = (),
 ) -> Prepared:
     """Plans `layout` at `scale` with seeds 0, 1, … and the user's overrides over the file's.
+
+    `rows` and `columns` select the cells to make, by their names; empty: all.
 
     Raises `ConfigError` with the mistakes of all runs, `DataError` where data are missing.
     """
     _refuse(layout, scale, overrides)
+    selection = layout.select(scale, rows, columns) if rows or columns else None
     with _hydra.remembered():
-        return _prepare(layout, scale, layout.scale(scale).seeds if seeds is None else seeds, overrides, conf_dir)
+        prepared = _prepare(layout, scale, layout.scale(scale).seeds if seeds is None else seeds, overrides, conf_dir)
+    return replace(prepared, selection=selection)
 
 
 def _prepare(layout: Layout, scale: str, count: int, overrides: Sequence[str], conf_dir: Path | None) -> Prepared:

@@ -30,6 +30,7 @@ from paperbench.sweeps.launch import SweepOptions
 from paperbench.sweeps.launchers.settings import compose_settings, split
 from paperbench.sweeps.plan import Member
 from paperbench.sweeps.run import SweepOutcome, run_sweep
+from paperbench.sweeps.scheduler import Targets
 from paperbench.sweeps.watch import MemberStatus, Watcher
 
 SCHEMA_VERSION = 2
@@ -70,15 +71,26 @@ def plan_reproduction(
     seeds: int | None = None,
     launcher: str = "local",
     conf_dir: Path | None = None,
+    rows: Sequence[str] = (),
+    columns: Sequence[str] = (),
 ) -> tuple[Prepared, Any]:
     """Prepare the table `name` at a scale (default: `short`); returns it with the settings of its launcher.
 
+    `rows` and `columns` select the cells that are made.
     `overrides` may set `launcher.KEY=VALUE` among the keys of the runs. For errors see `preparing.prepare`.
     """
     layout = load(name, conf_dir)
     own, others = split(overrides)
     settings = compose_settings(launcher, own, search_path(conf_dir))
-    prepared = prepare(layout, scale or DEFAULT_SCALE, seeds=seeds, overrides=others, conf_dir=conf_dir)
+    prepared = prepare(
+        layout,
+        scale or DEFAULT_SCALE,
+        seeds=seeds,
+        overrides=others,
+        conf_dir=conf_dir,
+        rows=rows,
+        columns=columns,
+    )
     sweep = replace(prepared.sweep, launcher=launcher, settings=tuple(own))
     return replace(prepared, sweep=sweep), settings
 
@@ -96,10 +108,37 @@ def make(
         retry_failed=options.retry_failed,
         fail_fast=options.fail_fast,
         stacked=options.stacked,
+        targets=targets_of(prepared),
     )
     document = assemble(prepared, outcome.members)
     write(document, prepared.directory)
     return document, outcome
+
+
+def targets_of(prepared: Prepared) -> Targets | None:
+    """Return the runs that the selected cells still need, each with the step after which it may stop (0: its end); None: all.
+
+    A run that is wanted for points of its curve alone goes as far as the last of them. It is not at its end then, and goes on from
+    there when another point is asked for.
+    """
+    if prepared.selection is None:
+        return None
+    wanted: dict[str, list[int]] = {}
+    for placed in prepared.cells:
+        if (placed.cell.row, placed.cell.column) in prepared.selection:
+            for member in placed.runs.values():
+                step = _step_of(placed.cell, member)
+                if not step or isinstance(_value(placed.cell, member, {}), str):
+                    wanted.setdefault(member.hash, []).append(step)
+    return {name: max(steps) if all(steps) else 0 for name, steps in wanted.items()}
+
+
+def _step_of(cell: Cell, member: Member) -> int:
+    """Return the step of a point on the curve of a run; 0 where only the end of the run will do."""
+    seen = _seen(member)
+    if cell.samples is None or (seen is not None and seen <= cell.samples):
+        return 0
+    return -(-cell.samples // int(look_up(member.composed.resolved, "train.batch_size", 1)))
 
 
 def assemble(prepared: Prepared, results: Sequence[MemberStatus]) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from paperbench.errors import EXIT_DONE, EXIT_ENVIRONMENT, EXIT_FAILED, EXIT_STO
 from paperbench.sweeps import record
 from paperbench.sweeps.launchers.base import Context, Launcher, create, launcher_class
 from paperbench.sweeps.plan import Sweep, jobs_of
-from paperbench.sweeps.scheduler import Scheduler
+from paperbench.sweeps.scheduler import Scheduler, Targets
 from paperbench.sweeps.watch import MemberStatus, Watcher
 
 __all__ = ["SweepOutcome", "cores", "launcher_for", "run", "run_sweep", "threads_of"]
@@ -39,9 +39,11 @@ def run(
     retry_failed: bool = False,
     fail_fast: bool = False,
     stacked: bool = False,
+    targets: Targets | None = None,
 ) -> SweepOutcome:
     """Do what is missing of the sweep, `jobs` jobs at a time, and return the status of every member.
 
+    With `targets`, only these members are run, each as far as it says; the record names all.
     Nothing that a run does is raised: a run that fails, is killed or exits without reporting a status is one `MemberStatus`.
     Setting `stop` asks all runs to save and end. Raises `RunLockedError` where another process runs the same sweep,
     `ConfigError` for `stacked` runs whose task cannot be, and `EnvironmentError_` where the sweep's own files cannot be written.
@@ -69,10 +71,11 @@ def run(
             events=events,
             retry_failed=retry_failed,
             fail_fast=fail_fast,
+            targets=targets,
         )
         stop.at_abort(scheduler.kill)
         results = scheduler.run()
-        outcome = SweepOutcome(members=results, exit_code=_exit_code(results, scheduler))
+        outcome = SweepOutcome(members=results, exit_code=_exit_code(results, scheduler, targets))
         events.write("sweep ended", exit_code=outcome.exit_code)
     return outcome
 
@@ -87,6 +90,7 @@ def run_sweep(
     retry_failed: bool = False,
     fail_fast: bool = False,
     stacked: bool = False,
+    targets: Targets | None = None,
 ) -> SweepOutcome:
     """`run` with a launcher of its own, listening to SIGINT, SIGTERM and SIGUSR1. A second SIGINT kills every run and exits.
 
@@ -106,6 +110,7 @@ def run_sweep(
                 retry_failed=retry_failed,
                 fail_fast=fail_fast,
                 stacked=stacked,
+                targets=targets,
             )
         finally:
             watcher.close()
@@ -140,12 +145,18 @@ def cores() -> int:
     return os.cpu_count() or 1
 
 
-def _exit_code(results: Sequence[MemberStatus], scheduler: Scheduler) -> int:
+def _exit_code(results: Sequence[MemberStatus], scheduler: Scheduler, targets: Targets | None) -> int:
     if scheduler.environment:
         return EXIT_ENVIRONMENT
-    states = {result.state for result in results}
+    wanted = results if targets is None else [result for result in results if result.member.hash in targets]
+    states = {"done" if _is_reached(result, targets or {}) else result.state for result in wanted}
     if scheduler.asked_to_stop:
-        return EXIT_DONE if states == {"done"} else EXIT_STOPPED
+        return EXIT_DONE if states <= {"done"} else EXIT_STOPPED
     if "failed" in states:
         return EXIT_FAILED
-    return EXIT_DONE if states == {"done"} else EXIT_STOPPED
+    return EXIT_DONE if states <= {"done"} else EXIT_STOPPED
+
+
+def _is_reached(result: MemberStatus, targets: Targets) -> bool:
+    """Return True for a run that was stopped because it had come as far as it was asked to."""
+    return result.state == "stopped" and 0 < targets.get(result.member.hash, 0) <= result.done

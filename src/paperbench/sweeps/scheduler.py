@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 
@@ -27,6 +27,10 @@ SECONDS_BETWEEN_POLLS = 0.25
 """Of progress files, and of runs that another process works on."""
 MAX_LOSSES = 5
 """Losses of a run in a row, without a step gained, before it counts as failed."""
+
+
+Targets = Mapping[str, int]
+"""The members that are wanted, by hash, with the step after which each may stop; 0: its end."""
 
 
 class _Entry:
@@ -66,6 +70,7 @@ class Scheduler:
         events: Events,
         retry_failed: bool,
         fail_fast: bool,
+        targets: Targets | None = None,
     ) -> None:
         self._sweep = sweep
         self._launcher = launcher
@@ -78,7 +83,9 @@ class Scheduler:
         self._fail_fast = fail_fast
         entries = {member.hash: _Entry(member) for member in sweep.members}
         self._entries = list(entries.values())
-        self._pending = deque([entries[member.hash] for member in group] for group in groups)
+        self._targets: Targets = dict.fromkeys(entries, 0) if targets is None else targets
+        wanted = [[entries[member.hash] for member in group if member.hash in self._targets] for group in groups]
+        self._pending = deque(group for group in wanted if group)
         self._running: list[_Running] = []
         self._stopping = False
         """True once the runs were asked to stop; none is started any more."""
@@ -90,7 +97,8 @@ class Scheduler:
     def run(self) -> tuple[MemberStatus, ...]:
         """Return when nothing is left to do or, after a stop was asked for, everything that ran has ended."""
         self._events.write("sweep began", jobs=self._jobs, runs=len(self._entries))
-        self._watcher.begin(self._sweep, [entry.status for entry in self._entries], self._jobs)
+        wanted = [entry.status for entry in self._entries if entry.member.hash in self._targets]
+        self._watcher.begin(self._sweep, wanted, self._jobs)
         try:
             self._skip_finished()
             while self._running or (self._pending and not self._stopping):
@@ -110,7 +118,8 @@ class Scheduler:
             raise
         for entry in self._entries:
             if not entry.finished:
-                self._finish(entry, "stopped" if entry.started else "not started")
+                begun = entry.started or read_status(entry.member.directory).state == "continues"
+                self._finish(entry, "stopped" if begun else "not started")
         return tuple(entry.status for entry in self._entries)
 
     def kill(self) -> None:
@@ -181,7 +190,9 @@ class Scheduler:
     def _job(self, group: list[_Entry]) -> Job:
         name = f"{group[0].member.request.experiment}-{group[0].member.hash}"
         directories = tuple(entry.member.directory.absolute() for entry in group)
-        return Job(directories=directories, threads=self._threads, name=name)
+        lasts = [self._targets[entry.member.hash] for entry in group]
+        last_step = max(lasts) if all(lasts) else 0
+        return Job(directories=directories, threads=self._threads, name=name, last_step=last_step)
 
     def _track(self, handle: Handle, group: list[_Entry], event: str) -> None:
         self._running.append(_Running(handle, group))
@@ -237,6 +248,8 @@ class Scheduler:
             self._finish(entry, "done", now)
         elif now.state == "failed":
             self._fail(entry, now)
+        elif now.state == "continues" and 0 < self._targets[entry.member.hash] <= now.step:
+            self._finish(entry, "stopped", now)
         elif self._stopping:
             self._finish(entry, "stopped" if now.state == "continues" else "not started", now)
         elif now.state == "running":

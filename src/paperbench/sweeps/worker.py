@@ -24,7 +24,7 @@ from paperbench.engine.claims import claim
 from paperbench.engine.launch import proceed
 from paperbench.engine.reporter import Reporter
 from paperbench.engine.rundir import RunDirectory
-from paperbench.engine.signals import StopFlag
+from paperbench.engine.signals import ENV_LAST_STEP, StopFlag
 from paperbench.errors import EXIT_DONE, EXIT_FAILED, EXIT_STOPPED, PaperbenchError
 from paperbench.sweeps.progress import ProgressFile
 
@@ -40,6 +40,7 @@ def main(arguments: Sequence[str], *, watch_parent: bool = True) -> int:
     `watch_parent`: the death of the process that started this one asks for a stop, like SIGTERM.
     """
     options = _parser().parse_args(arguments)
+    os.environ[ENV_LAST_STEP] = str(options.last_step)
     with StopFlag(watch_parent=watch_parent) as stop:
         return _claim_and_execute(options.directories, options.threads, stop)
 
@@ -47,6 +48,7 @@ def main(arguments: Sequence[str], *, watch_parent: bool = True) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="paperbench.sweeps.worker")
     parser.add_argument("--threads", type=int, default=0, help="CPU threads of the job; 0 leaves torch's choice")
+    parser.add_argument("--last-step", type=int, default=0, help="step after which a longer training stops; 0: none")
     parser.add_argument("--parent", type=int, default=0, help="process whose death asks for a stop; 0: the parent")
     parser.add_argument("directories", nargs="+", type=Path, metavar="RUN_DIR")
     return parser

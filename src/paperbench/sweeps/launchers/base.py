@@ -43,10 +43,13 @@ class Job:
     """CPU threads of the job, 1 or more: its share of this machine. A launcher that works on others may replace it."""
     name: str
     """Short and for people: `vae-3f2a…`."""
+    last_step: int = 0
+    """Step after which a longer training saves and stops; 0: none."""
 
     def arguments(self) -> list[str]:
         """Return the arguments of `paperbench.sweeps.worker`."""
-        return ["--threads", str(self.threads), *map(str, self.directories)]
+        last = ["--last-step", str(self.last_step)] if self.last_step else []
+        return ["--threads", str(self.threads), *last, *map(str, self.directories)]
 
 
 @dataclass(frozen=True, kw_only=True)
