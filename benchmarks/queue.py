@@ -9,9 +9,9 @@ meanwhile: one root, one tag. Everything is below the root: `clone/`, `results/`
 each entry), `queue.json` (how each entry stands), `queue.log`, and `logs/` with the output of each entry. It takes one core, at the
 lowest priority.
 
-The queue may be stopped, killed, or lose its machine at any time: the same command goes on, and runs continue from their
-checkpoints. `--pause` has the runs save and end while the speed of something else is measured; `--resume` goes on. What failed is tried
-again when the queue is started anew.
+The queue may be stopped or killed at any time: the same command goes on, and runs continue from their checkpoints. `--pause` has
+the runs save and end while the speed of something else is measured; `--resume` goes on. What failed is tried again when the queue
+is started anew.
 """
 
 from __future__ import annotations

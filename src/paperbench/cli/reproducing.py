@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -25,6 +26,7 @@ from paperbench.report.preparing import Prepared
 from paperbench.report.reproduction import DOCUMENT, make, plan_reproduction, targets_of
 from paperbench.report.reproduction_document import display_table
 from paperbench.report.reproductions import AtScale, Listed, time_of
+from paperbench.report.results import Kept, elsewhere, export, made_in_words, run_cells
 from paperbench.sweeps.launch import SweepOptions
 from paperbench.sweeps.launchers.base import DEFAULT
 from paperbench.sweeps.plan import Member
@@ -39,6 +41,7 @@ class Options(SweepOptions):
     seeds: int | None = None
     rows: tuple[str, ...] = ()
     columns: tuple[str, ...] = ()
+    export: Path | None = None
     dry_run: bool = False
     json_output: bool = False
     conf_dir: Path | None = None
@@ -89,6 +92,12 @@ def _list(paper: str | None, overrides: Sequence[str], options: Options) -> None
     )
     line()
     line("paperbench reproduce NAME [--scale smoke|short|paper]   (runs, time one after another, what is done)")
+    for item in found:
+        for at in item.scales:
+            if at.elsewhere is not None:
+                line(
+                    f"made elsewhere: {item.name}, scale={at.scale}, {at.elsewhere.numbers} numbers ({at.elsewhere.made})"
+                )
     if mistakes:
         raise ConfigError(*mistakes)
 
@@ -112,7 +121,7 @@ def _cost(at: AtScale | None) -> str:
     if at is None:
         return ""
     time = "not measured" if at.seconds is None else duration(at.seconds)
-    done = f", {at.done} done" if at.done else ""
+    done = f", {at.done} done" if at.done else ", made elsewhere" if at.elsewhere else ""
     return f"{_count(at.runs, 'run')}, {time}{done}"
 
 
@@ -145,6 +154,23 @@ def _print_plan(prepared: Prepared, options: Options) -> None:
         line("every condition of the published numbers is met")
     for text, count in (*deviations.items(), *others.items()):
         line(f"{'every number' if count == len(conditions) else f'{count} of {len(conditions)} numbers'}: {text}")
+    _print_elsewhere(elsewhere(prepared, None if "done" not in states.values() else _document_of(prepared)))
+
+
+def _document_of(prepared: Prepared) -> dict[str, Any] | None:
+    """Return the table as it was last written here."""
+    try:
+        return json.loads((prepared.directory / DOCUMENT).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+
+
+def _print_elsewhere(kept: Kept | None) -> None:
+    """Print a table that was made by other runs than those here, under a title that says so."""
+    if kept is not None:
+        line()
+        line(f"made elsewhere, and not counted here: {made_in_words(kept.made)}")
+        print_table(display_table(kept.document))
 
 
 def _cost_in_words(prepared: Prepared, runs: int) -> str:
@@ -184,8 +210,21 @@ def _plan_document(prepared: Prepared, members: Sequence[Member], states: Mappin
             }
             for item in prepared.cells
         ],
+        "elsewhere": _elsewhere_document(elsewhere(prepared, None)),
         "dry_run": True,
     }
+
+
+def _elsewhere_document(kept: Kept | None) -> dict[str, Any] | None:
+    """Return who made the kept table, and its numbers."""
+    if kept is None:
+        return None
+    numbers = [
+        {"row": row, "column": column, "mean": cell["mean"], "n": cell["n"], "verdict": cell["verdict"]}
+        for row, column, cell in run_cells(kept.document)
+        if cell["n"] > 0
+    ]
+    return {"made": dict(kept.made), "numbers": numbers}
 
 
 # --- the table --------------------------------------------------------------------------------------------------------
@@ -198,11 +237,26 @@ def _make(prepared: Prepared, settings: Any, options: Options) -> None:
     for result in outcome.members:
         if result.state == "failed":
             _print_failure(result)
+    kept = elsewhere(prepared, document)
+    exported = None
+    if options.export is not None and outcome.exit_code != EXIT_STOPPED:
+        exported = export(prepared, document, options.export)
     if options.json_output:
-        emit_json({**document, "directory": str(prepared.directory), "exit_code": outcome.exit_code})
+        emit_json(
+            {
+                **document,
+                "directory": str(prepared.directory),
+                "exit_code": outcome.exit_code,
+                "elsewhere": _elsewhere_document(kept),
+                **({"exported": str(exported)} if exported else {}),
+            }
+        )
     else:
         print_table(display_table(document))
         line(f"all numbers: {short(prepared.directory / DOCUMENT)}")
+        if options.export is not None:
+            line(f"exported: {short(exported)}" if exported else "exported: nothing, no run has given a number yet")
+        _print_elsewhere(kept)
     if outcome.exit_code == EXIT_STOPPED:
         print_error("stopped; the same command goes on from here")
     if outcome.exit_code:

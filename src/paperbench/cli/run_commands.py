@@ -192,6 +192,15 @@ def reproduce(
             show_default=False,
         ),
     ] = None,
+    export: Annotated[
+        Path | None,
+        typer.Option(
+            "--export",
+            metavar="DIR",
+            parser=o.path,
+            help="Write the table and the metrics of its runs to DIR/PAPER/TABLE.",
+        ),
+    ] = None,
     jobs: Annotated[int | None, typer.Option("--jobs", metavar="N", min=1, help="Runs at once.")] = None,
     launcher: Annotated[
         str, typer.Option("--launcher", metavar="local|slurm|ray", help="Where runs are started.")
@@ -219,6 +228,7 @@ def reproduce(
                 seeds=seeds,
                 rows=tuple(rows or ()),
                 columns=tuple(columns or ()),
+                export=export,
                 jobs=jobs,
                 launcher=launcher,
                 retry_failed=retry_failed,

@@ -30,6 +30,13 @@ def shipped_conf() -> Path:
     return installed if installed.is_dir() else package.parents[1] / "conf"
 
 
+def shipped_results() -> Path:
+    """The reproductions that travel with this installation; there need be none."""
+    package = Path(__file__).resolve().parents[1]
+    installed = package / "results"
+    return installed if installed.is_dir() else package.parents[1] / "results"
+
+
 @cache
 def _of_packages() -> tuple[dict[str, Path], tuple[str, ...]]:
     """Folders of configurations by installed package, and notices of those that are left out."""

@@ -339,6 +339,7 @@ def _cell(item: Measured, wanted: int, apart: Sequence[str]) -> dict[str, Any]:
     return {
         "published": _printed(cell.published),
         "metric": cell.metric,
+        **({"factor": cell.factor} if cell.factor != 1 else {}),
         **_numbers(summary, values, cell.published, conditions),
         "remarks": remarks,
     }

@@ -6,15 +6,18 @@ the runs in it, say what is done.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from paperbench.config.paths import search_path
+from paperbench.config.paths import search_path, shipped_results
 from paperbench.errors import ConfigError, DataError
 from paperbench.records.record import read_status
 from paperbench.records.sweeps import read_sweep
+from paperbench.report import results
 from paperbench.report.layout import Layout, names, read
 from paperbench.report.layoutfile import CostEntry
+from paperbench.report.results import Kept, made_in_words
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,6 +30,15 @@ class AtScale:
     done: int
     seconds: float | None
     machine: str
+    elsewhere: Elsewhere | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Elsewhere:
+    """What is kept of this table, made by other runs than those here: `made` says who, in words."""
+
+    numbers: int
+    made: str
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,38 +57,45 @@ def listed(root: Path, conf_dir: Path | None = None) -> tuple[list[Listed], list
     """Every reproduction that can be named, by name, and the mistakes in files that cannot be read."""
     found: list[Listed] = []
     mistakes: list[str] = []
+    try:
+        kept = {item.key: item for item in results.read_all(shipped_results())}
+    except DataError as error:
+        kept, mistakes = {}, [str(error)]
     for name, file in names(search_path(conf_dir)).items():
         try:
-            found.append(describe(read(name, file), root))
+            found.append(describe(read(name, file), root, kept))
         except ConfigError as error:
             mistakes += error.mistakes
     return found, mistakes
 
 
-def describe(layout: Layout, root: Path) -> Listed:
-    """Describe one reproduction whose runs lie below `root`."""
+def describe(layout: Layout, root: Path, kept: Mapping[str, Kept]) -> Listed:
+    """Describe one reproduction whose runs lie below `root`; `kept` are the exported ones by their key."""
     return Listed(
         name=layout.name,
         paper=layout.paper,
         table=layout.table,
         caption=layout.caption,
         file=layout.file,
-        scales=tuple(at_scale(layout, scale, root) for scale in layout.scales),
+        scales=tuple(at_scale(layout, scale, root, kept) for scale in layout.scales),
     )
 
 
-def at_scale(layout: Layout, scale: str, root: Path) -> AtScale:
-    """Runs and cost of one scale, and what is done of it."""
+def at_scale(layout: Layout, scale: str, root: Path, kept: Mapping[str, Kept]) -> AtScale:
+    """Runs and cost of one scale, what is done of it here, and what was made elsewhere."""
     runs = layout.runs(scale)
     seconds, machine = time_of(layout, scale, runs)
     folders = _recorded(root / "reproduce" / layout.name / scale)
+    done = sum(1 for folder in folders if read_status(folder).state == "done")
+    found = kept.get(f"{layout.name}/{scale}")
     return AtScale(
         scale=scale,
         runs=runs,
         seeds=layout.scale(scale).seeds,
-        done=sum(1 for folder in folders if read_status(folder).state == "done"),
+        done=done,
         seconds=seconds,
         machine=machine,
+        elsewhere=Elsewhere(numbers=found.numbers, made=made_in_words(found.made)) if found and not done else None,
     )
 
 
