@@ -90,8 +90,9 @@ def count_in_words(found: Sequence[Number]) -> str:
     counts = Counter(number.outcome for number in found)
     return textwrap.fill(
         f"Of the {len(found):,} published numbers that a table here stands beside, made at the paper's schedule: "
-        f"{counts['within tolerance']} within tolerance, {counts['outside']} outside, {counts['no tolerance stated']} without a stated "
-        f"tolerance, {counts['other settings']} with other settings than the paper's, {counts['not comparable']} not comparable; "
+        f"{counts['within tolerance']} within tolerance, {counts['outside']} outside, "
+        f"{counts['no tolerance stated']} without a stated tolerance, {counts['other settings']} with other settings than "
+        f"the paper's, {counts['not comparable']} not comparable; "
         f"{counts['not made']:,} not made yet.",
         WIDTH,
     )
