@@ -48,7 +48,7 @@ def made(folder: Path, *tables: str, stop: StopFlag | None = None) -> Queue:
     entries = [Entry(part="a", table=table, seeds=2) for table in tables]
     return Queue(
         Root(folder), entries, [sys.executable, str(folder / "program.py"), str(folder)], data=Path("/data"), folder=folder,
-        stop=stop or StopFlag(),
+        stop=StopFlag() if stop is None else stop,
     )  # fmt: skip
 
 

@@ -139,7 +139,7 @@ def test_a_kept_table_is_shown_while_it_has_numbers_that_are_not_here(monkeypatc
     assert kept is not None
     assert kept.numbers == 3
     assert results.elsewhere(here, None) is not None
-    assert results.elsewhere(*made(3)) is None
+    assert results.elsewhere(*made(3, "whole")) is None
 
 
 def test_kept_tables_travel_with_the_program(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
