@@ -238,11 +238,10 @@ def predictions() -> list[Prediction]:
 
 @pytest.mark.parametrize(("on", "flagged"), [("max", 1), ("mean", 2), ("calibrated", 2)])
 def test_masks_are_flagged_by_what_is_asked(tmp_path: Path, on: str, flagged: int) -> None:
-    config = config_of(f"flag_on={on}", "threshold=0.5")
+    config = config_of(f"flag_on={on}")
     results = [CaseResult(case=f"c{k}") for k in range(4)]
-    assert estimation.write_tables(tmp_path, config, {"dsc": predictions()}, results, Rule()) == flagged
-    higher = changed(config, "threshold", 0.95)
-    assert estimation.write_tables(tmp_path, higher, {"dsc": predictions()}, results, Rule()) == 4
+    for threshold, expected in ((0.5, flagged), (0.95, 4), (None, 0)):
+        assert estimation.write_tables(tmp_path, config, {"dsc": predictions()}, results, Rule(), threshold) == expected
 
 
 def test_metrics_are_at_the_threshold_of_the_configuration(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
