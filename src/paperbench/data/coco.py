@@ -6,7 +6,7 @@ Boxes are continuous and 0-based in the file already (x, y, width, height). Cate
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from paperbench.data import coco_masks
-from paperbench.data.coco_files import Content, Id, load, objects_of
+from paperbench.data.coco_files import Content, Id, Objects, load, objects_of
 from paperbench.data.detection import DetectionSet, Record
 from paperbench.data.faults import (
     BAD_MASK,
@@ -83,24 +83,16 @@ def read(
     corners = np.stack([x, y, x + width, y + height], axis=1)
     boxes, reasons, clipped = examine_boxes(corners, sizes[objects.image], first_pixel=None, clip=on_bad_box == "clip")
     for k, reason in enumerate(reasons):
-        image, segmentation = images[objects.image[k]], objects.segmentation[k]
-        where = f"{objects.where[k]} of {image.path.name} ({names[objects.label[k] - 1]})"
         if reason:
+            image = images[objects.image[k]]
             detail = f"x, y, width, height {show_box(objects.xywh[k])} in an image of {image.size[1]} x {image.size[0]}"
-            faults.add(reason, where, detail + (orientation_hint(image.header, exif) if reason == OUTSIDE else ""))
-        elif masks != "none" and coco_masks.is_mask(segmentation):
-            fault = coco_masks.examine(segmentation, *image.size)
-            if fault:
-                reasons[k] = BAD_MASK
-                faults.add(BAD_MASK, where, fault)
-    have_masks = [coco_masks.is_mask(part) for part in objects.segmentation]
-    maskless = sum(not there for there, reason in zip(have_masks, reasons, strict=True) if reason is None)
-    if masks == "all" and any(have_masks):
-        for k, there in enumerate(have_masks):
-            if not there and reasons[k] is None:
-                reasons[k] = NO_MASK
-                faults.add(NO_MASK, objects.where[k], f"segmentation is {shown(objects.segmentation[k])}")
+            hint = orientation_hint(image.header, exif) if reason == OUTSIDE else ""
+            faults.add(reason, _where(content, objects, images, k), detail + hint)
+    have_masks = np.array([coco_masks.is_mask(part) for part in objects.segmentation], bool)
+    if masks != "none":
+        _examine_masks(content, objects, images, have_masks, reasons, faults, needed=masks == "all")
     sound = np.array([reason is None for reason in reasons], bool)
+    maskless = int((sound & ~have_masks).sum())
 
     # Objects of image i stand together after a stable sort, at starts[i]:starts[i + 1].
     order = np.argsort(objects.image, kind="stable")
@@ -128,7 +120,9 @@ def read(
             try:
                 mask[:] = coco_masks.draw(objects.segmentation[k], *images[index].size)
             except ValueError as error:
-                raise DataError(f"{objects.where[k]}: {error}; masks need one (models without masks do not)") from error
+                raise DataError(
+                    f"{content.where(objects.places[k])}: {error}; masks need one (models without masks do not)"
+                ) from error
         return seen
 
     remarks = orientation_remark(sum(image.header.orientation != 1 for image in images), exif)
@@ -144,12 +138,44 @@ def read(
         decode=lambda index: decode_rgb(images[index].path, exif=exif),
         picture=lambda index: read_picture(images[index].path, exif=exif),
         # Files with boxes alone are common, with null or an empty list for a mask: such data have no masks, instead of faulty ones.
-        masks=drawn if any(have_masks) else None,
+        masks=drawn if have_masks.any() else None,
         dropped=faults.finish(len(records)),
         repaired=repairs(clipped),
         remarks=remarks,
         category_ids=content.category_ids,
     )
+
+
+def _where(content: Content, objects: Objects, images: Sequence[_Image], k: int) -> str:
+    name = content.classes[objects.label[k] - 1]
+    return f"{content.where(objects.places[k])} of {images[objects.image[k]].path.name} ({name})"
+
+
+def _examine_masks(
+    content: Content,
+    objects: Objects,
+    images: Sequence[_Image],
+    have_masks: NDArray[np.bool_],
+    reasons: list[str | None],
+    faults: Faults,
+    *,
+    needed: bool,
+) -> None:
+    """Add a fault, and its reason, for each mask that cannot be drawn; where masks are `needed` and some object has one, also for
+    each that is not there."""
+    needed = needed and bool(have_masks.any())
+    for k, segmentation in enumerate(objects.segmentation):
+        if reasons[k] is not None:
+            continue
+        detail = ""
+        if have_masks[k]:
+            detail = coco_masks.examine(segmentation, *images[objects.image[k]].size)
+            reasons[k] = BAD_MASK if detail else None
+        elif needed:
+            reasons[k], detail = NO_MASK, f"segmentation is {shown(segmentation)}"
+        reason = reasons[k]
+        if reason is not None:
+            faults.add(reason, _where(content, objects, images, k), detail)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -36,6 +36,13 @@ class Content:
     classes: tuple[str, ...]
     category_ids: tuple[Id, ...]
 
+    def where(self, place: int) -> str:
+        """Name the annotation at a place of the list in a message: the file, and its id, or the place where it has none."""
+        entry = self.annotations[place]
+        return (
+            f"{self.path}, annotation {shown(entry['id'])}" if "id" in entry else f"{self.path}, annotations[{place}]"
+        )
+
     @property
     def labels(self) -> dict[Id, int]:
         """The label, 1 to C, of each category id."""
@@ -45,11 +52,11 @@ class Content:
 class Objects(NamedTuple):
     """Annotations whose image, class and numbers are known, in the order of the file.
 
-    image: (N,) place of the image; label: (N,) in 1..C; xywh: (N, 4), which may be infinite or NaN; area: (N,);
-    `without_area` counts those that have their box's.
+    places: (N,) places in the file's list, see `Content.where`; image: (N,) place of the image; label: (N,) in 1..C; xywh: (N, 4),
+    which may be infinite or NaN; area: (N,); `without_area` counts those that have their box's.
     """
 
-    where: list[str]
+    places: list[int]
     image: NDArray[np.int64]
     label: NDArray[np.int64]
     xywh: NDArray[np.float64]
@@ -146,7 +153,7 @@ def objects_of(content: Content, places: Mapping[Id, int], faults: Faults, *, st
     `places` is a fault; it is none of a shortened list.
     """
     labels = content.labels
-    used: list[tuple[str, int, int, Any]] = []
+    used: list[tuple[int, int, int, Any]] = []
     numbers: list[list[float]] = []
     areas: list[float] = []
     crowds: list[bool] = []
@@ -156,14 +163,9 @@ def objects_of(content: Content, places: Mapping[Id, int], faults: Faults, *, st
         place = None if key is None else places.get(key)
         if place is not None and place < 0:
             continue
-        where = (
-            f"{content.path}, annotation {shown(entry['id'])}"
-            if "id" in entry
-            else f"{content.path}, annotations[{number}]"
-        )
         if place is None:
             if strays:
-                faults.add("unknown image", where, _unknown("image_id", entry, content.image_ids))
+                faults.add("unknown image", content.where(number), _unknown("image_id", entry, places))
             continue
         category = entry_id(entry.get("category_id"))
         label = None if category is None else labels.get(category)
@@ -172,22 +174,22 @@ def objects_of(content: Content, places: Mapping[Id, int], faults: Faults, *, st
         area, crowd = entry.get("area"), flag(entry.get("iscrowd"))
         size = real(area)
         if label is None:
-            faults.add(UNKNOWN_CLASS, where, _unknown("category_id", entry, content.category_ids))
+            faults.add(UNKNOWN_CLASS, content.where(number), _unknown("category_id", entry, labels))
         elif len(xywh) != 4 or None in xywh:
-            faults.add("no box", where, f"bbox is {shown(box)}, not [x, y, width, height]")
+            faults.add("no box", content.where(number), f"bbox is {shown(box)}, not [x, y, width, height]")
         elif area is not None and not (size is not None and 0 <= size < np.inf):
-            faults.add(BAD_VALUE, where, f"area is {shown(area)}, not a number of 0 or more")
+            faults.add(BAD_VALUE, content.where(number), f"area is {shown(area)}, not a number of 0 or more")
         elif crowd is None:
-            faults.add(BAD_VALUE, where, f"iscrowd is {shown(entry['iscrowd'])}, not 0 or 1")
+            faults.add(BAD_VALUE, content.where(number), f"iscrowd is {shown(entry['iscrowd'])}, not 0 or 1")
         else:
             x, y, width, height = (float(value) for value in xywh if value is not None)
-            used.append((where, place, label, entry.get("segmentation")))
+            used.append((number, place, label, entry.get("segmentation")))
             numbers.append([x, y, width, height])
             without_area += size is None
             areas.append(width * height if size is None else size)
             crowds.append(crowd)
     return Objects(
-        where=[where for where, _, _, _ in used],
+        places=[number for number, _, _, _ in used],
         image=np.array([place for _, place, _, _ in used], np.int64),
         label=np.array([label for _, _, label, _ in used], np.int64),
         xywh=np.array(numbers, np.float64).reshape(-1, 4),
@@ -198,16 +200,16 @@ def objects_of(content: Content, places: Mapping[Id, int], faults: Faults, *, st
     )
 
 
-def _unknown(key: str, entry: Mapping[str, Any], known: Sequence[Id]) -> str:
+def _unknown(key: str, entry: Mapping[str, Any], known: Mapping[Id, int]) -> str:
     part = "images" if key == "image_id" else "categories"
     if key not in entry:
         return f"it has no {key}"
     value = entry[key]
-    other = (
-        f"; its ids are {'text' if isinstance(known[0], str) else 'numbers'}"
-        if known and str(value) in map(str, known)
-        else ""
+    as_number = (
+        isinstance(value, str) and value.isascii() and value.isdigit() and len(value) < 20 and int(value) in known
     )
+    as_text = isinstance(value, int) and not isinstance(value, bool) and abs(value) < 10**20 and str(value) in known
+    other = f"; its ids are {'numbers' if as_number else 'text'}" if as_number or as_text else ""
     return f"{key} {shown(value)} is not among the {part}{other}"
 
 
@@ -237,9 +239,9 @@ def read_results(path: Path, content: Content, places: Mapping[Id, int]) -> Resu
         box, score = entry.get("bbox"), real(entry.get("score"))
         xywh = [value for value in map(real, box) if value is not None] if isinstance(box, list) else []
         if key is None or key not in places:
-            faults.add("unknown image", where, _unknown("image_id", entry, content.image_ids))
+            faults.add("unknown image", where, _unknown("image_id", entry, places))
         elif category is None or category not in labels:
-            faults.add(UNKNOWN_CLASS, where, _unknown("category_id", entry, content.category_ids))
+            faults.add(UNKNOWN_CLASS, where, _unknown("category_id", entry, labels))
         elif len(xywh) != 4 or not isinstance(box, list) or len(box) != 4 or not np.isfinite(xywh).all():
             faults.add("no box", where, f"bbox is {shown(box)}, not [x, y, width, height]")
         elif xywh[2] < 0 or xywh[3] < 0:

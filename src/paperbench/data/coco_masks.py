@@ -7,6 +7,7 @@ here.
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -41,18 +42,17 @@ def draw(segmentation: Any, height: int, width: int) -> NDArray[np.bool_]:
     return _drawn(_parts(segmentation, height, width), height, width)
 
 
-def _drawn(parts: list[NDArray[np.float64]] | NDArray[np.int64], height: int, width: int) -> NDArray[np.bool_]:
+def _drawn(parts: list[list[float]] | NDArray[np.int64], height: int, width: int) -> NDArray[np.bool_]:
     if isinstance(parts, list):
         from pycocotools import mask
 
         runs: Any = mask  # its stubs are narrower than what it takes
-        drawn = runs.merge(runs.frPyObjects([polygon.tolist() for polygon in parts], height, width))
-        return runs.decode(drawn).astype(bool)
+        return runs.decode(runs.merge(runs.frPyObjects(parts, height, width))).astype(bool)
     inside = np.arange(len(parts)) % 2 == 1
     return np.repeat(inside, parts).reshape(width, height).T.copy()
 
 
-def _parts(segmentation: Any, height: int, width: int) -> list[NDArray[np.float64]] | NDArray[np.int64]:
+def _parts(segmentation: Any, height: int, width: int) -> list[list[float]] | NDArray[np.int64]:
     """Polygons (2 P,) each, x and y in turn, or runs (R,), outside and inside in turn. Raises ValueError for anything else."""
     if isinstance(segmentation, dict) and {"counts", "size"} <= segmentation.keys():
         return _runs(segmentation["counts"], segmentation["size"], height, width)
@@ -63,36 +63,41 @@ def _parts(segmentation: Any, height: int, width: int) -> list[NDArray[np.float6
             "the segmentation is neither polygons nor runs: a polygon is a list within the list, [[x, y, …]]"
         )
     reach = _FARTHEST * max(height, width)
-    return [_polygon(part, place, reach) for place, part in enumerate(segmentation)]
+    for place, part in enumerate(segmentation):
+        _check_polygon(part, place, reach)
+    return segmentation
 
 
-def _polygon(part: Any, place: int, reach: float) -> NDArray[np.float64]:
+def _check_polygon(part: Any, place: int, reach: float) -> None:
+    """Raise ValueError for what is no polygon. Plain Python: a large data set has a million polygons of some twenty points."""
     name = f"polygon {place} of the segmentation"
     if not isinstance(part, list):
         raise ValueError(f"the segmentation is neither polygons nor runs: {name} is {shown(part)}")
     if len(part) < 6 or len(part) % 2:
         count = f"{len(part)} numbers, not x and y of 3 points or more"
         raise ValueError(f"the segmentation is neither polygons nor runs: {name} has {count}")
-    values = [real(value) for value in part]
-    known = np.array([np.nan if value is None else value for value in values], np.float64)
-    wrong = np.flatnonzero(~np.isfinite(known))
-    if len(wrong):
-        raise ValueError(f"{name} has {shown(part[wrong[0]])} among its coordinates, not a finite number")
-    far = np.flatnonzero((known < -reach) | (known > 2 * reach))
-    if len(far):
-        raise ValueError(f"{name} has the coordinate {shown(part[far[0]])}, far outside the image")
-    return known
+    for value in part:
+        if type(value) is float and -reach <= value <= 2 * reach:
+            continue
+        number = real(value)
+        if number is None or not math.isfinite(number):
+            raise ValueError(f"{name} has {shown(value)} among its coordinates, not a finite number")
+        if not -reach <= number <= 2 * reach:
+            raise ValueError(f"{name} has the coordinate {shown(value)}, far outside the image")
 
 
-def _has_pixels(polygon: NDArray[np.float64], height: int, width: int) -> bool:
+def _has_pixels(polygon: list[float], height: int, width: int) -> bool:
     """True for a polygon within the image that covers some pixels and is wider than one, on average over its length."""
     x, y = polygon[::2], polygon[1::2]
-    if min(x.min(), y.min()) < -1 or x.max() > width + 1 or y.max() > height + 1:
+    if min(min(x), min(y)) < -1 or max(x) > width + 1 or max(y) > height + 1:
         return False
-    after_x, after_y = np.roll(x, -1), np.roll(y, -1)
-    area = abs(float((x * after_y - after_x * y).sum())) / 2
-    length = float(np.hypot(after_x - x, after_y - y).sum())
-    return area > max(4.0, length / 2)
+    twice, length = 0.0, 0.0
+    last_x, last_y = x[-1], y[-1]
+    for here_x, here_y in zip(x, y, strict=True):
+        twice += last_x * here_y - here_x * last_y
+        length += math.hypot(here_x - last_x, here_y - last_y)
+        last_x, last_y = here_x, here_y
+    return abs(twice) / 2 > max(4.0, length / 2)
 
 
 def _runs(counts: Any, size: Any, height: int, width: int) -> NDArray[np.int64]:

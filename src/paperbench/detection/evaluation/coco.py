@@ -142,9 +142,11 @@ def evaluate_files(ground_truth: Path, results: Path) -> CocoResult:
             faults.add("duplicate image id", f"{ground_truth}, image {key!r}", "")
         places[key] = place
     objects = objects_of(content, places, faults)
-    for where, xywh in zip(objects.where, objects.xywh.tolist(), strict=True):
+    for place, xywh in zip(objects.places, objects.xywh.tolist(), strict=True):
         if not np.isfinite(xywh).all() or xywh[2] < 0 or xywh[3] < 0:
-            faults.add("no box", where, f"bbox is {xywh}, which needs finite numbers and sides of 0 or more")
+            faults.add(
+                "no box", content.where(place), f"bbox is {xywh}, which needs finite numbers and sides of 0 or more"
+            )
     faults.finish(1)
     found = read_results(results, content, places)
     if objects.crowd.all():
