@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from benchmarks import accuracy, common, distill_accuracy, stn_accuracy, torchvision_detectors
+from benchmarks import accuracy, common, distill_accuracy, stn_accuracy, stn_momentum, torchvision_detectors
 
 from paperbench.config.compose import compose
 from paperbench.data import shapes
@@ -106,6 +106,32 @@ def test_a_table_is_the_mean_over_seeds() -> None:
 def test_the_document_shows_the_table_of_the_csv() -> None:
     shown = (common.RESULTS.parents[1] / "docs/stn.md").read_text(encoding="utf-8").splitlines()
     assert set(stn_accuracy.table(common.read("stn-accuracy-cpu"))) <= set(shown)
+    assert set(stn_momentum.table(common.read(stn_momentum.NAME))) <= set(shown)
+
+
+def test_the_momentum_is_chosen_without_the_test_set() -> None:
+    own = stn_momentum.overrides("e/st-fcn/0.9/optim.lr=0.2", 10, 3, "/data")
+    config = compose("stn-mnist", own).config
+    assert (config.distortion, config.model.name, config.optim.momentum, config.seed) == ("e", "st-fcn", 0.9, 3)
+    assert config.validation.images == 10_000
+    assert (config.train.samples, config.optim.lr) == (3_840_000, 0.2)
+    usual = compose("stn-mnist", stn_momentum.overrides("e/st-fcn/0.0", 10, 0, "/data")).config
+    shipped = compose("stn-mnist", ["scale=paper", "distortion=e", "model=st-fcn"]).config
+    assert usual.optim.lr * usual.train.steps == pytest.approx(shipped.optim.lr * shipped.train.steps)
+
+
+def test_momenta_stand_side_by_side() -> None:
+    row = {"distortion": "r", "model": "fcn", "settings": "", "shorter": "10"}
+    rows = [
+        {**row, "momentum": "0.0", "validation_error_percent": "4.00"},
+        {**row, "momentum": "0.9", "validation_error_percent": "2.00"},
+        {**row, "momentum": "0.9", "validation_error_percent": "3.00"},
+        {**row, "model": "st-fcn", "momentum": "0.9", "settings": "a=1", "validation_error_percent": "failed"},
+    ]
+    assert stn_momentum.table(rows)[2:] == [
+        "| fcn, `r` | 1/10 | 4.00 (4.00) | 2.50 (2.00, 3.00) |",
+        "| st-fcn, `r`, `a=1` | 1/10 |  | failed |",
+    ]
 
 
 def test_a_row_over_seeds_names_every_commit_its_runs_were_made_from(tmp_path: Path) -> None:
