@@ -35,7 +35,7 @@ FILES = {"rates": "vae-rates", "readings": "vae-choices-1M", "seeds": "vae-choic
 GRIDS = {
     "rates": (
         ("model.init_std=0.1", "rate_search.samples=20000,60000", "train.samples=100"),
-        ("model.init_std=0.01", "rate_search.samples=60000", "train.samples=100"),
+        ("model.init_std=0.01", "rate_search.samples=20000", "train.samples=100"),
     ),
     "readings": (("model.init_std=0.1,0.01", "train.samples=1000000"),),
     "seeds": (("seed=0,1,2", "train.samples=1000000"),),
