@@ -92,7 +92,7 @@ def row_of(part: str, run: FinishedRun) -> Row:
     }
     for rate in config["rate_search"]["rates"]:
         value = metrics.get(f"rates/{rate}/train/bound")
-        row[f"train_bound_{rate}"] = "not finite" if value is None else f"{value:.1f}"
+        row[f"train_bound_{rate}"] = "not finite" if value is None else f"{value:.6g}"
     if part != "rates":
         name = (
             f"{'MNIST' if data == 'mnist' else 'Frey'}, {latent} latent, {'AEVB' if estimator == 'aevb' else estimator}"
