@@ -193,12 +193,14 @@ def test_a_point_that_an_unfinished_run_has_passed_is_judged() -> None:
     member.directory.mkdir(parents=True)
     batch = member.composed.resolved["train"]["batch_size"]
     (member.directory / "metrics.jsonl").write_text(
-        f'{{"step": {1_000_000 // batch}, "{first.cell.metric}": -152.0}}\n', encoding="utf-8"
+        f'{{"step": 0, "rates/chosen": 0.02}}\n{{"step": {1_000_000 // batch}, "{first.cell.metric}": -152.0}}\n',
+        encoding="utf-8",
     )
     document = assemble(prepared, results_of(prepared))
     cells = document["rows"][0]["cells"]
     assert cells["1e6"]["verdict"] == "within tolerance"
     assert any("is not at its end" in text for text in cells["1e6"]["remarks"])
+    assert "optim.lr=0.02 was chosen by the run" in cells["1e6"]["remarks"]
     assert cells["3.2e6"]["verdict"] == "missing"
 
 
@@ -300,3 +302,15 @@ def test_a_run_in_another_precision_says_so_in_the_table(tmp_path: Path) -> None
     assert not any(
         text.startswith("precision=") for text in cell["choices"]
     )  # these computed in float32, whatever was asked
+
+
+def test_what_runs_chose_by_themselves_is_said_by_seed(tmp_path: Path) -> None:
+    prepared = prepare(load("vae/figure-5"), "smoke", seeds=3)
+    for number, member in enumerate(prepared.sweep.members):
+        finish(member, {"test/bound": -120.0, "rates/chosen": 0.01 if number % 3 else 0.02})
+    (cell, *_) = assemble(prepared, results_of(prepared))["rows"][0]["cells"].values()
+    said = [text for text in cell["remarks"] if "chosen by the run" in text]
+    assert sorted(said) == [
+        "optim.lr=0.01 was chosen by the runs of seed 1, 2",
+        "optim.lr=0.02 was chosen by the run of seed 0",
+    ]

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from paperbench.config.compose import compose
+from paperbench.engine import metriclog
 from paperbench.errors import ConfigError, Stopped, TrainingError
 from paperbench.vae import rate_search, training
 from paperbench.vae.task import plan, run, run_stacked, stack_key
@@ -36,6 +37,8 @@ def test_the_best_rate_is_chosen_by_the_training_set_after_the_search_alone(tmp_
         bounds[rate] = run(short[0], make_run(tmp_path / str(rate), *short))["train/bound"]
     assert {rate: metrics[f"rates/{rate}/train/bound"] for rate in bounds} == bounds
     assert metrics["rates/chosen"] == max(bounds, key=lambda rate: bounds[rate])
+    records = metriclog.read(tmp_path / "run" / "metrics.jsonl")
+    assert [record["rates/chosen"] for record in records if "rates/chosen" in record] == [metrics["rates/chosen"]]
     assert all(name in DECLARED for name in metrics)
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from paperbench.config.paths import search_path, short
 from paperbench.config.suggest import nearest
 from paperbench.engine.files import explain_os_errors, write_atomic, write_json
 from paperbench.engine.metriclog import read as read_log
+from paperbench.records.metrics import all_metrics
 from paperbench.records.statistics import Paired, Summary, paired, summarise
 from paperbench.report.layout import Cell, load
 from paperbench.report.layoutfile import ComparisonEntry
@@ -197,6 +198,7 @@ def _measure(placed: Placed, by_hash: Mapping[str, MemberStatus], prepared: Prep
     unfinished: list[str] = []
     precisions: dict[str, None] = {}
     departures: dict[str, None] = {}
+    chosen: dict[str, list[int]] = {}
     images: tuple[float, float] | None = None
     cell = placed.cell
     for seed, member in placed.runs.items():
@@ -221,6 +223,8 @@ def _measure(placed: Placed, by_hash: Mapping[str, MemberStatus], prepared: Prep
         if results.get("precision"):
             precisions[str(results["precision"])] = None
         departures |= dict.fromkeys(results.get("data_departures") or ())
+        for setting in _chosen(member, results):
+            chosen.setdefault(setting, []).append(seed)
     runs = {seed: os.path.relpath(placed.runs[seed].directory, prepared.directory) for seed in values}
     return Measured(
         placed=placed,
@@ -229,8 +233,24 @@ def _measure(placed: Placed, by_hash: Mapping[str, MemberStatus], prepared: Prep
         images=images if len(values) == 1 else None,
         missing=tuple(missing),
         unfinished=tuple(unfinished),
-        conditions=_as_computed(placed.conditions, list(precisions)) | Conditions(data=tuple(departures)),
+        conditions=_as_computed(placed.conditions, list(precisions))
+        | Conditions(data=tuple(departures), remarks=tuple(_said_of_chosen(chosen, list(values)))),
     )
+
+
+def _chosen(member: Member, results: Mapping[str, Any]) -> list[str]:
+    """Return what the run chose by itself, as one would type it: `optim.lr=0.01`."""
+    metrics = results.get("metrics")
+    if not metrics:  # not at its end: what it chose stands in its log
+        records = read_log(member.directory / "metrics.jsonl")
+        metrics = {name: value for record in records for name, value in record.items()}
+    return [f"{spec.key}={metrics[spec.name]:g}" for spec in all_metrics().specs if spec.key and spec.name in metrics]
+
+
+def _said_of_chosen(chosen: Mapping[str, Sequence[int]], seeds: Sequence[int]) -> Iterator[str]:
+    for setting, having in chosen.items():
+        which = "" if len(having) == len(seeds) else f" of seed {', '.join(map(str, having))}"
+        yield f"{setting} was chosen by the run{'s' if len(having) > 1 else ''}{which}"
 
 
 def _as_computed(planned: Conditions, precisions: Sequence[str]) -> Conditions:

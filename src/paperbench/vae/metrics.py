@@ -98,7 +98,7 @@ METRICS: tuple[MetricSpec, ...] = (
         direction="lower",
         format=".2f",
     ),
-    MetricSpec(name="rates/chosen", meaning="rate that optim.lr=auto chose"),
+    MetricSpec(name="rates/chosen", meaning="rate that optim.lr=auto chose", key="optim.lr"),
     MetricSpec(
         name="rates/*/train/bound",
         meaning="evidence lower bound of a training image after rate_search.samples with this rate",

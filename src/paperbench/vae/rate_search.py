@@ -78,8 +78,10 @@ def search_rate(config: VaeTrain, run: Run, make_trainer: Callable[[float, Run],
             f"optim.lr=auto: no rate of rate_search.rates is finite {seen}: {compared}; name smaller ones"
         )
     run.reporter.message(f"optim.lr={best:g} is the best on the training set {seen}: {compared}")
+    chosen = {f"{FOLDER}/chosen": best}
+    run.log.write(0, chosen)  # the curve of a run that is not at its end says it too
     metrics = {f"{FOLDER}/{rate}/{item.measure}": item.value for rate, item in found.items() if item.value is not None}
-    return RateSearch(rate=best, metrics={f"{FOLDER}/chosen": best, **metrics})
+    return RateSearch(rate=best, metrics={**chosen, **metrics})
 
 
 def search_steps(config: VaeTrain) -> int:
