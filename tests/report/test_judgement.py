@@ -204,13 +204,24 @@ def test_a_point_that_an_unfinished_run_has_passed_is_judged() -> None:
     assert cells["3.2e6"]["verdict"] == "missing"
 
 
-def prepare_curve(overrides: list[str]) -> Prepared:
-    """The lower bounds of MNIST at the paper's scale, planned without the data."""
+def test_figures_of_the_same_models_share_their_runs() -> None:
+    one_length = ["train.samples=100000000"]
+    runs = {
+        name: {member.hash for member in prepare_curve(overrides, f"vae/{name}").sweep.members}
+        for name, overrides in (("figure-2", one_length), ("figure-2-frey", []), ("figure-4", []), ("figure-5", []))
+    }
+    assert len(runs["figure-2"] & runs["figure-5"]) == 3  # 5, 10 and 20 dimensions
+    assert len(runs["figure-2-frey"] & runs["figure-4"]) == 1
+    assert len(runs["figure-4"] & runs["figure-5"]) == 1
+
+
+def prepare_curve(overrides: list[str], name: str = "vae/figure-2") -> Prepared:
+    """The lower bounds of MNIST at the paper's scale, or another figure, planned without the data."""
     from paperbench.sweeps import plan
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(plan, "_refusals", lambda members: [])
-        return prepare(load("vae/figure-2"), "paper", overrides=overrides)
+        return prepare(load(name), "paper", overrides=overrides)
 
 
 # --- one number, one verdict ------------------------------------------------------------------------------------------
