@@ -16,11 +16,13 @@ from paperbench.detection.build import build
 from paperbench.detection.detectors.fast_rcnn import FastRCNN
 from paperbench.detection.detectors.faster_rcnn import FasterRCNN
 from paperbench.detection.detectors.mask_rcnn import MaskRCNN
+from paperbench.detection.model_config import HeadConfig
+from paperbench.detection.nms import postprocess
 from paperbench.detection.rpn import Proposals
 from tests.detection.detectors.nets import batch
 
 NO_CHANGE_HERE = {
-    "name", "weights", "proposals_weights",  # read from files
+    "name", "backbone", "weights", "proposals_weights",  # read from files, or a table of nets
     "side", "grid",  # of squares that the images have to fit into
     "head.pool_size",  # changed with the widths that go with it, in the tests of the nets
     "svm.c", "svm.negative_iou", "svm.positive_weight", "svm.bias_scale", "svm.feature_norm", "svm.start_images",
@@ -41,7 +43,12 @@ RPN = {
     "rpn.pre_nms_topk_test": 4, "rpn.post_nms_topk_train": 3, "rpn.post_nms_topk_test": 3, "rpn.nms_iou": 0.1,
     "rpn.min_size": 30.0,
 }  # fmt: skip
-BACKBONE = {"backbone": "squeezenet1_1", "frozen_layers": 1, "deformable": 1}
+BACKBONE = {"frozen_layers": 1, "deformable": 1}
+OF_LEVELS = (
+    "rpn.channels", "rpn.pre_nms_topk_train", "rpn.pre_nms_topk_test", "rpn.post_nms_topk_train", "rpn.post_nms_topk_test",
+    "rpn.nms_iou", "rpn.min_size", "head.pool", "head.hidden", "head.batch_norm", "head.dropout", "head.score_threshold",
+)  # fmt: skip
+"""Keys that a net on a pyramid takes by functions of its own."""
 MINING = {"head.ohem": True}
 CHANGES: Mapping[str, dict[str, Any]] = {
     "faster-rcnn": {
@@ -49,7 +56,8 @@ CHANGES: Mapping[str, dict[str, Any]] = {
         "anchors.sizes": (20.0, 40.0, 60.0), "anchors.ratios": (0.4, 1.0, 2.5),
     },
     "fpn": {
-        **RPN, **HEAD, **MINING, "deformable": 1, "pyramid.channels": 24, "pyramid.canonical_size": 20.0,
+        **{key: value for key, value in (RPN | HEAD).items() if key in OF_LEVELS},
+        **MINING, "deformable": 1, "pyramid.channels": 24, "pyramid.canonical_size": 20.0,
         "anchors.ratios": (0.4, 1.0, 2.5),
     },
     "mask-rcnn": {"mask.channels": 8, "mask.convolutions": 2, "mask.pool_size": 5, "mask.loss_weight": 3.0},
@@ -197,3 +205,16 @@ def test_proposals_that_are_not_there_are_never_detections(kind: str) -> None:
         detections, proposals = net.detect(scene())
     assert (proposals.valid.sum(1) < proposals.valid.shape[1]).any(), "there is padding"
     assert (detections.valid.sum(1) <= 2 * proposals.valid.sum(1)).all()
+
+
+def test_a_detection_is_moved_by_the_change_of_its_own_class_in_deviations() -> None:
+    """With scores of two classes, a change of (1, 0, 0, 0) for the second and none for the first, in deviations of 0.25."""
+    config = HeadConfig(target_std=(0.25, 0.5, 0.5, 0.5), score_threshold=0.1)
+    deltas = torch.zeros(1, 1, 3, 4)
+    deltas[0, 0, 0], deltas[0, 0, 2, 0] = 1.0, 1.0
+    boxes, valid = torch.tensor([[[10.0, 20, 30, 60]]]), torch.ones(1, 1, dtype=torch.bool)
+    logits = torch.tensor([[[0.0, 2.0, 1.0]]])
+    found = postprocess(logits, deltas, boxes, valid, torch.tensor([[96, 96]]), config)
+    own = dict(zip(found.labels[0].tolist(), found.boxes[0].tolist(), strict=True))
+    assert own[1] == pytest.approx([10, 20, 30, 60])
+    assert own[2] == pytest.approx([15, 20, 35, 60])

@@ -118,3 +118,10 @@ def test_a_task_sees_the_seed_and_the_precision_of_its_run(monkeypatch: pytest.M
     with made as run:
         assert (run.seed, run.precision, run.device, run.config_hash) == (17, "bfloat16", CPU, "hash of f")
         assert run.checkpoints.directory == tmp_path / "c"
+
+
+def test_a_group_keeps_its_own_decay_and_rate() -> None:
+    one, other = nn.Linear(2, 1), nn.Linear(2, 1)
+    groups = [{"params": one.parameters(), "weight_decay": 0.5, "lr_scale": 0.25}, {"params": other.parameters()}]
+    built = build_optimizer(OptimConfig(lr=2.0, weight_decay=0.125), groups)
+    assert [(group["weight_decay"], group["base_lr"]) for group in built.param_groups] == [(0.5, 0.5), (0.125, 2.0)]

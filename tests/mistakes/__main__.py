@@ -103,14 +103,16 @@ def _check(tests: Sequence[str], options: argparse.Namespace) -> int:
 def _planted(mistakes: Sequence[Mistake], options: argparse.Namespace) -> Any:
     """Yield each mistake with its verdict and the test that gave it, as they come: (Mistake, str, str)."""
     context = multiprocessing.get_context("fork")
-    # Those of one list after the other, to the same process: what its tests import is there already.
     work, done = context.Queue(), context.Queue()
-    for number in range(len(mistakes)):
-        work.put(number)
+    lists: dict[str, list[int]] = {}
+    for number, mistake in enumerate(mistakes):
+        lists.setdefault(mistake.package, []).append(number)
+    for numbers in lists.values():  # those of one list together: they have their tests in common
+        work.put(numbers)
     with tempfile.TemporaryDirectory(prefix="mistakes-") as scratch:
         workers = [
             context.Process(target=_work, args=(mistakes, work, done, Path(scratch) / str(number), options))
-            for number in range(min(options.jobs, len(mistakes)))
+            for number in range(min(options.jobs, len(lists)))
         ]
         for worker in workers:
             work.put(None)
@@ -135,12 +137,13 @@ def _work(mistakes: Sequence[Mistake], work: Any, done: Any, folder: Path, optio
     from tests.mistakes.planting import Planter
 
     planter = Planter(folder, limit=options.limit)
-    while (number := work.get()) is not None:
-        try:
-            verdict, by = planter.plant(mistakes[number], whole=options.whole)
-        except Exception as error:
-            verdict, by = "error of the list", f"{type(error).__name__}: {error}"
-        done.put((number, verdict, by))
+    while (numbers := work.get()) is not None:
+        place = {mistakes[number].name: number for number in numbers}
+        planter.plant(
+            [mistakes[number] for number in numbers],
+            lambda mistake, verdict, by, place=place: done.put((place[mistake.name], verdict, by)),
+            whole=options.whole,
+        )
 
 
 def _known(file: Path) -> dict[str, dict[str, str]]:

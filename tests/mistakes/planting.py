@@ -1,4 +1,4 @@
-"""A copy of the tree, a process that has imported it, and a fork of that process for each mistake."""
+"""A copy of the tree, a process that has collected its tests, and a fork of that process for each mistake."""
 
 from __future__ import annotations
 
@@ -9,8 +9,10 @@ import os
 import re
 import shutil
 import sys
-from collections.abc import Sequence
+import types
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 from tests.mistakes.listed import ROOT, SOURCE, Mistake
 from tests.mistakes.patching import replace_code
@@ -23,6 +25,20 @@ _HEAVY = (
     "sklearn.svm", "sklearn.isotonic", "sklearn.cluster", "sklearn.pipeline", "matplotlib.figure",
     "matplotlib.backends.backend_agg", "PIL.Image", "typer.testing", "pycocotools.mask", "nibabel"
 )  # fmt: skip
+
+_OPTIONS = (
+    "-q",
+    "-n0",
+    "-p",
+    "no:cacheprovider",
+    "--no-header",
+    "-rfE",
+    "-W",
+    "ignore::pytest.PytestAssertRewriteWarning",
+)
+
+Report = Callable[[Mistake, str, str], None]
+"""Takes a mistake, the verdict on it, and by which test."""
 
 _CONTEXT = multiprocessing.get_context("fork")
 _FAILED = re.compile(r"^(?:FAILED|ERROR) (\S.*?)(?: - .*)?$", re.MULTILINE)
@@ -47,45 +63,61 @@ class Planter:
         ]
         importlib.invalidate_caches()
 
-    def plant(self, mistake: Mistake, *, whole: bool) -> tuple[str, str]:
-        """Return the verdict on a mistake, and by which test."""
+    def plant(self, mistakes: Sequence[Mistake], report: Report, *, whole: bool) -> None:
+        """Plant mistakes one after the other, in one session of pytest; `report` gets each with its verdict and the test."""
+        import pytest
+
+        named = dict.fromkeys(f"tests/{test.partition('::')[0]}" for mistake in mistakes for test in mistake.tests)
+        session = _Session(self, mistakes, report, whole=whole)
+        with _muted(self.copy / "session.txt"):
+            pytest.main([*_OPTIONS, *named], plugins=[session])
+        for mistake in mistakes[session.planted :]:
+            report(mistake, "error of the list", "its tests could not be collected")
+
+    def plant_one(self, mistake: Mistake, items: Sequence[Any], *, whole: bool) -> tuple[str, str]:
+        """Return the verdict of the collected tests `items` on a mistake, and by which of them."""
         tests = [f"tests/{test}" for test in mistake.tests]
-        self._import(mistake, tests)
+        chosen = [item for test in tests for item in items if _belongs(item.nodeid, test)]
+        if not chosen:
+            return "error of the list", "no such test"
         file = self.copy / SOURCE / mistake.file
         before = file.read_text(encoding="utf-8")
         try:
             after = mistake.planted(before)
             file.write_text(after, encoding="utf-8")
-            verdict, by = self._test(tests, mistake, (before, after))
+            verdict, by = self._in_fork(mistake, chosen, (before, after)) or self._test(tests, mistake)
             if verdict == "not caught" and whole:
-                verdict, by = self._test([f"tests/{mistake.package}"], mistake, (before, after))
+                verdict, by = self._test([f"tests/{mistake.package}"], mistake)
         except ValueError as error:
             return "error of the list", str(error)
         finally:
             file.write_text(before, encoding="utf-8")
         return verdict, by
 
+    def _in_fork(self, mistake: Mistake, items: Sequence[Any], texts: tuple[str, str]) -> tuple[str, str] | None:
+        """Return the verdict of a fork that replaces the code; None where only an import shows the mistake."""
+        module = importlib.import_module(_module_name(SOURCE.name / Path(mistake.file)))
+        receive, send = _CONTEXT.Pipe(duplex=False)
+        process = _CONTEXT.Process(target=_run_items, args=(module, texts, items, send))
+        process.start()
+        send.close()
+        try:
+            found = receive.recv() if receive.poll(self.limit) else ("time limit", f"{self.limit:g} s")
+        except EOFError:
+            found = ("caught", "the end of the process")
+        process.kill()
+        process.join()
+        return found
+
     def check(self, tests: Sequence[str]) -> tuple[bool, str]:
         """Return True if tests pass without a mistake, and what pytest printed."""
-        self._import(None, tests)
-        passed = self._test(list(tests), None, None)[0] == "not caught"
+        passed = self._test(list(tests), None)[0] == "not caught"
         return passed, (self.copy / "output.txt").read_text(encoding="utf-8", errors="replace")
 
-    def _import(self, mistake: Mistake | None, tests: Sequence[str]) -> None:
-        """Import what the forks need, here and once."""
-        names = [] if mistake is None else [_module_name(SOURCE.name / Path(mistake.file))]
-        for test in tests:
-            place = Path(test.partition("::")[0])
-            files = [place] if place.suffix else sorted(place.rglob("test_*.py"))
-            names += [_module_name(file) for file in files]
-        for name in names:
-            with contextlib.suppress(Exception):  # pytest will say what is wrong with it
-                importlib.import_module(name)
-
-    def _test(self, tests: list[str], mistake: Mistake | None, texts: tuple[str, str] | None) -> tuple[str, str]:
-        """Return the verdict and the first test that failed, of a fork in which the mistake is planted."""
+    def _test(self, tests: list[str], mistake: Mistake | None) -> tuple[str, str]:
+        """Return the verdict and the first test that failed, of a fork that imports the copy as it stands."""
         output = self.copy / "output.txt"
-        process = _CONTEXT.Process(target=_pytest, args=(tests, output, mistake, texts))
+        process = _CONTEXT.Process(target=_pytest, args=(tests, output, mistake is not None))
         process.start()
         process.join(self.limit)
         if process.is_alive():
@@ -100,25 +132,73 @@ class Planter:
         return "error of the list", " ".join(text[-300:].split())
 
 
-def _pytest(tests: list[str], output: Path, mistake: Mistake | None, texts: tuple[str, str] | None) -> None:
-    """Run pytest in this process, a fork."""
-    with output.open("wb") as file:
-        os.dup2(file.fileno(), 1)
-        os.dup2(file.fileno(), 2)
-    if mistake is not None and texts is not None:
-        module = sys.modules.get(_module_name(SOURCE.name / Path(mistake.file)))
-        if module is None or not replace_code(module, *texts):
-            for name in [name for name in sys.modules if name.partition(".")[0] in ("paperbench", "tests")]:
-                del sys.modules[name]
-            importlib.invalidate_caches()
+class _Session:
+    """A plugin of pytest that plants mistakes in place of running the tests that were collected."""
+
+    def __init__(self, planter: Planter, mistakes: Sequence[Mistake], report: Report, *, whole: bool) -> None:
+        self.planter = planter
+        self.mistakes = mistakes
+        self.report = report
+        self.whole = whole
+        self.planted = 0
+
+    def pytest_runtestloop(self, session: Any) -> bool:
+        for mistake in self.mistakes:
+            self.report(mistake, *self.planter.plant_one(mistake, session.items, whole=self.whole))
+            self.planted += 1
+        return True
+
+
+def _run_items(module: types.ModuleType, texts: tuple[str, str], items: Sequence[Any], send: Any) -> None:
+    """Run tests in this process, a fork, with the mistake; send the verdict and the first that failed, or None."""
+    from _pytest.runner import runtestprotocol
+
+    if not replace_code(module, *texts):
+        send.send(None)
+        os._exit(0)
+    for item, following in zip(items, [*items[1:], None], strict=True):
+        if any(part.failed for part in runtestprotocol(item, log=False, nextitem=following)):
+            send.send(("caught", item.nodeid))
+            os._exit(0)
+    send.send(("not caught", ""))
+    os._exit(0)
+
+
+def _pytest(tests: list[str], output: Path, first_alone: bool) -> None:
+    """Run pytest in this process, a fork, on the copy as it stands."""
+    file = os.open(output, os.O_CREAT | os.O_TRUNC | os.O_WRONLY)
+    os.dup2(file, 1)
+    os.dup2(file, 2)
+    sys.stdout, sys.stderr = os.fdopen(1, "w"), os.fdopen(2, "w")
+    for name in [name for name in sys.modules if name.partition(".")[0] in ("paperbench", "tests")]:
+        del sys.modules[name]
+    importlib.invalidate_caches()
     import pytest
 
-    options = ["-q", "-n0", "-p", "no:cacheprovider", "--no-header", "-rfE"]
-    options += ["--tb=short", "--durations=5"] if mistake is None else ["--tb=line", "-x"]
-    # What is imported already cannot be rewritten, and need not be.
-    code = pytest.main([*options, "-W", "ignore::pytest.PytestAssertRewriteWarning", *tests])
+    code = pytest.main([*_OPTIONS, *(["--tb=line", "-x"] if first_alone else ["--tb=short", "--durations=5"]), *tests])
     sys.stdout.flush()
     os._exit(int(code))
+
+
+def _belongs(nodeid: str, test: str) -> bool:
+    """Return True if a collected test is `test`, or in the file, folder or group of parameters that it names."""
+    return nodeid == test or nodeid.startswith((f"{test}::", f"{test}/", f"{test}["))
+
+
+@contextlib.contextmanager
+def _muted(output: Path) -> Iterator[None]:
+    """Send what the process prints to a file, and to where it went before afterwards."""
+    kept = os.dup(1), os.dup(2)
+    file = os.open(output, os.O_CREAT | os.O_TRUNC | os.O_WRONLY)
+    try:
+        os.dup2(file, 1)
+        os.dup2(file, 2)
+        yield
+    finally:
+        os.dup2(kept[0], 1)
+        os.dup2(kept[1], 2)
+        for number in (file, *kept):
+            os.close(number)
 
 
 def _module_name(file: Path) -> str:
