@@ -146,3 +146,11 @@ def test_a_temperature_that_divides_by_nothing_is_refused(temperature: float) ->
         distillation_loss(
             logits, logits, torch.zeros(1, dtype=torch.int64), temperature=temperature, soft_weight=1, hard_weight=1
         )
+
+
+@pytest.mark.parametrize("temperature", [20.0, 100.0, 1000.0])
+def test_the_value_at_high_temperatures_survives_single_precision(temperature: float) -> None:
+    """The divergence is then a millionth of the sums that it is the difference of, and T^2 times that is printed."""
+    expected = float(_soft(STUDENT, TEACHER, temperature))
+    assert float(_soft(STUDENT.float(), TEACHER.float(), temperature)) == pytest.approx(expected, rel=1e-3)
+    assert abs(float(_soft(TEACHER.float(), TEACHER.float(), temperature))) < 1e-4

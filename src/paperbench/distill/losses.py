@@ -37,9 +37,12 @@ def soft_loss(logits: Tensor, targets: Tensor, temperature: float | Tensor) -> T
     of shape (S,) belongs to S stacked students, and the result is (S,).
     """
     heat = temperature[:, None, None] if isinstance(temperature, Tensor) else temperature
-    log_q = F.log_softmax(logits / heat, dim=-1)
-    divergence = (torch.xlogy(targets, targets) - targets * log_q).sum(-1).mean(-1)
-    return divergence * temperature**2
+    # In doubles, which MPS lacks: at high temperatures the divergence is what two nearly equal sums differ by, and T^2 magnifies
+    # their rounding. The sums of p and q are 1 but for the rounding of p, which their difference takes out.
+    kind = logits.dtype if logits.device.type == "mps" else torch.float64
+    p, log_q = targets.to(kind), F.log_softmax(logits.to(kind) / heat, dim=-1)
+    divergence = (torch.xlogy(p, p) - p * (log_q + 1) + log_q.exp()).sum(-1).mean(-1)
+    return (divergence * temperature**2).to(logits.dtype)
 
 
 def hard_loss(logits: Tensor, labels: Tensor) -> Tensor:
