@@ -85,8 +85,8 @@ class _Problem:
         known_mass = torch.einsum("bm,bmk->bk", weights, specialists[..., :-1].double() * known)
         self.fixed = generalist.double().clamp_min(_FLOOR) + known_mass
         dust = weights * specialists[..., -1].double()
-        self.dust = torch.cat([torch.zeros_like(dust[:, :1]), dust], dim=1)
-        everywhere = torch.ones_like(known[:1])
+        self.dust = torch.cat([dust.new_zeros(len(dust), 1), dust], dim=1)
+        everywhere = known.new_ones(1, known.shape[1])
         self.inside = torch.cat([everywhere, known]).double()
         self.outside = torch.cat([torch.zeros_like(everywhere), ~known]).double()
         self.live = self.dust > _FLOOR
