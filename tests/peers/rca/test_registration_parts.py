@@ -330,14 +330,14 @@ def test_propagated_labels_are_scipys_nearest_neighbours(shape: str, kind: str, 
         np.testing.assert_array_equal(own, expected)
 
 
-@pytest.mark.parametrize(("shape", "samples", "seed"), grid(("square", "wide", "slab"), (2, 3, 4), range(2)))
+@pytest.mark.parametrize(("shape", "samples", "seed"), grid(("square", "wide", "cube"), (2, 3), range(2)))
 def test_a_vote_of_several_points_is_a_loop_over_them(shape: str, samples: int, seed: int) -> None:
     size = SHAPES[shape]
     dims = len(size)
     rng = np.random.default_rng([seed, samples, list(SHAPES).index(shape)])
     labels = label_map(size, rng)
     theta = affine("random", dims, rng) * 0.6
-    extent = tuple(int(n) for n in rng.integers(4, 8, dims))
+    extent = tuple(int(n) for n in rng.integers(4, 8 if dims == 2 else 6, dims))
     places = centres(extent) @ theta[:, :dims].T + theta[:, dims]
     known = Labels("values", (1, 2, 3), ("a", "b", "c"))
     found = propagate_labels(torch.from_numpy(labels)[None], torch.from_numpy(places), labels=known, samples=samples)[
