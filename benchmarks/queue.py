@@ -237,6 +237,7 @@ class Queue:
                 self.root.say(f"done: {entry.name}")
                 return "done"
             if asked == "pause":
+                self.root.update(entry.name, state="paused")
                 continue
             if asked == "stop":
                 self.root.update(entry.name, state="stopped")

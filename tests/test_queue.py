@@ -132,6 +132,7 @@ def test_a_pause_has_the_run_save_and_wait(tmp_path: Path) -> None:
     Root(tmp_path).pause.touch()
     wait_for(lambda: "paused" in (tmp_path / "queue.log").read_text())
     assert (tmp_path / "a-long.stopped").exists()
+    assert states(tmp_path) == ["paused"]
     time.sleep(0.2)
     assert len(calls(tmp_path)) == 1
     (tmp_path / "go").touch()
