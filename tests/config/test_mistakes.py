@@ -18,6 +18,21 @@ def mistakes(*overrides: str, experiment: str = "faster-rcnn") -> list[str]:
     return list(caught.value.mistakes)
 
 
+@pytest.mark.parametrize(
+    ("experiment", "override", "expected"),
+    [
+        ("stn-mnist", "model=st-cn", "Nearest: st-cnn, st-fcn. Choices: cnn, dcn, fcn, st-cnn, st-fcn (now st-cnn)"),
+        ("faster-rcnn", "model=zz", "Choices: faster-rcnn, fpn, mask-rcnn, rfcn, ssd, yolo (now faster-rcnn)"),
+        ("rcnn", "model=zz", "Choices: fast-rcnn, rcnn, sppnet (now rcnn)"),
+        ("rca-segmenters", "model=zz", "Choices: none for this task (now null)"),
+    ],
+)
+def test_a_mistaken_choice_of_model_is_answered_with_those_of_the_task(
+    experiment: str, override: str, expected: str
+) -> None:
+    assert mistakes(override, experiment=experiment) == [f"{override}: no such choice of model. {expected}"]
+
+
 @pytest.mark.parametrize("plus", ["", "+", "++"])
 def test_an_unknown_key_is_named_with_the_nearest_and_its_value(plus: str) -> None:
     assert mistakes(f"{plus}optim.lrr=1") == [

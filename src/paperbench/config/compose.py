@@ -16,7 +16,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from paperbench.catalog import DATASETS, TASKS, TaskSpec
+from paperbench.catalog import DATASETS, MODELS, TASKS, TaskSpec
 from paperbench.config import _hydra
 from paperbench.config._hydra import Merged, Override
 from paperbench.config.digests import changed_since_training, digests_of
@@ -242,14 +242,15 @@ def _choose(
 
 
 def _usable(group: str, available: Mapping[str, Path], merged: Merged) -> list[str]:
-    """For `data`, the names that this task can use (and the user's own); for other groups, all."""
+    """For `data` and `model`, the names that this task can use (and the user's own); for other groups, all."""
     task = OmegaConf.select(merged.config, "task")
-    unfit = {spec.name for spec in DATASETS.values() if group == "data" and task in TASKS and task not in spec.tasks}
+    specs = {"data": DATASETS, "model": MODELS}.get(group, {})
+    unfit = {spec.name for spec in specs.values() if task in TASKS and task not in spec.tasks}
     return [name for name in available if name not in unfit]
 
 
 def _listed(names: list[str], current: str | None) -> str:
-    return f"{', '.join(names)} (now {show(current)})"
+    return f"{', '.join(names) or 'none for this task'} (now {show(current)})"
 
 
 def _resolve(config: DictConfig, source: Path) -> dict[str, Any]:
