@@ -66,20 +66,30 @@ def test_permuted_classes_are_found_and_the_way_back_is_named(order: list[int]) 
     assert torch.equal(changed[:, back], logits(TRAIN))
 
 
+def test_losses_in_place_of_logits() -> None:
+    assert "store their negatives" in fault_of_logits(-logits(TRAIN).log_softmax(1), TRAIN.labels, CLASSES)
+
+
 def test_probabilities_give_themselves_away_and_a_key_takes_them(tmp_path: Path) -> None:
     given = logits(TRAIN)
     assert not are_probabilities(given)
-    for name, values in (("p.npy", given.softmax(1)), ("half.npy", given.softmax(1).half()), ("l.npy", given)):
+    for name, values in (
+        ("p.npy", given.softmax(1)),
+        ("half.npy", given.softmax(1).half()),
+        ("percent.npy", 100 * given.softmax(1)),
+        ("l.npy", given),
+    ):
         np.save(tmp_path / name, values.numpy())
     common = {"train": TRAIN, "test": TEST, "mean": 0.0, "std": 1.0}
-    for name in ("p.npy", "half.npy"):
+    for name in ("p.npy", "half.npy", "percent.npy"):
         with pytest.raises(DataError, match=r"probabilities and no logits.*teacher_values=probabilities"):
             load_teacher(tmp_path / name, **common)
     with pytest.raises(DataError, match="no probabilities"):
         load_teacher(tmp_path / "l.npy", values="probabilities", **common)
-    found = load_teacher(tmp_path / "p.npy", values="probabilities", **common)
-    assert isinstance(found, StoredLogits)
-    torch.testing.assert_close(found.train.softmax(1), given.softmax(1), rtol=1e-4, atol=1e-6)
+    for name in ("p.npy", "percent.npy"):
+        found = load_teacher(tmp_path / name, values="probabilities", **common)
+        assert isinstance(found, StoredLogits)
+        torch.testing.assert_close(found.train.softmax(1), given.softmax(1), rtol=1e-4, atol=1e-6)
 
 
 def test_the_normalisation_of_a_training_is_named() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from paperbench.errors import DataError
 from paperbench.rca import folders
 from paperbench.rca.cases import CaseSet, without_itself
 from paperbench.rca.config import LabelConfig, RcaEstimate, ReferenceConfig
-from tests.rca.made import SHAPE, grey, make_image, write_png
+from tests.rca.made import QUICK, SHAPE, estimate, grey, make_image, write_png
 
 
 def config(root: Path, **keys: Any) -> RcaEstimate:
@@ -162,3 +163,20 @@ def test_a_truth_with_other_labels_is_named(tmp_path: Path) -> None:
     case = loaded(tmp_path, truth=str(tmp_path / "truth")).cases[0]
     with pytest.raises(DataError, match="the truth holds the label 255"):
         case.load()
+
+
+def test_a_case_that_is_its_own_reference_is_scored_by_the_others_and_says_so(tmp_path: Path) -> None:
+    write(tmp_path)
+    for k in range(2):  # the references are the images themselves, under other names
+        for source, target in (("images", "ref"), ("masks", "ref-masks")):
+            (tmp_path / target / f"r{k}.png").write_bytes((tmp_path / source / f"c{k}.png").read_bytes())
+    words = [f"images={tmp_path / 'images'}", f"masks={tmp_path / 'masks'}", *QUICK[1:], "calibration.kind=none"]
+    words += [f"reference.images={tmp_path / 'ref'}", f"reference.masks={tmp_path / 'ref-masks'}", "pictures=0"]
+    result, _ = estimate("rca", *words, f"output.root={tmp_path / 'o'}", directory=tmp_path / "run")
+    assert result.exit_code == 0, result.output
+    with (tmp_path / "run" / "cases.csv").open(newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    scored = [row for row in rows if row["metric"] == "dsc"]
+    assert {row["references"] for row in scored} == {"2"}
+    assert all(float(row["max"]) < 1 for row in scored)
+    assert ["reference r0 is this very image" in row["problem"] for row in rows if row["problem"]] == [True, False]

@@ -77,3 +77,18 @@ def test_arrays_that_do_not_fit_are_named() -> None:
     ]:
         with pytest.raises(ValueError, match=message):
             estimate_quality(*arguments, **options)
+
+
+def test_an_image_is_never_its_own_reference() -> None:
+    image, mask = pair(9)
+    with pytest.raises(ValueError, match="is this very image"):
+        estimate_quality(image, mask, [(2 * image + 5, mask)], choose=False)
+    with pytest.warns(UserWarning, match=r"references\[0\] is this very image"):
+        found = estimate_quality(image, mask, [(image, mask), pair(0)], choose=False)
+    assert found.scores == estimate_quality(image, mask, [pair(0)], choose=False).scores
+
+
+def test_labels_that_no_reference_has_are_named() -> None:
+    image, mask = pair(9)
+    with pytest.raises(ValueError, match="holds the label 255, which no reference has"):
+        estimate_quality(image, np.where(mask == 1, 255, mask), [pair(0)], choose=False)

@@ -133,6 +133,7 @@ DATASETS = (
         layout="VOCdevkit/VOC<year>/{Annotations,ImageSets/Main,JPEGImages}",
         homepage="http://host.robots.ox.ac.uk/pascal/VOC/",
         checker="paperbench.detection.datasets:check",
+        departures="paperbench.detection.published_data:departures",
         archives=("voc2007-trainval", "voc2007-test", "voc2012-trainval"),
     ),
     DatasetSpec(
@@ -142,6 +143,7 @@ DATASETS = (
         layout="coco/{annotations/instances_<split>.json,<split>/}",
         homepage="https://cocodataset.org/#download",
         checker="paperbench.detection.datasets:check",
+        departures="paperbench.detection.published_data:departures",
         archives=("coco-train2017", "coco-val2017", "coco-annotations2017"),
     ),
     DatasetSpec(

@@ -26,13 +26,16 @@ FEWEST_OF_CLASS: Final = 10
 
 
 def are_probabilities(rows: Tensor) -> bool:
-    """Return True where every row of (N, K) is nonnegative and sums to 1."""
-    return bool((rows >= -1e-6).all()) and bool(((rows.double().sum(1) - 1).abs() < 1e-2).all())
+    """Return True where every row of (N, K) is nonnegative and has the same sum: 1, or 100 for percent."""
+    sums = rows.double().sum(1)
+    common = float(sums.median())
+    return bool((rows >= -1e-6).all()) and common > 0 and bool(((sums - common).abs() < 0.01 * common).all())
 
 
 def logits_of_probabilities(rows: Tensor) -> Tensor:
-    """Return the logarithms of probabilities (N, K); those of 0 are taken for 1e-12."""
-    return rows.double().clamp(min=1e-12).log().to(torch.float32)
+    """Return the logarithms of probabilities (N, K), whatever their sum; those of 0 are taken for 1e-12."""
+    values = rows.double()
+    return (values / values.sum(1, keepdim=True)).clamp(min=1e-12).log().to(torch.float32)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,6 +64,12 @@ def fault_of_logits(logits: Tensor, labels: Tensor, classes: tuple[str, ...]) ->
     nothing speaks against it."""
     answers, known = logits.argmax(1).cpu().numpy(), labels.cpu().numpy()
     found = agreement(answers, known, len(classes))
+    turned = agreement((-logits).argmax(1).cpu().numpy(), known, len(classes))
+    if found.images >= FEWEST and turned.share > max(0.5, 2 * found.share):
+        return (
+            f"the smallest value of a row is that of its label for {100 * turned.share:.1f} % of the images, the largest for "
+            f"{100 * found.share:.1f} %: these are negative logits or losses; store their negatives"
+        )
     if order := permutation(answers, known, len(classes)):
         moved = [f"{classes[k]} in column {column}" for k, column in enumerate(order) if k != column]
         return (

@@ -194,13 +194,13 @@ def _checked(path: Path, value: Any, images: Images, key: str, split: str, value
         row = int((~torch.isfinite(logits)).any(1).nonzero()[0])
         raise DataError(f"{path}: {key}, row {row}: not finite")
     if are_probabilities(logits) != (values == "probabilities"):
-        raise DataError(
-            f"{path}: {key}: every row sums to 1, so these are probabilities and no logits; store logits, or have their logarithms "
-            "taken: teacher_values=probabilities"
-            if values == "logits"
-            else f"{path}: {key}: not all rows are nonnegative and sum to 1, so these are no probabilities; leave out "
-            "teacher_values=probabilities"
+        said = (
+            "all rows have the same sum, so these are probabilities and no logits; teacher_values=probabilities takes their "
+            "logarithms"
         )
+        if values == "probabilities":
+            said = "not all rows are nonnegative and of the same sum, so these are no probabilities; leave teacher_values out"
+        raise DataError(f"{path}: {key}: {said}")
     if values == "probabilities":
         logits = logits_of_probabilities(value)
     if fault := fault_of_logits(logits, images.labels, images.classes):

@@ -22,7 +22,7 @@ from paperbench.rca.labels import Labels
 LOW, HIGH = 1.0, 99.0
 """Percentiles of the intensities that become 0 and 1."""
 
-RECORDED: Final = (PaperbenchError, ValueError, ArithmeticError, RuntimeError, OSError)
+RECORDED: Final = (PaperbenchError, ValueError, ArithmeticError, RuntimeError, OSError, MemoryError)
 """Errors of one case's files or of one registration: they are recorded, and the run continues."""
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Literal
@@ -12,9 +13,9 @@ from numpy.typing import NDArray
 
 from paperbench.errors import ConfigError, DataError
 from paperbench.rca.atlas import Atlas
-from paperbench.rca.cases import Image
+from paperbench.rca.cases import Image, without_itself
 from paperbench.rca.config import ReferenceConfig, RegistrationConfig
-from paperbench.rca.labels import find_labels
+from paperbench.rca.labels import Vocabulary, find_labels
 from paperbench.rca.mask_metric_specs import METRIC_SPECS
 from paperbench.rca.prediction import Rule, predict
 from paperbench.rca.scoring import score_masks
@@ -56,7 +57,8 @@ def estimate_quality(
     False, or fewer than three references: the defaults. Labels are those that the references' masks hold. The result is
     deterministic.
 
-    Raises ValueError for arrays that do not fit together and where no reference can be used.
+    A reference of the same pixels as `image` is left out, with a warning. Raises ValueError for arrays that do not fit together,
+    for a mask with other labels than the references have, and where no reference can be used.
     """
     if metric not in METRIC_SPECS:
         raise ValueError(f"metric={metric!r} is none of {', '.join(METRIC_SPECS)}")
@@ -70,6 +72,16 @@ def estimate_quality(
     except (ConfigError, DataError) as error:
         raise ValueError(str(error)) from error
     assert case.truth is not None
+    known, same = without_itself(case, known)
+    if same:
+        text = f"{', '.join(same)} is this very image and is left out: a mask is never scored on its own image"
+        if not known:
+            raise ValueError(f"{text}; no other reference is given")
+        warnings.warn(text, stacklevel=2)
+    vocabulary = Vocabulary(labels=labels, held=frozenset(labels.values), chosen=False)
+    foreign, missing = vocabulary.foreign(case.truth)
+    if foreign and missing:
+        raise ValueError(f"the mask {vocabulary.explain(foreign, missing)}")
     case = Image(
         name=case.name,
         intensities=case.intensities,

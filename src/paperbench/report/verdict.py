@@ -72,7 +72,8 @@ class Conditions:
     @property
     def departs(self) -> str:
         """The kinds of deviations, `other data, other scale`."""
-        kinds = (("other data", self.data), ("other scale", self.scale), ("other settings", self.settings))
+        scale = "other scale" if any(text.startswith("scale=") for text in self.scale) else "other schedule"
+        kinds = (("other data", self.data), (scale, self.scale), ("other settings", self.settings))
         return ", ".join(name for name, sentences in kinds if sentences)
 
     def __or__(self, other: Conditions) -> Conditions:

@@ -1,0 +1,53 @@
+"""Splits of VOC and COCO on disk held against the published ones, by their numbers of images."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any, Final
+
+from paperbench.data import coco, voc
+from paperbench.errors import DataError
+
+_VOC: Final = {
+    "2007": {"train": 2501, "val": 2510, "trainval": 5011, "test": 4952},
+    "2012": {"train": 5717, "val": 5823, "trainval": 11540, "test": 10991},
+}
+_COCO: Final = {"train2017": 118_287, "val2017": 5_000}
+_CHUNK: Final = 1 << 24
+_IMAGE_KEY: Final = b'"file_name"'
+"""A key that every image of an annotation file has, and nothing else in it."""
+
+
+def departures(data: Mapping[str, Any]) -> list[str]:
+    """Return which of the splits of a `data` section have another number of images than the published ones; see
+    `DatasetSpec.departures`. Splits of other names have none. Raises DataError."""
+    count, published = (_in_voc, _VOC.get(str(data.get("year")), {})) if data["name"] == "voc" else (_in_coco, _COCO)
+    return list(_departures(data, count, published))
+
+
+def _departures(data: Mapping[str, Any], count: Any, published: Mapping[str, int]) -> Iterator[str]:
+    for key in ("train_split", "test_split"):
+        split = str(data.get(key) or "")
+        found = count(data, split) if split in published else None
+        if found is not None and found != published[split]:
+            yield f"{split}: {found:,} of {published[split]:,} images"
+
+
+def _in_voc(data: Mapping[str, Any], split: str) -> int | None:
+    """Return the images of a split; None where it is not there: an evaluation needs no training split."""
+    path = voc.find(data.get("root"), str(data["year"])) / "ImageSets" / "Main" / f"{split}.txt"
+    return sum(bool(line.strip()) for line in path.read_bytes().splitlines()) if path.is_file() else None
+
+
+def _in_coco(data: Mapping[str, Any], split: str) -> int | None:
+    try:
+        path, _ = coco.find(data.get("root"), split)
+    except DataError:
+        return None
+    found, rest = 0, b""
+    with path.open("rb") as file:
+        while chunk := file.read(_CHUNK):
+            text = rest + chunk
+            found += text.count(_IMAGE_KEY)
+            rest = text[-(len(_IMAGE_KEY) - 1) :]
+    return found
