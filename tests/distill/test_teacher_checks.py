@@ -102,10 +102,33 @@ def test_the_normalisation_of_a_training_is_named() -> None:
         torch.nn.functional.cross_entropy(net((pixels - 0.1307) / 0.3081), TRAIN.labels).backward()
         optimiser.step()
     raw = {name: value.clone() for name, value in net.state_dict().items()}
-    absorb_normalisation(net, mean=0.5, std=0.05)  # not that of its training
-    said = better_normalisation(net, TRAIN, mean=0.5, std=0.05)
-    assert "teacher_mean=" in said
-    assert "% of 1437 images wrongly" in said
-    net.load_state_dict(raw)
-    absorb_normalisation(net, mean=0.1307, std=0.3081)
-    assert better_normalisation(net, TRAIN, mean=0.1307, std=0.3081) == ""
+    for images in ((TRAIN, TEST), (TRAIN.select(torch.arange(200)), TEST.select(torch.arange(100)))):
+        net.load_state_dict(raw)
+        said = better_normalisation(net, images, mean=0.0, std=1.0)
+        assert "suit its training better" in said, said
+        assert "teacher_mean=" in said
+        absorb_normalisation(net, mean=0.1307, std=0.3081)
+        assert better_normalisation(net, images, mean=0.1307, std=0.3081) == ""
+
+
+def test_a_cautious_net_of_plain_pixels_gets_no_advice() -> None:
+    torch.manual_seed(0)
+    net = mlp(inputs=784, classes=10, widths=[40])
+    optimiser = torch.optim.Adam(net.parameters(), 1e-2, weight_decay=1e-3)
+    pixels = next(TRAIN.batches(len(TRAIN)))
+    for _ in range(40):
+        optimiser.zero_grad()
+        torch.nn.functional.cross_entropy(net(pixels), TRAIN.labels, label_smoothing=0.3).backward()
+        optimiser.step()
+    assert better_normalisation(net, (TRAIN, TEST), mean=0.0, std=1.0) == ""
+
+
+def test_logits_of_all_images_where_only_the_first_are_used(tmp_path: Path) -> None:
+    np.save(tmp_path / "l.npy", logits(TRAIN).numpy())
+    few = TRAIN.select(torch.arange(300))
+    common = {"train": few, "test": TEST, "mean": 0.0, "std": 1.0}
+    with pytest.raises(DataError, match="logits is 1437 x 10; 300 training images"):
+        load_teacher(tmp_path / "l.npy", **common)
+    found = load_teacher(tmp_path / "l.npy", cut=(300, 0), **common)
+    assert isinstance(found, StoredLogits)
+    torch.testing.assert_close(found.train, logits(TRAIN)[:300])

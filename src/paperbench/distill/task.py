@@ -75,10 +75,13 @@ def _refuse_unfit(config: Distill, paths: Sequence[Path]) -> list[str]:
 
     data = load(config, torch.device("cpu"))
     normalisation = {"mean": config.teacher_mean, "std": config.teacher_std}
+    cut = config.data.max_train_images, config.data.max_test_images
     remarks: list[str] = []
     for path in paths:
-        teacher = load_teacher(path, train=data.train, test=data.test, values=config.teacher_values, **normalisation)
-        remarks += remarks_on(teacher, path, train=data.train, **normalisation)
+        teacher = load_teacher(
+            path, train=data.train, test=data.test, values=config.teacher_values, cut=cut, **normalisation
+        )
+        remarks += remarks_on(teacher, path, train=data.train, test=data.test, **normalisation)
     return remarks
 
 

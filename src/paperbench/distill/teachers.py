@@ -83,16 +83,24 @@ def _has_checkpoint(folder: Path) -> bool:
 
 
 def load_teacher(
-    path: Path, *, train: Images, test: Images, mean: float, std: float, values: Values = "logits"
+    path: Path,
+    *,
+    train: Images,
+    test: Images,
+    mean: float,
+    std: float,
+    values: Values = "logits",
+    cut: tuple[int, int] = (0, 0),
 ) -> Net | StoredLogits:
     """Read the teacher in a file or stage folder. mean, std: the normalisation of its training, for weights of other programs.
-    values: what a file of logits holds.
+    values: what a file of logits holds. cut: `max_train_images` and `max_test_images`: with either, logits of further images are
+    left out, those of the first ones are used.
 
     Raises DataError or CheckpointError naming the file and what does not fit.
     """
     content, ours = _content(path)
     if "logits" in content:
-        return _stored(path, content, train, test, values)
+        return _stored(path, content, train, test, values, cut)
     weights = _weights(content)
     try:
         net = from_weights(weights, size=train.size, classes=len(train.classes))
@@ -106,11 +114,13 @@ def load_teacher(
     return net
 
 
-def remarks_on(teacher: Net | StoredLogits, path: Path, *, train: Images, mean: float, std: float) -> list[str]:
+def remarks_on(
+    teacher: Net | StoredLogits, path: Path, *, train: Images, test: Images, mean: float, std: float
+) -> list[str]:
     """Return what the answers of a teacher of other programs tell against the given normalisation of its pixels."""
     if isinstance(teacher, StoredLogits) or _is_ours(path):
         return []
-    better = better_normalisation(teacher, train, mean=mean, std=std)
+    better = better_normalisation(teacher, (train, test), mean=mean, std=std)
     return [f"{path}: {better}"] if better else []
 
 
@@ -166,7 +176,9 @@ def _weights(content: Mapping[str, Any]) -> Mapping[str, Any]:
     return content
 
 
-def _stored(path: Path, content: Mapping[str, Any], train: Images, test: Images, values: Values) -> StoredLogits:
+def _stored(
+    path: Path, content: Mapping[str, Any], train: Images, test: Images, values: Values, cut: tuple[int, int]
+) -> StoredLogits:
     for key, images in (("images", train), ("test_images", test)):
         recorded = content.get(key)
         if isinstance(recorded, str) and recorded != images.fingerprint:
@@ -175,11 +187,16 @@ def _stored(path: Path, content: Mapping[str, Any], train: Images, test: Images,
                 f"{path}: its logits are of other {split} images than {images.name} has now; "
                 "use them with the data that they were computed on"
             )
-    logits = _checked(path, content["logits"], train, "logits", "training", values)
-    test_logits = content.get("test_logits")
+    logits = _checked(path, _first(content["logits"], train, cut[0]), train, "logits", "training", values)
+    test_logits = _first(content.get("test_logits"), test, cut[1])
     return StoredLogits(
         logits, None if test_logits is None else _checked(path, test_logits, test, "test_logits", "test", values)
     )
+
+
+def _first(value: Any, images: Images, cut: int) -> Any:
+    """Return the rows of the images that are used, where the data set is `cut` to its first ones."""
+    return value[: len(images)] if cut and isinstance(value, Tensor) and value.ndim == 2 else value
 
 
 def _checked(path: Path, value: Any, images: Images, key: str, split: str, values: Values) -> Tensor:
@@ -266,6 +283,7 @@ class PretrainedTeacher:
         self._run = run
         self._normalisation = {"mean": mean, "std": std}
         self._values: Values = values
+        self._cut = cut
         self._own = CheckpointStore(run.directory.checkpoints / name, run.reporter)
 
     def logits(self, *, train: Images, test: Images, folder: Path, batch_size: int) -> TeacherLogits:
@@ -273,8 +291,10 @@ class PretrainedTeacher:
         loaded = self._own.load() if self._own.exists() else None
         source = self._own.directory if loaded is not None else self.path
         if loaded is None:
-            teacher = load_teacher(source, train=train, test=test, values=self._values, **self._normalisation)
-            for remark in remarks_on(teacher, source, train=train, **self._normalisation):
+            teacher = load_teacher(
+                source, train=train, test=test, values=self._values, cut=self._cut, **self._normalisation
+            )
+            for remark in remarks_on(teacher, source, train=train, test=test, **self._normalisation):
                 self._run.reporter.message(f"{self.name}: {remark}")
             self._own.save(_state(teacher, train, test), step=0)
         else:

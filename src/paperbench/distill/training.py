@@ -126,6 +126,7 @@ class Distillation:
                 mean=self.config.teacher_mean,
                 std=self.config.teacher_std,
                 values=self.config.teacher_values,
+                cut=(self.config.data.max_train_images, self.config.data.max_test_images),
             )
             logits = teacher.logits(
                 train=self.data.train,
