@@ -184,8 +184,8 @@ def better_normalisation(net: Net, sets: Sequence[Images], *, mean: float, std: 
     best, (middle, scale, meaning) = min(better, key=lambda pair: float(pair[0].nll.mean()))
     before, after = (100 * float(found.wrong.double().mean()) for found in (given, best))
     return (
-        f"{meaning} suit its training better than the pixels that it gets: of {len(labels)} images it answers {before:.1f} % wrongly, "
-        f"with them {after:.1f} %, at {float(given.nll.mean()):.3g} and {float(best.nll.mean()):.3g} nats; "
+        f"{meaning} suit its training better than the pixels that it gets: of {len(labels)} images it answers {before:.1f} % "
+        f"wrongly, with them {after:.1f} %, at {float(given.nll.mean()):.3g} and {float(best.nll.mean()):.3g} nats; "
         f"teacher_mean={middle:.4g} teacher_std={scale:.4g}"
     )
 

@@ -276,7 +276,17 @@ def _write(entry: StoreEntry, logits: Tensor, test_logits: Tensor, *, train: Ima
 class PretrainedTeacher:
     """A teacher that the configuration names. The run keeps a copy of its weights or logits."""
 
-    def __init__(self, name: str, path: Path, run: Run, *, mean: float, std: float, values: Values = "logits") -> None:
+    def __init__(
+        self,
+        name: str,
+        path: Path,
+        run: Run,
+        *,
+        mean: float,
+        std: float,
+        values: Values = "logits",
+        cut: tuple[int, int] = (0, 0),
+    ) -> None:
         self.name = name
         self.path = path
         self.metrics: dict[str, float] = {}
