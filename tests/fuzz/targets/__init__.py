@@ -3,6 +3,6 @@
 from __future__ import annotations
 
 from tests.fuzz.runs import Read
-from tests.fuzz.targets import detection, pictures, run_files
+from tests.fuzz.targets import detection, masks, pictures, run_files
 
-TARGETS: dict[str, Read] = {**detection.TARGETS, **pictures.TARGETS, **run_files.TARGETS}
+TARGETS: dict[str, Read] = {**detection.TARGETS, **masks.TARGETS, **pictures.TARGETS, **run_files.TARGETS}
