@@ -104,7 +104,8 @@ def read_score_table(rng: Rng, folder: Path) -> None:
         if rng.integers(3) == 0
         else pick(rng, [damaged_text, damaged_numbers])(_SCORES, rng).encode("utf-8", "surrogatepass")
     )
-    for mask in read_scores(path):
+    masks, _ = read_scores(path)
+    for mask in masks:
         assert mask.scores
         assert all(score >= 0 or math.isnan(score) for _, score in mask.scores)
         assert mask.real >= 0 or math.isnan(mask.real)
