@@ -43,8 +43,12 @@ def exact_iou(a: Tensor, b: Tensor) -> Tensor:
 
     Apple's GPUs have no float64; there it is float32.
     """
-    wide = torch.float32 if a.device.type == "mps" else torch.float64
-    return iou(a.to(wide), b.to(wide))
+    return iou(widest(a), widest(b))
+
+
+def widest(values: Tensor) -> Tensor:
+    """Return the values in float64, or in float32 where the device has no other (Apple's GPUs)."""
+    return values.to(torch.float32 if values.device.type == "mps" else torch.float64)
 
 
 def encode(reference: Tensor, boxes: Tensor, std: BoxStd = (1.0, 1.0, 1.0, 1.0)) -> Tensor:

@@ -180,3 +180,23 @@ def test_detections_of_one_box_for_all_classes(kind: str, seed: int) -> None:
         assert found.scores[image][there].tolist() == [score for score, _ in rows[:8]]
         if kind != "ties":
             assert found.labels[image][there].tolist() == [label for _, label in rows[:8]]
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_detections_do_not_depend_on_the_other_images(seed: int) -> None:
+    """Sixteen images of 1,000 pixels and 20 classes: boxes of one group must not be moved so far that they are rounded."""
+    rng = random("batch", seed)
+    low = rng.uniform(0, 900, (16, 40, 2))
+    proposals = torch.from_numpy(np.concatenate([low, low + rng.uniform(4, 20, (16, 40, 2))], -1)).float()
+    proposals = proposals[:, :8].repeat(1, 5, 1) + torch.from_numpy(rng.normal(0, 1.5, (16, 40, 4))).float()
+    logits = torch.from_numpy(rng.normal(0, 1, (16, 40, 21)).astype(np.float32))
+    deltas = torch.zeros(16, 40, 21, 4)
+    valid, sizes = torch.ones(16, 40, dtype=torch.bool), torch.full((16, 2), 1000)
+    config = HeadConfig(score_threshold=0.1, nms_iou=0.3, detections_per_image=100)
+
+    together = postprocess(logits, deltas, proposals, valid, sizes, config)
+
+    for image in range(16):
+        one = slice(image, image + 1)
+        alone = postprocess(logits[one], deltas[one], proposals[one], valid[one], sizes[one], config)
+        assert together.scores[image][together.valid[image]].tolist() == alone.scores[0][alone.valid[0]].tolist()

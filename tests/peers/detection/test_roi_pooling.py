@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
@@ -12,6 +14,8 @@ from torchvision.ops.poolers import LevelMapper
 
 from paperbench.detection import roi_pooling
 from paperbench.detection.deformable import sampled_conv2d
+from paperbench.detection.detectors.rfcn import RFCN
+from paperbench.detection.model_config import HeadConfig
 from paperbench.stn.deformable import deform_conv
 from tests.peers.cases import cases, random
 from tests.peers.detection import plain_pooling
@@ -114,6 +118,33 @@ def test_spatial_pyramid_pooling(kind: str, seed: int) -> None:
         for box in given
     ]  # fmt: skip
     assert_close(found.double().numpy(), np.array(expected), atol=0, rtol=0)
+
+
+@cases(("random", "whole", "beyond", "thin", "point", "tiny", "one"), 4)
+def test_votes_of_rfcn(kind: str, seed: int) -> None:
+    """Equation 1 of R-FCN: scores and boxes of a region from maps of their own for each cell."""
+    rng = random(kind, seed)
+    cells, classes = int(rng.integers(1, 4)), 2
+    scores = features(rng, 6, 7, channels=cells**2 * (classes + 1)).float()
+    deltas = features(rng, 6, 7, channels=cells**2 * 4).float()
+    own = regions(kind, rng)
+    net = SimpleNamespace(
+        head=lambda x: x,
+        predictor=lambda x: (scores, deltas),
+        anchors=SimpleNamespace(stride=16),
+        head_config=HeadConfig(pool_size=cells, pool="roi-pool"),
+    )
+    net._pooled = lambda maps, rois: RFCN._pooled(net, maps, rois)  # pyright: ignore[reportArgumentType]
+
+    found = RFCN.classify(net, scores, own.float())  # pyright: ignore[reportArgumentType]
+
+    for place, box in enumerate(own.flatten(0, 1).numpy()):
+        image = place // own.shape[1]
+        vote = plain_pooling.vote(scores[image].double().numpy(), box, size=cells, scale=1 / 16)
+        assert_close(found[0][place].double().numpy(), vote, atol=1e-5, rtol=0)
+        vote = plain_pooling.vote(deltas[image].double().numpy(), box, size=cells, scale=1 / 16)
+        for label in range(classes + 1):
+            assert_close(found[1][place, label].double().numpy(), vote, atol=1e-5, rtol=0)
 
 
 # --- levels -----------------------------------------------------------------------------------------------------------

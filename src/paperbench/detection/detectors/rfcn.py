@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from torchvision.ops import ps_roi_align, ps_roi_pool
 
@@ -97,7 +98,8 @@ class RFCN(FasterRCNN):
     def _pooled(self, maps: Tensor, rois: Tensor) -> Tensor:
         scale, cells = 1 / self.anchors.stride, self.head_config.pool_size
         if self.head_config.pool == "roi-pool":
-            return ps_roi_pool(maps, rois, cells, scale)
+            # torchvision's operator never reads the last row and column of its maps: here these are not the image's.
+            return ps_roi_pool(F.pad(maps, (0, 1, 0, 1)), rois, cells, scale)
         return ps_roi_align(maps, rois, cells, scale, sampling_ratio=2)
 
 
