@@ -313,3 +313,37 @@ def test_figures_of_a_run_know_its_batch(monkeypatch: pytest.MonkeyPatch, tmp_pa
     assert drawn["plot_bound"] == {"batch_size": 7}
     assert drawn["draw_figures"] == {"seed": config.seed}
     assert training.MIN_STEPS_TO_COMPILE > 0
+
+
+def test_the_activation_is_that_of_both_halves() -> None:
+    config, _ = configured(*CHANGES["vae"][0])
+    other = behaviour(changed(config, "model.activation", "relu"))
+    assert other["code"] != as_it_is("vae")["code"], "of the encoder alone"
+
+
+def test_the_classifier_of_m1_learns_from_labelled_images_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    config = compose("vae-semi", ["scale=smoke", "model=m1"]).config
+    seen: dict[str, int] = {}
+
+    class Classifier:
+        def fit(self, codes: Any, labels: Any) -> None:
+            seen["fit"] = len(codes)
+
+        def predict(self, codes: Any) -> Any:
+            seen["predict"] = len(codes)
+            return np.zeros(len(codes), np.int64)
+
+    monkeypatch.setattr(semi_task, "make_classifier", lambda model: Classifier())
+    monkeypatch.setattr(
+        semi_task, "build_trainer", lambda *_, evaluate, **__: SimpleNamespace(fit=evaluate)
+    )  # fmt: skip
+    images: Any = SimpleNamespace(
+        train=pixels(9, images=30),
+        labelled=pixels(9, images=10),
+        test=pixels(9, images=20),
+        unlabelled=pixels(9, images=20),
+    )
+    run: Any = SimpleNamespace(device=CPU, seed=0)
+    found = semi_task._run_m1(config, run, images)
+    assert seen == {"fit": 10, "predict": 20}
+    assert found["test/errors"] == 0
