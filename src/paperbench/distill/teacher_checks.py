@@ -176,9 +176,10 @@ def better_normalisation(net: Net, sets: Sequence[Images], *, mean: float, std: 
         )
 
     given = trial(mean, std)
-    better = [
-        (found, place) for place in (*NORMALISATIONS, own) if (found := trial(*place[:2])).suits_better_than(given)
-    ]
+    trials = [(trial(*place[:2]), place) for place in (*NORMALISATIONS, own)]
+    better = [pair for pair in trials if pair[0].suits_better_than(given)]
+    # Those of these images are near those of the data set: a usual one is named first.
+    better = [pair for pair in better if pair[1] is not own] or better
     if not better:
         return ""
     best, (middle, scale, meaning) = min(better, key=lambda pair: float(pair[0].nll.mean()))
