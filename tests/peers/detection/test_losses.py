@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -109,7 +110,7 @@ def test_proposal_loss_is_torchvisions(kind: str, seed: int) -> None:
         assert objectness == box == 0
         return
     labels = torch.where(valid, positive.double(), -1.0)
-    everything = SimpleNamespace(fg_bg_sampler=lambda labels: ([x == 1 for x in labels], [x == 0 for x in labels]))
+    everything: Any = SimpleNamespace(fg_bg_sampler=lambda labels: ([x == 1 for x in labels], [x == 0 for x in labels]))
     expected = RegionProposalNetwork.compute_loss(
         everything,
         logits,
@@ -163,9 +164,9 @@ def test_loss_of_regions_is_torchvisions(kind: str, seed: int) -> None:
     targets = torch.from_numpy(rng.normal(0, 1, (count, 4)))
     # Invalid regions, which torchvision does not have, must change nothing.
     valid = torch.cat([torch.ones(count, dtype=torch.bool), torch.zeros(3, dtype=torch.bool)])
-    padded = [torch.cat([part, part[:1].expand(3, *part.shape[1:])]) for part in (logits, deltas, targets, labels)]
+    a, b, c, d = (torch.cat([part, part[:1].expand(3, *part.shape[1:])]) for part in (logits, deltas, targets, labels))
 
-    found = fast_rcnn_loss(*padded, valid, sigma=3.0)
+    found = fast_rcnn_loss(a, b, c, d, valid, sigma=3.0)
 
     expected = fastrcnn_loss(logits, deltas.flatten(1), [labels[:5], labels[5:]], [targets])
     for own, other in zip(found, expected, strict=True):
@@ -369,8 +370,8 @@ def test_equation_3_of_yolo(kind: str, seed: int, shape: tuple[int, int, int]) -
         boxes[:, :, 0] = first.coordinates.numpy()
 
     targets = cell_targets(gt_boxes, gt_labels, grid=grid, side=side)
-    tensors = [torch.from_numpy(part) for part in (boxes, confidence, scores)]
-    found = yolo_loss(*tensors, targets, YOLOModel(side=int(side), grid=grid, boxes=count))
+    guesses, sure, kinds = (torch.from_numpy(part) for part in (boxes, confidence, scores))
+    found = yolo_loss(guesses, sure, kinds, targets, YOLOModel(side=int(side), grid=grid, boxes=count))
 
     expected = plain_yolo(boxes, confidence, scores, objects, grid, side)
     names = ("loss_box", "loss_confidence", "loss_classification")

@@ -54,7 +54,9 @@ def test_masks_in_their_frames(kind: str, seed: int) -> None:
     found = in_frames((image >= 0.5)[None] if kind != "soft" else image[None], box[None], 7)  # pyright: ignore[reportArgumentType]
 
     pixels = image if kind == "soft" else image >= 0.5
-    expected = plain_pooling.roi_align(pixels[None].astype(float), box, size=7, scale=1.0, samples=0, aligned=True)[0]
+    expected = plain_pooling.roi_align(
+        pixels[None].astype(float), box.astype(float), size=7, scale=1.0, samples=0, aligned=True
+    )[0]
     np.testing.assert_allclose(found[0] / 255, expected, atol=0.5 / 255 + 1e-4)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -222,7 +223,11 @@ def test_deformable_convolutions_are_torchvisions(kind: str, seed: int, stride: 
     offset.requires_grad_()
     weight = torch.from_numpy(rng.normal(0, 1, (4, 3, kernel, kernel))).requires_grad_()
     bias = torch.from_numpy(rng.normal(0, 1, 4)).requires_grad_()
-    pairs = {"stride": (stride, stride), "padding": (padding, padding), "dilation": (dilation, dilation)}
+    pairs: dict[str, Any] = {
+        "stride": (stride, stride),
+        "padding": (padding, padding),
+        "dilation": (dilation, dilation),
+    }
 
     expected = peer.deform_conv2d(x, offset, weight, bias, **pairs)
     found = [sampled_conv2d(x, offset, weight, bias, **pairs)]

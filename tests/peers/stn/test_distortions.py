@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 import pytest
@@ -43,12 +44,12 @@ def draws(kind: str, rng: np.random.Generator, count: int, images: int = 3) -> t
     return torch.from_numpy(uniform.astype(np.float32))
 
 
-def looked_up(image: Array, x: Array, y: Array) -> Array:
+def looked_up(image: Array, x: NDArray[Any], y: NDArray[Any]) -> Array:
     """Return the image (28, 28) in 0..1 at positions in pixels from its upper left corner."""
     return ndimage.map_coordinates(image / 255, [y - 0.5, x - 0.5], order=1, mode="grid-constant")
 
 
-def canvas_points(side: int) -> tuple[Array, Array]:
+def canvas_points(side: int) -> tuple[NDArray[Any], NDArray[Any]]:
     """Return x and y of the pixel centres of a canvas, from its middle, in pixels."""
     line = np.arange(side) + 0.5 - side / 2
     x, y = np.meshgrid(line, line)
@@ -91,14 +92,18 @@ def test_rotated_scaled_and_translated_digits(kind: str, seed: int) -> None:
 
 @pytest.mark.parametrize("seed", range(12))
 def test_digits_in_perspective(seed: int) -> None:
-    """P: the homography by the eight linear equations of its four corners."""
+    """P: the homography by the eight linear equations of its four corners, which are drawn for the extent of the ink."""
     rng = random("p", seed)
     distortion = Perspective()
     images, uniform = digits(rng), draws("random", rng, distortion.draws)
 
     found = distortion(images, torch.arange(3), uniform)
 
-    corners = distortion.corners(uniform).double().numpy()
+    extents = []
+    for image in images.numpy():
+        rows, columns = np.flatnonzero(image.any(1)), np.flatnonzero(image.any(0))
+        extents.append([columns[0], rows[0], columns[-1] + 1, rows[-1] + 1])
+    corners = distortion.corners(uniform, torch.tensor(np.array(extents) / 14 - 1).float()).double().numpy()
     square = np.array([[-1.0, -1], [1, -1], [1, 1], [-1, 1]])
     x, y = (part / 14 for part in canvas_points(SIDE))
     for image, own, quadrilateral in zip(images.double().numpy(), found.numpy(), corners, strict=True):

@@ -178,7 +178,8 @@ def test_bicubic(kind: str, seed: int, padding: Padding) -> None:
 
     for number in range(2):
         for row, column in np.ndindex(3, 5):
-            expected = plain_bicubic(images[number, 0], *at[number, row, column], padding)
+            x, y = at[number, row, column].tolist()
+            expected = plain_bicubic(images[number, 0], x, y, padding)
             assert found[number, 0, row, column] == pytest.approx(expected, abs=1e-6)
 
 
