@@ -81,7 +81,9 @@ def read_list(file: Path = LIST) -> list[Entry]:
     found = []
     for part, entries in (yaml.safe_load(file.read_text(encoding="utf-8")) or {}).items():
         for entry in entries:
-            values = {key: tuple(map(str, value)) if isinstance(value, list) else value for key, value in entry.items()}
+            values: dict[str, Any] = {
+                key: tuple(map(str, value)) if isinstance(value, list) else value for key, value in entry.items()
+            }
             try:
                 found.append(Entry(part=str(part), **values))
             except TypeError as error:

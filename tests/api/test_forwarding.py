@@ -98,7 +98,8 @@ def test_a_sweep(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     assert seen["conf_dir"] == tmp_path
     for name in ("retry_failed", "fail_fast", "stacked"):
         with pytest.raises(_CaughtError):
-            paperbench.sweep("mine", **{name: True})
+            flag: Any = {name: True}
+            paperbench.sweep("mine", **flag)
         flags = {flag: getattr(seen["options"], flag) for flag in ("retry_failed", "fail_fast", "stacked")}
         assert [flag for flag, value in flags.items() if value] == [name]
 
@@ -124,7 +125,8 @@ def test_the_options_of_a_sweep_reach_its_runner(monkeypatch: pytest.MonkeyPatch
     """The same for what lies between: each of `SweepOptions` alone."""
     seen = noted(monkeypatch, sweeping, "run_sweep", answer=SimpleNamespace(exit_code=EXIT_DONE))
     planned: Any = SimpleNamespace(launcher="local")
-    for changes in ({"jobs": 5}, {"retry_failed": True}, {"fail_fast": True}, {"stacked": True}):
+    each: list[dict[str, Any]] = [{"jobs": 5}, {"retry_failed": True}, {"fail_fast": True}, {"stacked": True}]
+    for changes in each:
         options = sweeping.SweepOptions(**changes)
         sweeping.run_planned(planned, None, options=options, watcher=commands._watcher(False))
         assert {name: seen[name] for name in ("jobs", "retry_failed", "fail_fast", "stacked")} == {

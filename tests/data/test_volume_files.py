@@ -62,9 +62,9 @@ def test_the_extra_is_named_where_it_is_missing(tmp_path: Path, monkeypatch: pyt
 @pytest.mark.parametrize(
     ("stored", "slope", "labels"),
     [
-        (np.uint16([0, 32768, 65535]), 9.155413e-05, [0, 3, 6]),  # 3.00005
-        (np.float32([0, 0.9999999, 1.9999998]), None, [0, 1, 2]),
-        (np.int16([0, 100, 200]), 0.01, [0, 1, 2]),
+        (np.array([0, 32768, 65535], np.uint16), 9.155413e-05, [0, 3, 6]),  # 3.00005
+        (np.array([0, 0.9999999, 1.9999998], np.float32), None, [0, 1, 2]),
+        (np.array([0, 100, 200], np.int16), 0.01, [0, 1, 2]),
     ],
 )
 def test_labels_that_a_slope_or_a_conversion_left_beside_whole_numbers(
@@ -74,7 +74,9 @@ def test_labels_that_a_slope_or_a_conversion_left_beside_whole_numbers(
     assert np.unique(read_labels(path).array).tolist() == labels
 
 
-@pytest.mark.parametrize(("stored", "slope"), [(np.float32([0, 0.9, 1]), None), (np.uint8([0, 100, 255]), 1 / 255)])
+@pytest.mark.parametrize(
+    ("stored", "slope"), [(np.array([0, 0.9, 1], np.float32), None), (np.array([0, 100, 255], np.uint8), 1 / 255)]
+)
 def test_probabilities_stay_refused(tmp_path: Path, stored: np.ndarray, slope: float | None) -> None:
     path = nifti(tmp_path / "m.nii", np.broadcast_to(stored, (4, 5, 3)).copy(), slope=slope)
     with pytest.raises(DataError, match="probabilities"):

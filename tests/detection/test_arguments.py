@@ -113,9 +113,9 @@ def test_stages(monkeypatch: pytest.MonkeyPatch, flip: float) -> None:
     config = config_of("fast-rcnn", f"data.flip={flip}", "optim.backbone_lr_scale=0.25")
     seen = caught(monkeypatch, multi_stage)
     training = MultiStageTraining(config, net_of(config), scenes(), boxes(5), a_run())
-    unused: Any = None
+    unused: Any = SimpleNamespace()
     with pytest.raises(_CaughtError):
-        training._train("2-net", training.model, 4, unused or SimpleNamespace())
+        training._train("2-net", training.model, 4, unused)
     assert rates(seen["groups"]) == [1.0, 0.25]
     assert mirrored(seen["fetch"]) == bool(flip)
     given = seen["fetch"](BatchKey(0, np.arange(3), np.zeros(3, int))).proposals.boxes.numpy()
@@ -132,7 +132,7 @@ ALTERNATION = (
 
 def an_alternation(tmp_path: Path, *overrides: str) -> AlternatingTraining:
     config = config_of("faster-rcnn", *ALTERNATION, *overrides)
-    unused: Any = None
+    unused: Any = SimpleNamespace()
     return AlternatingTraining(config, net_of(config), scenes(), a_run(tmp_path), unused)
 
 

@@ -114,7 +114,7 @@ def test_training_accuracy_is_over_the_images_that_a_student_saw(tmp_path: Path)
         student.head.weight.zero_()
         student.head.bias.copy_(torch.arange(10.0))  # always the last class
     run.baseline = None
-    run.run.draw = lambda *_, **__: None
+    run.run.draw = lambda *_, **__: None  # pyright: ignore[reportAttributeAccessIssue]
     found = run.finish(student, {})
     assert found["distilled/train/accuracy"] == 100
     assert found["distilled/omitted/right"] == 0

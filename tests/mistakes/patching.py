@@ -91,7 +91,7 @@ def _function(module: types.ModuleType, name: str) -> FunctionType | None:
         elif isinstance(found, functools.cached_property):
             found = found.func
         elif hasattr(found, "__wrapped__"):
-            found = found.__wrapped__
+            found = found.__wrapped__  # pyright: ignore[reportFunctionMemberAccess]
         else:
             return None
     return found

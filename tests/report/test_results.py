@@ -50,6 +50,7 @@ def made(count: int, folder: str = "here", **changes: Any) -> tuple[Prepared, di
 def test_an_exported_table_says_who_made_it_and_holds_its_metrics() -> None:
     prepared, document = made(2)
     target = export(prepared, document, Path("results"))
+    assert target is not None
     assert target == Path("results/faster-rcnn/table-9/smoke")
     (kept,) = read_all(Path("results"))
     assert (kept.key, kept.name, kept.numbers) == ("faster-rcnn/table-9/smoke", TABLE, 2)

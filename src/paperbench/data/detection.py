@@ -57,7 +57,7 @@ class DetectionSet:
     dropped: dict[str, int]
     repaired: dict[str, int] = field(default_factory=dict)
     remarks: dict[str, int] = field(default_factory=dict)
-    category_ids: tuple[int, ...] = ()
+    category_ids: tuple[int | str, ...] = ()
     """`category_ids[k - 1]` is COCO's id of label k; empty for data sets that have no ids of their own."""
     masks: Callable[[int], NDArray[np.bool_]] | None = None
     """`masks(i)` returns the visible pixels of each object of `records[i]`, (N, H, W) in their order; as `decode` otherwise.

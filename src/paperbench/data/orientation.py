@@ -15,7 +15,7 @@ _REMARKS: Final = {
     "ignore": "images with an EXIF orientation, read as stored (data.exif=apply turns them upright)",
     "apply": "images with an EXIF orientation, turned upright (data.exif=ignore reads them as stored)",
 }
-_OTHER: Final = {"ignore": "apply", "apply": "ignore"}
+_OTHER: Final[dict[Exif, Exif]] = {"ignore": "apply", "apply": "ignore"}
 
 
 def size_of(header: Header, exif: Exif) -> tuple[int, int]:

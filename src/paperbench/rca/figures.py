@@ -42,8 +42,9 @@ def scatter(predictions: Sequence[Prediction], output: Path, metric: str, thresh
         _points(axes, points)
         largest = max(1.0, *(max(real, predicted) for _, real, predicted in points))
         axes.plot([0, largest], [0, largest], color="#888888", linewidth=1)
-        for line in (axes.axvline, axes.axhline) if threshold is not None else ():
-            line(threshold, color="#bbbbbb", linewidth=0.8, linestyle="--")
+        if threshold is not None:
+            for line in (axes.axvline, axes.axhline):
+                line(threshold, color="#bbbbbb", linewidth=0.8, linestyle="--")
         axes.legend(fontsize=7, frameon=False, loc="upper left")
     return save(figure, output)
 

@@ -113,7 +113,7 @@ class Perspective(Warp):
 
     deviation = 5.0
     MIN_AREA = 0.5
-    ATTEMPTS = 8
+    ATTEMPTS: int = 8
     draws = 1 + 8 * ATTEMPTS
 
     def __init__(self) -> None:
@@ -124,9 +124,10 @@ class Perspective(Warp):
         self._corners = self._corners.to(device)
         return super().to(device)
 
-    def parameters(self, uniform: Tensor, boxes: Tensor) -> Tensor:
-        """Return parameters (B, 8) of the grid, for digits whose ink is within `boxes` (B, 4)."""
-        return quadrilateral_to_square(self.corners(uniform, boxes))
+    def parameters(self, uniform: Tensor, boxes: Tensor | None = None) -> Tensor:
+        """Return parameters (B, 8) of the grid, for digits whose ink is within `boxes` (B, 4), by default anywhere."""
+        anywhere = uniform.new_tensor([-1.0, -1.0, 1.0, 1.0]).expand(len(uniform), 4)
+        return quadrilateral_to_square(self.corners(uniform, anywhere if boxes is None else boxes))
 
     def __call__(self, images: Tensor, indices: Tensor, uniform: Tensor) -> Tensor:
         chosen = _select(images, indices)

@@ -81,7 +81,7 @@ def test_a_stopped_run_resumes_to_the_same_weights(
 ) -> None:
     made, step = [], Trainer._step
 
-    def counted(trainer: Trainer, *arguments: Any) -> bool:
+    def counted(trainer: Trainer, *arguments: Any) -> Any:
         made.append(trainer)
         if len(made) == after:
             trainer.run.stop.set("a test")
@@ -104,7 +104,7 @@ def test_a_step_whose_last_checkpoint_is_damaged_is_finished_again(
     run = tmp_path / "run"
     step, made = Trainer._step, []
 
-    def counted(trainer: Trainer, *arguments: Any) -> bool:
+    def counted(trainer: Trainer, *arguments: Any) -> Any:
         made.append(trainer)
         if len(made) == 7:
             trainer.run.stop.set("a test")

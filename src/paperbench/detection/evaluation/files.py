@@ -107,7 +107,7 @@ def read_voc(directory: Path, split: str, image_ids: Sequence[str], classes: Seq
 def write_coco(
     path: Path,
     image_ids: Sequence[int | str],
-    category_ids: Sequence[int],
+    category_ids: Sequence[int | str],
     detections: Sequence[Detections],
     sizes: Sequence[tuple[int, int]] | None = None,
 ) -> None:
