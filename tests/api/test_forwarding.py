@@ -97,9 +97,9 @@ def test_a_sweep(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     assert {name: getattr(options, name) for name in (*OPTIONS, "fail_fast")} == {**OPTIONS, "fail_fast": True}
     assert seen["conf_dir"] == tmp_path
     for name in ("retry_failed", "fail_fast", "stacked"):
+        one: Any = {name: True}
         with pytest.raises(_CaughtError):
-            flag: Any = {name: True}
-            paperbench.sweep("mine", **flag)
+            paperbench.sweep("mine", **one)
         flags = {flag: getattr(seen["options"], flag) for flag in ("retry_failed", "fail_fast", "stacked")}
         assert [flag for flag, value in flags.items() if value] == [name]
 
