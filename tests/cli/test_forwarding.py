@@ -104,5 +104,5 @@ def test_options_of_reproduce(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -
     assert isinstance(result.exception, _CaughtError | SystemExit)
     assert seen == {
         "name": "vae/figure-2", "overrides": ["train.samples=5"], "scale": "paper", "seeds": 4, "launcher": "slurm",
-        "conf_dir": tmp_path,
+        "conf_dir": tmp_path, "rows": (), "columns": (),
     }  # fmt: skip

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator
+from typing import get_args
 
 import pytest
 
@@ -13,6 +14,7 @@ from paperbench.config.compose import compose
 from paperbench.config.experiments import HEADER, list_experiments, read_header
 from paperbench.config.paths import options, shipped_conf
 from paperbench.config.validate import validate
+from paperbench.stn.config import Distortion, Transform
 
 SHIPPED = list_experiments((shipped_conf(),))
 SCALES = ("smoke", "short", "paper")
@@ -75,10 +77,16 @@ def test_every_preset_has_a_file_for_every_scale() -> None:
 
 
 def test_every_file_of_a_preset_can_be_chosen() -> None:
-    """`SCALE-model-MODEL` and `SCALE-data-DATA` name choices that there are, so that a renamed one is not forgotten."""
+    """`SCALE-data-DATA` and `SCALE-model-MODEL[-distortion-D|-transform-T]` name choices that there are; none renamed is left."""
     folders = (shipped_conf(),)
     models, datasets = options("model", folders), options("data", folders)
     others = [file.rpartition("/")[2].partition("-")[2] for file in options("preset", folders)]
     unknown = [part for part in others if part and part.removeprefix("data-") not in datasets]
+    ends = [f"-transform-{kind}" for kind in get_args(Transform)] + [
+        f"-distortion-{kind}" for kind in get_args(Distortion)
+    ]
 
-    assert [part for part in unknown if part.removeprefix("model-") not in models] == ["model-st-cnn-transform-tps"]
+    def of_a_model(part: str) -> str:
+        return next((part.removesuffix(end) for end in ends if part.endswith(end)), part).removeprefix("model-")
+
+    assert [part for part in unknown if of_a_model(part) not in models] == []

@@ -278,11 +278,11 @@ def test_arrays_have_their_options(monkeypatch: pytest.MonkeyPatch, choose: bool
 
     monkeypatch.setattr(quality, "_chosen", chosen)
     monkeypatch.setattr(quality, "score_masks", score)
-    pair = (np.asarray(REFERENCES[0].intensities), np.asarray(REFERENCES[0].truth))
-    quality.estimate_quality(pair[0], pair[1], [pair, pair], spacing=(2.0, 0.5), metric="hd", choose=choose)
+    (image, mask), *others = ((np.asarray(known.intensities), np.asarray(known.truth)) for known in REFERENCES[:3])
+    quality.estimate_quality(image, mask, others, spacing=(2.0, 0.5), metric="hd", choose=choose)
     assert (seen["choose"], seen["metrics"]) == (choose, ["hd"])
-    for image in (seen["case"], *seen["known"]):
-        assert (image.spacing, image.physical) == ((2.0, 0.5), True)
+    for case in (seen["case"], *seen["known"]):
+        assert (case.spacing, case.physical) == ((2.0, 0.5), True)
     assert seen["case"].truth is None
 
 

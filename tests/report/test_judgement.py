@@ -288,7 +288,7 @@ def test_the_rate_by_the_papers_rule_is_a_choice_and_a_fixed_one_a_deviation(pla
     assert any(text.startswith("the rate is the best of 0.01, 0.02 and 0.1") for text in found.choices)
     config["optim"]["lr"] = 0.02
     found = conditions_of_run(number, config)
-    assert found.settings == ("optim.lr 0.02 instead of auto, as shipped",)
+    assert found.scale == ("optim.lr 0.02 instead of auto, as shipped",)
     assert not any(text.startswith("the rate is") for text in found.choices)
 
 

@@ -63,9 +63,17 @@ def failure(path: Path, error: Exception) -> BadImageError:
     if isinstance(error, FileNotFoundError):
         return BadImageError(path, MISSING)
     text = str(error)
-    if "truncated" in text.lower() or (path.is_file() and path.stat().st_size == 0):
-        return BadImageError(path, TRUNCATED, text if path.stat().st_size else "the file is empty")
+    empty = _is_empty(path)
+    if "truncated" in text.lower() or empty:
+        return BadImageError(path, TRUNCATED, "the file is empty" if empty else text)
     return BadImageError(path, UNREADABLE, text or type(error).__name__)
+
+
+def _is_empty(path: Path) -> bool:
+    try:
+        return path.is_file() and path.stat().st_size == 0
+    except OSError:  # such as a name that is too long
+        return False
 
 
 @contextmanager
