@@ -3,6 +3,7 @@
     uv run python -m benchmarks.accuracy                                               generated scenes, three seeds
     uv run python -m benchmarks.accuracy --data-root DIR --weights FILE.pth            and Penn-Fudan, with SqueezeNet
     uv run python -m benchmarks.accuracy --nets mask-rcnn --seeds 0 --samples 800      a part of it
+    uv run python -m benchmarks.accuracy --overrides model.head.sigma=3                ours with a setting of the peer
     uv run python -m benchmarks.accuracy --table                                       the CSV as a table over seeds
 
 A cell is one training and its evaluation: a subject, a workload, a net, a side, a seed and a number of images. Its metrics go to
@@ -92,12 +93,15 @@ def detection(arguments: argparse.Namespace) -> list[Cell]:
         weights = (f"model.weights={arguments.weights}",) if arguments.weights is not None else ()
         overrides = ("data=pennfudan", f"data.root={arguments.data_root}", "model.backbone=squeezenet1_1", *weights)
         workloads["pennfudan, squeezenet1_1, 320 px"] = overrides
+    changed: list[str] = arguments.overrides
     sides = {"ours": _our_detector, "torchvision": _torchvision_detector}
+    if changed:
+        sides = {f"ours, {' '.join(changed)}": _our_detector}
 
     def cell(workload: str, net: str, side: str, seed: int) -> Cell:
         chosen = ("scale=short", f"train.samples={arguments.samples}", f"seed={seed}", "precision=float32")
-        overrides = [*workloads[workload], *chosen, f"device={arguments.device}"]
-        folder = arguments.runs / f"{workload.split(',')[0]}-{net}-{arguments.samples}-{seed}"
+        overrides = [*workloads[workload], *chosen, f"device={arguments.device}", *changed]
+        folder = arguments.runs / "-".join([workload.split(",")[0], net, str(arguments.samples), str(seed), *changed])
         return Cell(
             subject="detection",
             workload=workload,
@@ -308,6 +312,9 @@ def main() -> None:
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     parser.add_argument("--samples", type=int, default=2400, help="images of a training")
     parser.add_argument("--runs", type=Path, default=Path("outputs/accuracy"), help="folder of our runs")
+    parser.add_argument(
+        "--overrides", nargs="+", default=[], metavar="KEY=VALUE", help="our side alone, with other settings than shipped"
+    )
     parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
     parser.add_argument("--again", action="store_true", help="measure also what the CSV holds")
     parser.add_argument("--table", action="store_true", help="print the CSV as a table, measure nothing")
