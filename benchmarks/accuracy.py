@@ -313,7 +313,11 @@ def main() -> None:
     parser.add_argument("--samples", type=int, default=2400, help="images of a training")
     parser.add_argument("--runs", type=Path, default=Path("outputs/accuracy"), help="folder of our runs")
     parser.add_argument(
-        "--overrides", nargs="+", default=[], metavar="KEY=VALUE", help="our side alone, with other settings than shipped"
+        "--overrides",
+        nargs="+",
+        default=[],
+        metavar="KEY=VALUE",
+        help="our side alone, with other settings than shipped",
     )
     parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
     parser.add_argument("--again", action="store_true", help="measure also what the CSV holds")
