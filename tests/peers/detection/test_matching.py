@@ -62,9 +62,12 @@ def test_anchors(kind: str, seed: int, rule: str) -> None:
     """Section 3.1.2, rules (i) and (ii). In torchvision an object that overlaps nothing claims every anchor: not asked here."""
     iou = overlaps(kind, random(kind + rule, seed))
     if rule == "best-for-each":
+        known = torch.ones(1, len(iou), dtype=torch.bool)
+        if not (iou > 0).any():
+            found = match(iou[None], known, positive=0.7, negative=0.3, best_for_each=True)
+            assert (found.labels == NEGATIVE).all()
+            return
         iou = iou[iou.amax(1) > 0]
-        if not len(iou):
-            pytest.skip("no object overlaps anything")
 
     found = match(
         iou[None],
@@ -150,7 +153,10 @@ def test_default_boxes(kind: str, seed: int) -> None:
             first.setdefault(own, row)
     iou = iou[sorted(first.values())]
     if not len(iou):
-        pytest.skip("no object overlaps anything")
+        apart = torch.zeros(1, 3, 40).double()
+        found = match(apart, torch.ones(1, 3, dtype=torch.bool), positive=0.5, negative=0.5, bipartite=True)
+        assert (found.labels == NEGATIVE).all()
+        return
     if kind in ("tenths", "exact-thresholds", "equal"):  # the first of equal overlaps: leave no doubt which
         iou = iou + torch.rand(iou.shape, generator=torch.Generator().manual_seed(seed)).double() * 1e-9
         iou = iou[(torch.unique(iou.argmax(1)).numel() == len(iou) and slice(None)) or slice(0, 1)]
