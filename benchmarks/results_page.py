@@ -11,91 +11,30 @@ from __future__ import annotations
 import re
 import textwrap
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
 
 from paperbench.catalog import PAPERS
-from paperbench.config.paths import shipped_conf
-from paperbench.report.layout import names, read
-from paperbench.report.reproduction_document import display_table, verdict_of
+from paperbench.report.outcomes import OUTCOMES, SCALE, PublishedNumber, count_in_words, published_numbers
+from paperbench.report.reproduction_document import display_table
 from paperbench.report.results import Kept, made_in_words, read_all, run_cells
 from paperbench.report.tables import to_markdown
-from paperbench.report.verdict import Verdict
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 RESULTS, PAGE, README = (REPOSITORY / name for name in ("results", "docs/results.md", "README.md"))
-SCALE = "paper"
 NOTE = "note.md"
 BEGIN, END = "<!-- results: begin, by python -m benchmarks.results_page -->", "<!-- results: end -->"
 WIDTH = 132
 EXCERPT_ROWS = 2
 """Numbers of each table in the README."""
 
-CLASSES: Mapping[str, tuple[str, ...]] = {
-    "within tolerance": (Verdict.WITHIN,),
-    "outside": (Verdict.BETTER, Verdict.WORSE, Verdict.OUTSIDE),
-    "no tolerance stated": (Verdict.NO_TOLERANCE,),
-    "other settings": (
-        Verdict.WITHIN_OTHER_SETTINGS, Verdict.OUTSIDE_OTHER_SETTINGS, Verdict.NO_TOLERANCE_OTHER_SETTINGS,
-    ),
-    "not comparable": (Verdict.NOT_COMPARABLE,),
-    "not made": (Verdict.MISSING,),
-}  # fmt: skip
 
-
-class Number(NamedTuple):
-    """A published number that a table of the program stands beside, and the class of its verdict."""
-
-    paper: str
-    table: str
-    row: str
-    column: str
-    outcome: str
-
-
-def numbers(kept: Sequence[Kept]) -> list[Number]:
+def numbers(kept: Sequence[Kept]) -> list[PublishedNumber]:
     """Return every published number that a table can be made for at the paper's scale, each as it was made: once a cell.
 
     Tables with overrides of their own (another folder than `paper`) are shown, and count for nothing here.
     """
-    made = {
-        (item.name, row, column): cell
-        for item in kept
-        if item.key == f"{item.name}/{SCALE}"
-        for row, column, cell in run_cells(item.document)
-    }
-    return list(_numbers(made))
-
-
-def _numbers(made: Mapping[tuple[str, str, str], Mapping[str, Any]]) -> Iterator[Number]:
-    for name, file in names((shipped_conf(),)).items():
-        layout = read(name, file)
-        if SCALE not in layout.scales:
-            continue
-        for cell in layout.cells(SCALE):
-            if cell.published is not None:
-                found = made.get((name, cell.row, cell.column))
-                outcome = outcome_of(verdict_of(found)) if found is not None else "not made"
-                yield Number(layout.paper, name, cell.row, cell.column, outcome)
-
-
-def outcome_of(verdict: str) -> str:
-    """Return the class of a verdict."""
-    return next(name for name, verdicts in CLASSES.items() if verdict in verdicts)
-
-
-def count_in_words(found: Sequence[Number]) -> str:
-    """Return `Of the 980 published numbers …: 3 within tolerance, …`."""
-    counts = Counter(number.outcome for number in found)
-    return textwrap.fill(
-        f"Of the {len(found):,} published numbers that a table here stands beside, made at the paper's schedule: "
-        f"{counts['within tolerance']} within tolerance, {counts['outside']} outside, "
-        f"{counts['no tolerance stated']} without a stated tolerance, {counts['other settings']} with other settings than "
-        f"the paper's, {counts['not comparable']} not comparable; "
-        f"{counts['not made']:,} not made yet.",
-        WIDTH,
-    )
+    return published_numbers((item.name, item.document) for item in kept if item.key == f"{item.name}/{SCALE}")
 
 
 def page(kept: Sequence[Kept], folder: Path = RESULTS) -> str:
@@ -105,7 +44,7 @@ def page(kept: Sequence[Kept], folder: Path = RESULTS) -> str:
         "# Published tables, as they were made",
         "Written by `python -m benchmarks.results_page` from [results](../results); "
         "[reproductions.md](reproductions.md) says what each verdict means.",
-        count_in_words(found),
+        textwrap.fill(count_in_words(found), WIDTH),
         _counts_table(found),
     ]
     if not kept:
@@ -120,7 +59,11 @@ def page(kept: Sequence[Kept], folder: Path = RESULTS) -> str:
 
 def excerpt(kept: Sequence[Kept]) -> str:
     """Return what the README has between the markers, markers included."""
-    lines = [BEGIN, count_in_words(numbers(kept)), "[docs/results.md](docs/results.md) has them all."]
+    lines = [
+        BEGIN,
+        textwrap.fill(count_in_words(numbers(kept)), WIDTH),
+        "[docs/results.md](docs/results.md) has them all.",
+    ]
     rows = [row for item in kept for row in _excerpt_rows(item)]
     if rows:
         lines += ["", _markdown(("table", "number", "paper", "ours", "verdict"), rows)]
@@ -138,12 +81,12 @@ def with_excerpt(readme: str, kept: Sequence[Kept]) -> str:
 # --- parts ------------------------------------------------------------------------------------------------------------
 
 
-def _counts_table(found: Sequence[Number]) -> str:
+def _counts_table(found: Sequence[PublishedNumber]) -> str:
     rows = []
     for paper in dict.fromkeys(number.paper for number in found):
         own = Counter(number.outcome for number in found if number.paper == paper)
-        rows.append((PAPERS[paper].title, str(own.total()), *(str(own[name]) for name in CLASSES)))
-    return _markdown(("paper", "numbers", *CLASSES), rows)
+        rows.append((PAPERS[paper].title, str(own.total()), *(str(own[name]) for name in OUTCOMES)))
+    return _markdown(("paper", "numbers", *OUTCOMES), rows)
 
 
 def _heading(item: Kept) -> str:

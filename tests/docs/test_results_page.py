@@ -12,14 +12,13 @@ from benchmarks.results_page import (
     PAGE,
     README,
     RESULTS,
-    count_in_words,
     excerpt,
     numbers,
-    outcome_of,
     page,
     with_excerpt,
 )
 
+from paperbench.report.outcomes import count_in_words, outcome_of
 from paperbench.report.results import Kept, read_all
 from paperbench.report.verdict import Verdict
 

@@ -78,6 +78,7 @@ for command in (
     result_commands.runs,
     result_commands.compare,
     result_commands.report,
+    result_commands.book,
     result_commands.predict,
     result_commands.export,
 ):

@@ -1,4 +1,4 @@
-"""`paperbench report`: write a report and print its files."""
+"""`paperbench report` and `book`: write them and print their files."""
 
 from __future__ import annotations
 
@@ -7,8 +7,13 @@ from pathlib import Path
 from paperbench.cli.guard import emit_json
 from paperbench.cli.output import line
 from paperbench.config.paths import short
-from paperbench.report.html.quantities import size
+from paperbench.errors import ConfigError
+from paperbench.report.html.book_writing import write_book
+from paperbench.report.html.quantities import plural, size
 from paperbench.report.html.writing import write_report
+
+BENCHMARKS = Path("benchmarks/results")
+"""Where a checkout of the program has its measurements."""
 
 
 def report(source: Path, *, output: Path | None, json_output: bool) -> None:
@@ -34,4 +39,36 @@ def report(source: Path, *, output: Path | None, json_output: bool) -> None:
     for path in written.tables:
         line(f"  table   {short(path)}")
     for text in written.page.left_out:
+        line(f"  left out: {text}")
+
+
+def book(root: Path, *, output: Path | None, benchmarks: Path | None, json_output: bool) -> None:
+    """Write the book and print what is in it."""
+    if benchmarks is not None and not benchmarks.is_dir():
+        raise ConfigError(f"--benchmarks {short(benchmarks)}: no such folder; name one that holds CSV files")
+    if benchmarks is None and BENCHMARKS.is_dir():
+        benchmarks = BENCHMARKS
+    written = write_book(root, output, benchmarks=benchmarks)
+    found = written.contents
+    counts = {
+        "table": len(found.tables), "sweep": len(found.sweeps), "run": len(found.runs), "benchmark": len(found.benchmarks),
+    }  # fmt: skip
+    if json_output:
+        emit_json(
+            {
+                "index": str(written.index),
+                "pages": written.pages,
+                "bytes": written.size,
+                "shortened": written.shortened,
+                **{f"{name}s": count for name, count in counts.items()},
+                "left_out": list(found.left_out),
+            }
+        )
+        return
+    line(f"book of {', '.join(plural(count, name) for name, count in counts.items())}")
+    line(f"  index   {short(written.index)} (open it in a browser)")
+    line(f"  size    {plural(written.pages, 'page')}, {size(written.size)}")
+    if written.shortened:
+        line(f"  {plural(written.shortened, 'page')} without all curves and pictures, so that it stays small")
+    for text in found.left_out:
         line(f"  left out: {text}")

@@ -1,4 +1,4 @@
-"""Commands about existing runs: `runs`, `compare`, `report`, `predict`, `export`. Parsing only, like `app`."""
+"""Commands about existing runs: `runs`, `compare`, `report`, `book`, `predict`, `export`. Parsing only, like `app`."""
 
 from __future__ import annotations
 
@@ -110,6 +110,38 @@ def report(
         from paperbench.cli import reporting
 
         reporting.report(source, output=output, json_output=json_output)
+
+
+def book(
+    root: Annotated[Path, typer.Argument(metavar="FOLDER", parser=o.path, help="Where runs were written.")] = Path(
+        "outputs"
+    ),
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            "--out", "--output", metavar="DIR", parser=o.path, help="Folder of the book; default FOLDER/book."
+        ),
+    ] = None,
+    benchmarks: Annotated[
+        Path | None,
+        typer.Option(
+            "--benchmarks",
+            metavar="DIR",
+            parser=o.path,
+            help="Folder of CSV files to show too; default benchmarks/results where there is one.",
+        ),
+    ] = None,
+    json_output: o.Json = False,
+    debug: o.Debug = False,
+) -> None:
+    """Write all tables, sweeps and runs as one small site.
+
+    Pages that open from disk and need no network: an index by paper, every table beside the paper's, every run.
+    """
+    with guarded(json_output=json_output, debug=debug):
+        from paperbench.cli import reporting
+
+        reporting.book(root, output=output, benchmarks=benchmarks, json_output=json_output)
 
 
 def predict(

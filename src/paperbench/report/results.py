@@ -68,7 +68,7 @@ def export(prepared: Prepared, document: Document, folder: Path) -> Path | None:
         return None
     records = {_name(m): (m, read_run(m.directory, name=m.hash)) for m in members.values() if _name(m) in used}
     runs = [_run(name, *found, _curve_metrics(prepared, found[0])) for name, found in sorted(records.items())]
-    kept["made"] = _made([record for _, record in records.values()])
+    kept["made"] = made_by([record for _, record in records.values()])
     target = folder / prepared.layout.name / prepared.directory.name
     _refuse_loss(target, kept)
     with explain_os_errors(target):
@@ -201,7 +201,8 @@ def _curve_metrics(prepared: Prepared, member: Member) -> list[str]:
     return list(found)
 
 
-def _made(records: Sequence[RunRecord]) -> dict[str, Any]:
+def made_by(records: Sequence[RunRecord]) -> dict[str, Any]:
+    """Return who made runs: commits, machines, days, their number and seconds; `made_in_words` says it."""
     environments = [record.environment for record in records]
     git = [environment.get("git") or {} for environment in environments]
     days = sorted(

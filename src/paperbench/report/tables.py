@@ -22,7 +22,8 @@ MISSING = "\u2013"
 class Cell:
     """`text` is for people; `value` is the sort key and the exact value, None where there is none.
 
-    `note` is a remark of one or several lines, smaller below the text. `chip` draws the text as a small label.
+    `note` is a remark of one or several lines, smaller below the text. `chip` draws the text as a small label. `href` is the page,
+    relative to its own, that a reader of pages goes to from here.
     """
 
     text: str
@@ -30,6 +31,7 @@ class Cell:
     note: str = ""
     tone: Tone = ""
     chip: bool = False
+    href: str = ""
 
     @property
     def exact(self) -> str:
@@ -101,10 +103,10 @@ class Table:
 # --- cells ------------------------------------------------------------------------------------------------------------
 
 
-def text_cell(text: object, *, tone: Tone = "", note: str = "", chip: bool = False) -> Cell:
+def text_cell(text: object, *, tone: Tone = "", note: str = "", chip: bool = False, href: str = "") -> Cell:
     """Return a cell of words; empty words are a missing cell."""
     words = "" if text is None else str(text)
-    return Cell(text=words or MISSING, value=words or None, tone=tone, note=note, chip=chip)
+    return Cell(text=words or MISSING, value=words or None, tone=tone, note=note, chip=chip, href=href)
 
 
 def blank_cell(text: str, *, tone: Tone = "") -> Cell:

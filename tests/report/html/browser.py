@@ -75,9 +75,15 @@ class Browser:
 
     @contextmanager
     def visit(
-        self, html: Path, *, width: int = 1280, scheme: Literal["light", "dark"] = "light", script: bool = True
+        self,
+        html: Path,
+        *,
+        width: int = 1280,
+        scheme: Literal["light", "dark"] = "light",
+        script: bool = True,
+        beside: Path | None = None,
     ) -> Iterator[Visit]:
-        """Opens a page from disk; it must not have asked for anything else by the end."""
+        """Opens a page from disk; by the end it must not have asked for anything else, but for files below `beside`."""
         context = self._chromium.new_context(
             viewport={"width": width, "height": 900}, color_scheme=scheme, java_script_enabled=script
         )
@@ -93,7 +99,10 @@ class Browser:
         try:
             yield visit
             assert visit.errors == []
-            assert [url for url in visit.requests if not url.startswith("data:")] == [html.resolve().as_uri()]
+            first, *others = [url for url in visit.requests if not url.startswith("data:")]
+            allowed = f"{beside.resolve().as_uri()}/" if beside else None
+            assert first == html.resolve().as_uri()
+            assert [url for url in others if allowed is None or not url.startswith(allowed)] == []
         finally:
             context.close()
 

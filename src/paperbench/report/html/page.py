@@ -109,9 +109,12 @@ class Badge:
 
 @dataclass(frozen=True, kw_only=True)
 class Page:
-    """A whole report. `subject` is `run`, `sweep` or `reproduction`; `source` the folder it was made from."""
+    """A whole report, or a page of a book. `source` is the folder or file it was made from.
 
-    subject: Literal["run", "sweep", "reproduction"]
+    `book` is the book's index as seen from this page, empty where the page stands by itself.
+    """
+
+    subject: Literal["run", "sweep", "reproduction", "benchmark", "book"]
     title: str
     lead: str
     badges: tuple[Badge, ...]
@@ -119,6 +122,7 @@ class Page:
     sections: tuple[Section, ...]
     source: str
     left_out: tuple[str, ...] = field(default=())
+    book: str = ""
 
     def tables(self) -> list[Table]:
         """Return every table, those in folds too, in the order of the page."""

@@ -23,9 +23,15 @@ GENERATOR = "paperbench report"
 """The generator in the head of a page: only such a page may be overwritten."""
 
 
-def to_html(page: Page, *, made: datetime) -> str:
-    """Return one file with style, script and pictures inside, and a policy that forbids every request."""
-    style, script = _resource("style.css"), _resource("page.js")
+STYLE, SCRIPT = "style.css", "page.js"
+
+
+def to_html(page: Page, *, made: datetime, generator: str = GENERATOR, assets: str | None = None) -> str:
+    """Return one file with pictures inside, and a policy that forbids every request.
+
+    assets: the folder, relative to the page and with its slash, that holds style and script, which are inside where it is None.
+    """
+    style, script = resource(STYLE), resource(SCRIPT)
     return (
         _environment()
         .get_template("page.html.jinja")
@@ -33,14 +39,23 @@ def to_html(page: Page, *, made: datetime) -> str:
             page=page,
             style=Markup(style),  # both are files of this package
             script=Markup(script),
-            policy=(
-                f"default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src '{_sha256(script)}'; "
-                "base-uri 'none'; form-action 'none'"
-            ),
-            generator=f"{GENERATOR} {__version__}",
+            assets=assets,
+            policy=_policy(script, inside=assets is None),
+            generator=f"{generator} {__version__}",
             made=made.isoformat(sep=" ", timespec="minutes"),
             color_class=color_class,
         )
+    )
+
+
+def _policy(script: str, *, inside: bool) -> str:
+    """Return what a page may load: nothing but its own pictures and, where they are files, its style and its script."""
+    # A browser may take two files of one folder for two places: `file:` allows what lies on the disk.
+    style, code = (
+        ("'unsafe-inline'", f"'{_sha256(script)}'") if inside else ("'self' file: 'unsafe-inline'", "'self' file:")
+    )
+    return (
+        f"default-src 'none'; img-src data:; style-src {style}; script-src {code}; base-uri 'none'; form-action 'none'"
     )
 
 
@@ -67,7 +82,8 @@ def _breakable(text: str) -> Markup:
 
 
 @cache
-def _resource(name: str) -> str:
+def resource(name: str) -> str:
+    """Return the text of a file beside the templates."""
     return (resources.files("paperbench.report.html") / "templates" / name).read_text(encoding="utf-8").strip()
 
 

@@ -24,9 +24,7 @@ from paperbench.report.reproduction_document import (
 from paperbench.report.tables import Cell, Column, Table, Tone, blank_cell, number_cell, text_cell
 
 _MAX_COLUMNS_SIDE_BY_SIDE = 2
-_NOTE = (
-    "Ours is the mean over seeds, in the paper's unit. Tolerances were stated with the published numbers, beforefmt."
-)
+_NOTE = "Ours is the mean over seeds, in the paper's unit. Tolerances were stated with the published numbers, before the runs."
 
 
 def page_of_reproduction(record: ReproductionRecord, quantities: Quantities) -> Page:
