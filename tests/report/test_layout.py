@@ -48,6 +48,21 @@ def rows_with(**changes: Any) -> list[dict[str, Any]]:
     return rows
 
 
+def test_a_figure_of_pictures_is_shown_as_itself_and_keeps_the_numbers_of_another_table(tmp_path: Path) -> None:
+    layout = layout_of(tmp_path, shown_as={"table": "Figure 7", "caption": "pictures"})
+
+    assert (layout.table, layout.caption) == ("Figure 7", "pictures")
+    assert {cell.published.table for cell in layout.cells("short") if cell.published} == {"Table 9"}
+    assert layout.not_reached() == ()
+    with pytest.raises(ConfigError, match=r"shown_as"):
+        layout_of(tmp_path, shown_as={"table": "Figure 7"})
+
+
+def test_no_two_reproductions_are_shown_as_the_same() -> None:
+    shown = [(found.paper, found.table, found.caption) for found in (read(*item) for item in SHIPPED.items())]
+    assert len(set(shown)) == len(shown)
+
+
 def test_a_figure_without_printed_numbers_brings_its_caption(tmp_path: Path) -> None:
     unprinted = [{**row, "published": None} for row in SOUND["rows"]]
     columns = {"recall": {"metric": "proposals/AR@100"}}

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -58,7 +58,10 @@ class Cell:
 
 @dataclass(frozen=True, kw_only=True)
 class Layout:
-    """One file of `conf/reproduce` with the published table it belongs to."""
+    """One file of `conf/reproduce` with the published table it belongs to.
+
+    `table` and `caption` are what it is shown as; `entry.table` is the printed table of its numbers.
+    """
 
     name: str
     file: Path
@@ -132,10 +135,10 @@ class Layout:
 
     def not_reached(self) -> tuple[Published, ...]:
         """Return the numbers of the published table that no cell is for, in printed order."""
-        if self.entry.caption:
+        if self.entry.caption or self.table != self.entry.table:
             return ()
         reached = self.reached()
-        rows = published.table(self.paper, self.table)
+        rows = published.table(self.paper, self.entry.table)
         return tuple(entry for row in rows.values() for entry in row.values() if entry.place not in reached)
 
 
@@ -187,7 +190,11 @@ def read(name: str, file: Path) -> Layout:
     )
     cells = layout.cells(next(iter(layout.scales)))  # every cell finds its published number and its metric
     shown = next((cell.published for cell in cells if cell.published is not None), first)
-    return Layout(**{**vars(layout), "caption": shown.caption, "source": shown.source}) if shown else layout
+    if shown is not None:
+        layout = replace(layout, caption=shown.caption, source=shown.source)
+    if entry.shown_as is not None:
+        layout = replace(layout, table=entry.shown_as.table or entry.table, caption=entry.shown_as.caption)
+    return layout
 
 
 def _natural(name: str) -> list[tuple[int, str]]:

@@ -105,6 +105,15 @@ class ComparisonEntry(Schema):
 
 
 @dataclass(kw_only=True)
+class ShownAs(Schema):
+    """What a file makes where that is more than the printed table of its numbers, such as a figure of pictures."""
+
+    caption: Annotated[str, Field(min_length=1)]
+    table: str = ""
+    """The figure or table it is; empty: that of the numbers."""
+
+
+@dataclass(kw_only=True)
 class LayoutFile(Schema):
     """One file."""
 
@@ -118,6 +127,7 @@ class LayoutFile(Schema):
     caption: str = ""
     """What the table shows, where the paper draws curves and prints no number: then `conf/paper` has nothing of it, and every
     row says `published: null`."""
+    shown_as: ShownAs | None = None
     overrides: Overrides = field(default_factory=dict)
     comparisons: list[ComparisonEntry] = field(default_factory=list)
     deviations: Deviations = field(default_factory=dict)
