@@ -524,16 +524,17 @@ def _runs(runs: Sequence[RunRecord], places: _Places) -> Table | None:
 
 # --- size -------------------------------------------------------------------------------------------------------------
 
-LEVELS = 4
-"""Levels of detail, 0 to 3: how much of a page is left out so that the book stays small."""
-_CHARTS = (None, 4, 2, 0)
-_PICTURES = (None, 4, 0, 0)
+_CHARTS = (None, 4, 2, 1, 0)
+_PICTURES = (None, 4, 1, 0, 0)
 _SECTIONS_LEFT_OUT = (
     (),
     ("checkpoints",),
     ("checkpoints", "environment"),
     ("checkpoints", "environment", "configuration"),
+    ("checkpoints", "environment", "configuration"),
 )
+LEVELS = len(_CHARTS)
+"""Levels of detail, from 0: how much of a page is left out so that the book stays small."""
 
 
 def at_level(page: Page, level: int) -> Page:

@@ -64,25 +64,35 @@ def write_book(
     for name in (STYLE, SCRIPT):
         write_atomic(folder / name, resource(name))
         size += len(resource(name))
-    for place, text, level in _texts(contents, made, share):
+    for place, text, is_short in _texts(contents, made, share):
         write_atomic(folder / place, text)
         written.add(folder / place)
         size += len(text.encode())
-        shortened += level > 0
+        shortened += is_short
     _remove_stale(folder, written)
     return WrittenBook(index=folder / INDEX, contents=contents, pages=count, size=size, shortened=shortened)
 
 
-def _texts(contents: Contents, made: datetime, share: int) -> Iterator[tuple[PurePosixPath, str, int]]:
-    """Yield places, texts and levels of detail: the first level at which a page takes no more than its share."""
+def _texts(contents: Contents, made: datetime, share: int) -> Iterator[tuple[PurePosixPath, str, bool]]:
+    """Yield places and texts, at the first level of detail at which a page takes no more than its share; and whether that is short."""
+    begin = 0
     for place, page in pages_of(contents):
         assets = "../" * (len(place.parts) - 1)
-        for level in range(LEVELS):
-            thin = at_level(page, level)
-            text = to_html(thin, made=made, generator=GENERATOR, assets=assets)
-            if len(text.encode()) <= share or page.subject == "book":
-                break
-        yield place, text, level if thin is not page else 0
+
+        def text_at(level: int, page: Page = page, assets: str = assets) -> str:
+            return to_html(at_level(page, level), made=made, generator=GENERATOR, assets=assets)
+
+        if page.subject in ("book", "benchmark"):
+            yield place, text_at(0), False
+            continue
+        level, text = begin, text_at(begin)
+        while level and len(text.encode()) <= share and len(more := text_at(level - 1).encode()) <= share:
+            level, text = level - 1, more.decode()
+        while level < LEVELS - 1 and len(text.encode()) > share:
+            level += 1
+            text = text_at(level)
+        begin = level  # pages that follow each other are much alike
+        yield place, text, at_level(page, level) is not page
 
 
 def _unfinished(made: datetime) -> str:
