@@ -74,7 +74,7 @@ def write_book(
 
 
 def _texts(contents: Contents, made: datetime, share: int) -> Iterator[tuple[PurePosixPath, str, bool]]:
-    """Yield places and texts, at the first level of detail at which a page takes no more than its share; and whether that is short."""
+    """Yield places, texts at the first level of detail that takes no more than its share, and whether that leaves something out."""
     begin = 0
     for place, page in pages_of(contents):
         assets = "../" * (len(place.parts) - 1)
