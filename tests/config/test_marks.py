@@ -191,6 +191,17 @@ def test_digests_stand_in_the_configuration_only_where_there_are_any() -> None:
         compose("fast-rcnn", ["digests.x=1"])
 
 
+def test_a_key_that_came_later_stands_in_the_configuration_only_where_it_is_used() -> None:
+    alone = compose("ssd", ["data=voc"])
+    assert "train" not in alone.resolved["data"]
+    assert alone.config.data.train == ()
+    assert compose("ssd", ["data=voc", "data.train=[]"]).resolved == alone.resolved
+    both = compose("ssd", ["data=voc", "data.train=[2007/trainval,2012/trainval]"])
+    assert both.resolved["data"]["train"] == ["2007/trainval", "2012/trainval"]
+    with pytest.raises(ConfigError, match=r"data.train.*a year and a split, such as 2007/trainval"):
+        compose("ssd", ["data=voc", "data.train=[2007trainval]"])
+
+
 def test_a_file_that_changed_since_is_named() -> None:
     file = write(Path("boxes.npz"), "one").absolute()
     composed = compose("fast-rcnn", ["proposals.method=file", "proposals.train_file=boxes.npz"])

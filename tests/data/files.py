@@ -69,6 +69,33 @@ def write_coco(root: Path, content: Mapping[str, Any], *, split: str = "val2017"
     return path
 
 
+def write_yolo(
+    root: Path,
+    labels: Mapping[str, str | None],
+    *,
+    split: str = "train",
+    height: int = 40,
+    width: int = 60,
+    names: Sequence[str] | None = ("cat", "dog", "cow"),
+) -> Path:
+    """`images/<split>` and `labels/<split>` below `root`, with a data.yaml unless `names` is None; None writes no label file."""
+    for seed, (name, text) in enumerate(labels.items()):
+        write_image(root / "images" / split / f"{name}.jpg", height, width, seed=hash_of(split) + seed)
+        if text is not None:
+            path = root / "labels" / split / f"{name}.txt"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(text)
+    if names is not None:
+        lines = "".join(f"  {number}: {name}\n" for number, name in enumerate(names))
+        (root / "data.yaml").write_text(f"path: .\ntrain: images/train\nval: images/val\nnames:\n{lines}")
+    return root
+
+
+def hash_of(text: str) -> int:
+    """A number of its own for each split, so that no two have the same images."""
+    return sum(text.encode()) * 1000
+
+
 def pennfudan_text(name: str, boxes: Sequence[Sequence[int]], *, height: int = 40, width: int = 60) -> str:
     head = (
         "# Compatible with PASCAL Annotation Version 1.00\n"

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -180,3 +181,79 @@ def test_check_reads_masks_and_counts_what_a_reader_chose(root: str) -> None:
     write_coco(Path(root), coco_content([{**CAR, "segmentation": [[float("nan")] * 6]}]), split="train2017")
     with pytest.raises(DataError, match=r"annotation 100 of .*: a mask that cannot be read"):
         datasets.check(CocoData(root=root))
+
+
+# --- several sets as one ----------------------------------------------------------------------------------------------
+
+
+def second_devkit(root: str) -> None:
+    dogs = {f"2008_{k}": voc_xml(voc_object("cat", (1, 1, 9, 9))) for k in range(2)}
+    folder = write_voc(Path(root), dogs, year="2012")
+    for k in range(2):
+        Image.new("RGB", (60, 40), (k, 9, 9)).save(folder / "JPEGImages" / f"2008_{k}.jpg")
+
+
+def test_two_devkits_are_one_training_set(root: str) -> None:
+    second_devkit(root)
+    config = VocData(root=root, train=("2007/trainval", "2012/trainval"))
+    datasets.locate(config)
+    train, test = datasets.load_splits(config)
+    assert [record.image_id for record in train.records] == ["a", "b", "c", "2008_0", "2008_1"]
+    assert [record.image_id for record in test.records] == ["d"]
+    assert "5 images (3 of 2007/trainval, 2 of 2012/trainval), 5 objects" in datasets.describe(train)
+    assert "1 images that are in the training split too" in datasets.describe(test)
+    counts = datasets.check(config)
+    assert counts["train"]["from 2012/trainval"] == "2 images, 2 objects"
+    assert any("in the training split too" in key for key in counts["test"])
+    config.max_train_images = 3
+    assert [record.image_id for record in datasets.load(config, "train").records] == ["a", "b", "2008_0"]
+
+
+def test_faults_of_all_sources_are_named(root: str) -> None:
+    config = VocData(root=root, train=("2007/trainval", "2012/trainval"))
+    with pytest.raises(DataError, match=r"VOC2012/ImageSets/Main was looked for \(data.year=2012\)"):
+        datasets.locate(config)
+    second_devkit(root)
+    for year, name in (("2007", "a"), ("2012", "2008_1")):
+        file = Path(root) / "VOCdevkit" / f"VOC{year}" / "Annotations" / f"{name}.xml"
+        file.write_text(voc_xml(voc_object("dog", (9, 9, 1, 1))))
+    with pytest.raises(DataError) as error:
+        datasets.load_splits(config)
+    assert "a.xml, object 1 (dog): inverted corners" in str(error.value)
+    assert "2008_1.xml, object 1 (dog): inverted corners" in str(error.value)
+    with pytest.raises(ConfigError, match=r"data.train: 2007/trainval stands there twice"):
+        datasets.load(VocData(root=root, train=("2007/trainval", "2007/trainval")), "train")
+
+
+def test_annotation_files_with_their_folders_are_one_training_set(root: str) -> None:
+    own = Path(root) / "mine"
+    own.mkdir()
+    content = {
+        **coco_content([{**CAR, "image_id": 11, "category_id": 4}]),
+        "categories": [{"id": 4, "name": "toothbrush"}, {"id": 9, "name": "car"}, {"id": 1, "name": "train"}],
+    }
+    for k, image in enumerate(content["images"]):
+        Image.new("RGB", (60, 40), (k, 0, 0)).save(own / image["file_name"])
+    (own / "labels.json").write_text(json.dumps(content))
+    config = CocoData(root=root, train=("train2017", "mine/labels.json"))
+    datasets.locate(config)
+    train, test = datasets.load_splits(config)
+    assert train.classes == test.classes == ("car", "train", "toothbrush")
+    assert [record.labels.tolist() for record in train.records] == [[1], [], [], [], [3], []]
+    ids = [f"{source}/{k}" for source in ("train2017", "mine/labels.json") for k in (10, 11, 12)]
+    assert [record.image_id for record in train.records] == ids
+    apart = CocoData(root=root, train=("train2017", f"{own / 'labels.json'}:{own}"))
+    assert len(datasets.load(apart, "train")) == 6
+    with pytest.raises(DataError, match=r"the folder of images .*elsewhere was looked for"):
+        datasets.locate(CocoData(root=root, train=("mine/labels.json:elsewhere",)))
+    # A labelling program's own layout, without a second source.
+    assert len(datasets.load(CocoData(root=root, train_split="mine/labels.json"), "train")) == 3
+
+
+def test_a_source_without_masks_beside_one_with_them(root: str) -> None:
+    square = [[2.0, 3.0, 12.0, 3.0, 12.0, 13.0]]
+    write_coco(Path(root), coco_content([{**CAR, "segmentation": square}]), split="train2017")
+    config = CocoData(root=root, train=("train2017", "val2017"))
+    assert datasets.load(config, "train").masks is not None
+    with pytest.raises(DataError, match="val2017: no annotation has a segmentation, and the other sources have them"):
+        datasets.load(config, "train", masks="all")

@@ -33,3 +33,22 @@ def test_splits_of_coco_by_their_annotations(tmp_path: Path, monkeypatch: pytest
     (tmp_path / "coco" / "annotations" / "instances_val2017.json").write_text(json.dumps(content))
     data = {"name": "coco", "root": str(tmp_path), "train_split": "train2017", "test_split": "val2017"}
     assert published_data.departures(data) == ["val2017: 3 of 5,000 images"]
+
+
+def test_each_source_of_a_joined_training_set(tmp_path: Path) -> None:
+    for year, count in (("2007", 5011), ("2012", 11540)):
+        main = tmp_path / "VOCdevkit" / f"VOC{year}" / "ImageSets" / "Main"
+        main.mkdir(parents=True)
+        (main / "trainval.txt").write_text("\n".join(f"{k:06}" for k in range(count)))
+    data = {
+        "name": "voc",
+        "root": str(tmp_path),
+        "year": "2007",
+        "train_split": "trainval",
+        "test_split": "test",
+        "train": ["2007/trainval", "2012/trainval"],
+    }
+    assert published_data.departures(data) == []
+    (main / "trainval.txt").write_text("a\nb\n")
+    assert published_data.departures(data) == ["2012/trainval: 2 of 11,540 images"]
+    assert published_data.departures({**data, "train": []}) == []

@@ -46,6 +46,12 @@ class Incidental:
     hashed: bool
 
 
+@dataclass(frozen=True)
+class AbsentByDefault:
+    """The key stands in a configuration only where it has another value than its default: runs that were made before there was
+    such a key keep their hash."""
+
+
 @dataclass(frozen=True, init=False)
 class Formerly:
     """Names that the field had in earlier versions, in the same section; `values` maps old values to today's."""
@@ -66,6 +72,7 @@ AnyPath = Annotated[str, PathMark("any")]
 OR_NAME: Final = OrName()
 AS_WRITTEN: Final = AsWritten()
 CONTENT_COUNTS: Final = ContentCounts()
+ABSENT_BY_DEFAULT: Final = AbsentByDefault()
 NO_EFFECT: Final = Incidental(hashed=False)
 """Changes no weight and no metric; left out of the hash, so that runs that differ in it alone are one run."""
 CIRCUMSTANTIAL: Final = Incidental(hashed=True)

@@ -11,6 +11,7 @@ from typing import Annotated, Literal
 
 from pydantic import ConfigDict, Field
 
+from paperbench.config.marks import ABSENT_BY_DEFAULT as ABSENT_BY_DEFAULT
 from paperbench.config.marks import AS_WRITTEN as AS_WRITTEN
 from paperbench.config.marks import CIRCUMSTANTIAL as CIRCUMSTANTIAL
 from paperbench.config.marks import CONTENT_COUNTS as CONTENT_COUNTS
@@ -70,9 +71,9 @@ class RunConfig(Schema):
     """`auto` is bfloat16 where the processor or GPU has instructions for it, else float32."""
     tensorboard: Annotated[bool, NO_EFFECT] = False
     output: OutputConfig = field(default_factory=OutputConfig)
-    digests: Annotated[dict[str, str], CIRCUMSTANTIAL] = field(default_factory=dict)
+    digests: Annotated[dict[str, str], CIRCUMSTANTIAL, ABSENT_BY_DEFAULT] = field(default_factory=dict)
     """SHA-256 of what the files and runs hold that the configuration names, by key, where results depend on it
-    (`config.digests`). The program fills it in; it is absent where there is none."""
+    (`config.digests`). The program fills it in."""
 
 
 @dataclass(kw_only=True)

@@ -19,7 +19,7 @@ from paperbench.catalog import DATASETS, TASKS, TaskSpec, package_of
 from paperbench.config.explain import Explainer, Origin, explain, look_up
 from paperbench.config.fields import every_key, hints, members, plain, strip, walk
 from paperbench.config.former import modernised
-from paperbench.config.marks import Formerly, Incidental, mark, marks
+from paperbench.config.marks import AbsentByDefault, Formerly, Incidental, mark, marks
 from paperbench.config.paths import notices
 from paperbench.config.schema import TrainConfig
 from paperbench.config.suggest import nearest
@@ -118,10 +118,13 @@ def _truth_values(schema: type, mapping: Mapping[str, Any], explainer: Explainer
 
 
 def dump(config: Any) -> dict[str, Any]:
-    """The complete configuration as plain data for YAML and JSON; `validate` takes it back unchanged."""
+    """The complete configuration as plain data for YAML and JSON, without keys marked `ABSENT_BY_DEFAULT` that have their default;
+    `validate` takes it back unchanged."""
     mapping = plain(config)
-    if not mapping.get("digests", True):
-        del mapping["digests"]
+    for key, known in list(walk(type(config), mapping)):
+        if mark(known.annotation, AbsentByDefault) is not None and look_up(mapping, key) == known.default:
+            section, _, name = key.rpartition(".")
+            del (look_up(mapping, section) if section else mapping)[name]
     return mapping
 
 

@@ -6,10 +6,11 @@ Boxes are continuous and 0-based in the file already (x, y, width, height). Cate
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -35,13 +36,21 @@ from paperbench.data.pictures import Exif, decode_rgb, read_picture
 from paperbench.data.values import is_file, name_of, shown, whole
 from paperbench.errors import DataError
 
+_FILE_AND_FOLDER: Final = re.compile(r"(?P<file>.+\.json)(?::(?P<folder>.+))?", re.IGNORECASE)
+
 MaskUse = Literal["none", "there", "all"]
 """Masks that are read with the boxes: none, those that are there, or one of every object, whose absence is a fault."""
 
 
 def find(root: str | None, split: str) -> tuple[Path, Path]:
-    """The annotation file and the folder of images of a split. Raises DataError."""
+    """The annotation file and the folder of images of a split. Raises DataError.
+
+    split: a name, of `annotations/instances_<split>.json` and a folder `<split>` or `images/<split>`; or `FILE.json:FOLDER`, both
+    below `root` or absolute; `FILE.json` alone has its images in its own folder, as many labelling programs write them.
+    """
     base = data_root(root)
+    if named := _FILE_AND_FOLDER.fullmatch(split):
+        return _named(base, named["file"], named["folder"])
     for folder in (base / "coco", base):
         annotations = folder / "annotations" / f"instances_{split}.json"
         if annotations.is_file():
@@ -52,6 +61,16 @@ def find(root: str | None, split: str) -> tuple[Path, Path]:
     there = sorted(path.stem.removeprefix("instances_") for path in base.glob("**/annotations/instances_*.json"))
     splits = f"; there are the splits {', '.join(there)}" if there else ""
     raise missing("coco", base, f"annotations/instances_{split}.json was looked for{splits}")
+
+
+def _named(base: Path, file: str, folder: str | None) -> tuple[Path, Path]:
+    annotations = base / file
+    if not annotations.is_file():
+        raise missing("coco", base, f"the annotation file {annotations} was looked for")
+    images = base / folder if folder else annotations.parent
+    if not images.is_dir():
+        raise missing("coco", base, f"the folder of images {images} was looked for")
+    return annotations, images
 
 
 def read(
@@ -137,6 +156,7 @@ def read(
         records=records,
         decode=lambda index: decode_rgb(images[index].path, exif=exif),
         picture=lambda index: read_picture(images[index].path, exif=exif),
+        files=[image.path for image in images],
         # Files with boxes alone are common, with null or an empty list for a mask: such data have no masks, instead of faulty ones.
         masks=drawn if have_masks.any() else None,
         dropped=faults.finish(len(records)),

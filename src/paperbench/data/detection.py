@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -40,6 +42,14 @@ class Record:
         return ~(self.difficult | self.crowd)
 
 
+class Source(NamedTuple):
+    """A part of a data set that was joined from several: its name, images and objects."""
+
+    name: str
+    images: int
+    objects: int
+
+
 @dataclass(frozen=True, kw_only=True, eq=False)
 class DetectionSet:
     """An indexed, fully checked detection data set; `decode(i)` returns the pixels of `records[i]`.
@@ -64,6 +74,10 @@ class DetectionSet:
     None for data without masks."""
     picture: Callable[[int], Picture] | None = None
     """`decode` with the choices that the file left open; None for data without files."""
+    files: Sequence[Path] = ()
+    """The image file of each record; empty for data without files."""
+    sources: tuple[Source, ...] = ()
+    """The parts that the set was joined from, in the order of its images; empty for a set of one piece."""
 
     def __len__(self) -> int:
         return len(self.records)

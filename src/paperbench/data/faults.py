@@ -195,6 +195,7 @@ def check_dataset(dataset: DetectionSet) -> dict[str, Any]:
             "smallest image": f"{small.width} x {small.height}",
             "largest image": f"{large.width} x {large.height}",
         }
+    counts |= {f"from {source.name}": f"{source.images} images, {source.objects} objects" for source in dataset.sources}
     counts |= {f"left out: {reason}": count for reason, count in dataset.dropped.items()}
     counts |= {f"clipped: {reason}": count for reason, count in dataset.repaired.items()}
     counts |= remarks

@@ -25,7 +25,7 @@ def missing(name: str, root: Path, wanted: str) -> DataError:
     lines = [
         f"{root}: no data set '{name}' here: {wanted}",
         f"  expected below data.root: {spec.layout}",
-        f"  found: {_contents(root)}",
+        f"  found: {contents(root)}",
     ]
     if spec.archives:
         lines.append(f"  to download it: {command('data', 'get', name, '--root', root)}")
@@ -34,7 +34,8 @@ def missing(name: str, root: Path, wanted: str) -> DataError:
     return DataError("\n".join(lines))
 
 
-def _contents(folder: Path) -> str:
+def contents(folder: Path) -> str:
+    """What a folder holds, for a message: at most twelve names, or why there are none."""
     if not folder.exists():
         return "no such folder"
     if not folder.is_dir():

@@ -93,6 +93,7 @@ def read(
         records=records,
         decode=lambda index: decode_rgb(used[index]),
         picture=lambda index: read_picture(used[index], exif="ignore"),
+        files=used,
         masks=lambda index: _masks(
             folder / "PedMasks" / f"{used[index].stem}_mask.png", records[index], numbers[index]
         ),

@@ -41,11 +41,12 @@ CLASSES: Final = (
     "diningtable", "dog", "horse", "motorbike", "person", "pottedplant", "sheep", "sofa", "train", "tvmonitor",
 )  # fmt: skip
 
-_SUFFIXES: Final = tuple(
+SUFFIXES: Final = tuple(
     suffix
     for lower in (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".pgm", ".ppm", ".gif")
     for suffix in (lower, lower.upper())
 )
+"""Endings of images, each in lower and in upper case."""
 _UNREADABLE: Final = "unreadable annotation"
 _FLAGS: Final = ("-1", "0", "1")
 """What follows the names in the devkit's lists of one class: the image has none, only difficult ones, or some."""
@@ -155,6 +156,7 @@ def read(
         records=records,
         decode=lambda index: decode_rgb(paths[index], exif=exif),
         picture=lambda index: read_picture(paths[index], exif=exif),
+        files=paths,
         dropped=faults.finish(len(records)),
         repaired=dict(repaired),
         remarks=orientation_remark(turned, exif),
@@ -162,7 +164,7 @@ def read(
 
 
 def _image_path(folder: Path, name: str) -> Path:
-    candidates = [folder / "JPEGImages" / f"{name}{suffix}" for suffix in _SUFFIXES]
+    candidates = [folder / "JPEGImages" / f"{name}{suffix}" for suffix in SUFFIXES]
     return next((path for path in candidates if is_file(path)), candidates[0])
 
 
@@ -172,7 +174,7 @@ def _others(path: Path) -> str:
         there = sorted(other.name for other in path.parent.glob(f"{glob.escape(path.stem)}.*"))
     except (OSError, ValueError):
         return ""
-    return f"beside it: {', '.join(there)}; endings that are read: {', '.join(_SUFFIXES[::2])}" if there else ""
+    return f"beside it: {', '.join(there)}; endings that are read: {', '.join(SUFFIXES[::2])}" if there else ""
 
 
 def parse(path: Path, faults: Faults) -> Element | None:

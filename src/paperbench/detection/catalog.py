@@ -147,6 +147,14 @@ DATASETS = (
         archives=("coco-train2017", "coco-val2017", "coco-annotations2017"),
     ),
     DatasetSpec(
+        name="yolo",
+        tasks=_DETECTION,
+        summary="images/<split> with labels/<split>/*.txt, boxes or polygons, or a data.yaml that names them",
+        layout="images/<split>",
+        homepage="https://docs.ultralytics.com/datasets/detect/",
+        checker="paperbench.detection.datasets:check",
+    ),
+    DatasetSpec(
         name="pennfudan",
         tasks=_DETECTION,
         summary="Penn-Fudan pedestrians, 170 images, one class",

@@ -13,6 +13,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from paperbench.config.schema import (
+    ABSENT_BY_DEFAULT,
     CIRCUMSTANTIAL,
     CONTENT_COUNTS,
     NO_EFFECT,
@@ -41,6 +42,10 @@ from paperbench.detection.rcnn_config import FastRCNNModel, ProposalConfig, RCNN
 
 OnBadBox = Literal["error", "drop", "clip"]
 Exif = Literal["ignore", "apply"]
+VocSource = Annotated[
+    str,
+    Field(pattern=r"^[A-Za-z0-9_]+/[^/]+$", description="a year and a split, such as 2007/trainval"),
+]
 ClassName = Annotated[str, Field(min_length=1, max_length=200, coerce_numbers_to_str=True)]
 
 
@@ -99,6 +104,8 @@ class VocData(ImageConfig):
     """The folder `VOC<year>` below `VOCdevkit`."""
     train_split: str = "trainval"
     test_split: str = "test"
+    train: Annotated[tuple[VocSource, ...], ABSENT_BY_DEFAULT] = ()
+    """Several splits as one training set, in place of `year` and `train_split`: `[2007/trainval,2012/trainval]`."""
     classes: tuple[ClassName, ...] = ()
     """Label set of one's own; empty is the 20 classes of VOC."""
     zero_based: bool = False
@@ -115,10 +122,32 @@ class CocoData(ImageConfig):
     name: Literal["coco"] = "coco"
     root: DataRoot = None
     train_split: str = "train2017"
+    """A split of that name, or an annotation file with its folder of images: `FILE.json:FOLDER`; `FILE.json` alone has the images
+    beside it."""
     test_split: str = "val2017"
+    train: Annotated[tuple[Annotated[str, Field(min_length=1)], ...], ABSENT_BY_DEFAULT] = ()
+    """Several splits as one training set, in place of `train_split`, each named as there; classes are joined by name."""
     exif: Exif = "ignore"
     """`apply` turns images as their cameras say (EXIF), for boxes that were drawn on upright pictures; `ignore` reads pixels as
     they are stored."""
+
+
+@dataclass(kw_only=True)
+class YoloData(ImageConfig):
+    """The YOLO layout: a `data.yaml`, or `images/<split>` with `labels/<split>/*.txt`."""
+
+    name: Literal["yolo"] = "yolo"
+    root: DataRoot = None
+    """The folder, or its `data.yaml`."""
+    train_split: str = "train"
+    test_split: str = "val"
+    train: Annotated[tuple[Annotated[str, Field(min_length=1)], ...], ABSENT_BY_DEFAULT] = ()
+    """Several folders as one training set, in place of `root`'s own: each is one that `root` takes, and may be relative to it."""
+    classes: tuple[ClassName, ...] = ()
+    """The classes that are used, by name or number; empty is all of them. Where the data name none, the names of 0, 1, ..."""
+    exif: Exif = "apply"
+    """`apply` turns images as their cameras say (EXIF), as programs do that read this layout; `ignore` reads pixels as they are
+    stored."""
 
 
 @dataclass(kw_only=True)
@@ -130,7 +159,7 @@ class PennFudanData(ImageConfig):
     test_images: PositiveInt = 50
 
 
-DataConfig = Annotated[ShapesData | VocData | CocoData | PennFudanData, Field(discriminator="name")]
+DataConfig = Annotated[ShapesData | VocData | CocoData | YoloData | PennFudanData, Field(discriminator="name")]
 
 
 ModelConfig = Annotated[
@@ -241,14 +270,15 @@ class DetectEval(DetectTrain):
 class ScoreFiles(RunConfig):
     """Task `detect-score`: ground truth and detections from files alone, no model."""
 
-    format: Literal["voc", "coco"] = "voc"
+    format: Literal["voc", "coco", "yolo"] = "voc"
     gt: Annotated[AnyPath, CONTENT_COUNTS] = ""
-    """voc: the folder VOCdevkit/VOC<year>; coco: instances_<split>.json."""
+    """voc: the folder VOCdevkit/VOC<year>; coco: instances_<split>.json; yolo: the folder of images and labels or its data.yaml."""
     dt: Annotated[AnyPath, CONTENT_COUNTS] = ""
-    """voc: the folder of `comp4_det_<split>_<class>.txt`; coco: the results JSON."""
+    """voc: the folder of `comp4_det_<split>_<class>.txt`; coco: the results JSON; yolo: the folder of a text file for each image,
+    a line an object, with the confidence last."""
     split: str = "val"
     classes: tuple[ClassName, ...] = ()
-    """voc: the label set; empty is the 20 classes of VOC."""
+    """voc: the label set; empty is the 20 classes of VOC. yolo: the classes that are scored, by name or number; empty is all."""
     zero_based: bool = False
     """voc: whether the annotations count pixels from 0. Lines of detections count from 1 in any case, as the devkit's do and those
     that `paperbench eval` writes."""

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from difflib import get_close_matches
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 import torch
 
-from paperbench.data import coco, faults, pennfudan, shapes, voc
+from paperbench.config.paths import expanded
+from paperbench.data import coco, faults, joined, pennfudan, shapes, voc, yolo, yolo_layout
 from paperbench.data.detection import DetectionSet
 from paperbench.data.image_store import ImageStore
+from paperbench.data.layout import data_root
 from paperbench.detection.config import (
     CocoData,
     DataConfig,
@@ -20,6 +24,7 @@ from paperbench.detection.config import (
     PennFudanData,
     ShapesData,
     VocData,
+    YoloData,
     class_mistakes,
 )
 from paperbench.errors import ConfigError, DataError
@@ -49,25 +54,54 @@ def load(config: DataConfig, split: Split, *, masks: coco.MaskUse = "none") -> D
                 empty=config.empty,
             )
         case VocData():
-            return voc.read(
-                root=config.root,
-                year=config.year,
-                split=config.train_split if training else config.test_split,
-                classes=config.classes,
-                zero_based=config.zero_based,
-                on_bad_box=config.on_bad_box,
-                exif=config.exif,
-                limit=limit,
-            )
+
+            def voc_split(year: str, name: str, limit: int) -> DetectionSet:
+                return voc.read(
+                    root=config.root,
+                    year=year,
+                    split=name,
+                    classes=config.classes,
+                    zero_based=config.zero_based,
+                    on_bad_box=config.on_bad_box,
+                    exif=config.exif,
+                    limit=limit,
+                )
+
+            if training and config.train:
+                return _joined(config.train, lambda name, part: voc_split(*name.split("/"), part), limit, masks)
+            return voc_split(config.year, config.train_split if training else config.test_split, limit)
         case CocoData():
-            return coco.read(
-                root=config.root,
-                split=config.train_split if training else config.test_split,
-                on_bad_box=config.on_bad_box,
-                exif=config.exif,
-                masks=masks,
-                limit=limit,
-            )
+
+            def coco_split(name: str, limit: int) -> DetectionSet:
+                return coco.read(
+                    root=config.root,
+                    split=name,
+                    on_bad_box=config.on_bad_box,
+                    exif=config.exif,
+                    masks=masks,
+                    limit=limit,
+                )
+
+            if training and config.train:
+                return _joined(config.train, coco_split, limit, masks)
+            return coco_split(config.train_split if training else config.test_split, limit)
+        case YoloData():
+
+            def yolo_split(root: str | Path | None, limit: int) -> DetectionSet:
+                return yolo.read(
+                    root=root,
+                    split=config.train_split if training else config.test_split,
+                    classes=config.classes,
+                    on_bad_box=config.on_bad_box,
+                    exif=config.exif,
+                    masks=masks,
+                    limit=limit,
+                )
+
+            if training and config.train:
+                folder = data_folder(config.root)
+                return _joined(config.train, lambda name, part: yolo_split(folder / expanded(name), part), limit, masks)
+            return yolo_split(config.root, limit)
         case PennFudanData():
             return pennfudan.read(
                 root=config.root,
@@ -76,6 +110,32 @@ def load(config: DataConfig, split: Split, *, masks: coco.MaskUse = "none") -> D
                 on_bad_box=config.on_bad_box,
                 limit=limit,
             )
+
+
+def _joined(
+    names: Sequence[str], read: Callable[[str, int], DetectionSet], limit: int, masks: coco.MaskUse
+) -> DetectionSet:
+    """Join what `read` returns for each name; of a limited number of images, each source gives an equal share.
+
+    Raise ConfigError for a source that is named twice, DataError with the faults of all, and where `masks` are needed and a source
+    has none.
+    """
+    twice = [name for name, count in Counter(names).items() if count > 1]
+    if twice:
+        raise ConfigError(*(f"data.train: {name} stands there twice" for name in twice))
+    parts: list[tuple[str, DetectionSet]] = []
+    errors: list[str] = []
+    for name in names:
+        try:
+            parts.append((name, read(name, -(-limit // len(names)))))
+        except DataError as error:
+            errors.append(str(error))
+    without = [name for name, part in parts if part.masks is None and part.objects]
+    if masks == "all" and 0 < len(without) < len(parts):
+        errors.append(f"{', '.join(without)}: no annotation has a segmentation, and the other sources have them")
+    if errors:
+        raise DataError("\n".join(dict.fromkeys(errors)))
+    return joined.join(parts, limit=limit)
 
 
 def load_splits(config: DataConfig, *, masks: bool = False) -> tuple[DetectionSet, DetectionSet]:
@@ -89,7 +149,7 @@ def load_splits(config: DataConfig, *, masks: bool = False) -> tuple[DetectionSe
     test = relabelled(test, train.classes, owner=f"the training split {train.split}")
     _check_wanted(train, "learnt")
     _check_wanted(test, "found")
-    return train, test
+    return train, joined.shared_with(test, train)
 
 
 def load_test(config: DataConfig, classes: Sequence[str] | None = None, *, masks: bool = False) -> DetectionSet:
@@ -160,16 +220,37 @@ def locate(config: DataConfig) -> None:
             mistakes = class_mistakes("data.classes", config.classes)
             if mistakes:
                 raise ConfigError(*mistakes)
-            folder = voc.find(config.root, config.year)
-            for split in (config.train_split, config.test_split):
-                voc.read_ids(folder, split)
+            sources = config.train or (f"{config.year}/{config.train_split}",)
+            for year, _, split in (name.partition("/") for name in (*sources, f"{config.year}/{config.test_split}")):
+                voc.read_ids(voc.find(config.root, year), split)
         case CocoData():
-            for split in (config.train_split, config.test_split):
+            for split in (*(config.train or (config.train_split,)), config.test_split):
                 coco.find(config.root, split)
+        case YoloData():
+            mistakes = class_mistakes("data.classes", config.classes)
+            if mistakes:
+                raise ConfigError(*mistakes)
+            folder = data_folder(config.root)
+            for root in [folder / expanded(name) for name in config.train] or [config.root]:
+                _locate_yolo(root, config.train_split, config.classes)
+            _locate_yolo(config.root, config.test_split, config.classes)
         case PennFudanData():
             pennfudan.find(config.root)
         case ShapesData():
             pass
+
+
+def _locate_yolo(root: str | Path | None, split: str, classes: Sequence[str]) -> None:
+    layout = yolo_layout.find(root)
+    layout.images(split)
+    if classes:
+        yolo.chosen_classes(layout, classes)
+
+
+def data_folder(root: str | None) -> Path:
+    """Return the folder that `data.root` is, or that holds the file that it is."""
+    base = data_root(root)
+    return base.parent if base.is_file() else base
 
 
 def has_masks(config: DataConfig) -> bool:
@@ -186,8 +267,9 @@ def store(config: ImageConfig, dataset: DetectionSet, device: torch.device) -> I
 
 def describe(dataset: DetectionSet) -> str:
     """One line: what is in the data set, what was left out of it and what was repaired."""
+    sources = ", ".join(f"{source.images} of {source.name}" for source in dataset.sources)
     text = (
-        f"{dataset.name} {dataset.split}: {len(dataset)} images, {dataset.objects} objects, "
+        f"{dataset.name} {dataset.split}: {len(dataset)} images{f' ({sources})' if sources else ''}, {dataset.objects} objects, "
         f"{len(dataset.classes)} {'class' if len(dataset.classes) == 1 else 'classes'}"
     )
     if dataset.dropped:
@@ -213,6 +295,7 @@ def check(config: DataConfig) -> dict[str, Any]:
             dataset = load(config, split, masks="there")
             if read:
                 dataset = relabelled(dataset, read[0].classes, owner=f"the training split {read[0].split}")
+                dataset = joined.shared_with(dataset, read[0])
             found = faults.check_dataset(dataset)
             by_class = found.pop("objects by class")
             counts |= {split: found, f"{split}: objects by class": by_class}

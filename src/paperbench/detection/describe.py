@@ -10,12 +10,13 @@ from paperbench.detection.config import (
     RCNNTrain,
     ShapesData,
     VocData,
+    YoloData,
 )
 from paperbench.detection.model_config import FasterRCNNModel, FPNModel, RFCNModel, SSDModel, YOLOModel
 from paperbench.detection.rcnn_config import ProposalConfig, SPPNetModel
 
 
-def describe_data(data: ShapesData | VocData | CocoData | PennFudanData) -> str:
+def describe_data(data: ShapesData | VocData | CocoData | YoloData | PennFudanData) -> str:
     """Return the name of the data, and their amount where the configuration alone decides it."""
     if isinstance(data, ShapesData):
         train, test = (
@@ -30,10 +31,16 @@ def describe_data(data: ShapesData | VocData | CocoData | PennFudanData) -> str:
         if limit
     ]
     if isinstance(data, VocData):
-        what = f"voc: VOC{data.year} {data.train_split} and {data.test_split}"
+        train = " + ".join(
+            f"VOC{name.replace('/', ' ')}" for name in data.train or (f"{data.year}/{data.train_split}",)
+        )
+        what = f"voc: {train} and {f'VOC{data.year} ' if data.train else ''}{data.test_split}"
         limits += [f"{len(data.classes)} classes of one's own"] if data.classes else []
+    elif isinstance(data, YoloData):
+        what = f"yolo: {' + '.join(data.train or (data.train_split,))} and {data.test_split}"
+        limits += [f"{len(data.classes)} classes"] if data.classes else []
     elif isinstance(data, CocoData):
-        what = f"coco: {data.train_split} and {data.test_split}"
+        what = f"coco: {' + '.join(data.train or (data.train_split,))} and {data.test_split}"
     else:
         what = f"pennfudan: {data.test_images} images held back"
     return ", ".join([f"{what} in {data.root}", *limits, f"short side {data.short_side}"])

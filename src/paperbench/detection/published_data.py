@@ -21,21 +21,32 @@ _IMAGE_KEY: Final = b'"file_name"'
 def departures(data: Mapping[str, Any]) -> list[str]:
     """Return which of the splits of a `data` section have another number of images than the published ones; see
     `DatasetSpec.departures`. Splits of other names have none. Raises DataError."""
-    count, published = (_in_voc, _VOC.get(str(data.get("year")), {})) if data["name"] == "voc" else (_in_coco, _COCO)
-    return list(_departures(data, count, published))
+    return list(_of_voc(data) if data["name"] == "voc" else _of_coco(data))
 
 
-def _departures(data: Mapping[str, Any], count: Any, published: Mapping[str, int]) -> Iterator[str]:
-    for key in ("train_split", "test_split"):
-        split = str(data.get(key) or "")
-        found = count(data, split) if split in published else None
-        if found is not None and found != published[split]:
-            yield f"{split}: {found:,} of {published[split]:,} images"
+def _of_voc(data: Mapping[str, Any]) -> Iterator[str]:
+    own = str(data.get("year"))
+    splits = [(name, *name.split("/")) for name in data.get("train") or ()]
+    splits = splits or [(str(data.get("train_split")), own, str(data.get("train_split")))]
+    for name, year, split in (*splits, (str(data.get("test_split")), own, str(data.get("test_split")))):
+        published = _VOC.get(year, {}).get(split)
+        yield from _departure(name, published and _in_voc(data, year, split), published)
 
 
-def _in_voc(data: Mapping[str, Any], split: str) -> int | None:
+def _of_coco(data: Mapping[str, Any]) -> Iterator[str]:
+    for split in (*(data.get("train") or (data.get("train_split"),)), data.get("test_split")):
+        published = _COCO.get(str(split))
+        yield from _departure(str(split), published and _in_coco(data, str(split)), published)
+
+
+def _departure(split: str, found: int | None, published: int | None) -> Iterator[str]:
+    if found is not None and published is not None and found != published:
+        yield f"{split}: {found:,} of {published:,} images"
+
+
+def _in_voc(data: Mapping[str, Any], year: str, split: str) -> int | None:
     """Return the images of a split; None where it is not there: an evaluation needs no training split."""
-    path = voc.find(data.get("root"), str(data["year"])) / "ImageSets" / "Main" / f"{split}.txt"
+    path = voc.find(data.get("root"), year) / "ImageSets" / "Main" / f"{split}.txt"
     return sum(bool(line.strip()) for line in path.read_bytes().splitlines()) if path.is_file() else None
 
 

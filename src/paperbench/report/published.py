@@ -318,7 +318,14 @@ def _expand(paper: PaperForm, table: TableForm, row: RowForm) -> list[Published]
 
 
 def _holds(when: Mapping[str, Any], config: Mapping[str, Any]) -> bool:
-    return all(equal(expected, _lookup(config, key)) for key, expected in when.items())
+    return all(holds(expected, config, key) for key, expected in when.items())
+
+
+def holds(expected: Any, config: Mapping[str, Any], key: str) -> bool:
+    """Return whether a key has the value; an empty list also stands for a key that is absent, as those are that came later and
+    have their default (`config.marks.ABSENT_BY_DEFAULT`)."""
+    actual = _lookup(config, key)
+    return equal(expected, actual) or (expected == [] and actual is _ABSENT)
 
 
 def _ends_at(entry: Published, config: Mapping[str, Any]) -> bool:

@@ -21,7 +21,7 @@ from paperbench.config.explain import look_up, show
 from paperbench.config.validate import incidental
 from paperbench.report import published as papers
 from paperbench.report.layoutfile import DeviationEntry
-from paperbench.report.published import Published, equal
+from paperbench.report.published import Published, equal, holds
 from paperbench.report.published_form import ChoiceForm
 
 Kind = Literal["data", "schedule", "settings"]
@@ -194,7 +194,7 @@ def compare(
 
 def unmet(when: Mapping[str, Any], config: Mapping[str, Any]) -> dict[str, Any]:
     """Return the conditions that do not hold, each with its expected value."""
-    return {key: value for key, value in when.items() if not equal(value, look_up(config, key, ABSENT))}
+    return {key: value for key, value in when.items() if not holds(value, config, key)}
 
 
 def _choices(stated: Iterable[ChoiceForm], config: Mapping[str, Any], precision: str | None) -> Iterator[str]:

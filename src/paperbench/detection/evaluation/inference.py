@@ -22,6 +22,7 @@ from paperbench.detection.drawing import precision_recall_curves, recall_curves,
 from paperbench.detection.evaluation.detections import Detections
 from paperbench.detection.evaluation.files import write_coco, write_voc
 from paperbench.detection.evaluation.scoring import Evaluation, measure
+from paperbench.detection.evaluation.yolo_detections import write_yolo
 from paperbench.detection.masks import as_bytes
 from paperbench.detection.nms import DetectionBatch
 from paperbench.detection.rpn import Proposals
@@ -232,9 +233,13 @@ class Scorer:
     def write(self, folder: Path) -> None:
         """Write the detections as `paperbench eval detections` and the official tools read them.
 
-        COCO's results JSON for data with COCO's category ids, else one `comp4_det_<split>_<class>.txt` a class.
+        COCO's results JSON for data with COCO's category ids, a text file an image for the YOLO layout, else one
+        `comp4_det_<split>_<class>.txt` a class.
         """
         assert self.found is not None
+        if self.dataset.name == "yolo":
+            write_yolo(folder, self.dataset, self.found.detections)
+            return
         images = [record.image_id for record in self.dataset.records]
         if self.dataset.category_ids:
             sizes = [(record.height, record.width) for record in self.dataset.records]

@@ -1,4 +1,4 @@
-"""Task `detect-score`: detections and ground truth from files alone, by the rules of VOC or of COCO."""
+"""Task `detect-score`: detections and ground truth from files alone, by the rules of VOC, of COCO, or both (YOLO)."""
 
 from __future__ import annotations
 
@@ -8,12 +8,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from paperbench.config.paths import expanded
+from paperbench.data import yolo, yolo_layout
 from paperbench.data.voc import CLASSES
+from paperbench.detection import datasets
 from paperbench.detection.config import ScoreFiles, class_mistakes
 from paperbench.detection.drawing import precision_recall_curves
 from paperbench.detection.evaluation import coco, voc
 from paperbench.detection.evaluation.files import read_truth, read_voc
-from paperbench.detection.evaluation.scoring import voc_metrics
+from paperbench.detection.evaluation.scoring import measure, voc_metrics
+from paperbench.detection.evaluation.yolo_detections import read_yolo
 from paperbench.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
@@ -24,6 +27,8 @@ _WANTED = {
     ("voc", "dt"): "the folder of comp4_det_<split>_<class>.txt",
     ("coco", "gt"): "the annotations, instances_<split>.json",
     ("coco", "dt"): "the JSON file of results",
+    ("yolo", "gt"): "the folder of images and labels, or its data.yaml",
+    ("yolo", "dt"): "the folder of a text file for each image",
 }
 
 
@@ -32,6 +37,15 @@ def plan(config: ScoreFiles) -> Mapping[str, str]:
     truth, found = _paths(config)
     if config.format == "coco":
         return {"data": f"coco: {truth}", "detections": str(found), "rules": "pycocotools, twelve numbers"}
+    if config.format == "yolo":
+        layout = yolo_layout.find(truth)
+        classes = yolo.chosen_classes(layout, config.classes, "classes")[1]
+        images = len(layout.images(config.split))
+        return {
+            "data": f"yolo: {config.split}, {images} images, {len(classes)} classes, in {truth}",
+            "detections": str(found),
+            "rules": "pycocotools, twelve numbers; VOC's means by 11 points (voc07) and by area (voc)",
+        }
     return {
         "data": f"voc: {truth.name} {config.split}, {len(config.classes or CLASSES)} classes, in {truth}",
         "detections": str(found),
@@ -41,7 +55,8 @@ def plan(config: ScoreFiles) -> Mapping[str, str]:
 
 def run(config: ScoreFiles, run: Run) -> dict[str, float]:
     """Score the files; precision-recall curves go to `figures/`. The same metrics on every rank."""
-    return run.ranks.on_main(lambda: _coco(config, run) if config.format == "coco" else _voc(config, run))
+    score = {"coco": _coco, "voc": _voc, "yolo": _yolo}[config.format]
+    return run.ranks.on_main(lambda: score(config, run))
 
 
 def _voc(config: ScoreFiles, run: Run) -> dict[str, float]:
@@ -77,6 +92,27 @@ def _voc(config: ScoreFiles, run: Run) -> dict[str, float]:
     return voc_metrics(result)
 
 
+def _yolo(config: ScoreFiles, run: Run) -> dict[str, float]:
+    """Boxes are continuous, so both rules are those of a trained detector's evaluation."""
+    truth, found = _paths(config)
+    layout = yolo_layout.find(truth)
+    yolo.chosen_classes(layout, config.classes, "classes")
+    remedy = "Nothing was scored: correct the labels"
+    dataset = yolo.read(root=truth, split=config.split, classes=config.classes, remedy=remedy)
+    if not dataset.wanted:
+        raise DataError(
+            f"{truth} ({config.split}): no image has an object of {', '.join(dataset.classes[:5])}: there is nothing to be found "
+            "and no number to compute; look at split= and classes="
+        )
+    detections = read_yolo(found, dataset, layout.classes)
+    silent = sum(not len(item) for item in detections)
+    run.reporter.message(datasets.describe(dataset))
+    run.reporter.message(f"{sum(map(len, detections)):,} detections; none in {silent:,} of {len(dataset):,} images")
+    evaluation = measure(dataset, detections)
+    run.draw(precision_recall_curves, evaluation.voc, run.directory.figures / "precision_recall.png")
+    return evaluation.metrics
+
+
 def _coco(config: ScoreFiles, run: Run) -> dict[str, float]:
     result = coco.evaluate_files(*_paths(config))
     for remark in result.remarks:
@@ -86,20 +122,22 @@ def _coco(config: ScoreFiles, run: Run) -> dict[str, float]:
 
 def _paths(config: ScoreFiles) -> tuple[Path, Path]:
     empty = [
-        f"{key} is empty: {key}={'DIR' if config.format == 'voc' else 'FILE'} names {_WANTED[config.format, key]}"
+        f"{key} is empty: {key}={'FILE' if config.format == 'coco' else 'DIR'} names {_WANTED[config.format, key]}"
         for key in ("gt", "dt")
         if not getattr(config, key)
     ]
     if config.format == "coco" and config.classes:
-        empty.append("classes belongs to format=voc; COCO's files name their own categories")
-    if config.format == "coco" and config.zero_based:
-        empty.append("zero_based belongs to format=voc; COCO's boxes count from 0 always")
+        empty.append("classes belongs to format=voc and format=yolo; COCO's files name their own categories")
+    if config.format != "voc" and config.zero_based:
+        others = {"coco": "COCO's boxes count from 0 always", "yolo": "YOLO's boxes are shares of the image"}
+        empty.append(f"zero_based belongs to format=voc; {others[config.format]}")
     mistakes = [*empty, *class_mistakes("classes", config.classes)]
     if mistakes:
         raise ConfigError(*mistakes)
     truth, found = expanded(config.gt), expanded(config.dt)
     for key, path in (("gt", truth), ("dt", found)):
-        if not (path.is_dir() if config.format == "voc" else path.is_file()):
+        fits = {"voc": path.is_dir(), "coco": path.is_file(), "yolo": path.exists() if key == "gt" else path.is_dir()}
+        if not fits[config.format]:
             there = "is not one" if path.exists() else "does not exist"
             raise DataError(f"{key}={path}: should be {_WANTED[config.format, key]}, but {there}")
     return truth, found

@@ -59,7 +59,7 @@ def check(config: DetectTrain) -> None:
         )
     if model.masks and not datasets.has_masks(config.data):
         raise ConfigError(
-            f"data={config.data.name} has no masks to train model={config.model.name} on; give data=shapes, pennfudan or coco"
+            f"data={config.data.name} has no masks to train model={config.model.name} on; give data=shapes, pennfudan, coco or yolo"
         )
 
 
