@@ -8,9 +8,10 @@ import torch
 from PIL import Image
 
 from paperbench.detection import datasets
-from paperbench.detection.config import CocoData, DataConfig, PennFudanData, ShapesData, VocData
+from paperbench.detection.config import CocoData, DataConfig, PennFudanData, ShapesData, VocData, YoloData
+from paperbench.detection.describe import describe_data
 from paperbench.errors import ConfigError, DataError
-from tests.data.files import coco_content, voc_object, voc_xml, write_coco, write_pennfudan, write_voc
+from tests.data.files import coco_content, voc_object, voc_xml, write_coco, write_pennfudan, write_voc, write_yolo
 
 CAR = {"image_id": 10, "category_id": 3, "bbox": [1, 2, 20, 30], "area": 600, "iscrowd": 0}
 
@@ -257,3 +258,53 @@ def test_a_source_without_masks_beside_one_with_them(root: str) -> None:
     assert datasets.load(config, "train").masks is not None
     with pytest.raises(DataError, match="val2017: no annotation has a segmentation, and the other sources have them"):
         datasets.load(config, "train", masks="all")
+
+
+# --- the YOLO layout --------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def yolo_root(tmp_path: Path) -> str:
+    write_yolo(tmp_path, {"a": "0 .5 .5 .5 .5\n", "b": "1 .5 .5 .5 .5\n"})
+    write_yolo(tmp_path, {"c": "2 .5 .5 .5 .5\n"}, split="val")
+    return str(tmp_path)
+
+
+def test_both_splits_of_the_yolo_layout(yolo_root: str) -> None:
+    for root in (yolo_root, f"{yolo_root}/data.yaml"):
+        config = YoloData(root=root)
+        datasets.locate(config)
+        train, test = datasets.load_splits(config)
+        assert (len(train), len(test), train.classes) == (2, 1, ("cat", "dog", "cow"))
+        assert datasets.has_masks(config)
+        assert describe_data(config).startswith("yolo: train and val in ")
+        counts = datasets.check(config)
+        assert counts["test: objects by class"] == {"cat": 0, "dog": 0, "cow": 1}
+    config.max_train_images = 1
+    assert len(datasets.load(config, "train")) == 1
+    with pytest.raises(DataError, match="no split 'test'; there are: train, val"):
+        datasets.locate(YoloData(root=yolo_root, test_split="test"))
+    with pytest.raises(ConfigError, match="no class 'cwo'"):
+        datasets.locate(YoloData(root=yolo_root, classes=("cwo",)))
+
+
+def test_check_names_the_faults_of_both_yolo_splits(yolo_root: str) -> None:
+    for split, name in (("train", "b"), ("val", "c")):
+        (Path(yolo_root) / "labels" / split / f"{name}.txt").write_text("0 .5 .5 .5\n9 .5 .5 .5 .5\n")
+    with pytest.raises(DataError) as error:
+        datasets.check(YoloData(root=yolo_root))
+    for text in ("b.txt:1: wrong number of columns", "c.txt:1: wrong", "c.txt:2: unknown class: 9"):
+        assert text in str(error.value)
+
+
+def test_several_folders_of_the_yolo_layout_are_one_training_set(yolo_root: str) -> None:
+    write_yolo(Path(yolo_root) / "more", {"x": "1 .5 .5 .5 .5\n", "a": "0 .5 .5 .2 .2\n"}, names=("cow", "dog", "cat"))
+    config = YoloData(root=yolo_root, train=(".", "more/data.yaml"))
+    datasets.locate(config)
+    train, test = datasets.load_splits(config)
+    assert train.classes == test.classes == ("cat", "dog", "cow")
+    # Their numbers stand for other names there: dog and cow.
+    assert [record.labels.tolist() for record in train.records] == [[1], [2], [3], [2]]
+    assert train.sources[1].images == 2
+    with pytest.raises(DataError, match="nowhere: no such folder"):
+        datasets.locate(YoloData(root=yolo_root, train=("nowhere",)))

@@ -20,6 +20,7 @@ test); the other commands do what they do.
 
 from __future__ import annotations
 
+import json
 import os
 import re
 from collections.abc import Callable, Iterator, Sequence
@@ -81,7 +82,11 @@ class Workspace:
         """The arguments of `paperbench`, with real things in the places of those that stand for something."""
         words = arguments_of(command)
         source = self._source(command, words)
-        replaced = [self._replaced(word, source) for word in _without_optional(words)]
+        by_yolo = {"gt": self.data, "dt": self.text_detections} if "format=yolo" in words else {}
+        replaced = [
+            f"{key}={by_yolo[key]}" if (key := word.partition("=")[0]) in by_yolo else self._replaced(word, source)
+            for word in _without_optional(words)
+        ]
         if words and words[0] in DRY and "--dry-run" not in words and "--smoke" not in words:
             replaced.append("--dry-run")
         return replaced
@@ -90,7 +95,7 @@ class Workspace:
         """Experiment and overrides of the run that `RUN` means."""
         kind, _, text = command.note.partition(":")
         if kind.strip() == "run":
-            return tuple(text.split())
+            return tuple(self._replaced(word, ()) for word in text.split())
         if len(words) > 1 and words[0] == "eval":
             return (words[1],)
         return (DEFAULT_EXPERIMENT,)
@@ -157,6 +162,14 @@ class Workspace:
                 [{"image_id": 10, "category_id": 3, "bbox": [5, 5, 20, 20], "area": 400, "iscrowd": 0}]
             )
             files.write_coco(root, content, split=split)
+        own = root / "mine"
+        for k in range(3):
+            files.write_image(own / "photos" / f"{10 + k:012d}.jpg", seed=k)
+        (own / "labels.json").write_text(json.dumps(content), encoding="utf-8")
+        for folder in (root, root / "more"):
+            for split in ("train", "val"):
+                labels: dict[str, str | None] = {f"{split}-{k}": f"{k} 0.5 0.5 0.5 0.5\n" for k in range(2)}
+                files.write_yolo(folder, labels, split=split, names=("cat", "dog"))
         files.write_pennfudan(root, {f"FudanPed{k:05d}": [(10, 5, 30, 30)] for k in range(1, 61)})
         write_mnist(root)
         files.write_frey(root)
@@ -176,6 +189,14 @@ class Workspace:
         folder = self.folder / "detections"
         folder.mkdir()
         (folder / "comp4_det_val_dog.txt").write_text("val-0 0.9 5 5 30 30\nval-1 0.8 5 5 30 30\n", encoding="utf-8")
+        return folder
+
+    @cached_property
+    def text_detections(self) -> Path:
+        """Text files for the images of the YOLO layout."""
+        folder = self.folder / "found"
+        folder.mkdir()
+        (folder / "val-0.txt").write_text("0 0.5 0.5 0.5 0.5 0.9\n", encoding="utf-8")
         return folder
 
     @cached_property

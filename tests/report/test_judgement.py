@@ -325,3 +325,42 @@ def test_what_runs_chose_by_themselves_is_said_by_seed(tmp_path: Path) -> None:
         "optim.lr=0.01 was chosen by the runs of seed 1, 2",
         "optim.lr=0.02 was chosen by the run of seed 0",
     ]
+
+
+# --- several sets as one ----------------------------------------------------------------------------------------------
+
+
+def voc_rows(*overrides: str) -> set[tuple[str, str, str]]:
+    config = compose("faster-rcnn", ["scale=paper", "data=voc", "train.schedule=alternating", *overrides]).resolved
+    return {(item.paper, item.table, item.row) for item in published.matching(config) if item.metric == "voc07/mAP"}
+
+
+def test_a_run_on_one_year_and_one_on_both_stand_beside_their_own_rows() -> None:
+    assert voc_rows() == {("faster-rcnn", "Table 3", "RPN+VGG shared 300, 07")}
+    both = "data.train=[2007/trainval,2012/trainval]"
+    assert voc_rows(both) == {("faster-rcnn", "Table 3", "RPN+VGG shared 300, 07+12")}
+    assert voc_rows("data.train=[2007/trainval]") == set()
+
+
+@pytest.mark.parametrize(
+    ("paper", "layout", "row", "column"),
+    [
+        ("ssd", "Table 2", "nothing", "mAP"),
+        ("rfcn", "VOC07 test", "R-FCN", "mAP"),
+        ("yolo", "Table 1", "YOLO VGG-16", "mAP"),
+        ("faster-rcnn", "Table 3", "RPN+VGG shared 300, 07+12", "mAP"),
+        ("dcn", "repository, VOC07", "R-FCN", "mAP@0.5"),
+    ],
+)
+def test_rows_on_two_years_of_voc_are_made_on_them(paper: str, layout: str, row: str, column: str) -> None:
+    number = published.find(paper, layout, row, column)
+    found = reference(number, "paper")
+    assert found is not None
+    config = shipped_config(found.cell)
+    assert config["data"]["train"] == ["2007/trainval", "2012/trainval"]
+    conditions = conditions_of_run(number, config, precision="float32")
+    assert not conditions.data
+    assert not conditions.scale
+    alone = {**config, "data": {key: value for key, value in config["data"].items() if key != "train"}}
+    assert any("data.train" in text for text in conditions_of_run(number, alone, precision="float32").data)
+    assert not any("one of them" in text for text in conditions.deviations)

@@ -14,6 +14,7 @@ from paperbench.detection.evaluation.files import voc_file
 from paperbench.detection.tasks.score_files import plan, run
 from paperbench.engine.run import Run
 from paperbench.errors import ConfigError, DataError
+from tests.data.files import write_yolo
 
 OBJECT = """<object><name>{name}</name><difficult>{difficult}</difficult>
 <bndbox><xmin>{0}</xmin><ymin>{1}</ymin><xmax>{2}</xmax><ymax>{3}</ymax></bndbox></object>"""
@@ -232,3 +233,55 @@ def test_keys_of_the_other_format_and_classes_named_twice() -> None:
         plan(ScoreFiles(format="coco", gt="a", dt="b", zero_based=True))
     with pytest.raises(ConfigError, match="classes: cat stands there twice"):
         plan(ScoreFiles(gt="a", dt="b", classes=("cat", "cat")))
+
+
+# --- YOLO -------------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def yolo_folder(tmp_path: Path) -> Path:
+    write_yolo(
+        tmp_path / "data", {"a": "0 .5 .5 .5 .5\n1 .2 .2 .2 .2\n", "b": "0 .5 .5 .5 .5\n", "c": None}, split="val"
+    )
+    found = tmp_path / "yolo-found"
+    found.mkdir()
+    (found / "a.txt").write_text("0 .5 .5 .5 .5 .9\n1 .8 .8 .2 .2 .8\n")
+    return tmp_path / "data"
+
+
+def yolo_config(folder: Path, **changes: Any) -> ScoreFiles:
+    options: dict[str, Any] = {"gt": str(folder), "dt": str(folder.parent / "yolo-found"), "split": "val"}
+    return ScoreFiles(format="yolo", **(options | changes))
+
+
+def test_yolo_files_are_scored_by_both_rules(yolo_folder: Path, tmp_path: Path) -> None:
+    config = yolo_config(yolo_folder)
+    assert plan(config)["data"] == f"yolo: val, 3 images, 3 classes, in {yolo_folder}"
+    metrics, said = score(config, tmp_path)
+    assert metrics["voc/AP/cat"] == pytest.approx(50)
+    assert metrics["voc07/AP/cat"] == pytest.approx(100 * 6 / 11)
+    assert metrics["coco/AP/cat"] == pytest.approx(100 * 51 / 101)
+    assert metrics["voc/AP/dog"] == 0
+    assert "coco/AP/cow" not in metrics  # no object
+    assert "2 detections; none in 2 of 3 images" in said
+    assert any("1 images without a label file" in text for text in said)
+    only, _ = score(yolo_config(yolo_folder, classes=("0",), gt=str(yolo_folder / "data.yaml")), tmp_path)
+    assert only["voc/mAP"] == pytest.approx(50)
+
+
+def test_mistakes_with_yolo_files(yolo_folder: Path, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="zero_based belongs to format=voc; YOLO's boxes are shares"):
+        plan(yolo_config(yolo_folder, zero_based=True))
+    with pytest.raises(ConfigError, match=r"gt is empty: gt=DIR names the folder of images and labels"):
+        plan(yolo_config(yolo_folder, gt=""))
+    with pytest.raises(ConfigError, match=r"classes: no class 'cwo' in .*data\.yaml"):
+        plan(yolo_config(yolo_folder, classes=("cwo",)))
+    with pytest.raises(DataError, match="no split 'test'; there are: train, val"):
+        plan(yolo_config(yolo_folder, split="test"))
+    with pytest.raises(DataError, match=r"no image has an object of cow: there is nothing to be found"):
+        score(yolo_config(yolo_folder, classes=("cow",)), tmp_path)
+    (yolo_folder / "labels" / "val" / "a.txt").write_text("0 .5 .5 .5\n")
+    with pytest.raises(
+        DataError, match=r"(?s)a\.txt:1: wrong number of columns.*Nothing was scored: correct the labels"
+    ):
+        score(yolo_config(yolo_folder), tmp_path)
