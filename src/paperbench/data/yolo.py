@@ -77,7 +77,8 @@ def read(
     if not limit or limit >= len(listed):
         for path in stray_labels([item.path for item in listed], layout.folder):
             faults.add("labels without an image", str(path), "take the file away, or bring its image back")
-    known = {**layout.classes, **dict(zip(numbers, label_set, strict=True))}
+    own_names = not set(label_set) <= set(layout.classes.values())
+    known = dict(zip(numbers, label_set, strict=True)) if own_names else layout.classes
     label_of = {number: label for label, number in enumerate(numbers, start=1)}
     records: list[Record] = []
     own: list[list[YoloObject]] = []

@@ -54,54 +54,24 @@ def load(config: DataConfig, split: Split, *, masks: coco.MaskUse = "none") -> D
                 empty=config.empty,
             )
         case VocData():
-
-            def voc_split(year: str, name: str, limit: int) -> DetectionSet:
-                return voc.read(
-                    root=config.root,
-                    year=year,
-                    split=name,
-                    classes=config.classes,
-                    zero_based=config.zero_based,
-                    on_bad_box=config.on_bad_box,
-                    exif=config.exif,
-                    limit=limit,
-                )
-
             if training and config.train:
-                return _joined(config.train, lambda name, part: voc_split(*name.split("/"), part), limit, masks)
-            return voc_split(config.year, config.train_split if training else config.test_split, limit)
+                return _joined(config.train, lambda name, most: _voc(config, *name.split("/"), most), limit, masks)
+            return _voc(config, config.year, config.train_split if training else config.test_split, limit)
         case CocoData():
-
-            def coco_split(name: str, limit: int) -> DetectionSet:
-                return coco.read(
-                    root=config.root,
-                    split=name,
-                    on_bad_box=config.on_bad_box,
-                    exif=config.exif,
-                    masks=masks,
-                    limit=limit,
-                )
-
             if training and config.train:
-                return _joined(config.train, coco_split, limit, masks)
-            return coco_split(config.train_split if training else config.test_split, limit)
+                return _joined(config.train, lambda name, most: _coco(config, name, masks, most), limit, masks)
+            return _coco(config, config.train_split if training else config.test_split, masks, limit)
         case YoloData():
-
-            def yolo_split(root: str | Path | None, limit: int) -> DetectionSet:
-                return yolo.read(
-                    root=root,
-                    split=config.train_split if training else config.test_split,
-                    classes=config.classes,
-                    on_bad_box=config.on_bad_box,
-                    exif=config.exif,
-                    masks=masks,
-                    limit=limit,
-                )
-
+            name = config.train_split if training else config.test_split
             if training and config.train:
                 folder = data_folder(config.root)
-                return _joined(config.train, lambda name, part: yolo_split(folder / expanded(name), part), limit, masks)
-            return yolo_split(config.root, limit)
+                return _joined(
+                    config.train,
+                    lambda root, most: _yolo(config, folder / expanded(root), name, masks, most),
+                    limit,
+                    masks,
+                )
+            return _yolo(config, config.root, name, masks, limit)
         case PennFudanData():
             return pennfudan.read(
                 root=config.root,
@@ -110,6 +80,37 @@ def load(config: DataConfig, split: Split, *, masks: coco.MaskUse = "none") -> D
                 on_bad_box=config.on_bad_box,
                 limit=limit,
             )
+
+
+def _voc(config: VocData, year: str, split: str, limit: int) -> DetectionSet:
+    return voc.read(
+        root=config.root,
+        year=year,
+        split=split,
+        classes=config.classes,
+        zero_based=config.zero_based,
+        on_bad_box=config.on_bad_box,
+        exif=config.exif,
+        limit=limit,
+    )
+
+
+def _coco(config: CocoData, split: str, masks: coco.MaskUse, limit: int) -> DetectionSet:
+    return coco.read(
+        root=config.root, split=split, on_bad_box=config.on_bad_box, exif=config.exif, masks=masks, limit=limit
+    )
+
+
+def _yolo(config: YoloData, root: str | Path | None, split: str, masks: coco.MaskUse, limit: int) -> DetectionSet:
+    return yolo.read(
+        root=root,
+        split=split,
+        classes=config.classes,
+        on_bad_box=config.on_bad_box,
+        exif=config.exif,
+        masks=masks,
+        limit=limit,
+    )
 
 
 def _joined(
