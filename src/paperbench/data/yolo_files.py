@@ -103,11 +103,13 @@ def read_detections(path: Path, classes: Mapping[int, str], faults: Faults) -> l
     ]
 
 
-def highest_number(path: Path) -> int:
-    """The highest class number in a label file; -1 where none can be read."""
+def highest_number(path: Path, most: int) -> int:
+    """The highest class number below `most` in a label file; -1 where none can be read."""
     try:
-        first = (line.split()[0] for line in read_text(path).splitlines() if line.strip())
-        return max((number for text in first if (number := _class_number(text)) is not None), default=-1)
+        first = (line.split()[0] for line in read_text(path).split("\n") if line.strip())
+        return max(
+            (number for text in first if (number := _class_number(text)) is not None and number < most), default=-1
+        )
     except DataError:
         return -1
 
@@ -115,7 +117,7 @@ def highest_number(path: Path) -> int:
 def looks_like_labels(path: Path) -> bool:
     """False for a text file whose first line is no line of labels, such as a list of names or of images."""
     try:
-        lines = [line for line in read_text(path).splitlines() if line.strip()]
+        lines = [line for line in read_text(path).split("\n") if line.strip()]
     except DataError:
         return False
     return not lines or (len(lines[0].split()) > _BOX and all(number_of(part) is not None for part in lines[0].split()))
@@ -127,7 +129,7 @@ def _lines(path: Path, faults: Faults) -> list[tuple[int, str]]:
     except DataError as error:
         faults.add("unreadable label file", str(path), str(error).partition(": ")[2])
         return []
-    return [(number, line) for number, line in enumerate(text.splitlines(), start=1) if line.strip()]
+    return [(number, line) for number, line in enumerate(text.split("\n"), start=1) if line.strip()]
 
 
 def _parse(

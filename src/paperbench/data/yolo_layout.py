@@ -28,7 +28,8 @@ _NAMES: Final = ("classes.txt", "obj.names", "names.txt", "labels/classes.txt", 
 _ALSO: Final = {"val": ("valid", "validation"), "valid": ("val", "validation"), "validation": ("val", "valid")}
 _ENDINGS: Final = frozenset(SUFFIXES)
 _HOLDS: Final = "images and labels in the YOLO layout: a data.yaml, or images/<split> with labels/<split>/*.txt"
-MOST_CLASSES: Final = 100_000
+MOST_CLASSES: Final = 1000
+"""Of data that name no class: a higher number is a fault, instead of a thousand classes without an object."""
 
 
 @dataclass(frozen=True)
@@ -52,12 +53,12 @@ class Layout:
 
     @cached_property
     def classes(self) -> dict[int, str]:
-        """Names by number; without names the numbers themselves, up to the highest in any label file."""
+        """Names by number; without names the numbers themselves, up to the highest below `MOST_CLASSES` in any label file."""
         if self.names is not None:
             return dict(self.names)
         files = {label_file(item.path, self.folder) for split in self.splits for item in self.images(split)}
-        highest = max((highest_number(path) for path in files if path.is_file()), default=-1)
-        return {number: str(number) for number in range(min(highest, MOST_CLASSES) + 1)}
+        highest = max((highest_number(path, MOST_CLASSES) for path in files if path.is_file()), default=-1)
+        return {number: str(number) for number in range(highest + 1)}
 
     @cached_property
     def splits(self) -> tuple[str, ...]:
@@ -216,7 +217,7 @@ def _images_below(place: Path) -> Iterator[Path]:
 def _of_list(path: Path) -> Iterator[Listed]:
     """The images of a list, a path a line: below the list's folder or one above it, as programs differ there, or without the first
     folder of the path, which CVAT writes as `data/`."""
-    lines = [(number, line.strip()) for number, line in enumerate(read_text(path).splitlines(), start=1)]
+    lines = [(number, line.strip()) for number, line in enumerate(read_text(path).split("\n"), start=1)]
     if not any(line for _, line in lines):
         raise DataError(f"{path}: lists no image; the file is empty or half-written")
     for number, line in lines:
@@ -297,7 +298,7 @@ def _named(folder: Path) -> dict[int, str] | None:
     path = next((folder / name for name in _NAMES if (folder / name).is_file()), None)
     if path is None:
         return None
-    names = [line.strip() for line in read_text(path).splitlines()]
+    names = [line.strip() for line in read_text(path).split("\n")]
     while names and not names[-1]:
         names.pop()
     for number, name in enumerate(names):

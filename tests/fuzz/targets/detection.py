@@ -1,4 +1,4 @@
-"""VOC's XML and lists, COCO's JSON, and files of detections: nothing is lost without a count, and numbers are numbers."""
+"""VOC, COCO and YOLO files, and files of detections: nothing is lost without a count, and numbers are numbers."""
 
 from __future__ import annotations
 
@@ -12,13 +12,15 @@ from xml.etree import ElementTree
 import numpy as np
 from PIL import Image
 
-from paperbench.data import coco, voc
+from paperbench.data import coco, voc, yolo
 from paperbench.data.detection import DetectionSet
 from paperbench.data.layout import read_text
 from paperbench.detection.evaluation import coco as coco_scores
 from paperbench.detection.evaluation import voc as voc_scores
 from paperbench.detection.evaluation.files import read_truth, read_voc, voc_file
-from paperbench.detection.evaluation.scoring import voc_metrics
+from paperbench.detection.evaluation.scoring import evaluate, voc_metrics
+from paperbench.detection.evaluation.yolo_detections import read_yolo
+from paperbench.errors import DataError
 from tests.data.files import coco_content, voc_object, voc_xml
 from tests.fuzz.damage import Rng, damaged_bytes, damaged_numbers, damaged_structure, damaged_text, pick
 from tests.fuzz.runs import Read
@@ -181,10 +183,81 @@ def score_voc(rng: Rng, root: Path) -> None:
     assert all(0 <= value <= 100 for value in metrics.values())
 
 
+_YAML = "path: .\ntrain: images/train\nval: [images/train]\nnc: 2\nnames:\n  0: cat\n  1: dog\n"
+_LABELS = "0 0.5 0.5 0.25 0.5\n1 0.1 0.2 0.2 0.4\n1 0.75 0.75 0.5 0.5\n"
+_POLYGONS = "0 0.1 0.1 0.9 0.1 0.9 0.9\n1 0.2 0.2 0.7 0.2 0.7 0.8 0.2 0.8\n"
+
+
+def _write_yolo(root: Path) -> Path:
+    for part in ("images", "labels"):
+        (root / part / "train").mkdir(parents=True)
+    for name in NAMES:
+        (root / "images" / "train" / f"{name}.png").write_bytes(_picture())
+        (root / "labels" / "train" / f"{name}.txt").write_text(_LABELS)
+    (root / "data.yaml").write_text(_YAML)
+    return root / "labels" / "train" / "a.txt"
+
+
+def read_yolo_labels(rng: Rng, root: Path) -> None:
+    """One label file of three is damaged: every line of it is an object, or is counted; masks are drawn."""
+    path = _write_yolo(root)
+    path.write_bytes(_damaged(_POLYGONS if rng.integers(2) else _LABELS, rng))
+    masks: coco.MaskUse = pick(rng, ["none", "there", "all"])
+    if rng.integers(4) == 0:
+        (root / "data.yaml").unlink()
+    dataset = yolo.read(root=root, split="train", on_bad_box=pick(rng, ["error", "drop", "clip"]), masks=masks)
+    _look_at(dataset)
+    assert len(dataset.records) == 3
+    written = sum(
+        bool(line.strip()) for file in path.parent.glob("*.txt") for line in _text_of(file).split("\n")
+    )  # a file that is no text is one fault
+    assert written == dataset.objects + sum(dataset.dropped.values())
+    for index, record in enumerate(dataset.records):
+        if dataset.masks is not None:
+            drawn = dataset.masks(index)
+            assert drawn.shape == (len(record.labels), 40, 60)
+            assert masks != "all" or drawn.any((1, 2)).all()
+
+
+def _text_of(path: Path) -> str:
+    try:
+        return read_text(path)
+    except DataError:
+        return "one"
+
+
+def read_yolo_description(rng: Rng, root: Path) -> None:
+    """The data.yaml is damaged."""
+    _write_yolo(root)
+    (root / "data.yaml").write_bytes(_damaged(_YAML, rng))
+    dataset = yolo.read(root=root, split=pick(rng, ["train", "val"]), on_bad_box=pick(rng, ["error", "drop"]))
+    _look_at(dataset)
+    assert len(dataset.classes) == len(set(dataset.classes)) == len(dataset.category_ids)
+
+
+def score_yolo(rng: Rng, root: Path) -> None:
+    """A file of detections is damaged: every line of it is a detection, or named."""
+    _write_yolo(root)
+    dataset = yolo.read(root=root, split="val")
+    folder = root / "found"
+    folder.mkdir()
+    lines = "".join(f"{line} 0.{9 - k}\n" for k, line in enumerate(_LABELS.splitlines()))
+    for name in NAMES:
+        (folder / f"{name}.txt").write_text(lines)
+    (folder / "a.txt").write_bytes(_damaged(lines, rng))
+    found = read_yolo(folder, dataset, dict(enumerate(CLASSES)))
+    assert len(found[0]) == sum(bool(line.strip()) for line in read_text(folder / "a.txt").split("\n"))
+    metrics = evaluate(dataset, found)
+    assert all(0 <= value <= 100.0001 for value in metrics.values())
+
+
 TARGETS: dict[str, Read] = {
     "voc-xml": read_voc_xml,
     "voc-list": read_voc_list,
     "coco-json": read_coco,
     "coco-results": score_coco,
     "voc-detections": score_voc,
+    "yolo-labels": read_yolo_labels,
+    "yolo-description": read_yolo_description,
+    "yolo-detections": score_yolo,
 }
