@@ -6,6 +6,7 @@ Neither torch, Hydra, pydantic nor numpy may be imported from here at module lev
 from __future__ import annotations
 
 import sys
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
@@ -65,6 +66,54 @@ def ls(
         from paperbench.cli import listing
 
         listing.ls(what, json_output=json_output, conf_dir=conf_dir)
+
+
+class Layout(StrEnum):
+    """Layouts of somebody's own data."""
+
+    voc = "voc"
+    coco = "coco"
+    yolo = "yolo"
+    folders = "folders"
+    rca = "rca"
+
+
+@app.command()
+def init(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="Name of the experiment to write.", show_default=False)],
+    folder: Annotated[
+        Path, typer.Argument(metavar="[FOLDER]", parser=o.path, help="Folder of the data.", show_default=False)
+    ] = Path(),
+    layout: Annotated[
+        Layout | None, typer.Option("--as", help="The layout to read the folder in, where it has several.")
+    ] = None,
+    experiment: Annotated[
+        str | None,
+        typer.Option("--experiment", metavar="EXPERIMENT", help="What to run on the data; default by what they are."),
+    ] = None,
+    check: Annotated[
+        bool, typer.Option("--check/--no-check", help="Read all of the data, as `data check` does.")
+    ] = True,
+    json_output: o.Json = False,
+    conf_dir: o.ConfDir = None,
+    debug: o.Debug = False,
+) -> None:
+    """Write an experiment for your own data.
+
+    Looks at a folder (VOC, COCO, YOLO, folders of classes, images with masks), writes conf/experiment/NAME.yaml, checks the data.
+    """
+    with guarded(json_output=json_output, debug=debug):
+        from paperbench.cli import starting
+
+        starting.init(
+            name,
+            folder,
+            kind=layout.value if layout else None,
+            experiment=experiment,
+            check=check,
+            json_output=json_output,
+            conf_dir=conf_dir,
+        )
 
 
 # Registered in the order in which the help lists them.

@@ -1,0 +1,179 @@
+"""`paperbench init`: look at a folder, write an experiment for it, check the data, and say how to train."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import yaml
+
+from paperbench.catalog import DATASETS, TASKS
+from paperbench.cli.guard import emit_json
+from paperbench.cli.output import line
+from paperbench.config.commands import command
+from paperbench.config.experiments import Experiment, list_experiments
+from paperbench.config.paths import expanded, options, search_path, short
+from paperbench.config.suggest import nearest
+from paperbench.data.recognition import Recognised, recognise
+from paperbench.engine.files import explain_os_errors, write_atomic
+from paperbench.errors import ConfigError
+
+_FIRST_CHOICE = {
+    "voc": "faster-rcnn",
+    "coco": "faster-rcnn",
+    "yolo": "faster-rcnn",
+    "folders": "stn-birds",
+    "rca": "rca",
+}
+_WITH_MASKS = "mask-rcnn"
+_LAYOUTS = {
+    "voc": "VOC (VOCdevkit/VOC<name>/Annotations)",
+    "coco": "COCO (JSON files with images, annotations and categories)",
+    "yolo": "YOLO (data.yaml, or labels/*.txt)",
+    "folders": "a folder of pictures for each class",
+    "rca": "images and masks (imagesTs, predictions, imagesTr, labelsTr)",
+}
+_DATA = "override /data"
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
+_OWN_CONF = Path("conf")
+
+
+def init(
+    name: str,
+    folder: Path,
+    *,
+    kind: str | None,
+    experiment: str | None,
+    check: bool,
+    json_output: bool,
+    conf_dir: Path | None,
+) -> None:
+    """Write `conf/experiment/NAME.yaml` for the data in `folder`, check them, and print the command that trains.
+
+    Raises `ConfigError` for a name that is taken, for a folder in which nothing is recognised, or more than one layout and none is
+    chosen, and `DataError` for the faults that the check finds; the file is written by then, and can be corrected.
+    """
+    file = _new_file(name, conf_dir)
+    found = _chosen(folder, kind)
+    base = _base(found, experiment, conf_dir)
+    verb = TASKS[base.task].verb
+    content = _content(name, found, base, command(verb, name))
+    with explain_os_errors(file):
+        file.parent.mkdir(parents=True, exist_ok=True)
+    write_atomic(file, content)
+    if json_output:
+        if check:
+            _compose(name, conf_dir)
+        emit_json(
+            {
+                "file": str(file),
+                "layout": found.kind,
+                "found": found.found,
+                "experiment": base.name,
+                "command": command(verb, name),
+            }
+        )
+        return
+    line(f"found   {found.found}")
+    line(f"wrote   {short(file)}: {base.name} on these data")
+    if check:
+        _check(name, found, conf_dir)
+    line(f"try it  {command(verb, name, '--smoke')}")
+    line(f"run it  {command(verb, name)}")
+
+
+def _new_file(name: str, conf_dir: Path | None) -> Path:
+    """Return the file to write. Raises `ConfigError` for a name that no experiment can have, or that one has."""
+    if not _NAME.fullmatch(name):
+        raise ConfigError(f"{name}: is no name of an experiment; use letters, digits, - and _, such as my-cells")
+    folder = expanded(conf_dir) if conf_dir is not None else _OWN_CONF
+    file = folder / "experiment" / f"{name}.yaml"
+    if file.exists() or file.is_symlink():
+        raise ConfigError(f"{short(file)}: exists; choose another name, or move that file away")
+    if name in options("experiment", search_path()) or name in DATASETS:
+        raise ConfigError(f"{name}: is the name of an experiment or a data set of the program; choose another")
+    return file
+
+
+def _chosen(folder: Path, kind: str | None) -> Recognised:
+    if not folder.is_dir():
+        raise ConfigError(
+            f"{short(folder)}: {'is a file' if folder.exists() else 'no such folder'}; name the folder of the data"
+        )
+    found = recognise(folder)
+    if kind is not None:
+        found = [item for item in found if item.kind == kind]
+        if not found:
+            raise ConfigError(f"--as {kind}: {short(folder)} has nothing of this layout; looked for {_LAYOUTS[kind]}")
+    if not found:
+        there = sorted(path.name + ("/" if path.is_dir() else "") for path in folder.iterdir())[:8]
+        raise ConfigError(
+            f"{short(folder)}: none of the known layouts. Looked for {'; '.join(_LAYOUTS.values())}. "
+            f"There {'are' if there else 'is'}: {', '.join(there) or 'nothing'}"
+        )
+    whole = [item for item in found if not item.lacking]
+    if len(whole) > 1:
+        lines = "; ".join(f"--as {item.kind}: {item.found}" for item in whole)
+        raise ConfigError(f"{short(folder)}: can be read in {len(whole)} ways, choose one: {lines}")
+    if not whole:
+        raise ConfigError(*(f"{short(folder)}: {item.found}, but {item.lacking}" for item in found))
+    return whole[0]
+
+
+def _base(found: Recognised, wanted: str | None, conf_dir: Path | None) -> Experiment:
+    """Return the experiment to build on. Raises `ConfigError` for one that does not read such data."""
+    folders = search_path(conf_dir if conf_dir is not None and conf_dir.is_dir() else None)
+    known = {item.name: item for item in list_experiments(folders)}
+    if wanted is None:
+        wanted = _WITH_MASKS if found.has_masks and found.data in ("coco", "yolo") else _FIRST_CHOICE[found.kind]
+    if wanted not in known:
+        near = nearest(wanted, known)
+        raise ConfigError(
+            f"--experiment {wanted}: no such experiment. {'Nearest' if near else 'There are'}: {', '.join(near or known)}"
+        )
+    tasks = DATASETS[found.data].tasks if found.data else ("rca-estimate",)
+    if known[wanted].task not in tasks:
+        able = [name for name, item in known.items() if item.task in tasks and TASKS[item.task].verb == "train"]
+        raise ConfigError(
+            f"--experiment {wanted}: does not read {found.found}; these do: {', '.join(able or [_FIRST_CHOICE[found.kind]])}"
+        )
+    return known[wanted]
+
+
+def _content(name: str, found: Recognised, base: Experiment, typed: str) -> str:
+    """Return the file: what the experiment says, with these data."""
+    document = dict(yaml.safe_load(base.file.read_text(encoding="utf-8")))
+    if found.data:
+        defaults = [item for item in document["defaults"] if not (isinstance(item, dict) and _DATA in item)]
+        document["defaults"] = [*defaults, {_DATA: found.data}]
+        document["data"] = {**document.get("data", {}), **found.values}
+    else:
+        for key, value in found.values.items():
+            section = document
+            *parents, last = key.split(".")
+            for parent in parents:
+                section = section.setdefault(parent, {})
+            section[last] = value
+    head = [
+        "# @package _global_",
+        f"# about:    {base.name} on your own data",
+        *([f"# paper:    {' '.join(base.paper.split())}"] if base.paper else []),
+        f"# command:  {typed}",
+    ]
+    body = yaml.safe_dump(document, sort_keys=False, allow_unicode=True, width=100)
+    return "\n".join([*head, f"{body}# `paperbench init` found {' '.join(found.found.split())}", ""])
+
+
+def _check(name: str, found: Recognised, conf_dir: Path | None) -> None:
+    if found.data:
+        from paperbench.cli import datasets
+
+        datasets.check(name, None, json_output=False, conf_dir=conf_dir)
+    else:
+        _compose(name, conf_dir)
+
+
+def _compose(name: str, conf_dir: Path | None) -> None:
+    from paperbench.config.compose import compose
+
+    compose(name, [], conf_dir=conf_dir)

@@ -1,0 +1,304 @@
+"""What a folder of somebody's data holds, by its files: the layouts that data sets and `estimate rca` read. No torch here.
+
+Only names and the heads of files are looked at; `paperbench data check` reads all of it.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree
+
+from paperbench.data.voc import CLASSES
+
+PICTURES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff"})
+VOLUMES = (".nii", ".nii.gz", ".mha", ".mhd", ".nrrd", ".hdr")
+_TRAIN = ("trainval", "train", "training", "train2017")
+_TEST = ("test", "val", "valid", "validation", "testing", "val2017")
+_KNOWN = (*_TRAIN, *_TEST)
+_PUBLISHED_YEAR = re.compile(r"VOC20(0[6-9]|1[0-2])")
+_MOST_FILES = 20_000
+_MOST_BYTES = 2_000_000_000
+_DEPTH = 3
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recognised:
+    """One way to read a folder.
+
+    kind: `voc`, `coco`, `yolo`, `folders` or `rca`. found: what is there, in words. data: the data set of the catalog, empty where
+    an experiment reads files itself. values: keys and values of the configuration. lacking: what an experiment would need besides,
+    with the remedy; then nothing can be written.
+    """
+
+    kind: str
+    found: str
+    data: str = ""
+    values: Mapping[str, Any] = field(default_factory=dict)
+    has_masks: bool = False
+    lacking: str = ""
+
+
+def recognise(folder: Path) -> list[Recognised]:
+    """Return every layout that the folder has, the most specific first."""
+    folder = folder.resolve()
+    readers: tuple[Callable[[Path], Recognised | None], ...] = (_voc, _coco, _yolo, _rca, _folders)
+    found = [item for read in readers if (item := read(folder)) is not None]
+    # A YOLO set's folders of images, or a VOC set's, are no classes.
+    return [item for item in found if item.kind != "folders"] or found
+
+
+# --- boxes ------------------------------------------------------------------------------------------------------------
+
+
+def _voc(folder: Path) -> Recognised | None:
+    sets = sorted(path.parent for path in _below(folder, "Annotations") if any(path.glob("*.xml")))
+    if not sets:
+        return None
+    home = next((path for path in sets if path.parent.name == "VOCdevkit" and path.name.startswith("VOC")), None)
+    if home is None:
+        there = sets[0]
+        return Recognised(
+            kind="voc",
+            found=f"XML annotations in {there / 'Annotations'}",
+            lacking=f"data=voc reads VOCdevkit/VOC<name>: move {there} to {folder / 'VOCdevkit' / 'VOCmine'}, or make a link there",
+        )
+    lists = {path.stem for path in (home / "ImageSets" / "Main").glob("*.txt") if "_" not in path.stem}
+    train, test = _splits(lists)
+    names = _class_names(home / "Annotations")
+    values: dict[str, Any] = {"root": str(home.parent.parent), "year": home.name.removeprefix("VOC")}
+    values |= {"train_split": train, "test_split": test}
+    if not (_PUBLISHED_YEAR.fullmatch(home.name) and set(names) <= set(CLASSES)):
+        values["classes"] = names
+    return Recognised(
+        kind="voc",
+        found=f"VOC's layout in {home}, {_some(names, 'class', 'classes')}",
+        data="voc",
+        values=values,
+        lacking=_needs_two(
+            train, test, f"{home / 'ImageSets' / 'Main'} needs two lists of images, train.txt and test.txt"
+        ),
+    )
+
+
+def _class_names(annotations: Path) -> list[str]:
+    """Return the names of the objects, in their order; files that cannot be read are for `data check` to name."""
+    found: set[str] = set()
+    for file in _some_files(annotations, {".xml"}):
+        try:
+            root = ElementTree.parse(file).getroot()
+        except (ElementTree.ParseError, OSError, ValueError):
+            continue
+        found |= {text.strip() for item in root.iter("object") if (text := item.findtext("name")) and text.strip()}
+    return sorted(found)
+
+
+def _coco(folder: Path) -> Recognised | None:
+    sets = {file: document for file in _json_files(folder) if (document := _coco_document(file)) is not None}
+    if not sets:
+        return None
+    names = {file: re.sub(r"^instances_", "", file.stem) for file in sets}
+    homes = {file.parent for file in sets if file.stem.startswith("instances_")}
+    if len(homes) == 1 and (home := homes.pop()).name == "annotations" and home.parent in (folder, folder / "coco"):
+        # COCO's own layout: other files beside the instances, such as key points, are no sets.
+        sets = {file: document for file, document in sets.items() if file.stem.startswith("instances_")}
+        names = {file: names[file] for file in sets}
+        splits = {name: name for name in names.values()}
+    else:
+        splits = {}
+        for file, name in names.items():
+            place = "/".join(file.relative_to(folder).parts)
+            images = _images_of(file, sets[file], folder)
+            split = next((known for text in (name, file.parent.name) if (known := _split_name(text)) in _KNOWN), name)
+            splits[split] = place if images == file.parent else f"{place}:{images.relative_to(folder)}"
+    train, test = _splits(set(splits))
+    categories = next(iter(sets.values()))["categories"]
+    objects = sum(len(document["annotations"]) for document in sets.values())
+    masked = any(item.get("segmentation") for document in sets.values() for item in document["annotations"][:50])
+    classes = [str(item.get("name")) for item in categories if isinstance(item, dict)]
+    return Recognised(
+        kind="coco",
+        found=f"{len(sets)} COCO file{'s' if len(sets) > 1 else ''} ({', '.join(sorted(names.values()))}), {objects:,} objects, "
+        f"{_some(classes, 'class', 'classes')}",
+        data="coco",
+        values={"root": str(folder), "train_split": splits.get(train, ""), "test_split": splits.get(test, "")},
+        has_masks=masked,
+        lacking=_needs_two(
+            train, test, "two files are needed, one to learn from and one to test on, named train and val"
+        ),
+    )
+
+
+def _json_files(folder: Path) -> Iterator[Path]:
+    for depth in range(_DEPTH):
+        for file in sorted(folder.glob("*/" * depth + "*.json")):
+            if file.is_file() and file.stat().st_size <= _MOST_BYTES:
+                yield file
+
+
+def _coco_document(file: Path) -> dict[str, Any] | None:
+    try:
+        with file.open(encoding="utf-8-sig") as text:
+            head = text.read(1)
+            if head != "{":
+                return None
+            document = json.loads(head + text.read())
+    except (OSError, ValueError, RecursionError):
+        return None
+    if not isinstance(document, dict):
+        return None
+    lists = all(isinstance(document.get(key), list) for key in ("images", "annotations", "categories"))
+    return document if lists and all(isinstance(item, dict) for item in document["annotations"][:50]) else None
+
+
+def _images_of(file: Path, document: Mapping[str, Any], folder: Path) -> Path:
+    """Return the folder that holds the first image a COCO file names."""
+    first = next((item for item in document["images"] if isinstance(item, dict)), {})
+    name = str(first.get("file_name") or "").replace("\\", "/")
+    split = _split_name(re.sub(r"^instances_", "", file.stem))
+    places = [file.parent, folder, folder / "images", folder / split, folder / "images" / split, file.parent / "images"]
+    return next((place for place in places if name and (place / name).is_file()), file.parent)
+
+
+def _yolo(folder: Path) -> Recognised | None:
+    file = next((path for name in ("data.yaml", "data.yml", "dataset.yaml") if (path := folder / name).is_file()), None)
+    labels = [path for path in _below(folder, "labels") if next(path.rglob("*.txt"), None)]
+    if file is None and not labels:
+        return None
+    if file is not None and not re.search(
+        r"^(names|train)\s*:", file.read_text(encoding="utf-8", errors="replace"), re.M
+    ):
+        return None
+    count = sum(1 for path in labels for _ in path.rglob("*.txt"))
+    words = f"the YOLO layout ({f'{file.name}, ' if file else ''}{count} label files)"
+    root = file if file is not None and file.name != "data.yaml" else folder
+    return Recognised(
+        kind="yolo", found=words, data="yolo", values={"root": str(root)}, has_masks=_has_polygons(labels)
+    )
+
+
+def _has_polygons(folders: list[Path]) -> bool:
+    """Return True where the first labels are polygons: a class and three points or more."""
+    for folder in folders:
+        for file in _some_files(folder, {".txt"}, most=20):
+            try:
+                lines = file.read_text(encoding="utf-8", errors="replace").split("\n")
+            except OSError:
+                continue
+            if any(len(line.split()) >= 7 for line in lines):
+                return True
+    return False
+
+
+# --- classes and masks ------------------------------------------------------------------------------------------------
+
+
+def _folders(folder: Path) -> Recognised | None:
+    split = next((name for name in _TRAIN if (folder / name).is_dir()), None)
+    home = folder / split if split else folder
+    classes = {
+        path.name: count
+        for path in sorted(home.iterdir())
+        if path.is_dir() and not path.name.startswith(".") and (count := sum(1 for _ in _some_files(path, PICTURES)))
+    }
+    if len(classes) < 2:
+        return None
+    return Recognised(
+        kind="folders",
+        found=f"{_some(list(classes), 'folder of pictures', 'folders of pictures')}, {sum(classes.values()):,} pictures"
+        f"{f' in {split}' if split else ''}",
+        data="folders",
+        values={"root": str(folder)},
+    )
+
+
+def _rca(folder: Path) -> Recognised | None:
+    """Images with masks to judge, and images with masks to trust: nnU-Net's folders, or folders of plain names."""
+    images = _first(folder, "imagesTs", "images", "test/images")
+    masks = _first(folder, "predictions", "predictionsTs", "predicted", "masks", "test/masks")
+    known = _first(folder, "imagesTr", "reference/images", "references/images", "train/images")
+    trusted = _first(folder, "labelsTr", "reference/masks", "references/masks", "train/masks", "train/labels")
+    truth = _first(folder, "labelsTs", "truth", "test/labels")
+    there = {"images": images, "masks": masks, "reference.images": known, "reference.masks": trusted}
+    present = {key: path for key, path in there.items() if path is not None}
+    # Folders of pictures with such names are also other layouts': masks or volumes tell.
+    if "masks" not in present and not any(_has_volumes(path) for path in present.values()):
+        return None
+    if len(present) < 2:
+        return None
+    absent = [key for key in there if key not in present]
+    wanted = {
+        "images": "imagesTs or images", "masks": "predictions or masks", "reference.images": "imagesTr or reference/images",
+        "reference.masks": "labelsTr or reference/masks",
+    }  # fmt: skip
+    values = {key: str(path) for key, path in present.items()} | ({"truth": str(truth)} if truth else {})
+    lacking = "; ".join(f"{key}: no folder {wanted[key]}" for key in absent)
+    return Recognised(
+        kind="rca",
+        found=f"segmentations to judge ({', '.join(path.relative_to(folder).as_posix() for path in present.values())})",
+        values=values,
+        lacking=f"{lacking}; name them: paperbench estimate rca images=DIR masks=DIR reference.images=DIR reference.masks=DIR"
+        if lacking
+        else "",
+    )
+
+
+def _has_volumes(folder: Path) -> bool:
+    return any(path.name.lower().endswith(VOLUMES) for path in folder.iterdir())
+
+
+# --- names ------------------------------------------------------------------------------------------------------------
+
+
+def _split_name(name: str) -> str:
+    """Return the known split that a name ends or begins with: `my_train` -> `train`."""
+    lower = name.lower()
+    for known in sorted(_KNOWN, key=len, reverse=True):
+        if re.search(rf"(^|[^a-z]){known}([^a-z]|$)", lower):
+            return known
+    return name
+
+
+def _splits(names: set[str]) -> tuple[str, str]:
+    """Return the split to learn from and the one to test on, each empty where there is none."""
+    train = next((name for name in _TRAIN if name in names), "")
+    test = next((name for name in _TEST if name in names), "")
+    others = sorted(names - {train, test})
+    return train or (others[0] if others and test else ""), test or (others[0] if others and train else "")
+
+
+def _needs_two(train: str, test: str, remedy: str) -> str:
+    return (
+        ""
+        if train and test
+        else f"{'no split' if not train and not test else 'only one split'} to train and test on: {remedy}"
+    )
+
+
+def _below(folder: Path, name: str) -> list[Path]:
+    """Return the folders of a name, down to a depth."""
+    return [path for depth in range(_DEPTH + 1) for path in sorted(folder.glob("*/" * depth + name)) if path.is_dir()]
+
+
+def _first(folder: Path, *names: str) -> Path | None:
+    return next((path for name in names if (path := folder / name).is_dir() and any(path.iterdir())), None)
+
+
+def _some_files(folder: Path, endings: set[str] | frozenset[str], *, most: int = _MOST_FILES) -> Iterator[Path]:
+    count = 0
+    for path in folder.rglob("*"):
+        if path.suffix.lower() in endings and not path.name.startswith("."):
+            yield path
+            count += 1
+            if count == most:
+                return
+
+
+def _some(names: list[str], one: str, several: str) -> str:
+    """Return `2 classes: cat, dog`."""
+    shown = ", ".join(names[:5]) + (", …" if len(names) > 5 else "")
+    return f"{len(names)} {one if len(names) == 1 else several}: {shown}" if names else f"no {one}"
