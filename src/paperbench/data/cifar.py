@@ -6,8 +6,10 @@ only the parts of arrays and text are allowed.
 
 from __future__ import annotations
 
+import hashlib
 import io
 import pickle
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final, Literal
 
@@ -15,12 +17,19 @@ import numpy as np
 import torch
 
 from paperbench.data.image_sets import ImageSet
-from paperbench.data.layout import data_root, missing
+from paperbench.data.layout import count_departure, data_root, missing
 from paperbench.errors import DataError
 
 SIDE: Final = 32
 _FOLDER: Final = "cifar-100-python"
 _REMEDY: Final = "remove the folder and run `paperbench data get cifar100` again"
+_COUNTS: Final = {"train": 50_000, "test": 10_000}
+_PUBLISHED: Final = {
+    "train": "16019d7e3df5f24257cddd939b257f8d",
+    "test": "f0ef6b0ae62326f3e7ffdfab6717acfc",
+    "meta": "7973b15100ade9c7d40fb424638fde48",
+}
+"""MD5 sums of the published files, as torchvision has them."""
 _HARMLESS: Final = {
     ("numpy.core.multiarray", "_reconstruct"),
     ("numpy._core.multiarray", "_reconstruct"),
@@ -77,6 +86,23 @@ def load(root: str | Path | None, split: Literal["train", "test"]) -> ImageSet:
         classes=classes,
         name=f"CIFAR-100 {split}",
     )
+
+
+def departures(root: str | Path | None) -> Iterator[str]:
+    """Yield in words which files are not the published ones, and how many images they have instead. Raises DataError."""
+    folder = find(root)
+    for name, published in _PUBLISHED.items():
+        path = folder / name
+        try:
+            with path.open("rb") as file:
+                digest = hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
+        except OSError as error:
+            raise DataError(f"{path}: cannot be read: {error.strerror or error}") from error
+        if digest == published:
+            continue
+        labels = _read(path).get("fine_labels") if name in _COUNTS else None
+        other = count_departure(name, len(labels), _COUNTS[name]) if isinstance(labels, list) else []
+        yield from other or [f"{path.name}: other content than the published file"]
 
 
 class _Unpickler(pickle.Unpickler):

@@ -6,7 +6,7 @@ the folder `images`. Every text file has an id and a value a line.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Final, Literal
@@ -18,12 +18,14 @@ from PIL import Image
 
 from paperbench.data.image_files import READERS, BadImageError
 from paperbench.data.image_sets import ImageSet
-from paperbench.data.layout import data_root, missing, read_text
+from paperbench.data.layout import count_departure, data_root, missing, read_text
 from paperbench.data.pictures import decode_rgb
 from paperbench.errors import DataError
 
 FOLDER: Final = "CUB_200_2011"
 _FILES: Final = ("images.txt", "classes.txt", "image_class_labels.txt", "train_test_split.txt")
+_COUNTS: Final = {"train": 5_994, "test": 5_794}
+_SPECIES: Final = 200
 
 
 def find(root: str | Path | None) -> Path:
@@ -121,3 +123,11 @@ def square(pixels: NDArray[np.uint8], side: int) -> NDArray[np.uint8]:
     box = (left, top, left + shorter, top + shorter)
     resized = Image.fromarray(pixels).resize((side, side), Image.Resampling.BILINEAR, box=box)
     return np.asarray(resized).transpose(2, 0, 1)
+
+
+def departures(root: str | Path | None) -> Iterator[str]:
+    """Yield in words where the lists have other numbers of images or species than the published ones. Raises DataError."""
+    for split in ("train", "test"):
+        paths, _, classes = read(root, split)
+        yield from count_departure(split, len(paths), _COUNTS[split])
+    yield from count_departure("classes.txt", len(classes), _SPECIES, what="species")

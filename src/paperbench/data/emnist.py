@@ -6,6 +6,7 @@ Read from the IDX files of the published `gzip.zip` in torchvision's layout, `EM
 from __future__ import annotations
 
 import string
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Final, Literal
 
@@ -14,7 +15,7 @@ import torch
 
 from paperbench.data.idx import IMAGES, LABELS, find_idx, read_idx
 from paperbench.data.image_sets import ImageSet
-from paperbench.data.layout import data_root, missing
+from paperbench.data.layout import count_departure, data_root, missing
 from paperbench.data.mnist import SIDE
 from paperbench.errors import DataError
 
@@ -37,6 +38,15 @@ CLASSES: Final[dict[str, tuple[str, ...]]] = {
     "mnist": tuple(string.digits),
 }
 _FIRST_LABEL: Final = {"letters": 1}
+_COUNTS: Final = {
+    "byclass": (697_932, 116_323),
+    "bymerge": (697_932, 116_323),
+    "balanced": (112_800, 18_800),
+    "letters": (124_800, 20_800),
+    "digits": (240_000, 40_000),
+    "mnist": (60_000, 10_000),
+}
+"""Training and test images of each variant, as in the files of `gzip.zip`; the paper splits 20,800 of the letters' off."""
 _REMEDY: Final = "remove it and run `paperbench data get emnist` again"
 
 
@@ -81,3 +91,10 @@ def load(root: str | Path | None, split: Literal["train", "test"], *, variant: V
         classes=classes,
         name=f"EMNIST {variant} {split}",
     )
+
+
+def departures(root: str | Path | None, *, variant: Variant) -> Iterator[str]:
+    """Yield in words which part of a variant has another number of images than the published one. Raises DataError."""
+    for split, published in zip(("train", "test"), _COUNTS[variant], strict=True):
+        _, label_file = find(root, split, variant=variant)
+        yield from count_departure(split, len(read_idx(label_file, dimensions=1, remedy=_REMEDY)), published)

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from paperbench.data.image_sets import ImageSet
-from paperbench.data.layout import data_root, missing
+from paperbench.data.layout import count_departure, data_root, missing
 from paperbench.engine.seeding import hashed
 from paperbench.errors import ConfigError, DataError
 
@@ -83,6 +83,11 @@ def read(path: Path) -> np.ndarray:
     if pixels.dtype != np.uint8:
         raise DataError(f"{path}: {_VARIABLE} holds {pixels.dtype}, not bytes (uint8)")
     return np.ascontiguousarray(pixels.T).reshape(-1, HEIGHT, WIDTH)
+
+
+def departures(root: str | Path | None) -> list[str]:
+    """Return in words that the film has another number of frames than the published one. Raises DataError."""
+    return count_departure("film", len(read(find(root))), FRAMES, what="frames")
 
 
 def _one_line(error: Exception) -> str:

@@ -57,3 +57,8 @@ def read_text(path: Path) -> str:
         raise DataError(f"{path}: not a text file in UTF-8: {error.reason} at byte {error.start}") from error
     except OSError as error:
         raise DataError(f"{path}: cannot be read: {error.strerror}") from error
+
+
+def count_departure(part: str, found: int, published: int, *, what: str = "images") -> list[str]:
+    """Return in words that a part of a data set has another number than the published one; nothing where it has that number."""
+    return [] if found == published else [f"{part}: {found:,} of {published:,} {what}"]

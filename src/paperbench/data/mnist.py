@@ -14,7 +14,7 @@ import torch
 
 from paperbench.data.idx import IMAGES, LABELS, digest, find_idx, read_idx
 from paperbench.data.image_sets import ImageSet
-from paperbench.data.layout import data_root, missing
+from paperbench.data.layout import count_departure, data_root, missing
 from paperbench.errors import DataError
 
 CLASSES: Final = tuple("0123456789")
@@ -74,8 +74,9 @@ def departures(root: str | Path | None) -> Iterator[str]:
     for split in ("train", "test"):
         files = find(root, split)
         count = len(read_idx(files[1], dimensions=1, remedy=_REMEDY))
-        if count != _COUNTS[split]:
-            yield f"{split}: {count:,} of {_COUNTS[split]:,} images"
+        other = count_departure(split, count, _COUNTS[split])
+        if other:
+            yield from other
             continue
         for kind, file in zip((IMAGES, LABELS), files, strict=True):
             if digest(file, _REMEDY) != _PUBLISHED[split, kind]:

@@ -8,7 +8,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,12 +21,13 @@ from PIL import Image
 
 from paperbench.data.image_files import READERS
 from paperbench.data.image_sets import LONGEST, NONE, NumberSet
-from paperbench.data.layout import data_root, missing
+from paperbench.data.layout import count_departure, data_root, missing
 from paperbench.errors import DataError
 
 Split = Literal["train", "extra", "test"]
 ANNOTATIONS: Final = "digitStruct.mat"
 TOO_LONG: Final = f"more than {LONGEST} digits"
+_COUNTS: Final = {"train": 33_402, "extra": 202_353, "test": 13_068}
 _FIELDS: Final = ("label", "left", "top", "width", "height")
 _REMEDY: Final = "remove the folder and run `paperbench data get svhn` again"
 
@@ -66,6 +67,21 @@ def read(folder: Path, *, limit: int = 0) -> list[House]:
             return [_house(folder, file, names[k], boxes[k], k) for k in range(count)]
     except (OSError, KeyError, ValueError, TypeError) as error:
         raise DataError(f"{path}: damaged, or no file of SVHN's: {error}; {_REMEDY}") from error
+
+
+def departures(root: str | Path | None, splits: Sequence[Split]) -> Iterator[str]:
+    """Yield in words which of `splits` has, by its annotations, another number of images than published. Raises DataError."""
+    import h5py
+
+    for split in splits:
+        path = find(root, split) / ANNOTATIONS
+        try:
+            with h5py.File(path, "r") as file:
+                table: Any = file["digitStruct"]
+                found = int(np.size(table["name"]))
+        except (OSError, KeyError, ValueError, TypeError) as error:
+            raise DataError(f"{path}: damaged, or no file of SVHN's: {error}; {_REMEDY}") from error
+        yield from count_departure(split, found, _COUNTS[split])
 
 
 def _house(folder: Path, file: Any, name: Any, boxes: Any, number: int) -> House:

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
 from paperbench.data import coco, voc
+from paperbench.data.layout import count_departure
 from paperbench.errors import DataError
 
 _VOC: Final = {
@@ -40,8 +41,8 @@ def _of_coco(data: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _departure(split: str, found: int | None, published: int | None) -> Iterator[str]:
-    if found is not None and published is not None and found != published:
-        yield f"{split}: {found:,} of {published:,} images"
+    if found is not None and published is not None:
+        yield from count_departure(split, found, published)
 
 
 def _in_voc(data: Mapping[str, Any], year: str, split: str) -> int | None:

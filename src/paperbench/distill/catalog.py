@@ -56,6 +56,7 @@ DATASETS = (
         layout="",
         homepage="",
         checker="paperbench.distill.datasets:check",
+        departures="paperbench.distill.datasets:departures",
     ),
     DatasetSpec(
         name="emnist",
@@ -64,6 +65,7 @@ DATASETS = (
         layout="EMNIST/raw/emnist-<split>-{train,test}-{images-idx3,labels-idx1}-ubyte[.gz]",
         homepage="https://www.nist.gov/itl/products-and-services/emnist-dataset",
         checker="paperbench.distill.datasets:check",
+        departures="paperbench.distill.datasets:departures",
         archives=("emnist",),
     ),
     DatasetSpec(
@@ -73,6 +75,7 @@ DATASETS = (
         layout="cifar-100-python/{train,test,meta}",
         homepage="https://www.cs.toronto.edu/~kriz/cifar.html",
         checker="paperbench.distill.datasets:check",
+        departures="paperbench.distill.datasets:departures",
         archives=("cifar100",),
     ),
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, Literal
 
 import torch
@@ -101,3 +102,16 @@ def check(config: DataConfig) -> dict[str, Any]:
     if faults:
         raise DataError("\n".join(dict.fromkeys(faults)))
     return counts
+
+
+def departures(data: Mapping[str, Any]) -> list[str]:
+    """Return what the files of a `data` section have other than the published ones; see `DatasetSpec.departures`.
+
+    Raises DataError.
+    """
+    name, root = data["name"], data.get("root")
+    if name == "emnist":
+        return list(emnist.departures(root, variant=data.get("split", EmnistData.split)))
+    if name == "cifar100":
+        return list(cifar.departures(root))
+    return list(mnist.departures(root)) if data.get("source") == "mnist" else []

@@ -10,7 +10,6 @@ every run with the same teacher and the same images reads them from there.
 
 from __future__ import annotations
 
-import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,6 +29,7 @@ from paperbench.distill.teacher_checks import (
     fault_of_logits,
     logits_of_probabilities,
 )
+from paperbench.engine.arrays import read_arrays
 from paperbench.engine.checkpoints import CheckpointStore, load_for_evaluation
 from paperbench.engine.run import Run
 from paperbench.engine.store import StoreEntry, content_key
@@ -152,10 +152,10 @@ def _content(path: Path) -> tuple[Mapping[str, Any], bool]:
 
 def _arrays(path: Path) -> Mapping[str, Any]:
     try:
-        loaded = np.load(path, allow_pickle=False)
-        arrays = {"logits": loaded} if isinstance(loaded, np.ndarray) else {name: loaded[name] for name in loaded.files}
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+        loaded = read_arrays(path)
+    except (OSError, ValueError) as error:
         raise DataError(f"{path}: no readable NumPy file: {error}") from error
+    arrays = {"logits": loaded} if isinstance(loaded, np.ndarray) else loaded
     if "logits" not in arrays:
         raise DataError(f"{path}: has no array called logits; it has {', '.join(arrays) or 'none'}")
     return {

@@ -11,7 +11,6 @@ import hashlib
 import io
 import json
 import time
-import zipfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -21,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from paperbench.config.paths import expanded
+from paperbench.engine.arrays import read_arrays
 from paperbench.engine.files import TMP_SUFFIX, explain_os_errors, write_atomic, write_json
 from paperbench.engine.lock import FileLock
 from paperbench.engine.run import Run
@@ -65,12 +65,11 @@ class ArrayStore:
     def load(self, key: str) -> list[NDArray[Any]] | None:
         """The arrays of `key` in the order in which they were saved; None where there are none, or the file is damaged."""
         try:
-            content = io.BytesIO(self.path(key).read_bytes())
-            if self.suffix == ".npy":
-                return [np.load(content, allow_pickle=False)]
-            with np.load(content, allow_pickle=False) as arrays:
-                return [arrays[f"arr_{number}"] for number in range(len(arrays.files))] or None
-        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+            arrays = read_arrays(io.BytesIO(self.path(key).read_bytes()))
+            if isinstance(arrays, np.ndarray):
+                return [arrays] if self.suffix == ".npy" else None
+            return [arrays[f"arr_{number}"] for number in range(len(arrays))] or None
+        except (OSError, ValueError, KeyError):
             return None
 
     def save(self, key: str, *arrays: NDArray[Any]) -> None:

@@ -138,6 +138,7 @@ DATASETS = (
         layout="svhn/{train,extra,test}/{digitStruct.mat,*.png}",
         homepage="http://ufldl.stanford.edu/housenumbers/ (format 1)",
         checker="paperbench.stn.data:check_numbers",
+        departures="paperbench.stn.data:departures",
         archives=("svhn-train", "svhn-test", "svhn-extra"),
     ),
     DatasetSpec(
@@ -155,6 +156,7 @@ DATASETS = (
         layout="CUB_200_2011/{images.txt,classes.txt,image_class_labels.txt,train_test_split.txt,images}",
         homepage="https://www.vision.caltech.edu/datasets/cub_200_2011/",
         checker="paperbench.stn.data:check_birds",
+        departures="paperbench.stn.data:departures",
         archives=("cub-200-2011",),
     ),
 )

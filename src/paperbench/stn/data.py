@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Literal
 
 import numpy as np
@@ -257,6 +257,17 @@ def _count_birds(found: ImageSet) -> dict[str, Any]:
         "images of the rarest class": int(counts.min()),
         "images of the most frequent class": int(counts.max()),
     }
+
+
+def departures(data: Mapping[str, Any]) -> list[str]:
+    """Return what the files of SVHN or of CUB-200-2011 have other than the published ones; see `DatasetSpec.departures`.
+
+    Raises DataError.
+    """
+    if data["name"] == "cub":
+        return list(cub.departures(data.get("root")))
+    training: tuple[svhn.Split, ...] = ("train", "extra") if data.get("extra", True) else ("train",)
+    return list(svhn.departures(data.get("root"), (*training, "test")))
 
 
 def _check(load: Callable[[Split], Any], count: Callable[[Any], dict[str, Any]]) -> dict[str, Any]:

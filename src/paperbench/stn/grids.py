@@ -7,77 +7,14 @@ kind, `inverse` gives its parameters; the thin plate spline has none. `make_grid
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
-
 import torch
 from torch import Tensor
 
+from paperbench.stn.grid_generators import GridGenerator as GridGenerator
+from paperbench.stn.grid_generators import LinearGrid as LinearGrid
 from paperbench.stn.layers import FullPrecision, at_least_float32
 from paperbench.stn.sampling import pixel_centres, pixel_points
-
-
-class GridGenerator(FullPrecision, ABC):
-    """A family of transformations with `count` parameters each, on an output of `size` = (H, W).
-
-    Grids are computed in float32, or in the higher precision of their parameters.
-    """
-
-    name: str
-    count: int
-    """Parameters of one transformation, P."""
-
-    def __init__(self, size: tuple[int, int]) -> None:
-        super().__init__()
-        self.size = size
-
-    @abstractmethod
-    def identity(self) -> Tensor:
-        """Return (P,) parameters of the identity."""
-
-    @abstractmethod
-    def map_points(self, theta: Tensor, points: Tensor) -> Tensor:
-        """Return (B, N, 2), where the transformations `theta` (B, P) send the output positions `points` (N, 2)."""
-
-    @abstractmethod
-    def forward(self, theta: Tensor) -> Tensor:
-        """Return the sampling grids (B, H, W, 2) of `theta` (B, P)."""
-
-    def _register_constant(self, name: str, values: Tensor) -> None:
-        """Register a constant that moves with the module and is no part of its state."""
-        self.register_buffer(name, values.to(torch.get_default_dtype()), persistent=False)
-
-
-class LinearGrid(GridGenerator):
-    """Transformations whose positions are linear in some coefficients: one matrix product gives the grids of a batch.
-
-    Subclasses give `basis` (N, 2) -> (K, N) and `coefficients` (B, P) -> (B, 2, K); positions are their product.
-    """
-
-    constant: Tensor
-
-    def __init__(self, size: tuple[int, int]) -> None:
-        super().__init__(size)
-        self._register_constant("constant", self.basis(pixel_points(*size)))
-
-    @abstractmethod
-    def coefficients(self, theta: Tensor) -> Tensor:
-        """Return (B, 2, K) of `theta` (B, P): a row for x and one for y."""
-
-    def basis(self, points: Tensor) -> Tensor:
-        """Return (K, N) basis functions at `points` (N, 2); here x, y and 1."""
-        return torch.cat([points, torch.ones_like(points[:, :1])], dim=1).t()
-
-    def map_points(self, theta: Tensor, points: Tensor) -> Tensor:
-        theta = at_least_float32(theta)
-        with torch.autocast(theta.device.type, enabled=False):
-            return (self.coefficients(theta) @ self.basis(points).to(theta)).transpose(1, 2)
-
-    def forward(self, theta: Tensor) -> Tensor:
-        rows = self.coefficients(at_least_float32(theta)).flatten(0, 1)
-        # One product for the whole batch is far faster than B small ones; the sampler reads planes of x and y directly.
-        with torch.autocast(theta.device.type, enabled=False):
-            planes = (rows @ self.constant.to(rows.dtype)).view(-1, 2, *self.size)
-        return planes.permute(0, 2, 3, 1)
+from paperbench.stn.tps import ThinPlateSpline as ThinPlateSpline
 
 
 class Affine(LinearGrid):
@@ -218,64 +155,6 @@ def adjugate(matrices: Tensor) -> Tensor:
     """Return the inverse of each matrix (B, 3, 3) times its determinant."""
     a, b, c = matrices.unbind(1)
     return torch.stack([torch.linalg.cross(b, c), torch.linalg.cross(c, a), torch.linalg.cross(a, b)], dim=2)
-
-
-class ThinPlateSpline(LinearGrid):
-    """2 * n^2 parameters: the targets of a regular n x n grid of control points, all x before all y.
-
-    Section 3.2 and appendix A.4; Bookstein 1989. The spline through all targets bends least: f(p) = a0 + A p + sum_k w_k U(|p -
-    c_k|) with U(r) = r^2 log r^2 and weights that are orthogonal to 1, x and y. It is linear in its targets, so that all that is
-    constant becomes one matrix, computed once in double precision. The outermost control points lie on the edges of the image, at
-    -1 and 1.
-    """
-
-    name = "tps"
-
-    def __init__(self, size: tuple[int, int], *, control_points: int = 4) -> None:
-        if control_points < 2:
-            raise ValueError(f"control_points is {control_points}; a spline in the plane needs 2 a side at least")
-        line = torch.linspace(-1, 1, control_points, dtype=torch.float64)
-        y, x = torch.meshgrid(line, line, indexing="ij")
-        self.control = torch.stack([x.flatten(), y.flatten()], dim=1)
-        """(n^2, 2) float64 control points, row by row."""
-        self.count = 2 * len(self.control)
-        self._solver = _spline_solver(self.control)
-        super().__init__(size)
-
-    def identity(self) -> Tensor:
-        return self.control.t().flatten().to(torch.get_default_dtype())
-
-    def coefficients(self, theta: Tensor) -> Tensor:
-        return theta.view(-1, 2, len(self.control))
-
-    def basis(self, points: Tensor) -> Tensor:
-        """Return (n^2, N): the share of each target in the position of each point."""
-        points = points.to("cpu", torch.float64)
-        features = torch.cat([_spline_kernel(points, self.control), torch.ones(len(points), 1).double(), points], dim=1)
-        return (features @ self._solver).t()
-
-    def spline(self, theta: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the affine part (B, 3, 2), rows 1, x, y, and the kernel weights (B, n^2, 2), in float64 on the CPU."""
-        targets = self.coefficients(theta).to("cpu", torch.float64).transpose(1, 2)
-        solution = self._solver @ targets
-        return solution[:, len(self.control) :], solution[:, : len(self.control)]
-
-
-def _spline_kernel(points: Tensor, control: Tensor) -> Tensor:
-    """Return U of the distances, (N, K); U(0) = 0."""
-    squared = (points[:, None] - control[None]).square().sum(2)
-    return torch.xlogy(squared, squared)
-
-
-def _spline_solver(control: Tensor) -> Tensor:
-    """Return the matrix (K + 3, K) from targets to kernel weights and affine part: left columns of the inverse of Bookstein's L."""
-    count = len(control)
-    affine = torch.cat([torch.ones(count, 1).double(), control], dim=1)
-    system = torch.zeros(count + 3, count + 3, dtype=torch.float64)
-    system[:count, :count] = _spline_kernel(control, control)
-    system[:count, count:] = affine
-    system[count:, :count] = affine.t()
-    return torch.linalg.inv(system)[:, :count]
 
 
 class Affine3d(FullPrecision):

@@ -95,6 +95,7 @@ DATASETS = (
         layout="frey/frey_rawface.mat",
         homepage="https://cs.nyu.edu/~roweis/data.html",
         checker="paperbench.vae.data:check",
+        departures="paperbench.vae.data:departures",
     ),
 )
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Mapping
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -130,6 +131,11 @@ def check(data: FreyData) -> dict[str, object]:
         counts[f"{split}: size"] = " x ".join(map(str, images.images.shape[-2:]))
         counts[f"{split}: pixel values"] = f"{int(images.images.min())} to {int(images.images.max())}"
     return counts
+
+
+def departures(data: Mapping[str, Any]) -> list[str]:
+    """Return what the file of the faces has other than the published one; see `DatasetSpec.departures`. Raises DataError."""
+    return frey.departures(data.get("root"))
 
 
 def image_size(config: DigitsData | MnistData | FreyData) -> tuple[int, int]:

@@ -53,6 +53,9 @@ def test_an_empty_set_is_a_set(tmp_path: Path) -> None:
     [
         ({"boxes": None}, "no array 'boxes'"),
         ({"scores": np.zeros((2, 1), np.float32)}, "'scores' has 2 dimensions"),
+        ({"boxes": np.array([["a"] * 4] * 2)}, "'boxes' holds values of type <U1"),
+        ({"sizes": np.ones((2, 2)) * np.nan}, "'sizes' holds values of type float64"),
+        ({"images": np.array([1, 2])}, "'images' holds values of type int64"),
         ({"about": np.array("{")}, "no JSON"),
         ({"about": np.array(json.dumps({"format": 9}))}, "no format 1"),
         ({"scores": np.zeros(3, np.float32)}, "beside 3 scores"),

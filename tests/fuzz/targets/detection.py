@@ -20,6 +20,7 @@ from paperbench.detection.evaluation import voc as voc_scores
 from paperbench.detection.evaluation.files import read_truth, read_voc, voc_file
 from paperbench.detection.evaluation.scoring import evaluate, voc_metrics
 from paperbench.detection.evaluation.yolo_detections import read_yolo
+from paperbench.detection.proposals import sets
 from paperbench.errors import DataError
 from tests.data.files import coco_content, voc_object, voc_xml
 from tests.fuzz.damage import Rng, damaged_bytes, damaged_numbers, damaged_structure, damaged_text, pick
@@ -251,6 +252,33 @@ def score_yolo(rng: Rng, root: Path) -> None:
     assert all(0 <= value <= 100.0001 for value in metrics.values())
 
 
+@cache
+def _proposals() -> bytes:
+    content = io.BytesIO()
+    boxes = np.array([[0, 0, 60, 40], [1.5, 2, 10, 12], [3, 3, 9, 9]], np.float32)
+    about = json.dumps({"format": sets.FORMAT, "method": "by hand", "settings": {"step": 3}})
+    np.savez(
+        content,
+        boxes=boxes,
+        scores=np.array([2, 1, 5], np.float32),
+        offsets=np.array([0, 2, 2, 3]),
+        images=np.array(NAMES),
+        sizes=np.full((3, 2), (40, 60)),
+        about=np.array(about),
+    )
+    return content.getvalue()
+
+
+def read_proposals(rng: Rng, root: Path) -> None:
+    """A file of proposals is damaged; each of its arrays has a checksum."""
+    path = root / "proposals.npz"
+    path.write_bytes(damaged_bytes(_proposals(), rng))
+    found = sets.read(path)
+    assert found.images == NAMES
+    assert [boxes.shape for boxes in found.boxes] == [(2, 4), (0, 4), (1, 4)]
+    assert found.boxes[0].tolist() == [[0, 0, 60, 40], [1.5, 2, 10, 12]]
+
+
 TARGETS: dict[str, Read] = {
     "voc-xml": read_voc_xml,
     "voc-list": read_voc_list,
@@ -260,4 +288,5 @@ TARGETS: dict[str, Read] = {
     "yolo-labels": read_yolo_labels,
     "yolo-description": read_yolo_description,
     "yolo-detections": score_yolo,
+    "proposals": read_proposals,
 }

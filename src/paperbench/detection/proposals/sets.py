@@ -18,7 +18,6 @@ from __future__ import annotations
 
 import io
 import json
-import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -28,12 +27,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from paperbench.data.detection import DetectionSet
+from paperbench.engine.arrays import read_arrays
 from paperbench.engine.files import explain_os_errors, write_atomic
 from paperbench.errors import DataError
 
 FORMAT = 1
 ARRAYS = {"boxes": 2, "scores": 1, "offsets": 1, "images": 1, "sizes": 2, "about": 0}
 """Names of a file's arrays and their numbers of dimensions."""
+KINDS = {"boxes": "fiu", "scores": "fiu", "offsets": "iu", "images": "U", "sizes": "iu", "about": "U"}
+"""What values each may hold, as `dtype.kind` has it."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -129,12 +131,15 @@ class ProposalSet:
 def read(path: Path) -> ProposalSet:
     """The proposals of a file. Raises `DataError` that names the file and the first thing in it that cannot be right."""
     try:
-        with np.load(path, allow_pickle=False) as archive:
-            arrays = {name: archive[name] for name in ARRAYS if name in archive}
+        arrays = read_arrays(path)
     except FileNotFoundError:
         raise DataError(f"{path}: no such file; `paperbench proposals` writes one") from None
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+    except (OSError, ValueError) as error:
         raise DataError(f"{path}: cannot be read as proposals ({error}); make the file anew") from error
+    if isinstance(arrays, np.ndarray):
+        raise DataError(
+            f"{path}: cannot be read as proposals (it is one array, not an archive of several); make the file anew"
+        )
     fault = _fault(arrays)
     if fault:
         raise DataError(f"{path}: {fault}; docs/detection.md has the format")
@@ -160,6 +165,8 @@ def _fault(arrays: Mapping[str, NDArray[Any]]) -> str:
     for name, dimensions in ARRAYS.items():
         if arrays[name].ndim != dimensions:
             return f"{name!r} has {arrays[name].ndim} dimensions instead of {dimensions}"
+        if arrays[name].dtype.kind not in KINDS[name]:
+            return f"{name!r} holds values of type {arrays[name].dtype}"
     try:
         about = json.loads(str(arrays["about"]))
     except ValueError:

@@ -16,6 +16,7 @@ from torch import Tensor
 from paperbench.data.detection import DetectionSet
 from paperbench.detection.batches import BatchMaker
 from paperbench.detection.detectors.fast_rcnn import FastRCNN, Layer
+from paperbench.engine.arrays import read_arrays
 from paperbench.engine.files import write_atomic
 from paperbench.engine.run import Run
 from paperbench.errors import DiskFullError
@@ -41,8 +42,8 @@ class FeatureStore:
     def __call__(self, image: int) -> Array:
         """(P, D) float32."""
         path = self.folder / f"{image}.npy"
-        with suppress(OSError, ValueError, EOFError):
-            return np.load(path, allow_pickle=False).astype(np.float32)
+        with suppress(OSError, ValueError):
+            return np.asarray(read_arrays(path)).astype(np.float32)
         features = self.compute(image).astype(np.float16)
         content = BytesIO()
         np.save(content, features)
