@@ -76,6 +76,7 @@ DATASETS = (
         layout="JSRT/{images,masks}",
         homepage="http://db.jsrt.or.jp/eng.php",
         checker="paperbench.rca.datasets:check",
+        departures="paperbench.rca.datasets:departures",
     ),
     DatasetSpec(
         name="hippocampus",

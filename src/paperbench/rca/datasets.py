@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from paperbench.data import phantoms, segmentation
 from paperbench.data.grids import on_grid_of
+from paperbench.data.layout import count_departure
 from paperbench.data.volumes import read_image, read_labels
 from paperbench.engine.seeding import hashed
 from paperbench.errors import ConfigError
@@ -18,6 +20,7 @@ from paperbench.rca.config import DataConfig, HippocampusData, JsrtData, Phantom
 from paperbench.rca.labels import Labels
 
 DEFORM = 120
+_RADIOGRAPHS: Final = 247
 SPLITS = ("references", "cases", "calibration", "training")
 """Splits of a set, in the order in which they take the shuffled images."""
 
@@ -168,3 +171,8 @@ def check(config: DataConfig) -> dict[str, object]:
         for name, count in zip(source.labels.names, planes.flatten(1).any(1).tolist(), strict=True):
             voxels[name] += count
     return {"images": source.size, "images by size": shapes, "images with label": voxels}
+
+
+def departures(data: Mapping[str, Any]) -> list[str]:
+    """Return that JSRT's radiographs on disk are not as many as published; see `DatasetSpec.departures`. Raises DataError."""
+    return count_departure("radiographs", len(segmentation.find(data["name"], data.get("root"))), _RADIOGRAPHS)
