@@ -101,6 +101,15 @@ def test_images_of_another_size(tmp_path: Path) -> None:
         read(tmp_path)
 
 
+def test_two_ids_of_one_file(tmp_path: Path) -> None:
+    content = coco_content([CAR])
+    content["images"].append({**content["images"][0], "id": 77})
+    write_coco(tmp_path, content)
+    with pytest.raises(DataError, match=r"image 77: listed twice: 000000000010\.jpg is the file of image 10 too"):
+        read(tmp_path)
+    assert len(read(tmp_path, on_bad_box="drop")) == len(content["images"]) - 1
+
+
 def test_duplicate_images(tmp_path: Path) -> None:
     content = coco_content([CAR])
     content["images"].append(content["images"][0])

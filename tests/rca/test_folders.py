@@ -180,3 +180,20 @@ def test_a_case_that_is_its_own_reference_is_scored_by_the_others_and_says_so(tm
     assert {row["references"] for row in scored} == {"2"}
     assert all(float(row["max"]) < 1 for row in scored)
     assert ["reference r0 is this very image" in row["problem"] for row in rows if row["problem"]] == [True, False]
+
+
+def test_a_case_that_calibrates_itself_says_so(tmp_path: Path) -> None:
+    write(tmp_path)
+    (tmp_path / "known").mkdir()
+    for part, source in {"images": "images", "masks": "masks", "truth": "masks"}.items():  # under another name
+        (tmp_path / "known" / part).mkdir()
+        (tmp_path / "known" / part / "k0.png").write_bytes((tmp_path / source / "c1.png").read_bytes())
+    words = [f"images={tmp_path / 'images'}", f"masks={tmp_path / 'masks'}", *QUICK[1:], "calibration.kind=labelled"]
+    words += [f"calibration.{part}={tmp_path / 'known' / part}" for part in ("images", "masks", "truth")]
+    words += [f"reference.images={tmp_path / 'ref'}", f"reference.masks={tmp_path / 'ref-masks'}", "pictures=0"]
+    result, _ = estimate("rca", *words, f"output.root={tmp_path / 'o'}", directory=tmp_path / "run")
+    assert result.exit_code == 0, result.output
+    with (tmp_path / "run" / "cases.csv").open(newline="", encoding="utf-8") as file:
+        said = {row["case"]: row["problem"] for row in csv.DictReader(file) if row["problem"]}
+    assert list(said) == ["c1"]
+    assert "the calibration image k0 is this very image" in said["c1"]

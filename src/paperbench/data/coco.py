@@ -214,6 +214,7 @@ def _images(
     """The usable images, and the place of each image id; -1 for an image with a fault of its own."""
     path = content.path
     places: dict[Id, int] = {}
+    files: dict[Path, Id] = {}
     candidates: list[tuple[Id, Path, tuple[int, int]]] = []
     for key, entry in list(zip(content.image_ids, content.images, strict=True))[: limit or None]:
         where = f"{path}, image {shown(key)}"
@@ -225,7 +226,12 @@ def _images(
         if name is None or size is None:
             faults.add(BAD_VALUE, where, f"needs file_name, height and width: {_unusable(entry)}")
             continue
-        candidates.append((key, _file(folder, name), size))
+        file = _file(folder, name)
+        if file in files:  # its objects would be divided among two ids, and each be scored without those of the other
+            faults.add("listed twice", where, f"{name} is the file of image {shown(files[file])} too")
+            continue
+        files[file] = key
+        candidates.append((key, file, size))
     images: list[_Image] = []
     for (key, file, size), header in zip(candidates, inspect_all([file for _, file, _ in candidates]), strict=True):
         if isinstance(header, BadImageError):

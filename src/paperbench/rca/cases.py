@@ -127,13 +127,32 @@ SAME: Final = 0.9999
 _SAMPLE: Final = 4096
 
 
+@dataclass(frozen=True, kw_only=True)
+class ImageSample:
+    """Every n-th pixel of an image, some thousands, by which it is known again when it is no longer in memory."""
+
+    name: str
+    shape: tuple[int, ...]
+    values: NDArray[np.float32]
+
+    @classmethod
+    def of(cls, image: Image) -> ImageSample:
+        """Take the sample of an image."""
+        pixels = image.intensities.ravel()
+        return cls(
+            name=image.name, shape=image.intensities.shape, values=pixels[:: max(1, pixels.size // _SAMPLE)].copy()
+        )
+
+    def same(self, other: ImageSample) -> bool:
+        """Return True for samples of the same pixels, up to the scale of their intensities."""
+        return self.shape == other.shape and _correlated(self.values, other.values)
+
+
 def same_image(one: Image, other: Image) -> bool:
     """Return True for two images of the same pixels, up to the scale of their intensities, whatever their files."""
-    if one.intensities.shape != other.intensities.shape:
-        return False
-    a, b = one.intensities.ravel(), other.intensities.ravel()
-    step = max(1, a.size // _SAMPLE)
-    return _correlated(a[::step], b[::step]) and _correlated(a, b)
+    return ImageSample.of(one).same(ImageSample.of(other)) and _correlated(
+        one.intensities.ravel(), other.intensities.ravel()
+    )
 
 
 def _correlated(one: NDArray[np.float32], other: NDArray[np.float32]) -> bool:

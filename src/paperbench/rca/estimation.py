@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from paperbench.rca.cases import (
     Case,
     CaseSet,
     Image,
+    ImageSample,
     ReferenceSelection,
     Remark,
     leave_one_out,
@@ -145,6 +147,7 @@ class CaseRunner:
         self.images: dict[str, Image] = {}
         """Images of the worst cases that this process has scored, for the figures."""
         self._worst: list[tuple[float, str]] = []
+        self._calibrating: list[ImageSample] | None = None
 
     def run_all(
         self, group: str, cases: Sequence[Case], *, leave_out: bool = False, keep_images: int = 0
@@ -171,6 +174,8 @@ class CaseRunner:
         start = time.perf_counter()
         try:
             image = case.load()
+            if group == CASES:
+                image = self._told_of_calibration(image)
             result = self._score(image, leave_out=leave_out)
             self._keep(image, result, keep_images)
         except EnvironmentError_ as error:
@@ -199,6 +204,22 @@ class CaseRunner:
         references = self.selection.select(image, pool)
         return score_masks(image, references, self.classifier, self.case_set.labels, self.config.metrics)
 
+    def _told_of_calibration(self, image: Image) -> Image:
+        """Return the image with a remark where it is one of those with a truth that calibrate."""
+        if self.config.calibration.kind != "labelled":
+            return image
+        if self._calibrating is None:
+            self._calibrating = list(_samples(self.case_set.calibration))
+        own = ImageSample.of(image)
+        same = [sample.name for sample in self._calibrating if sample.same(own)]
+        if not same:
+            return image
+        text = (
+            f"the calibration image {', '.join(same)} is this very image: its interval was calibrated on its own truth, "
+            "and says nothing about new images"
+        )
+        return replace(image, remarks=(*image.remarks, Remark(text=text)))
+
     def _keep(self, image: Image, result: CaseResult, count: int) -> None:
         rule = rule_of(self.config, self.config.metrics[0])
         predictions = [predict(mask, rule) for mask in of_metric([result], self.config.metrics[0])]
@@ -210,6 +231,13 @@ class CaseRunner:
         for _, name in self._worst[count:]:
             self.images.pop(name, None)
         del self._worst[count:]
+
+
+def _samples(cases: Sequence[Case]) -> Iterator[ImageSample]:
+    """Yield the samples of the images that can be read; another place says of the others why not."""
+    for case in cases:
+        with suppress(*RECORDED):
+            yield ImageSample.of(case.load())
 
 
 # --- at the end -------------------------------------------------------------------------------------------------------
