@@ -308,3 +308,38 @@ def test_several_folders_of_the_yolo_layout_are_one_training_set(yolo_root: str)
     assert train.sources[1].images == 2
     with pytest.raises(DataError, match="nowhere: no such folder"):
         datasets.locate(YoloData(root=yolo_root, train=("nowhere",)))
+
+
+@pytest.mark.parametrize("name", ["voc", "coco"])
+@pytest.mark.parametrize("orientation", [2, 3, 4])
+def test_check_counts_photographs_that_a_camera_stored_turned(root: str, name: str, orientation: int) -> None:
+    config = configs(root)[name][0]
+    path = next(
+        p for p in sorted(Path(root).rglob("*.jpg")) if ("JPEGImages" if name == "voc" else "train2017") in str(p)
+    )
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    with Image.open(path) as image:
+        image.save(path, exif=exif)
+    for treatment, said in (("ignore", "read as stored"), ("apply", "turned upright")):
+        config.exif = treatment  # type: ignore[union-attr]
+        found = datasets.check(config)
+        (remark,) = [key for key in found["train"] if "EXIF" in key]
+        assert said in remark
+        assert f"data.exif={'apply' if treatment == 'ignore' else 'ignore'}" in remark
+        assert found["train"][remark] == 1
+        assert not any("EXIF" in key for key in found["test"])
+        assert said in datasets.describe(datasets.load(config, "train"))
+
+
+def test_check_names_the_orientation_where_sizes_contradict(root: str) -> None:
+    config = configs(root)["coco"][0]
+    path = next(iter(sorted((Path(root) / "coco" / "train2017").glob("*.jpg"))))
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    with Image.open(path) as image:
+        image.rotate(90, expand=True).save(path, exif=exif)
+    with pytest.raises(DataError, match=r"size contradicts the image.*EXIF orientation 6 says: data\.exif=apply"):
+        datasets.check(config)
+    config.exif = "apply"  # type: ignore[union-attr]
+    assert datasets.check(config)["train"]["images"] == 3
