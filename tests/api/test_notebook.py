@@ -7,6 +7,7 @@ from types import SimpleNamespace
 
 import pytest
 
+import paperbench
 from paperbench.api.notebook import NotebookReporter, html_table, inside_notebook
 
 
@@ -64,3 +65,13 @@ def test_a_notebook_is_a_shell_with_a_kernel(monkeypatch: pytest.MonkeyPatch) ->
     for shell, expected in ((None, False), (SimpleNamespace(), False), (SimpleNamespace(kernel=object()), True)):
         monkeypatch.setitem(sys.modules, "IPython", SimpleNamespace(get_ipython=lambda shell=shell: shell))
         assert inside_notebook() is expected
+
+
+def test_the_tables_that_can_be_made_show_themselves() -> None:
+    found = paperbench.reproduce()
+
+    assert found[0]["name"] in repr(found)
+    shown = found._repr_html_()
+    assert shown.count("<tr>") == len(found) + 1
+    assert "runs at scale=paper" in shown
+    assert all(item["caption"].replace("<", "&lt;").replace("'", "&#x27;") in shown for item in found)

@@ -214,3 +214,14 @@ def test_all_mistakes_at_once() -> None:
 
 def test_a_folder_without_runs_knows_no_keys() -> None:
     assert call("elsewhere", "--sort", "anything").stdout == "no runs below elsewhere\n"
+
+
+def test_a_key_of_an_earlier_version_has_a_new_name() -> None:
+    record(Path("outputs/vae/0"), {"test/bound": -100.0}, task="vae-train", preset="vae")
+    result = call("--filter", "recipe=vae")
+
+    assert result.exit_code == 2
+    assert (
+        "--filter recipe=vae: no run below outputs has such a key or metric; it is called preset now" in result.output
+    )
+    assert names("--filter", "preset=vae") == ["0"]

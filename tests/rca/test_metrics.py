@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from fnmatch import fnmatchcase
 from typing import get_args
 
@@ -16,6 +17,7 @@ from paperbench.rca.mask_metrics import DISTANCES, OVERLAPS
 from paperbench.rca.metrics import METRICS
 from paperbench.rca.prediction import Prediction, Rule
 from paperbench.rca.scoring import MaskScores
+from paperbench.records.metrics import MetricRegistry
 
 
 def declared(name: str) -> MetricSpec | None:
@@ -81,3 +83,13 @@ def test_exact_names_stand_before_the_patterns_that_match_them() -> None:
     for place, spec in enumerate(METRICS):
         if "*" not in spec.name:
             assert declared(spec.name) is METRICS[place]
+
+
+@pytest.mark.parametrize(("known", "first"), [(True, "rca/pearson_r"), (False, "rca/predicted_mean")])
+def test_the_result_of_a_run_is_a_quality_and_no_count(known: bool, first: str) -> None:
+    found = predictions()
+    if not known:
+        found = [replace(item, mask=replace(item.mask, real=np.nan)) for item in found]
+    metrics = quality_metrics(found, threshold=0.7, flagged=3, rule=Rule())
+
+    assert MetricRegistry(METRICS).headline(metrics)[0] == first

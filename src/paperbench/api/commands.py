@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, overload
 from paperbench.api.arguments import leaves, overrides_of, plain, written
 from paperbench.api.notebook import NotebookReporter, inside_notebook
 from paperbench.api.run import Run, Runs
-from paperbench.api.tables import Reproduction, Sweep
+from paperbench.api.tables import Reproduction, Reproductions, Sweep
 from paperbench.config.paths import expanded
 from paperbench.engine.reporter import SilentReporter
 from paperbench.errors import EXIT_STOPPED, ConfigError, Stopped
@@ -216,7 +216,7 @@ def sweep(
 
 
 @overload
-def reproduce(name: None = None, *, conf_dir: str | Path | None = None) -> list[dict[str, Any]]: ...
+def reproduce(name: None = None, *, conf_dir: str | Path | None = None) -> Reproductions: ...
 @overload
 def reproduce(
     name: str,
@@ -247,7 +247,7 @@ def reproduce(
     conf_dir: str | Path | None = None,
     progress: bool = True,
     **values: Any,
-) -> Reproduction | list[dict[str, Any]]:
+) -> Reproduction | Reproductions:
     """Make a published table and return it with its verdicts, as `paperbench reproduce` does; without a name, list the tables.
 
     scale: `smoke`, `short` or `paper`. seeds: how many, 0 to `seeds - 1`, by default as the table's file says. rows, columns:
@@ -263,7 +263,7 @@ def reproduce(
         found, mistakes = reproductions.listed(Path(ROOT), folder)
         if mistakes:
             raise ConfigError(*mistakes)
-        return [asdict(item) for item in found]
+        return Reproductions(asdict(item) for item in found)
     given = [*overrides, *overrides_of(values)]
     prepared, settings = plan_reproduction(
         name, given, scale=scale, seeds=seeds, launcher=launcher, conf_dir=folder, rows=rows, columns=columns

@@ -63,3 +63,22 @@ class Reproduction:
         rows = ([cell.text for cell in row] for row in table.rows)
         notes = "".join(f"<p>{escape(note)}</p>" for note in table.notes)
         return html_table([column.name for column in table.columns], rows, caption=title(self.document)) + notes
+
+
+class Reproductions(list[dict[str, Any]]):
+    """The tables that can be made, a dict each: its `name`, `table`, `caption`, and at each of its `scales` runs and cost."""
+
+    def __repr__(self) -> str:
+        return f"<{len(self)} tables that can be made: {', '.join(str(item['name']) for item in self)}>"
+
+    def _repr_html_(self) -> str:
+        scales = list(dict.fromkeys(at["scale"] for item in self for at in item["scales"]))
+        rows = (
+            [
+                item["name"],
+                *(next((str(at["runs"]) for at in item["scales"] if at["scale"] == scale), "") for scale in scales),
+                f"{item['table']}. {item['caption']}",
+            ]
+            for item in self
+        )
+        return html_table(["name", *(f"runs at scale={scale}" for scale in scales), "what"], rows)

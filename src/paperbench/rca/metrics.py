@@ -16,13 +16,14 @@ from paperbench.rca.mask_metric_specs import DISTANCE_NAMES, OVERLAP_NAMES
 Direction = Literal["higher", "lower", "none"]
 
 _STATISTICS: tuple[tuple[str, str, Direction, str], ...] = (
-    ("masks", "masks whose true quality is known and predicted", "none", ".0f"),
     ("pearson_r", "Pearson correlation of predicted and true quality", "higher", ".3f"),
     ("mae", "mean absolute error of the predicted quality", "lower", ".3f"),
     ("calibrated_mae", "mean absolute error of the calibrated prediction", "lower", ".3f"),
     ("accuracy@*", "masks classified correctly as good or poor at the threshold", "higher", ".3f"),
     ("failure_auroc", "area under the ROC curve of predicted quality as a detector of poor masks", "higher", ".3f"),
     ("coverage", "true values inside their prediction interval", "none", ".3f"),
+    ("predicted_mean", "mean predicted quality", "none", ".3f"),
+    ("masks", "masks whose true quality is known and predicted", "none", ".0f"),
     ("interval_width", "mean width of the prediction intervals", "lower", ".3f"),
     ("bias", "mean of predicted less true quality", "none", "+.3f"),
     ("mean_pearson_r", "Pearson correlation of the mean reference score and the true quality", "higher", ".3f"),
@@ -30,10 +31,11 @@ _STATISTICS: tuple[tuple[str, str, Direction, str], ...] = (
     ("mean_bias", "mean of the mean reference score less the true quality", "none", "+.3f"),
     ("poor", "masks whose true quality is worse than the threshold", "none", ".0f"),
     ("real_mean", "mean true quality of the masks that the mean absolute error is of", "none", ".3f"),
-    ("predicted_mean", "mean predicted quality", "none", ".3f"),
     ("finite", "masks that the mean absolute error is of, where some distances are infinite", "none", ".0f"),
 )
-_HEADLINES: Final = ("masks", "pearson_r", "mae", "calibrated_mae", "accuracy@*", "failure_auroc", "coverage")
+_HEADLINES: Final = (
+    "pearson_r", "mae", "calibrated_mae", "accuracy@*", "failure_auroc", "coverage", "predicted_mean", "masks",
+)  # fmt: skip
 
 
 def _statistics(*, headline: bool) -> Iterator[MetricSpec]:
@@ -101,6 +103,7 @@ METRICS: tuple[MetricSpec, ...] = (
         direction="lower",
         format=".0f",
     ),
+    *_statistics(headline=True),  # first: without ground truth, the mean predicted quality is the result
     MetricSpec(name="rca/cases", meaning="images with a predicted quality", format=".0f", headline=True),
     MetricSpec(
         name="rca/failed_cases",
@@ -115,7 +118,6 @@ METRICS: tuple[MetricSpec, ...] = (
         format=".0f",
         headline=True,
     ),
-    *_statistics(headline=True),
     MetricSpec(name="rca/predictions", meaning="predictions, one for each mask and label", format=".0f", headline=True),
     MetricSpec(
         name="rca/undefined",

@@ -14,9 +14,12 @@ from operator import ge, gt, le, lt
 from pathlib import Path
 from typing import Any
 
+from paperbench.catalog import TASKS
 from paperbench.config.difference import ABSENT, flatten
 from paperbench.config.explain import show
+from paperbench.config.former import todays_key
 from paperbench.config.suggest import nearest_keys
+from paperbench.config.validate import schema_of
 from paperbench.errors import ConfigError
 from paperbench.records.metrics import metrics_of
 from paperbench.records.record import STATES, RunRecord, is_number, read_run
@@ -132,10 +135,23 @@ def _refuse_unknown(key: str, given: str, found: Sequence[RunRecord], root: Path
     known = _known(found)
     if key in known:
         return False
+    todays = next((name for run in found if (name := _todays_name(run, key)) is not None), None)
     near = nearest_keys(key, known)
-    guess = f". Nearest: {', '.join(near)}" if near else f". Facts: {', '.join(_facts(found[0]))}"
+    guess = (
+        f"; it is called {todays} now"
+        if todays
+        else f". Nearest: {', '.join(near)}"
+        if near
+        else f". Facts: {', '.join(_facts(found[0]))}"
+    )
     mistakes.append(f"{given}: no run below {root} has such a key or metric{guess}")
     return True
+
+
+def _todays_name(run: RunRecord, key: str) -> str | None:
+    """Return what a key of an earlier version is called now, by the task of a run."""
+    task = TASKS.get(run.task)
+    return todays_key(schema_of(task), run.config, key) if task is not None else None
 
 
 # --- filters ----------------------------------------------------------------------------------------------------------
