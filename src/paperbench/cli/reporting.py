@@ -7,11 +7,13 @@ from pathlib import Path
 from paperbench.cli.guard import emit_json
 from paperbench.cli.output import line
 from paperbench.config.paths import short
+from paperbench.engine.files import explain_os_errors
 from paperbench.errors import ConfigError
 from paperbench.report.html.book_writing import write_book
 from paperbench.report.html.quantities import plural, size
 from paperbench.report.html.writing import write_report
 
+ROOT = Path("outputs")
 BENCHMARKS = Path("benchmarks/results")
 """Where a checkout of the program has its measurements."""
 
@@ -42,10 +44,14 @@ def report(source: Path, *, output: Path | None, json_output: bool) -> None:
         line(f"  left out: {text}")
 
 
-def book(root: Path, *, output: Path | None, benchmarks: Path | None, json_output: bool) -> None:
+def book(root: Path | None, *, output: Path | None, benchmarks: Path | None, json_output: bool) -> None:
     """Write the book and print what is in it."""
     if benchmarks is not None and not benchmarks.is_dir():
         raise ConfigError(f"--benchmarks {short(benchmarks)}: no such folder; name one that holds CSV files")
+    if root is None:  # without runs, the tables that travel with the program are a book too
+        root = ROOT
+        with explain_os_errors(root):
+            root.mkdir(exist_ok=True)
     if benchmarks is None and BENCHMARKS.is_dir():
         benchmarks = BENCHMARKS
     written = write_book(root, output, benchmarks=benchmarks)

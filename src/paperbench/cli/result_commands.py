@@ -113,9 +113,12 @@ def report(
 
 
 def book(
-    root: Annotated[Path, typer.Argument(metavar="FOLDER", parser=o.path, help="Where runs were written.")] = Path(
-        "outputs"
-    ),
+    root: Annotated[
+        Path | None,
+        typer.Argument(
+            metavar="[FOLDER]", parser=o.path, help="Where runs were written; default outputs.", show_default=False
+        ),
+    ] = None,
     output: Annotated[
         Path | None,
         typer.Option(

@@ -355,6 +355,17 @@ def test_it_says_what_it_wrote(root: Path, monkeypatch: pytest.MonkeyPatch) -> N
     assert (document["tables"], document["runs"], document["benchmarks"], document["left_out"]) == (1, 5, 1, [])
 
 
+def test_without_any_run_it_holds_what_travels_with_the_program(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+
+    result = call()
+    assert result.exit_code == 0, result.output
+    assert (tmp_path / "outputs/book/index.html").is_file()
+    assert call("nowhere").exit_code == 2
+
+
 def test_benchmarks_that_are_not_there(root: Path) -> None:
     result = call(str(root), "--benchmarks", "nowhere")
 
