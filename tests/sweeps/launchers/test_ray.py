@@ -18,8 +18,8 @@ from pydantic import TypeAdapter, ValidationError
 from paperbench.engine.rundir import RunDirectory
 from paperbench.errors import EnvironmentError_
 from paperbench.sweeps.launchers import base
-from paperbench.sweeps.launchers import ray as ray_launcher
-from paperbench.sweeps.launchers.ray import RayHandle, RayLauncher, RaySettings
+from paperbench.sweeps.launchers.ray import RayHandle, RayLauncher, RaySettings, run_task
+from tests.loopback import loopback_only
 from tests.sweeps.launchers import counter, toys
 
 pytestmark = pytest.mark.usefixtures("counter_everywhere")
@@ -38,54 +38,39 @@ def test_settings_are_checked(settings: dict[str, object]) -> None:
         TypeAdapter(RaySettings).validate_python(settings)
 
 
-def test_a_cancellation_that_was_lost_is_given_again(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_cancellation_that_was_lost_is_given_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     given: list[bool] = []
     ray: Any = SimpleNamespace(
         cancel=lambda _, force: given.append(force), wait=lambda references, timeout: ([], references)
     )
-    handle = RayHandle(ray, object())
+    order = tmp_path / "order"
+    handle = RayHandle(ray, object(), order)
     handle.poll()
     handle.stop()
     handle.stop()
     handle.poll()
     assert given == [False]
+    assert order.read_text() == "stop"
     later = time.monotonic() + 6
     monkeypatch.setattr(time, "monotonic", lambda: later)
     handle.poll()
     assert given == [False, False]
     handle.kill()
     assert given == [False, False, True]
+    assert order.read_text() == "kill"
 
 
-def test_the_run_is_asked_once_however_often_the_task_is_interrupted(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    asked = []
+def test_a_task_that_was_told_to_stop_before_it_began_does_nothing(tmp_path: Path) -> None:
+    (tmp_path / "order").write_text("stop")
+    assert run_task(["no such folder"], str(tmp_path), {}, str(tmp_path / "order")) == 3
 
-    class Interrupted:
-        """A run that saves while the task is interrupted three times."""
 
-        def __init__(self, *_: Any, **__: Any) -> None:
-            self.waits = 0
-
-        def __enter__(self) -> Interrupted:
-            return self
-
-        def __exit__(self, *_: object) -> None:
-            pass
-
-        def wait(self) -> int:
-            self.waits += 1
-            if self.waits <= 3:
-                raise KeyboardInterrupt
-            return 3
-
-        def stop(self) -> None:
-            asked.append(self.waits)
-
-    monkeypatch.setattr(ray_launcher, "WorkerProcess", Interrupted)
-    assert ray_launcher.run_task(["DIR"], str(tmp_path), {}) == 3
-    assert asked == [1]
+def test_a_sweep_is_not_stopped_by_the_order_of_an_earlier_one(tmp_path: Path) -> None:
+    launcher = object.__new__(RayLauncher)
+    launcher._folder = tmp_path / "launcher"
+    job = toys.job(tmp_path / "run")
+    launcher._new_order(job).write_text("stop")
+    assert not launcher._new_order(job).exists()
 
 
 # --- on a cluster -----------------------------------------------------------------------------------------------------
@@ -98,7 +83,10 @@ NODE = {"num_cpus": 1, "object_store_memory": 80 * 1024 * 1024, "include_dashboa
 def cluster(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     """A cluster of one node with one CPU, the head; `add_node(**NODE)` adds another. Ends everything it started."""
     cluster_utils = pytest.importorskip("ray.cluster_utils", reason="ray is not installed")
-    with tempfile.TemporaryDirectory(prefix="ray-") as folder:  # sockets lie there, whose paths must be short
+    with (
+        loopback_only(),
+        tempfile.TemporaryDirectory(prefix="ray-") as folder,
+    ):  # sockets lie there, whose paths must be short
         (Path(folder) / "ray").mkdir()
         monkeypatch.setenv("RAY_TMPDIR", folder)
         monkeypatch.setenv("RAY_memory_monitor_refresh_ms", "0")  # other tests' memory is not its business
@@ -180,6 +168,19 @@ def test_failing_stopping_and_what_fits_nowhere(launcher: RayLauncher, tmp_path:
     assert [(ending.exit_code, ending.lost) for ending in endings] == [(3, False)] * 2
     states = [RunDirectory(tmp_path / name).current_state() for name in ("killed", "working", "waiting")]
     assert states == ["killed", "stopped", "waiting"]
+
+
+@pytest.mark.slow
+def test_a_stop_reaches_the_run_though_ray_loses_it(
+    launcher: RayLauncher, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(launcher._ray, "cancel", lambda *_, **__: None)
+    working = launcher.submit(toys.job(tmp_path / "working", pace=0.05, steps=4000))
+    toys.until(launcher, [working], lambda: toys.at_work(tmp_path / "working"))
+    working.stop()
+    (ending,) = toys.drive(launcher, [working], seconds=20)
+    assert ending.exit_code == 3
+    assert RunDirectory(tmp_path / "working").current_state() == "stopped"
 
 
 @pytest.mark.slow

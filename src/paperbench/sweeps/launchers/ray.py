@@ -1,8 +1,8 @@
 """`--launcher ray`: runs as tasks of a running Ray cluster.
 
 One task a run. Ray starts a task again elsewhere when its node dies, and the run continues there from its checkpoint, which
-lies on a file system that all nodes share. When the sweep dies, Ray ends its tasks; their runs save, and the same command
-continues them.
+lies on a file system that all nodes share. When the sweep dies, Ray ends its tasks; their runs, which no process of Ray is the
+parent of (`keeper`), save and end, and the same command continues them.
 """
 
 from __future__ import annotations
@@ -22,9 +22,12 @@ from typing import Annotated, Any, ClassVar
 from pydantic import Field
 
 from paperbench.config.schema import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, Schema
+from paperbench.engine.files import explain_os_errors, write_atomic
 from paperbench.errors import EXIT_STOPPED, EnvironmentError_
 from paperbench.sweeps.launchers.base import UNLIMITED, Context, ExitStatus, Job
-from paperbench.sweeps.launchers.cluster import WorkerProcess, import_library, resources_of, worker_arguments
+from paperbench.sweeps.launchers.cluster import import_library, resources_of, worker_arguments
+from paperbench.sweeps.launchers.keeper import KeptRun
+from paperbench.sweeps.launchers.orders import KILL, STOP, order_file, read_order
 
 _HOW_TO_START = (
     "start one with `ray start --head` on this machine and `ray start --address=THIS_MACHINE:6379` on the others, or name it "
@@ -60,6 +63,7 @@ class RayLauncher:
     def __init__(self, settings: RaySettings, context: Context) -> None:
         self._ray = import_library("ray", _load)
         self._settings = settings
+        self._folder = context.directory / "launcher"
         _connect(self._ray, settings.address, f"paperbench-{context.name}")
         self._task = self._ray.remote(run_task)
         self._handles: list[RayHandle] = []
@@ -73,6 +77,7 @@ class RayLauncher:
             **self._settings.resources,
         }
         self._check_that_it_fits(amounts)
+        order = self._new_order(job)
         reference = self._task.options(
             name=job.name,
             num_cpus=amounts["CPU"],
@@ -80,8 +85,8 @@ class RayLauncher:
             resources=self._settings.resources,
             max_retries=self._settings.retries,
             retry_exceptions=False,
-        ).remote(worker_arguments(job, resources), str(Path.cwd()), dict(self._settings.environment))
-        handle = RayHandle(self._ray, reference)
+        ).remote(worker_arguments(job, resources), str(Path.cwd()), dict(self._settings.environment), str(order))
+        handle = RayHandle(self._ray, reference, order)
         self._handles.append(handle)
         return handle
 
@@ -96,6 +101,14 @@ class RayLauncher:
     def close(self) -> None:
         """Leave the cluster, which ends the tasks that still run."""
         self._ray.shutdown()
+
+    def _new_order(self, job: Job) -> Path:
+        """Return the file for orders to the job, without an order that an earlier sweep gave."""
+        order = order_file(self._folder, job)
+        with explain_os_errors(self._folder):
+            self._folder.mkdir(parents=True, exist_ok=True)
+            order.unlink(missing_ok=True)
+        return order
 
     def _check_that_it_fits(self, amounts: Mapping[str, float]) -> None:
         if self._settings.autoscaling:
@@ -112,10 +125,11 @@ class RayLauncher:
 
 
 class RayHandle:
-    """One task; see `base.Handle`."""
+    """One task; see `base.Handle`. It is asked to end through its order, and through Ray in case it has not begun."""
 
-    def __init__(self, ray: ModuleType, reference: Any) -> None:
+    def __init__(self, ray: ModuleType, reference: Any, order: Path) -> None:
         self.reference = reference
+        self._order = order
         self._ray = ray
         self._stopping = False
         self._force = False
@@ -133,15 +147,17 @@ class RayHandle:
 
     def stop(self) -> None:
         if not self._stopping and self.exit_status is None:
+            write_atomic(self._order, STOP)
             self._cancel()
 
     def kill(self) -> None:
         if self.exit_status is None:
             self._force = True
+            write_atomic(self._order, KILL)
             self._cancel()
 
     def _cancel(self) -> None:
-        """Ask Ray, which interrupts Python anywhere in the worker, where that can be lost: `poll` asks again."""
+        """Withdraw the task, should it wait; Ray may lose this, so `poll` asks again."""
         self._stopping = True
         self._cancelled_at = time.monotonic()
         self._ray.cancel(self.reference, force=self._force)
@@ -149,7 +165,10 @@ class RayHandle:
     def _read_status(self) -> ExitStatus:
         errors = self._ray.exceptions
         try:
-            return ExitStatus.from_code(self._ray.get(self.reference))
+            code = self._ray.get(self.reference)
+            if code is None:
+                return ExitStatus(exit_code=None, signal=None, reason="the keeper of the run was killed", lost=True)
+            return ExitStatus.from_code(code)
         except errors.TaskCancelledError:
             return ExitStatus(exit_code=EXIT_STOPPED, signal=None, reason="withdrawn")
         except errors.RayError as error:
@@ -161,22 +180,16 @@ class RayHandle:
             )
 
 
-def run_task(arguments: Sequence[str], folder: str, environment: Mapping[str, str]) -> int:
+def run_task(arguments: Sequence[str], folder: str, environment: Mapping[str, str], order: str) -> int | None:
     """Do a job in a Ray worker: return the exit code of the run, started in `folder`, or minus the signal that killed it.
 
-    `ray.cancel` raises KeyboardInterrupt here: the run saves and ends. The run notices the death of this process by itself.
+    None if the process between this one and the run was killed. The run saves and ends when the file `order` says so, when Ray
+    cancels the task, or when this process dies.
     """
-    with WorkerProcess(arguments, folder=folder, environment=environment) as run:
-        code, stopping = None, False
-        while code is None:
-            try:
-                code = run.wait()
-            except KeyboardInterrupt:  # more than one may come; a second SIGTERM would end the run before it has saved
-                if not stopping:
-                    run.stop()
-                stopping = True
-    assert code is not None
-    return code
+    if read_order(Path(order)):
+        return EXIT_STOPPED
+    with KeptRun(arguments, folder=folder, environment=environment, order=Path(order)) as run:
+        return run.wait()
 
 
 # --- the cluster ------------------------------------------------------------------------------------------------------

@@ -6,7 +6,6 @@ recorded below the sweep's folder, and the same command given again takes up the
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import time
 from collections import defaultdict
@@ -25,7 +24,8 @@ from paperbench.engine.jsonlines import JsonLinesWriter, read_json_lines
 from paperbench.errors import EXIT_STOPPED
 from paperbench.sweeps.launchers.base import UNLIMITED, Context, ExitStatus, Job
 from paperbench.sweeps.launchers.cluster import Resources, import_library, resources_of, worker_arguments
-from paperbench.sweeps.launchers.slurm_jobs import GONE, KILL, LOST, STOP, LocalQueue, Queue, RunJob, SlurmQueue
+from paperbench.sweeps.launchers.orders import KILL, STOP, order_file
+from paperbench.sweeps.launchers.slurm_jobs import GONE, LOST, LocalQueue, Queue, RunJob, SlurmQueue
 
 Text = Annotated[str, Field(min_length=1)]
 
@@ -174,8 +174,7 @@ class SlurmLauncher:
         return _read_ids(self._records, self._settings.executor)
 
     def _handle(self, job: Job) -> SlurmHandle:
-        name = hashlib.sha256("\0".join(map(str, job.directories)).encode()).hexdigest()[:16]
-        order = self._folder / f"{name}.order"
+        order = order_file(self._folder, job)
         order.unlink(missing_ok=True)  # an order of an earlier sweep was for its own jobs
         return SlurmHandle(self, self._queue, job, order, self._interval)
 

@@ -26,9 +26,7 @@ from typing import Any
 from paperbench.errors import EXIT_STOPPED, EnvironmentError_
 from paperbench.sweeps.launchers.base import interrupts_blocked
 from paperbench.sweeps.launchers.cluster import WorkerProcess
-
-STOP, KILL = "stop", "kill"
-"""Contents of a job's `order`."""
+from paperbench.sweeps.launchers.orders import KILL, STOP, read_order
 
 _LIVE = frozenset({
     "PENDING", "CONFIGURING", "RUNNING", "COMPLETING", "SUSPENDED", "STOPPED", "SIGNALING", "RESIZING", "STAGE_OUT",
@@ -101,11 +99,8 @@ class RunJob:
     def _handle_order(self) -> None:
         """Do what the sweep has written into `order`."""
         assert self._run is not None
-        try:
-            order = self.order.read_text(encoding="ascii")
-        except OSError:
-            return
-        if order == self._last_order:
+        order = read_order(self.order)
+        if order in ("", self._last_order):
             return
         self._last_order = order
         if order == KILL:
