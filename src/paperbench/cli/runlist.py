@@ -57,7 +57,7 @@ def _row(run: RunRecord, extra: Sequence[str]) -> list[str]:
         run.scale,
         run.state,
         f"{run.step}/{run.steps}" if run.steps else "",
-        _result(run),
+        _result(run) or (run.place.describe() if run.place is not None else ""),
         *(_text(key, value_of(run, key)) for key in extra),
         age(run.updated),
         short(run.directory),

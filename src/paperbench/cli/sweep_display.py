@@ -20,9 +20,16 @@ if TYPE_CHECKING:
 REFRESH_PER_SECOND = 4
 INTERVAL = 60.0
 """Seconds between two lines about the progress of runs whose state does not change."""
-_ORDER = ("running", "failed", "elsewhere", "stopped", "not started", "done", "to do")
+_ORDER = ("running", "requeued", "queued", "failed", "elsewhere", "stopped", "not started", "done", "to do")
 """The states by the priority of their rows, where there are more rows than the window holds."""
-_STYLES = {"running": "cyan", "failed": "red", "stopped": "yellow", "done": "green", "elsewhere": "yellow"}
+_STYLES = {
+    "running": "cyan",
+    "failed": "red",
+    "stopped": "yellow",
+    "done": "green",
+    "elsewhere": "yellow",
+    "requeued": "yellow",
+}
 
 
 def make_watcher(*, json_output: bool = False) -> Watcher:
@@ -67,9 +74,15 @@ def state(status: MemberStatus) -> str:
     return f"{status.state} before" if status.reused and status.state in ("done", "failed") else status.state
 
 
+def waiting(status: MemberStatus) -> str:
+    """Return the job of a run that a cluster has, its node, and the scheduler's reason."""
+    in_queue = status.state in ("queued", "requeued", "running")
+    return status.place.describe() if in_queue and status.place is not None else ""
+
+
 def counts(statuses: Sequence[MemberStatus]) -> str:
     """Return `3 done, 1 failed, 2 running, 6 to do`."""
-    known = ("done", "failed", "stopped", "running", "elsewhere", "not started", "to do")
+    known = ("done", "failed", "stopped", "running", "requeued", "queued", "elsewhere", "not started", "to do")
     numbers = {name: sum(status.state == name for status in statuses) for name in known}
     return ", ".join(f"{number} {name}" for name, number in numbers.items() if number)
 
@@ -105,12 +118,13 @@ class PlainWatcher:
             f"[{ended}/{len(self._statuses)}]",
             state(status),
             title(status.member),
+            waiting(status),
             progress(status),
             result(status),
         ]
         if status.state in ("done", "failed", "stopped"):
             parts.append(duration(status.seconds))
-        if status.state == "failed" and status.message:
+        if status.state in ("failed", "stopped", "not started") and status.message:
             parts.append(status.message.splitlines()[0])
         self._print("  ".join(part for part in parts if part))
 
@@ -200,7 +214,7 @@ class RichWatcher:
             grid.add_row(
                 Text(title(status.member)),
                 Text(state(status), style=_STYLES.get(status.state, "dim")),
-                Text(progress(status)),
+                Text(progress(status) or waiting(status)),
                 bar,
                 Text(result(status)),
                 duration(elapsed) if elapsed else "",

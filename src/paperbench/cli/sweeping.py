@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +16,9 @@ from paperbench.cli.output import duration, line, table
 from paperbench.cli.sweep_display import labelled, make_watcher, title
 from paperbench.config.commands import command
 from paperbench.config.paths import short
-from paperbench.errors import EXIT_STOPPED
+from paperbench.errors import EXIT_ENVIRONMENT, EXIT_STOPPED
 from paperbench.records.metrics import metrics_of
+from paperbench.records.place import read_place
 from paperbench.records.record import RunStatus, read_status
 from paperbench.sweeps.launch import SweepOptions, plan_sweep, run_planned
 from paperbench.sweeps.launchers.base import DEFAULT
@@ -75,6 +76,7 @@ def _print_plan(planned: Sweep, options: Options) -> None:
                 "step": now.step,
                 "steps": now.steps,
                 "message": now.message,
+                "job": None if (place := read_place(member.directory)) is None else asdict(place),
             }
             for member, now in found
         ]
@@ -131,15 +133,25 @@ def _print_end(planned: Sweep, outcome: SweepOutcome, options: Options) -> None:
     failed = [result for result in results if result.state == "failed"]
     for number, result in enumerate(failed):
         _print_failure(result, tail=number < MOST_TAILS)
+    for text in _explained_stops(results):
+        line(text)
     line(f"  all of it    {short(planned.directory)}")
     if len(done) > 1:
         line(f"  compare      {command('compare', Path(short(planned.directory)))}")
         line(f"  report       {command('report', Path(short(planned.directory)))}")
-    if outcome.exit_code == EXIT_STOPPED:
+    if outcome.exit_code in (EXIT_STOPPED, EXIT_ENVIRONMENT):
         line(f"  continue it  {_command(planned, options)}")
     elif failed:
         retry = any(read_status(r.member.directory).state == "failed" for r in failed)
         line(f"  try again    {_command(planned, options, *(['--retry-failed'] if retry else []))}")
+
+
+def _explained_stops(results: Sequence[MemberStatus]) -> list[str]:
+    """Return a line for each run that ended early for a reason which is not the sweep's own end; at most `MOST_TAILS`."""
+    found = [result for result in results if result.state in ("stopped", "not started") and result.message]
+    lines = [f"{result.state}: {title(result.member)}: {result.message.splitlines()[0]}" for result in found]
+    more = len(lines) - MOST_TAILS
+    return [*lines[:MOST_TAILS], f"and {more} more"] if more > 0 else lines
 
 
 def _print_results(done: Sequence[MemberStatus]) -> None:
@@ -224,6 +236,7 @@ def _as_json(result: MemberStatus) -> dict[str, Any]:
         "reused": result.reused,
         "seconds": round(result.seconds, 3),
         "message": result.message,
+        "job": None if result.place is None else asdict(result.place),
         "log_tail": list(result.log_tail),
         "results": result.results,
     }

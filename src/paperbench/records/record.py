@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from math import isfinite
 from pathlib import Path
@@ -24,11 +24,12 @@ from paperbench.engine import metriclog
 from paperbench.engine.rundir import DONE, FAILED, RUNNING, STOPPED, WAITING, RunDirectory
 from paperbench.errors import EXIT_ENVIRONMENT
 from paperbench.records.metrics import metrics_of
+from paperbench.records.place import QUEUED, REQUEUED, Place, read_place
 
 NOT_STARTED, INTERRUPTED, DAMAGED, MISSING = "not started", "interrupted", "damaged", "missing"
 """Nothing there yet; unfinished with no process at work; files missing or unreadable; begun once, and its folder gone."""
 
-STATES = (WAITING, RUNNING, DONE, STOPPED, FAILED, INTERRUPTED, DAMAGED)
+STATES = (WAITING, QUEUED, REQUEUED, RUNNING, DONE, STOPPED, FAILED, INTERRUPTED, DAMAGED)
 """States of a run that has a folder."""
 
 LOG_LINES = 12
@@ -70,6 +71,8 @@ class RunRecord:
     environment: Mapping[str, Any] = field(default_factory=dict)
     checkpoints: tuple[Checkpoint, ...] = ()
     labels: Mapping[str, str] = field(default_factory=dict)
+    place: Place | None = None
+    """The job of a run that a cluster has, as it was last seen; then `state` may be `queued` or `requeued`."""
     faults: tuple[str, ...] = ()
 
     # --- identity -----------------------------------------------------------------------------------------------------
@@ -206,6 +209,7 @@ class RunRecord:
             "value": value,
             "updated": self.updated,
             "seconds": self.seconds,
+            "job": None if self.place is None else asdict(self.place),
         }
 
 
@@ -246,6 +250,9 @@ def read_run(folder: Path, *, name: str | None = None, labels: Mapping[str, str]
         faults.append("results.json is missing, though the run is done")
     if not config or not status or (recorded == DONE and not results):
         state = DAMAGED
+    place = read_place(folder) if state not in (DONE, FAILED, DAMAGED) else None
+    if place is not None and state in (WAITING, STOPPED, INTERRUPTED) and place.state in (QUEUED, REQUEUED):
+        state = place.state
     return RunRecord(
         directory=folder,
         name=name,
@@ -256,6 +263,7 @@ def read_run(folder: Path, *, name: str | None = None, labels: Mapping[str, str]
         environment=_read_object(directory.env_file, faults),
         checkpoints=_read_checkpoints(directory.checkpoints / "manifest.json", faults),
         labels=labels or {},
+        place=place,
         faults=tuple(faults),
     )
 

@@ -4,14 +4,22 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from contextlib import ExitStack, closing
+from contextlib import ExitStack, closing, suppress
 from dataclasses import dataclass
 from typing import Any
 
 from paperbench.engine.files import explain_os_errors
 from paperbench.engine.lock import FileLock
 from paperbench.engine.signals import StopFlag
-from paperbench.errors import EXIT_DONE, EXIT_ENVIRONMENT, EXIT_FAILED, EXIT_STOPPED, RunLockedError
+from paperbench.errors import (
+    EXIT_DONE,
+    EXIT_ENVIRONMENT,
+    EXIT_FAILED,
+    EXIT_STOPPED,
+    EnvironmentError_,
+    PaperbenchError,
+    RunLockedError,
+)
 from paperbench.sweeps import record
 from paperbench.sweeps.launchers.base import Context, Launcher, create, launcher_class
 from paperbench.sweeps.plan import Sweep, jobs_of
@@ -74,7 +82,12 @@ def run(
             targets=targets,
         )
         stop.at_abort(scheduler.kill)
-        results = scheduler.run()
+        try:
+            results = scheduler.run()
+        except PaperbenchError as error:
+            with suppress(EnvironmentError_):  # a full disk may be the reason
+                events.write("sweep ended", exit_code=error.exit_code, reason=str(error))
+            raise
         outcome = SweepOutcome(members=results, exit_code=_exit_code(results, scheduler, targets))
         events.write("sweep ended", exit_code=outcome.exit_code)
     return outcome

@@ -11,14 +11,33 @@ import time
 from collections import deque
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 from paperbench.engine.claims import confirm_done_if_free, prepare
 from paperbench.engine.signals import StopFlag
-from paperbench.errors import EXIT_ENVIRONMENT, DiskFullError, EnvironmentError_, PaperbenchError, RunLockedError
+from paperbench.errors import (
+    EXIT_ENVIRONMENT,
+    EXIT_FAILED,
+    EXIT_STOPPED,
+    DiskFullError,
+    EnvironmentError_,
+    PaperbenchError,
+    RunLockedError,
+)
+from paperbench.records.place import Place, write_place
 from paperbench.records.record import RunStatus, log_tail, read_status
 from paperbench.sweeps import progress
-from paperbench.sweeps.launchers.base import ExitStatus, Handle, Job, Launcher, SupportsReattach
+from paperbench.sweeps.launchers.base import (
+    ExitStatus,
+    Handle,
+    Job,
+    Launcher,
+    LauncherLost,
+    ReportsNotices,
+    ReportsPlace,
+    SharesRuns,
+    SupportsReattach,
+)
 from paperbench.sweeps.plan import Member, Sweep
 from paperbench.sweeps.record import Events
 from paperbench.sweeps.watch import MemberState, MemberStatus, Watcher
@@ -31,6 +50,10 @@ MAX_LOSSES = 5
 
 Targets = Mapping[str, int]
 """The members that are wanted, by hash, with the step after which each may stop; 0: its end."""
+
+
+_RUNNING = Place(state="running")
+"""Of a job whose handle says nothing about it."""
 
 
 class _Entry:
@@ -112,7 +135,7 @@ class Scheduler:
                 self._prepare_next()
                 self._read_progress()
                 if self._running or self._pending:
-                    self._launcher.wait(SECONDS_BETWEEN_POLLS)
+                    self._wait()
         except BaseException:
             self._abort()
             raise
@@ -121,6 +144,22 @@ class Scheduler:
                 begun = entry.started or read_status(entry.member.directory).state == "continues"
                 self._finish(entry, "stopped" if begun else "not started")
         return tuple(entry.status for entry in self._entries)
+
+    def _wait(self) -> None:
+        """Let time pass, and pass on what the launcher has to say. A cluster that is gone ends the sweep, with its summary."""
+        try:
+            self._launcher.wait(SECONDS_BETWEEN_POLLS)
+        except LauncherLost as error:
+            self.environment = error
+            self._stop_all(str(error))
+            for running in self._running:
+                for entry in running.entries:
+                    entry.status.stop_clock()
+            self._running = []
+        if isinstance(self._launcher, ReportsNotices):
+            for text in self._launcher.notices():
+                self._watcher.message(text)
+                self._events.write("notice", text=text)
 
     def kill(self) -> None:
         """End every run at once. Called from a signal handler."""
@@ -162,8 +201,11 @@ class Scheduler:
                 continue
             found = [(entry, read_status(entry.member.directory)) for entry in group]
             open_ = [(entry, stand) for entry, stand in found if not self._finish_if_ended(entry, stand)]
-            elsewhere = [entry for entry, stand in open_ if stand.state == "running"]
             left = [entry for entry, _ in open_]
+            shared = (
+                bool(left) and isinstance(self._launcher, SharesRuns) and self._launcher.is_elsewhere(self._job(left))
+            )
+            elsewhere = [entry for entry, stand in open_ if shared or stand.state == "running"]
             if elsewhere and self._reattach(left):
                 continue
             for entry in elsewhere:
@@ -198,9 +240,29 @@ class Scheduler:
         self._running.append(_Running(handle, group))
         for entry in group:
             entry.started, entry.retry = True, False
-            entry.status.began = time.monotonic()
             self._events.write(event, run=entry.member.hash, step=max(entry.step, 0), losses=entry.losses)
-            self._set_state(entry, "running")
+        self._note_place(self._running[-1])
+
+    def _note_place(self, running: _Running) -> None:
+        """Copy where a job is into the statuses of its runs. The clock runs while the run does."""
+        place = _RUNNING
+        if isinstance(running.handle, ReportsPlace):
+            found = running.handle.place()
+            if found is None:
+                return
+            place = found
+        for entry in running.entries:
+            status = entry.status
+            if place.state == "running" and status.began is None:
+                status.began = time.monotonic()
+            elif place.state != "running":
+                status.stop_clock()
+            known = place if place is not _RUNNING else None
+            if known is not None and known != status.place:
+                write_place(entry.member.directory, known)
+                self._events.write("place", run=entry.member.hash, **asdict(known))
+                status.place = known
+            self._set_state(entry, place.state)
 
     def _prepare(self, entry: _Entry) -> bool:
         try:
@@ -226,6 +288,7 @@ class Scheduler:
         for running in list(self._running):
             status = running.handle.poll()
             if status is None:
+                self._note_place(running)
                 continue
             self._running.remove(running)
             for entry in running.entries:
@@ -242,8 +305,9 @@ class Scheduler:
             signal=status.signal,
             reason=status.reason,
         )
-        if entry.status.began is not None:
-            entry.status.seconds, entry.status.began = time.monotonic() - entry.status.began, None
+        entry.status.stop_clock()
+        if entry.status.place is not None:
+            write_place(entry.member.directory, None)
         if now.state == "done":
             self._finish(entry, "done", now)
         elif now.state == "failed":
@@ -254,12 +318,14 @@ class Scheduler:
             self._finish(entry, "stopped" if now.state == "continues" else "not started", now)
         elif now.state == "running":
             self._resubmit(entry, now, status.reason or "another process works on it")
-        elif status.lost:
+        elif status.lost or (status.unreported and now.state == "continues"):
             self._resubmit(entry, now, status.reason or "its process was lost")
         elif not alone:
             self._resubmit(entry, now, "trained alone, since its job ended early")
-        elif now.state == "continues" and not now.killed:
-            self._finish(entry, "stopped", now)
+        elif status.exit_code == EXIT_STOPPED and now.state in ("continues", "to do"):
+            self._finish(entry, "stopped" if now.state == "continues" else "not started", now, how=status.reason)
+        elif now.state == "continues" and not now.killed and status.exit_code != EXIT_FAILED:
+            self._finish(entry, "stopped", now, how=status.reason)
         else:
             unwritten = status.exit_code == EXIT_ENVIRONMENT  # or it would have said why in its directory
             error = EnvironmentError_(f"{entry.member.directory} cannot be written") if unwritten else None

@@ -7,9 +7,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
+from paperbench.records.place import Place
 from paperbench.sweeps.plan import Member, Sweep
 
-MemberState = Literal["to do", "elsewhere", "running", "done", "failed", "stopped", "not started"]
+MemberState = Literal["to do", "elsewhere", "queued", "running", "requeued", "done", "failed", "stopped", "not started"]
 
 
 @dataclass(kw_only=True)
@@ -17,9 +18,10 @@ class MemberStatus:
     """One member of a sweep. The scheduler changes it, a display reads it at any moment, from any thread; when the sweep ends
     it is the member's result.
 
-    `elsewhere`: another process works on the run. `reused`: it was done or had failed before the sweep. `began` is the monotonic
-    time at which the present session began, or None; `best` is the best value so far of the metric that the run watches,
-    `values` are shown beside its progress. `results` is the content of results.json of a run that is done.
+    `elsewhere`: another process works on the run, or another sweep has a job for it. `queued`, `requeued`: its job waits for
+    the scheduler of the cluster, which `place` names. `reused`: it was done or had failed before the sweep. `began` is the
+    monotonic time at which the present session began, or None; `best` is the best value so far of the metric that the run
+    watches, `values` are shown beside its progress. `results` is the content of results.json of a run that is done.
     """
 
     member: Member
@@ -34,6 +36,8 @@ class MemberStatus:
     message: str = ""
     log_tail: tuple[str, ...] = ()
     began: float | None = None
+    place: Place | None = None
+    """The job that has not ended, where the launcher has a queue of its own."""
     seconds: float = 0.0
     """Wall time of the run over all its sessions, once the present one has ended."""
 
@@ -41,6 +45,11 @@ class MemberStatus:
     def metrics(self) -> Mapping[str, float]:
         """The metrics of a run that is done."""
         return (self.results or {}).get("metrics") or {}
+
+    def stop_clock(self) -> None:
+        """End the present session."""
+        if self.began is not None:
+            self.seconds, self.began = time.monotonic() - self.began, None
 
     def elapsed(self, clock: Callable[[], float] = time.monotonic) -> float:
         """Return the seconds of the present session until now, or of a finished one."""

@@ -45,6 +45,11 @@ def main(arguments: Sequence[str], *, watch_parent: bool = True) -> int:
         return _claim_and_execute(options.directories, options.threads, stop)
 
 
+def directories_of(arguments: Sequence[str]) -> tuple[str, ...]:
+    """Return the run directories that these arguments name."""
+    return tuple(map(str, _parser().parse_args(arguments).directories))
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="paperbench.sweeps.worker")
     parser.add_argument("--threads", type=int, default=0, help="CPU threads of the job; 0 leaves torch's choice")

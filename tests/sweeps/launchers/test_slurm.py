@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import getpass
 import sys
+import time
 from pathlib import Path
 
 import pytest
 from pydantic import TypeAdapter, ValidationError
 
+from paperbench.engine.rundir import RunDirectory
 from paperbench.errors import EnvironmentError_
-from paperbench.sweeps.launchers import base, slurm_jobs
+from paperbench.records.place import Place, write_place
+from paperbench.sweeps.launchers import base, slurm, slurm_jobs
 from paperbench.sweeps.launchers.base import ExitStatus
 from paperbench.sweeps.launchers.slurm import SlurmLauncher, SlurmSettings
 from tests.sweeps.launchers import toys
@@ -24,10 +27,7 @@ class Cluster:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         folder.mkdir()
-        self._script(
-            "sbatch",
-            f'n=$(ls {folder}/*.sbatch 2>/dev/null | wc -l); cp "$1" {folder}/$n.sbatch; echo "Submitted batch job 10$n"',
-        )
+        self.accept()
         self._script("srun", "exit 1")
         self._script("squeue", f'echo "$@" >>{folder}/asked; cat {folder}/queue')
         self._script("scancel", f'echo "$@" >>{folder}/cancelled')
@@ -38,11 +38,27 @@ class Cluster:
         file.write_text(f"#!/bin/sh\n{text}\n")
         file.chmod(0o755)
 
-    def refuse(self, said: str) -> None:
-        self._script("sbatch", f"echo '{said}' >&2; exit 1")
+    def refuse(self, said: str, *, then: str = "exit 1") -> None:
+        self._script("sbatch", f"echo x >>{self.folder}/tries; echo '{said}' >&2; {then}")
+
+    def accept(self, *, at_most: int = 1000, said: str = "") -> None:
+        """Take jobs again, in arrays of no more than `at_most`."""
+        self._script(
+            "sbatch",
+            f"size=$(sed -n 's/^#SBATCH --array=0-\\([0-9]*\\).*/\\1/p' \"$1\"); "
+            f"[ ${{size:-0}} -lt {at_most} ] || {{ echo '{said}' >&2; exit 1; }}\n"
+            f'n=$(ls {self.folder}/*.sbatch 2>/dev/null | wc -l); cp "$1" {self.folder}/$n.sbatch; '
+            'echo "Submitted batch job 10$n"',
+        )
+
+    @property
+    def tries(self) -> int:
+        """Refused ones."""
+        file = self.folder / "tries"
+        return len(file.read_text().splitlines()) if file.exists() else 0
 
     def queue(self, **states: str) -> None:
-        """The queue from now on; `_1` of a job id is written `j100_1`."""
+        """The queue from now on, `STATE` or `STATE|NODE|REASON`; `_1` of a job id is written `j100_1`."""
         (self.folder / "queue").write_text("".join(f"{job[1:]}|{state}\n" for job, state in states.items()))
 
     def be_away(self) -> None:
@@ -136,6 +152,7 @@ def test_what_the_queue_says_of_a_job_that_left_no_word(tmp_path: Path, cluster:
     assert "OUT_OF_MEMORY" in memory.reason
     assert "100_3_0_log.out" in memory.reason
     assert gone is not None
+    assert gone.lost  # a controller that lost its state says nothing of jobs that never ended
     assert slurm_jobs.GONE in gone.reason
     assert handles[2].poll() is lost
     asked = (cluster.folder / "asked").read_text()
@@ -210,6 +227,168 @@ def test_what_slurm_refuses_is_said(tmp_path: Path, cluster: Cluster) -> None:
         launcher.wait(0)
 
 
+def left_over(tmp_path: Path) -> list[str]:
+    folder = tmp_path / "sweep" / "launcher"
+    return sorted(file.name for file in [*folder.glob("*.pkl"), *folder.glob(".submission_file_*")])
+
+
+UNREACHABLE = "sbatch: error: Batch job submission failed: Unable to contact slurm controller (connect failure)"
+BUSY = "sbatch: error: Slurm temporarily unable to accept job, sleeping and retrying"
+
+
+@pytest.mark.parametrize(("said", "then"), [(UNREACHABLE, "exit 1"), (BUSY, "exec sleep 100")])
+def test_a_controller_that_is_away_or_full_is_waited_for(
+    said: str, then: str, tmp_path: Path, cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(slurm, "_SECONDS_BETWEEN_TRIES", 1e-9)
+    launcher = launcher_of(tmp_path)
+    first = launcher.submit(toys.job(tmp_path / "first"))
+    launcher.wait(0)
+    cluster.queue(j100="RUNNING|n1|None")
+    files = left_over(tmp_path)
+    cluster.refuse(said, then=then)
+    second = launcher.submit(toys.job(tmp_path / "second", seed=2))
+    for _ in range(3):
+        launcher.wait(0)
+    assert left_over(tmp_path) == files
+    (notice,) = launcher.notices()
+    assert said.removeprefix("sbatch: error: ") in notice
+    assert "1 jobs wait" in notice
+    assert cluster.tries == 3
+    assert [first.poll(), second.poll()] == [None, None]
+    cluster.accept()
+    launcher.wait(0)
+    assert second.job_id == "101"
+
+
+def test_a_refused_job_in_mid_sweep_ends_alone(tmp_path: Path, cluster: Cluster) -> None:
+    launcher = launcher_of(tmp_path)
+    first = launcher.submit(toys.job(tmp_path / "first"))
+    launcher.wait(0)
+    cluster.queue(j100="RUNNING|n1|None")
+    cluster.refuse("sbatch: error: CPU count per node can not be satisfied")
+    second = launcher.submit(toys.job(tmp_path / "second", nproc=200))
+    launcher.wait(0)
+    assert first.poll() is None
+    ending = second.poll()
+    assert ending is not None
+    assert not ending.lost
+    assert "CPU count per node can not be satisfied" in ending.reason
+    launcher.wait(0)
+    assert cluster.tries == 1
+
+
+@pytest.mark.parametrize(
+    ("said", "remembered"),
+    [
+        ("sbatch: error: Batch job submission failed: Invalid job array specification", True),
+        ("sbatch: error: QOSMaxSubmitJobPerUserLimit", False),
+    ],
+)
+def test_arrays_are_halved_until_slurm_takes_them(
+    said: str, remembered: bool, tmp_path: Path, cluster: Cluster
+) -> None:
+    cluster.accept(at_most=2, said=said)
+    launcher = launcher_of(tmp_path)
+    handles = [launcher.submit(toys.job(tmp_path / f"run{n}", seed=n)) for n in range(7)]
+    launcher.wait(0)
+    assert all(handle.job_id for handle in handles)
+    assert len({handle.job_id for handle in handles}) == 7
+    assert [("array_size" in notice) for notice in launcher.notices()] == ([True] * 2 if remembered else [])
+
+
+def test_where_a_job_is(tmp_path: Path, cluster: Cluster) -> None:
+    launcher = launcher_of(tmp_path)
+    handle = launcher.submit(toys.job(tmp_path / "run"))
+    assert handle.place() is None
+    launcher.wait(0)
+    seen = []
+    for entry in (
+        "PENDING||Priority", "PENDING||JobHeldUser", "RUNNING|n2|None", "PENDING||BeginTime", "RUNNING|n1|None",
+        "REQUEUE_HOLD||job requeued in held state",
+    ):  # fmt: skip
+        cluster.queue(j100=entry)
+        assert handle.poll() is None
+        seen.append(handle.place())
+    assert seen == [
+        Place(state="queued", job="100", reason="Priority"),
+        Place(state="queued", job="100", reason="JobHeldUser"),
+        Place(state="running", job="100", node="n2"),
+        Place(state="requeued", job="100", reason="BeginTime"),
+        Place(state="running", job="100", node="n1"),
+        Place(state="requeued", job="100", reason="job requeued in held state"),
+    ]
+    cluster.be_away()
+    handle.poll()
+    assert handle.place() == seen[-1]  # nothing new is known
+
+
+def test_a_cancelled_job_and_one_whose_own_process_died(tmp_path: Path, cluster: Cluster) -> None:
+    launcher = launcher_of(tmp_path)
+    handles = [launcher.submit(toys.job(tmp_path / f"run{n}", seed=n)) for n in range(2)]
+    launcher.wait(0)
+    (tmp_path / "sweep" / "launcher" / "100_1_0_log.out").write_text("module: command not found\n\n")
+    cluster.queue(j100_0="CANCELLED", j100_1="FAILED")
+    cancelled, died = toys.drive(launcher, handles)
+    assert cancelled.exit_code == 3
+    assert "Slurm job 100_0 was cancelled" in cancelled.reason
+    assert died.unreported
+    assert not died.lost
+    assert "module: command not found" in died.reason
+
+
+def test_a_job_of_another_sweep_is_elsewhere_while_it_waits(tmp_path: Path, cluster: Cluster) -> None:
+    job = toys.job(tmp_path / "run")
+    launcher = launcher_of(tmp_path)
+    assert not launcher.is_elsewhere(job)
+    write_place(tmp_path / "run", Place(state="queued", job="77"))
+    cluster.queue(j77="PENDING||Resources")
+    assert launcher.is_elsewhere(job)
+    cluster.queue(j77="COMPLETED")
+    assert not launcher.is_elsewhere(job)
+    cluster.queue()
+    own = launcher.submit(job)
+    launcher.wait(0)
+    write_place(tmp_path / "run", Place(state="queued", job=str(own.job_id)))
+    cluster.queue(j100="PENDING||Resources")
+    assert not launcher.is_elsewhere(job)
+
+
+class Halted:
+    """A run that saves at once."""
+
+    exit_code = 3
+
+    def stop(self) -> None: ...
+
+    def wait(self, **_: object) -> int:
+        return 3
+
+
+def test_two_time_limits_without_a_step_between_them_end_the_requeues(tmp_path: Path) -> None:
+    job = toys.job(tmp_path / "run")
+    directory = RunDirectory(tmp_path / "run")
+    work = slurm_jobs.RunJob(
+        arguments=tuple(job.arguments()), folder=str(tmp_path), order=tmp_path / "order", seconds_to_save=20, seconds=60
+    )
+
+    def requeued(work: slurm_jobs.RunJob, *, used: float = 40) -> slurm_jobs.RunJob | None:
+        work._run, work._began = Halted(), time.monotonic() - used  # type: ignore[assignment]
+        again = work.checkpoint()
+        return None if again is None else again.function
+
+    first = requeued(work)
+    assert first is not None
+    preempted = requeued(first, used=3)
+    assert preempted is not None
+    directory.update_status(step=4)
+    gained = requeued(preempted)
+    assert gained is not None
+    assert requeued(gained) is None
+    assert "reached its time limit at step 4" in gained._stuck
+    assert "launcher.minutes" in gained._stuck
+
+
 def test_without_slurm_and_without_submitit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(EnvironmentError_, match=r"no sbatch, srun, squeue, scancel on this machine.*executor=local"):
@@ -223,7 +402,7 @@ def test_without_slurm_and_without_submitit(tmp_path: Path, monkeypatch: pytest.
 @pytest.mark.parametrize(
     ("settings", "said"),
     [
-        ({"minutes": 2, "save_seconds": 120}, "120 seconds leave nothing of launcher.minutes=2"),
+        ({"minutes": 2, "save_seconds": 61}, "61 seconds leave less than half of launcher.minutes=2"),
         ({"partitions": "gpu"}, "partitions"),
         ({"gpus": -1}, "gpus"),
         ({"executor": "pbs"}, "executor"),

@@ -16,7 +16,8 @@ from pathlib import Path
 from typing import Any, ClassVar, Protocol, Self, runtime_checkable
 
 from paperbench.config.suggest import nearest
-from paperbench.errors import ConfigError
+from paperbench.errors import ConfigError, EnvironmentError_
+from paperbench.records.place import Place
 
 REGISTRY: Mapping[str, str] = {
     "local": "paperbench.sweeps.launchers.local:LocalLauncher",
@@ -64,6 +65,8 @@ class ExitStatus:
     """In words, for the summary: `killed by SIGKILL`, `the node was lost`."""
     lost: bool = False
     """The machinery is to blame and not the run: preemption, a dead node, a restarted server. The run is submitted again."""
+    unreported: bool = False
+    """The job ended and left no word on its run, which is submitted again if it had begun."""
 
     @classmethod
     def from_code(cls, code: int, where: str = "") -> Self:
@@ -76,6 +79,10 @@ class ExitStatus:
         except ValueError:
             name = f"signal {-code}"
         return cls(exit_code=None, signal=-code, reason=f"killed by {name}{place}")
+
+
+class LauncherLost(EnvironmentError_):
+    """The cluster itself is gone: nothing can be started, and nothing that ran can be asked any more."""
 
 
 class Handle(Protocol):
@@ -109,7 +116,10 @@ class Launcher(Protocol):
         ...
 
     def wait(self, seconds: float) -> None:
-        """Return after `seconds`, or earlier when the answer of some handle's `poll` may have changed."""
+        """Return after `seconds`, or earlier when the answer of some handle's `poll` may have changed.
+
+        Raises `LauncherLost` when the cluster is gone, and `EnvironmentError_` for jobs that it does not take at all.
+        """
         ...
 
     def close(self) -> None:
@@ -123,6 +133,33 @@ class SupportsWarmUp(Protocol):
 
     def warm_up(self) -> None:
         """Begin the slow part of the start, and return at once. Writes nothing; `close` undoes it."""
+        ...
+
+
+@runtime_checkable
+class ReportsPlace(Protocol):
+    """A handle of a job that may wait, or run elsewhere. A job of any other handle runs while it has not ended."""
+
+    def place(self) -> Place | None:
+        """Return where the job is, as far as is known without asking anybody; None once it has ended."""
+        ...
+
+
+@runtime_checkable
+class ReportsNotices(Protocol):
+    """A launcher that has something to say to the user meanwhile."""
+
+    def notices(self) -> list[str]:
+        """Return the sentences since the last call."""
+        ...
+
+
+@runtime_checkable
+class SharesRuns(Protocol):
+    """A launcher that knows the jobs which other sweeps have submitted for the same runs."""
+
+    def is_elsewhere(self, job: Job) -> bool:
+        """Return True while a job of another sweep waits or runs for one of the runs."""
         ...
 
 

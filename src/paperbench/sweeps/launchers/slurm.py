@@ -21,13 +21,18 @@ from pydantic import Field, ValidationInfo, field_validator
 from paperbench.config.schema import NonNegativeInt, PositiveFloat, PositiveInt, Schema
 from paperbench.engine.files import explain_os_errors, write_atomic
 from paperbench.engine.jsonlines import JsonLinesWriter, read_json_lines
-from paperbench.errors import EXIT_STOPPED
+from paperbench.errors import EXIT_FAILED, EXIT_STOPPED
+from paperbench.records.place import Place, read_place
 from paperbench.sweeps.launchers.base import UNLIMITED, Context, ExitStatus, Job
 from paperbench.sweeps.launchers.cluster import Resources, import_library, resources_of, worker_arguments
 from paperbench.sweeps.launchers.orders import KILL, STOP, order_file
+from paperbench.sweeps.launchers.refusals import Refused
 from paperbench.sweeps.launchers.slurm_jobs import GONE, LOST, LocalQueue, Queue, RunJob, SlurmQueue
 
 Text = Annotated[str, Field(min_length=1)]
+
+_SECONDS_BETWEEN_TRIES, _MOST_SECONDS_BETWEEN_TRIES = 5.0, 60.0
+"""Between two tries to submit what Slurm did not take, doubled each time, and at most."""
 
 
 @dataclass(kw_only=True)
@@ -59,9 +64,9 @@ class SlurmSettings(Schema):
     @classmethod
     def _within(cls, value: int, info: ValidationInfo) -> int:
         minutes = info.data.get("minutes")  # absent if that is wrong itself
-        if minutes is not None and value >= 60 * minutes:
+        if minutes is not None and 2 * value > 60 * minutes:
             raise ValueError(
-                f"{value} seconds leave nothing of launcher.minutes={minutes}; give fewer, or more minutes"
+                f"{value} seconds leave less than half of launcher.minutes={minutes} for the run; give fewer, or more minutes"
             )
         return value
 
@@ -108,6 +113,14 @@ class SlurmLauncher:
         self._folder = context.directory / "launcher"
         self._records = self._folder / "jobs.jsonl"
         self._waiting: list[SlurmHandle] = []
+        self._array_size = settings.array_size
+        self._accepted = False
+        """True once Slurm has taken a job of this sweep, or has one of an earlier one."""
+        self._refusals = 0
+        self._postponed = False
+        self._not_before = 0.0
+        self._notices: list[str] = []
+        self._last_notice = ""
 
     def submit(self, job: Job) -> SlurmHandle:
         """Take up the job of an earlier sweep if it is still in the queue; else put this one into the next array."""
@@ -124,10 +137,20 @@ class SlurmLauncher:
         if job_id is None or self._queue.result(job_id) is not None or self._queue.state(job_id) is not None:
             return None
         handle.job_id = job_id
+        self._accepted = True
         return handle
 
+    def is_elsewhere(self, job: Job) -> bool:
+        """Return True while a job that another sweep submitted for one of the runs is in the queue."""
+        if self._settings.executor != "slurm":
+            return False
+        own = set(self._recorded_ids.values())
+        places = [place for directory in job.directories if (place := read_place(directory)) is not None]
+        others = [place.job for place in places if place.job and place.job not in own]
+        return any(self._queue.result(job_id) is None and self._queue.state(job_id) is None for job_id in others)
+
     def wait(self, seconds: float) -> None:
-        """Submit what is waiting, then sleep. Raises `EnvironmentError_` if Slurm refuses it."""
+        """Submit what is waiting, then sleep. Raises `EnvironmentError_` if Slurm refuses the very first jobs."""
         self.submit_waiting()
         self._queue.flush()
         time.sleep(seconds)
@@ -136,16 +159,70 @@ class SlurmLauncher:
         """Forget the jobs that were not submitted; the others are Slurm's."""
         self._waiting.clear()
 
+    def notices(self) -> list[str]:
+        """Return the sentences since the last call."""
+        said, self._notices = self._notices, []
+        return said
+
     def submit_waiting(self) -> None:
-        """Submit everything that is waiting: one array for each kind of resources, or several if it would be too large."""
+        """Submit everything that is waiting: one array for each kind of resources, or several if it would be too large.
+
+        What Slurm cannot take now is kept for later; what it will never take has ended as refused.
+        """
+        if time.monotonic() < self._not_before:
+            return
         groups: dict[Resources, list[SlurmHandle]] = defaultdict(list)
         for handle in self._waiting:
             groups[resources_of(handle.job, self._settings.threads)].append(handle)
-        self._waiting = []
         for resources, handles in groups.items():
-            size = self._settings.array_size
-            for begin in range(0, len(handles), size):
-                self._submit_array(handles[begin : begin + size], resources)
+            size = self._array_size
+            while handles and not self._postponed:
+                part = handles[:size]
+                size = self._submit_or_refuse(part, resources)
+                handles = [handle for handle in handles if handle in self._waiting]
+            if self._postponed:
+                break
+        self._postponed = False
+
+    def _submit_or_refuse(self, handles: Sequence[SlurmHandle], resources: Resources) -> int:
+        """Submit an array, or do with the refusal as it deserves; return the largest size to try next."""
+        try:
+            self._submit_array(handles, resources)
+        except Refused as refused:
+            return self._on_refusal(refused, handles)
+        for handle in handles:
+            self.drop(handle)
+        self._refusals = 0
+        return self._array_size
+
+    def _on_refusal(self, refused: Refused, handles: Sequence[SlurmHandle]) -> int:
+        half = max(1, len(handles) // 2)
+        if refused.kind == "array" and len(handles) > 1:
+            self._array_size = half
+            self._notice(f"Slurm takes no array of {len(handles)} jobs; trying {half} (launcher.array_size)")
+            return half
+        if refused.kind == "limit" and len(handles) > 1:
+            return half
+        if refused.kind in ("final", "array") or (refused.kind == "unreachable" and not self._accepted):
+            if not self._accepted:
+                raise refused
+            for handle in handles:
+                handle.refuse(refused.text)
+                self.drop(handle)
+            return self._array_size
+        self._postponed = True
+        self._refusals += 1
+        seconds = min(_SECONDS_BETWEEN_TRIES * 2 ** (self._refusals - 1), _MOST_SECONDS_BETWEEN_TRIES)
+        self._not_before = time.monotonic() + seconds
+        why = "cannot be reached" if refused.kind == "unreachable" else "takes no further job at present"
+        self._notice(f"Slurm {why} ({refused.text}): {len(self._waiting)} jobs wait to be submitted; trying again")
+        return half
+
+    def _notice(self, text: str) -> None:
+        """Keep a sentence for `notices`, unless it is the one that was said last."""
+        if text != self._last_notice:
+            self._notices.append(text)
+        self._last_notice = text
 
     def drop(self, handle: SlurmHandle) -> None:
         """Do not submit a job that is still waiting."""
@@ -185,10 +262,12 @@ class SlurmLauncher:
                 folder=str(Path.cwd()),
                 order=handle.order,
                 seconds_to_save=self._settings.save_seconds,
+                seconds=60 * self._settings.minutes,
             )
             for handle in handles
         ]
         job_ids = self._queue.submit(work, cpus=resources.cpus, gpus=self._settings.gpus * resources.processes)
+        self._accepted = True
         for handle, job_id in zip(handles, job_ids, strict=True):
             handle.job_id = job_id
             self._record(handle.order.stem, job_id)
@@ -212,6 +291,8 @@ class SlurmHandle:
         self._next_poll = 0.0
         self._times_final = 0
         self._stopping = False
+        self._has_run = False
+        self._last_place: Place | None = None
         self._exit_status: ExitStatus | None = None
 
     def poll(self) -> ExitStatus | None:
@@ -228,6 +309,25 @@ class SlurmHandle:
         if state is not None and self._times_final > 1:
             self._exit_status = self._from_state(state)
         return self._exit_status
+
+    def place(self) -> Place | None:
+        """Return where squeue last saw the job; None before it was submitted."""
+        if self._exit_status is not None or self.job_id is None:
+            return None
+        entry = self._queue.entry(self.job_id)
+        if entry is None and isinstance(self._queue, SlurmQueue):
+            return self._last_place or Place(state="queued", job=self.job_id)
+        if entry is None or not entry.waiting:
+            self._has_run = True
+            self._last_place = Place(state="running", job=self.job_id, node=entry.node if entry else "")
+        else:
+            requeued = entry.requeued or self._has_run
+            self._last_place = Place(state="requeued" if requeued else "queued", job=self.job_id, reason=entry.reason)
+        return self._last_place
+
+    def refuse(self, text: str) -> None:
+        """End the job, which Slurm does not take."""
+        self._exit_status = ExitStatus(exit_code=None, signal=None, reason=f"Slurm refused its job: {text}")
 
     def stop(self) -> None:
         if (job_id := self._give_order(STOP)) is not None:
@@ -252,6 +352,8 @@ class SlurmHandle:
             last = result.strip().splitlines()[-1]
             return ExitStatus(exit_code=None, signal=None, reason=f"{self._title} failed outside the run: {last}")
         code, refused = result["exit_code"], result["refused"]
+        if result.get("stuck"):
+            return ExitStatus(exit_code=EXIT_FAILED, signal=None, reason=f"{self._title} {result['stuck']}")
         if code == EXIT_STOPPED and refused:
             return ExitStatus(exit_code=code, signal=None, reason=f"{self._title}: {refused} (launcher.max_timeouts)")
         if code == EXIT_STOPPED and not self._stopping:  # by the order of an earlier sweep, withdrawn too late
@@ -263,17 +365,39 @@ class SlurmHandle:
     def _from_state(self, state: str) -> ExitStatus:
         if self._stopping:
             return _WITHDRAWN
-        reason = state if state == GONE else f"ended as {state}"
+        if state == CANCELLED:
+            return ExitStatus(
+                exit_code=EXIT_STOPPED, signal=None, reason=f"{self._title} was cancelled, not by this sweep"
+            )
+        log = self._queue.log(str(self.job_id))
+        reason = f"{self._title} {state if state == GONE else f'ended as {state}'}, without a result"
+        said = last_lines(log)
         return ExitStatus(
             exit_code=None,
             signal=None,
-            reason=f"{self._title} {reason}, without a result; its log is {self._queue.log(str(self.job_id))}",
+            reason=f"{reason}: {said[-1]} (in {log})" if said else f"{reason}; its log is {log}",
             lost=state in LOST,
+            unreported=state != OUT_OF_MEMORY,
         )
 
     @property
     def _title(self) -> str:
         return f"Slurm job {self.job_id}"
+
+
+CANCELLED, OUT_OF_MEMORY = "CANCELLED", "OUT_OF_MEMORY"
+_LOG_BYTES = 16 << 10
+
+
+def last_lines(log: Path, lines: int = 5) -> tuple[str, ...]:
+    """Return the last lines that a job's own process wrote and that are not blank."""
+    try:
+        with log.open("rb") as file:
+            file.seek(max(0, file.seek(0, 2) - _LOG_BYTES))
+            text = file.read().decode(errors="replace")
+    except OSError:
+        return ()
+    return tuple(line.strip() for line in text.splitlines() if line.strip())[-lines:]
 
 
 _WITHDRAWN = ExitStatus(exit_code=EXIT_STOPPED, signal=None, reason="withdrawn from the queue")

@@ -15,18 +15,21 @@ import os
 import shutil
 import signal
 import subprocess
+import threading
 import time
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
 from paperbench.errors import EXIT_STOPPED, EnvironmentError_
+from paperbench.records.record import read_status
 from paperbench.sweeps.launchers.base import interrupts_blocked
 from paperbench.sweeps.launchers.cluster import WorkerProcess
 from paperbench.sweeps.launchers.orders import KILL, STOP, read_order
+from paperbench.sweeps.launchers.refusals import RETRIES, Refused
 
 _LIVE = frozenset({
     "PENDING", "CONFIGURING", "RUNNING", "COMPLETING", "SUSPENDED", "STOPPED", "SIGNALING", "RESIZING", "STAGE_OUT",
@@ -36,12 +39,39 @@ _LIVE = frozenset({
 
 _WAITING = frozenset({"PENDING", "REQUEUED", "REQUEUE_FED", "REQUEUE_HOLD", "RESV_DEL_HOLD", "SPECIAL_EXIT"})
 
-LOST = frozenset({"NODE_FAIL", "BOOT_FAIL", "PREEMPTED"})
+GONE = "gone from the queue"
+"""Of a job that squeue does not know, as after a controller has lost its state."""
+
+_REQUEUED = _WAITING - {"PENDING"}
+
+LOST = frozenset({"NODE_FAIL", "BOOT_FAIL", "PREEMPTED", GONE})
 """Final states for which the run is not to blame."""
 
-GONE = "gone from the queue"
-
 _IDS_PER_COMMAND = 500
+
+
+_MOST_IDLE_JOBS = 2
+"""Jobs in a row that reach their time limit at the same step."""
+
+_SECONDS_FOR_SBATCH = 120.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class QueueEntry:
+    """A job as squeue lists it; `node` and `reason` are empty where there is none."""
+
+    state: str
+    node: str = ""
+    reason: str = ""
+
+    @property
+    def waiting(self) -> bool:
+        return self.state in _WAITING
+
+    @property
+    def requeued(self) -> bool:
+        """True if the state itself says that the job has run before."""
+        return self.state in _REQUEUED
 
 
 # --- inside a job -----------------------------------------------------------------------------------------------------
@@ -59,15 +89,23 @@ class RunJob:
     """The file through which the sweep asks for an end."""
     seconds_to_save: float
     """Before the end of the job: Slurm announces it so much earlier."""
+    seconds: float = 0.0
+    """The time limit of the job; 0: none."""
+    idle: tuple[int, int] = (-1, 0)
+    """The step at which the job before this one reached its time limit, and how many in a row did so there."""
+    _began: float = field(default=0.0, init=False, repr=False)
+    _stuck: str = field(default="", init=False, repr=False)
     _run: WorkerProcess | None = field(default=None, init=False, repr=False)
     _last_order: str = field(default="", init=False, repr=False)
 
     def __call__(self) -> dict[str, Any]:
-        """Do the runs; return `exit_code`, and `refused`: submitit's reason not to put the job back into the queue."""
+        """Do the runs; return `exit_code`, `refused`: submitit's reason not to put the job back into the queue, and `stuck`:
+        ours."""
         from submitit.core.utils import UncompletedJobError
 
         signal.signal(signal.SIGTERM, self._on_sigterm)  # Slurm sends it first; submitit's own handler does nothing
         refused = ""
+        self._began = time.monotonic()
         with WorkerProcess(self.arguments, folder=self.folder) as self._run:
             try:
                 self._run.wait(meanwhile=self._handle_order)
@@ -76,7 +114,8 @@ class RunJob:
             except UncompletedJobError as error:  # by submitit's handler, where it does not queue the job again
                 refused = str(error)
             code = self._run.wait()
-        return {"exit_code": code, "refused": "" if self._last_order else refused}
+        said = "" if self._last_order else refused
+        return {"exit_code": code, "refused": said, "stuck": self._stuck}
 
     def checkpoint(self) -> Any:
         """Save, and return the job to run later, or None. submitit calls this when Slurm announces the end of the job."""
@@ -91,10 +130,36 @@ class RunJob:
                 run.wait()
         if self._last_order or (run is not None and run.exit_code is not None and 0 <= run.exit_code != EXIT_STOPPED):
             return None
+        idle = self._idle_now()
+        if idle[1] >= _MOST_IDLE_JOBS:
+            self._stuck = (
+                f"reached its time limit at step {idle[0]}, as {'the one' if idle[1] == 2 else 'those'} before it: no step is "
+                f"gained in {self.seconds - self.seconds_to_save:.0f} s. Give more launcher.minutes, or fewer "
+                "launcher.save_seconds"
+            )
+            return None
         again = RunJob(
-            arguments=self.arguments, folder=self.folder, order=self.order, seconds_to_save=self.seconds_to_save
+            arguments=self.arguments,
+            folder=self.folder,
+            order=self.order,
+            seconds_to_save=self.seconds_to_save,
+            seconds=self.seconds,
+            idle=idle,
         )
         return DelayedSubmission(again)
+
+    def _idle_now(self) -> tuple[int, int]:
+        """Return the new `idle`. A job that ended long before its limit, in favour of another one, does not count."""
+        step = sum(read_status(Path(self.folder, text)).step for text in self._directories())
+        if step > self.idle[0]:
+            return step, 1
+        used = time.monotonic() - self._began
+        return step, self.idle[1] + (2 * used > self.seconds - self.seconds_to_save)
+
+    def _directories(self) -> tuple[str, ...]:
+        from paperbench.sweeps.worker import directories_of
+
+        return directories_of(self.arguments)
 
     def _handle_order(self) -> None:
         """Do what the sweep has written into `order`."""
@@ -151,10 +216,11 @@ class SlurmQueue:
         """`parameters` are those of submitit's `SlurmExecutor`."""
         import submitit
 
+        self._folder = folder
         self._executor = submitit.SlurmExecutor(folder, max_num_timeout=max_timeouts)
         self._parameters = dict(parameters)
         self._poll_seconds = poll_seconds
-        self._states: dict[str, str] | None = None
+        self._states: dict[str, QueueEntry] | None = None
         self._states_read_at = float("-inf")
         self._to_cancel: list[str] = []
         self._scancels: list[subprocess.Popen[bytes]] = []
@@ -170,19 +236,27 @@ class SlurmQueue:
             )
 
     def submit(self, work: Sequence[RunJob], *, cpus: int, gpus: int) -> list[str]:
-        """Submit one array of jobs, or a single job; return their ids. Raises `EnvironmentError_` with sbatch's own message."""
+        """Submit one array of jobs, or a single job; return their ids. Raises `Refused` with sbatch's own message."""
         from submitit.core.utils import FailedJobError, FailedSubmissionError
 
         resources: dict[str, Any] = {"cpus_per_task": cpus, **({"gpus_per_node": gpus} if gpus else {})}
         # Since Slurm 22.05, srun no longer takes the number over from sbatch.
         self._executor.update_parameters(**self._parameters, **resources, srun_args=[f"--cpus-per-task={cpus}"])
+        before = self._loose_files()
         try:
-            jobs = self._executor.submit_array(list(work))
+            with _impatient_commands():
+                jobs = self._executor.submit_array(list(work))
         except (FailedJobError, FailedSubmissionError, OSError) as error:
-            text = " ".join(str(error).split())
-            raise EnvironmentError_(f"Slurm refused the jobs: {text}; the settings are launcher.KEY=VALUE") from error
+            for file in self._loose_files() - before:
+                file.unlink(missing_ok=True)
+            raise Refused(str(error)) from error
         self._states_read_at = float("-inf")
         return [job.job_id for job in jobs]
+
+    def _loose_files(self) -> set[Path]:
+        """Return the files that submitit names by a job's id once there is one."""
+        found = [*self._folder.glob("*.pkl"), *self._folder.glob(".submission_file_*.sh")]
+        return {file for file in found if "_submitted" not in file.name and "_result" not in file.name}
 
     def result(self, job_id: str) -> Mapping[str, Any] | str | None:
         """Return what the `RunJob` returned, or the traceback of submitit's own error; None while there is neither."""
@@ -196,8 +270,13 @@ class SlurmQueue:
         if states is None:
             return None
         # Jobs of an array that were cancelled while they waited are listed under the array's own id.
-        state = states.get(job_id) or states.get(job_id.partition("_")[0], GONE)
+        entry = states.get(job_id) or states.get(job_id.partition("_")[0])
+        state = entry.state if entry is not None else GONE
         return None if state in _LIVE else state
+
+    def entry(self, job_id: str) -> QueueEntry | None:
+        """Return what squeue last said of a job; None if that is unknown."""
+        return (self._states or {}).get(job_id)
 
     def cancel_if_waiting(self, job_id: str) -> None:
         """Take the job out of the queue if it has not begun: all such jobs at once, at the next `flush`."""
@@ -211,7 +290,7 @@ class SlurmQueue:
         # By its id alone: with `--state=PENDING`, scancel takes all of an array that waits for one of its jobs.
         self._states_read_at = float("-inf")
         states = self._read_states() or {}
-        waiting = [job_id for job_id in self._to_cancel if states.get(job_id) in _WAITING]
+        waiting = [job_id for job_id in self._to_cancel if (entry := states.get(job_id)) and entry.waiting]
         self._to_cancel = []
         for begin in range(0, len(waiting), _IDS_PER_COMMAND):
             with suppress(OSError, subprocess.SubprocessError):
@@ -230,20 +309,74 @@ class SlurmQueue:
 
         return submitit.SlurmJob(self._executor.folder, job_id).paths.stdout
 
-    def _read_states(self) -> Mapping[str, str] | None:
-        """Return the state by job id of all jobs of this user, at most `poll_seconds` old; None if Slurm does not answer."""
+    def _read_states(self) -> Mapping[str, QueueEntry] | None:
+        """Return by job id all jobs of this user, at most `poll_seconds` old; None if Slurm does not answer."""
         if time.monotonic() - self._states_read_at < self._poll_seconds:
             return self._states
         self._states_read_at = time.monotonic()
-        command = ["squeue", "--noheader", "--array", "--states=all", f"--user={getpass.getuser()}", "--format=%i|%T"]
+        command = ["squeue", "--noheader", "--array", "--states=all", f"--user={getpass.getuser()}"]
+        command += ["--format=%i|%T|%N|%r"]
         try:
             output = subprocess.run(command, check=True, capture_output=True, text=True, timeout=60).stdout
         except (OSError, subprocess.SubprocessError):
             self._states = None  # a server that restarts knows nothing about the jobs
         else:
-            pairs = (line.strip().partition("|") for line in output.splitlines())
-            self._states = {job_id: state for job_id, _, state in pairs}
+            self._states = dict(_read_line(line) for line in output.splitlines())
         return self._states
+
+
+def _read_line(line: str) -> tuple[str, QueueEntry]:
+    job_id, state, node, reason = [*line.strip().split("|", 3), "", "", ""][:4]
+    return job_id, QueueEntry(state=state, node=node, reason="" if reason in ("None", "(null)") else reason)
+
+
+@contextmanager
+def _impatient_commands() -> Iterator[None]:
+    """End each sbatch that submitit starts meanwhile when it says that it is going to wait, or after two minutes.
+
+    By itself sbatch waits for minutes where there are too many jobs, and the sweep would notice nothing else.
+    """
+    from submitit.core import utils
+
+    before = utils.CommandFunction
+
+    class Impatient(before):
+        def __call__(self, *args: Any, **kwargs: Any) -> str:
+            return _run_impatiently(list(self.command))
+
+    utils.CommandFunction = Impatient
+    try:
+        yield
+    finally:
+        utils.CommandFunction = before
+
+
+def _run_impatiently(command: Sequence[str]) -> str:
+    """Return the output of sbatch. Raises `FailedJobError` with its messages."""
+    from submitit.core.utils import FailedJobError
+
+    pipe = subprocess.PIPE
+    with interrupts_blocked():
+        process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=pipe, stderr=pipe, text=True)
+    assert process.stdout is not None
+    assert process.stderr is not None
+    said: list[str] = []
+    timer = threading.Timer(_SECONDS_FOR_SBATCH, process.kill)
+    timer.start()
+    try:
+        for line in process.stderr:
+            said.append(line)
+            if RETRIES.search(line):
+                process.kill()
+        output = process.stdout.read()
+        code = process.wait()
+    finally:
+        timer.cancel()
+        process.stdout.close()
+        process.stderr.close()
+    if code != 0:
+        raise FailedJobError("".join(said) or f"Socket timed out: sbatch did not end in {_SECONDS_FOR_SBATCH:.0f} s")
+    return output
 
 
 class LocalQueue:
@@ -284,6 +417,10 @@ class LocalQueue:
         except OSError:
             return GONE
         return None if os.fsencode(self._executor.folder) in command.split(b"\0") else GONE
+
+    def entry(self, job_id: str) -> QueueEntry | None:
+        """Return None: no job waits here, and this machine is the only node."""
+        return None
 
     def cancel_if_waiting(self, job_id: str) -> None:
         """Do nothing: no job waits here."""
