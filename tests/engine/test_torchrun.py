@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shlex
 import signal
@@ -9,6 +10,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -148,3 +150,59 @@ def test_the_documented_commands(tmp_path: Path) -> None:
     again = on_two_hosts(documented(containing="resume outputs/two-hosts"), tmp_path, environment)
     assert sum("is done already" in text for text in again) == 1
     assert directory.results_file.stat().st_mtime_ns == before
+
+
+# --- on one host -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.skipif(not Path("/proc/net/tcp").exists(), reason="looks for sockets in /proc")
+def test_processes_of_one_host_listen_on_the_loopback_alone(tmp_path: Path) -> None:
+    run_dir = tmp_path / "run"
+    environment = {**os.environ, **toy.site(tmp_path / "site")}
+    command = [sys.executable, "-c", ON_ONE_HOST, str(run_dir), json.dumps(toy.config(nproc=2, pace=0.3))]
+    with subprocess.Popen(command, env=environment) as run:
+        try:
+            processes.wait_for(lambda: processes.status(run_dir).get("step", 0) > 2, seconds=200)
+            family = _family(run.pid)
+            assert len(family) >= 4  # itself, the agent and two ranks
+            listening = [address for pid in family for address in _listening(pid)]
+        finally:
+            run.send_signal(signal.SIGTERM)
+    assert {address for address in listening if not address.startswith("127.")} == set()
+    assert run.returncode == 3
+
+
+ON_ONE_HOST = """
+import json, sys
+from pathlib import Path
+from paperbench.engine import launch
+from paperbench.engine.reporter import SilentReporter
+sys.exit(launch.start(json.loads(sys.argv[2]), run_dir=Path(sys.argv[1]), reporter=SilentReporter()).exit_code)
+"""
+
+
+def _family(pid: int) -> list[int]:
+    """The process and all below it."""
+    try:
+        tasks = list(Path(f"/proc/{pid}/task").iterdir())
+        below = [int(child) for task in tasks for child in (task / "children").read_text().split()]
+    except OSError:
+        return []
+    return [pid, *(other for child in below for other in _family(child))]
+
+
+def _listening(pid: int) -> list[str]:
+    """The addresses at which a process listens, as IPv4 or as hexadecimal digits of IPv6."""
+    inodes = set()
+    for file in Path(f"/proc/{pid}/fd").iterdir():
+        with suppress(OSError):
+            inodes.add(os.readlink(file).removeprefix("socket:[").removesuffix("]"))
+    found = []
+    for table in ("tcp", "tcp6"):
+        for line in Path(f"/proc/{pid}/net/{table}").read_text().splitlines()[1:]:
+            _, local, _, state, *rest = line.split()
+            if state == "0A" and rest[5] in inodes:
+                address = local.partition(":")[0]
+                short = len(address) == 8
+                found.append(socket.inet_ntoa(bytes.fromhex(address)[::-1]) if short else address)
+    return found

@@ -13,11 +13,14 @@ from paperbench.engine.lock import FileLock
 from paperbench.engine.rundir import RunDirectory
 from paperbench.engine.signals import StopFlag
 from paperbench.errors import ConfigError, EnvironmentError_, RunLockedError
+from paperbench.records.place import Place, read_place
+from paperbench.records.record import read_run
 from paperbench.sweeps import record, scheduler
-from paperbench.sweeps.launchers.base import ExitStatus, Handle, Job
+from paperbench.sweeps.launchers.base import ExitStatus, Handle, Job, LauncherLost
 from paperbench.sweeps.plan import Sweep
 from paperbench.sweeps.run import SweepOutcome, run, threads_of
 from paperbench.sweeps.scheduler import MAX_LOSSES
+from paperbench.sweeps.watch import MemberStatus
 from tests.engine import toy
 from tests.sweeps import toys
 
@@ -395,6 +398,155 @@ def test_a_job_of_an_earlier_sweep_is_watched_and_can_be_stopped(tmp_path: Path)
     assert (states(outcome), outcome.exit_code) == (["stopped", "not started"], 3)
     assert [len(launcher.jobs), RunDirectory(at_work.path).current_state()] == [1, "stopped"]
     assert '"event": "found at work"' in (sweep.directory / record.EVENTS).read_text()
+
+
+# --- what the scheduler of a cluster says -----------------------------------------------------------------------------
+
+
+class Cluster(Pretender):
+    """A launcher of a cluster: its jobs are where `places` says, one after the other, before they act."""
+
+    def __init__(self, *places: Place, **options: Any) -> None:
+        super().__init__(**options)
+        self.places = places
+        self.said = ["the controller cannot be reached"]
+        self.elsewhere = 0
+
+    def submit(self, job: Job) -> Handle:
+        handle = ClusterRun(self, job)
+        self.jobs.append(job)
+        self.running.append(handle)
+        return handle
+
+    def notices(self) -> list[str]:
+        said, self.said = self.said, []
+        return said
+
+    def is_elsewhere(self, job: Job) -> bool:
+        self.elsewhere -= 1
+        return self.elsewhere >= 0
+
+
+class ClusterRun(PretendedRun):
+    """Ends at the first poll after its last place."""
+
+    launcher: Cluster
+
+    def poll(self) -> ExitStatus | None:
+        self.polls += 1
+        if self.polls > len(self.launcher.places) or self.stops:
+            self.polls = 2
+            return super().poll()
+        return None
+
+    def place(self) -> Place | None:
+        return self.launcher.places[self.polls - 1] if 0 < self.polls <= len(self.launcher.places) else None
+
+
+PLACES = (
+    Place(state="queued", job="7", reason="Resources"),
+    Place(state="running", job="7", node="n2"),
+    Place(state="requeued", job="7", reason="BeginTime"),
+    Place(state="running", job="7", node="n1"),
+)
+
+
+def test_a_job_is_shown_where_its_scheduler_sees_it(tmp_path: Path) -> None:
+    sweep = toys.sweep(tmp_path, 1)
+    run_dir = sweep.members[0].directory
+    seen = []
+
+    def look(launcher: Pretender) -> None:
+        place, record = read_place(run_dir), read_run(run_dir)
+        seen.append((record.state, record.place == place, place and place.describe()))
+
+    launcher = Cluster(*PLACES, waits=look)
+    outcome = run_sweep(sweep, launcher)
+    shown = [state for _, state in launcher.heard.states]
+    assert shown == ["queued", "running", "requeued", "running", "done"]
+    assert ("queued", True, "job 7, Resources") in seen
+    assert ("requeued", True, "job 7, BeginTime") in seen
+    assert any(place == "job 7 on n1" for *_, place in seen)
+    assert read_place(run_dir) is None
+    assert read_run(run_dir).place is None
+    assert launcher.heard.messages == ["the controller cannot be reached"]
+    (member,) = outcome.members
+    assert member.place == PLACES[-1]
+    said = [event for event in record.events(sweep.directory) if event["event"] == "place"]
+    assert [(event["state"], event["node"], event["reason"]) for event in said[:2]] == [
+        ("queued", "", "Resources"), ("running", "n2", ""),
+    ]  # fmt: skip
+
+
+def test_the_clock_stands_while_a_job_waits(tmp_path: Path) -> None:
+    clocks = []
+    launcher = Cluster(*PLACES[:2], waits=lambda launcher: clocks.append(statuses[0].began is not None))
+    statuses: list[MemberStatus] = []
+    heard = toys.Heard()
+    heard.begin = lambda sweep, wanted, jobs: statuses.extend(wanted)  # type: ignore[method-assign]
+    run(toys.sweep(tmp_path, 1), launcher=launcher, jobs=1, watcher=heard, stop=StopFlag())
+    assert clocks[:3] == [False, False, True]
+
+
+CANCELLED = ExitStatus(exit_code=3, signal=None, reason="job 7 was cancelled")
+UNREPORTED = ExitStatus(exit_code=None, signal=None, reason="job 7 ended as FAILED", unreported=True)
+
+
+@pytest.mark.parametrize(
+    ("state", "shown"), [("stopped", "stopped"), ("running", "stopped"), ("waiting", "not started")]
+)
+def test_a_cancelled_job_is_no_failure_and_its_reason_is_shown(state: str, shown: str, tmp_path: Path) -> None:
+    outcome = run_sweep(toys.sweep(tmp_path, 2), Pretender({0: [ends(state, CANCELLED)]}))
+    assert states(outcome) == [shown, "done"]
+    assert outcome.members[0].message == "job 7 was cancelled"
+    assert outcome.exit_code == 3
+
+
+def test_a_job_that_left_no_word_is_submitted_again_if_its_run_had_begun(tmp_path: Path) -> None:
+    launcher = Pretender({0: [ends("stopped", UNREPORTED)], 1: [ends("waiting", UNREPORTED)]})
+    outcome = run_sweep(toys.sweep(tmp_path, 2), launcher)
+    assert states(outcome) == ["done", "failed"]
+    assert outcome.members[1].message == "job 7 ended as FAILED"
+    assert launcher.seeds == [0, 1, 0]
+
+
+def test_a_run_that_its_job_gave_up_has_failed_though_it_saved(tmp_path: Path) -> None:
+    stuck = ExitStatus(exit_code=1, signal=None, reason="no step is gained in 40 s")
+    outcome = run_sweep(toys.sweep(tmp_path, 1), Pretender({0: [ends("stopped", stuck)]}))
+    assert states(outcome) == ["failed"]
+    assert outcome.members[0].message == "no step is gained in 40 s"
+
+
+def test_a_job_of_another_sweep_is_waited_for(tmp_path: Path) -> None:
+    launcher = Cluster()
+    launcher.elsewhere = 2
+    assert states(run_sweep(toys.sweep(tmp_path, 1), launcher)) == ["done"]
+    assert [state for _, state in launcher.heard.states if state in ("elsewhere", "done")] == ["elsewhere", "done"]
+    assert len(launcher.jobs) == 1
+
+
+def test_a_cluster_that_is_gone_ends_the_sweep_with_its_summary(tmp_path: Path) -> None:
+    def dies(launcher: Pretender) -> None:
+        raise LauncherLost("the head is gone")
+
+    sweep = toys.sweep(tmp_path, 3)
+    launcher = Cluster(*PLACES, waits=dies)
+    outcome = run_sweep(sweep, launcher)
+    assert outcome.exit_code == 4
+    assert states(outcome) == ["not started"] * 3 or set(states(outcome)) <= {"stopped", "not started"}
+    assert launcher.heard.messages[0] == "the head is gone"
+    assert record.events(sweep.directory)[-1]["event"] == "sweep ended"
+
+
+def test_a_sweep_that_an_error_ends_says_so_in_its_events(tmp_path: Path) -> None:
+    def refuses(launcher: Pretender) -> None:
+        raise EnvironmentError_("Slurm refused the jobs")
+
+    sweep = toys.sweep(tmp_path, 1)
+    with pytest.raises(EnvironmentError_):
+        run_sweep(sweep, Pretender(waits=refuses))
+    last = record.events(sweep.directory)[-1]
+    assert (last["event"], last["exit_code"], last["reason"]) == ("sweep ended", 4, "Slurm refused the jobs")
 
 
 # --- side by side -----------------------------------------------------------------------------------------------------

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -10,7 +11,7 @@ from typing import Any, TypeVar, cast
 import torch
 import torch.distributed as dist
 
-from paperbench.engine.torchrun import local_rank, rank, world_size
+from paperbench.engine.torchrun import ENV_STORE, local_rank, rank, world_size
 
 T = TypeVar("T")
 
@@ -87,17 +88,26 @@ class Ranks:
 
 @contextmanager
 def process_group(device: torch.device) -> Iterator[Ranks]:
-    """Join the process group that torchrun's environment describes: gloo on a CPU, nccl beside it on CUDA."""
+    """Join the process group that the environment describes: gloo on a CPU, nccl beside it on CUDA."""
     if world_size() == 1:
         yield Ranks()
         return
+    meeting = _meeting()
     if device.type == "cuda":
-        dist.init_process_group("cpu:gloo,cuda:nccl", device_id=device)
+        dist.init_process_group("cpu:gloo,cuda:nccl", device_id=device, **meeting)
         control = dist.new_group(backend="gloo")
     else:
-        dist.init_process_group("gloo")
+        dist.init_process_group("gloo", **meeting)
         control = None
     try:
         yield Ranks(rank(), world_size(), local_rank(), control)
     finally:
         dist.destroy_process_group()
+
+
+def _meeting() -> dict[str, Any]:
+    """Return the arguments with which the processes find each other: a file on one machine, else what torchrun has set up."""
+    file = os.environ.get(ENV_STORE)
+    if file is None:
+        return {}
+    return {"store": dist.FileStore(file, world_size()), "rank": rank(), "world_size": world_size()}

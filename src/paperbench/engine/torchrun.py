@@ -1,8 +1,11 @@
 """torchrun: the variables that it sets for its processes, and a run of several processes on this machine through it.
 
-The command starts `python -m paperbench.engine.torchrun NPROC RUN_DIR`, the agent. It is the same as the command `torchrun`,
-except that it does not outlive the process that started it, and leaves it to that process to report a failure. Imports torch in
-the agent only.
+The command starts `python -m paperbench.engine.torchrun NPROC RUN_DIR`, the agent. It starts and watches the processes as the
+command `torchrun` does, with torchrun's own library, but does not outlive the process that started it, and leaves it to that
+process to report a failure. Imports torch in the agent only.
+
+The command `torchrun` opens a port on every interface, without a password, where whoever can reach it may hand the processes
+pickled objects. Processes of one machine need no port: they meet through a file, and exchange tensors over the loopback.
 """
 
 from __future__ import annotations
@@ -33,6 +36,10 @@ ENV_REPORTER = "PAPERBENCH_WORKER_REPORTER"
 ENV_PIDS = "PAPERBENCH_WORKER_PIDS"
 """A folder in which each rank writes its process id to a file named by its rank, once it is ready for signals."""
 ENV_LAUNCHER = "PAPERBENCH_LAUNCHER_PID"
+ENV_STORE = "PAPERBENCH_STORE"
+"""The file through which processes of one machine meet; absent where the command `torchrun` started them."""
+_SECONDS_TO_SAVE = 60
+"""For the processes to end after SIGTERM, before they are killed."""
 
 _PR_SET_PDEATHSIG = 1
 
@@ -143,26 +150,41 @@ def main(arguments: list[str]) -> int:
     """Run the workers as torchrun does and wait for them; return 0 if all ended well."""
     nproc, run_dir = arguments
     _end_with_launcher()
-    from torch.distributed import run
+    from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs, start_processes
     from torch.distributed.elastic.multiprocessing.api import SignalException
-    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 
     # The workers record their failures in the run directory; torchrun's own account of them would only repeat it.
     logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)
-    try:
-        run.main(
-            [
-                "--standalone",
-                "--local-addr=127.0.0.1",
-                f"--nproc-per-node={nproc}",
-                "--module",
-                "paperbench.engine.worker",
-                run_dir,
-            ]
+    with tempfile.TemporaryDirectory(prefix="paperbench-") as scratch:
+        ranks = range(int(nproc))
+        workers = start_processes(
+            name="paperbench",
+            entrypoint=sys.executable,
+            args=dict.fromkeys(ranks, ("-m", "paperbench.engine.worker", run_dir)),
+            envs={rank: _variables(rank, len(ranks), str(Path(scratch) / "store")) for rank in ranks},
+            logs_specs=DefaultLogsSpecs(log_dir=str(Path(scratch) / "logs")),
         )
-    except (ChildFailedError, SignalException):
-        return 1
-    return 0
+        try:
+            result = workers.wait(period=0.1)
+        except SignalException as error:
+            workers.close(death_sig=error.sigval, timeout=_SECONDS_TO_SAVE)
+            return 1
+        return int(result is None or result.is_failed())
+
+
+def _variables(rank: int, world: int, store: str) -> dict[str, str]:
+    """Return the variables that torchrun sets for a process, the file to meet at, and the loopback to speak over."""
+    loopback = "lo" if sys.platform.startswith("linux") else "lo0"
+    return {
+        "RANK": str(rank),
+        "LOCAL_RANK": str(rank),
+        "WORLD_SIZE": str(world),
+        "LOCAL_WORLD_SIZE": str(world),
+        "TORCHELASTIC_RUN_ID": "paperbench",
+        ENV_STORE: store,
+        "GLOO_SOCKET_IFNAME": loopback,
+        "NCCL_SOCKET_IFNAME": loopback,
+    }
 
 
 def _end_with_launcher() -> None:

@@ -1,0 +1,172 @@
+"""Sweeps on a real Slurm, while its controller goes away, refuses jobs and forgets them."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.clusters.slurm import Slurm, why_not
+from tests.clusters.sweeps import Folder
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.timeout(280),
+    pytest.mark.skipif(bool(why_not()), reason=why_not() or "there is a Slurm"),
+]
+
+SMALL = ("launcher.threads=1", "launcher.poll_seconds=0.5", "launcher.minutes=10")
+
+
+@pytest.fixture(scope="module")
+def slurm() -> Iterator[Slurm]:
+    with Slurm() as slurm:
+        yield slurm
+
+
+@pytest.fixture
+def folder(slurm: Slurm, tmp_path: Path) -> Folder:
+    pytest.importorskip("submitit", reason="the extra slurm is not installed")
+    return Folder(tmp_path / "work", slurm.environment)
+
+
+def states(folder: Folder) -> list[str]:
+    return sorted(str(run["state"]) for run in folder.runs())
+
+
+def test_slurm_listens_on_the_loopback_alone(slurm: Slurm) -> None:
+    listening = subprocess.run(["ss", "-ltnpH"], capture_output=True, text=True, check=True).stdout.splitlines()
+    own = [line.split()[3] for line in listening if "slurm" in line]
+    assert own
+    assert all(address.startswith("127.0.0.1:") for address in own)
+
+
+def test_a_controller_that_is_away_stops_no_run(slurm: Slurm, folder: Folder) -> None:
+    sweep = folder.sweep("steps=60,400,61", "pace=0.1", "--jobs", "2", *SMALL)
+    sweep.until(lambda: len(folder.steps()) == 2)
+    slurm.stop_controller()
+    # The shorter of the two ends without it, and the third is to be submitted.
+    sweep.until(lambda: "cannot be reached" in sweep.output)
+    assert "1 jobs wait to be submitted" in sweep.output
+    assert len(folder.steps()) == 2
+    slurm.start_controller()
+    assert sweep.end() == 0, sweep.output
+    assert states(folder) == ["done"] * 3
+    done = sorted(folder.steps().values(), key=len)
+    assert done == [list(range(count)) for count in (60, 61, 400)]  # none was stopped or begun anew
+    assert "Unable to contact slurm controller" in sweep.output
+
+
+def test_what_is_refused_at_the_start_ends_before_anything_runs(slurm: Slurm, folder: Folder) -> None:
+    code, said = folder.run(
+        "sweep",
+        "counter",
+        "seed=0,1",
+        *SMALL,
+        "launcher.partition=nowhere",
+        "--launcher",
+        "slurm",
+        "--conf-dir",
+        "conf",
+    )
+    assert code == 4
+    assert "invalid partition specified: nowhere" in said
+    assert slurm.queue() == []
+    assert [name for name in folder.launcher_files() if name.endswith((".pkl", ".sh"))] == []
+    last = folder.events()[-1]
+    assert (last["event"], last["exit_code"]) == ("sweep ended", 4)
+
+
+def test_held_jobs_wait_say_why_and_are_no_failure_when_they_are_cancelled(slurm: Slurm, folder: Folder) -> None:
+    sweep = folder.sweep("seed=0,1", *SMALL, "launcher.sbatch={hold: true}")
+    sweep.until(lambda: sweep.output.count("queued") == 2)
+    assert "JobHeldUser" in sweep.output
+    runs = folder.runs()
+    assert [run["state"] for run in runs] == ["queued"] * 2
+    assert {run["job"]["reason"] for run in runs} == {"JobHeldUser"}
+    first, second = sorted(job[0] for job in slurm.queue())
+    slurm.command("scancel", first)
+    slurm.command("scontrol", "release", second)
+    assert sweep.end() == 3, sweep.output
+    assert states(folder) == ["done", "waiting"]
+    assert f"Slurm job {first} was cancelled, not by this sweep" in sweep.output
+
+
+def test_a_killed_job_process_and_a_requeue_lose_nothing(slurm: Slurm, folder: Folder) -> None:
+    sweep = folder.sweep("seed=0", "steps=300", "pace=0.05", *SMALL)
+    sweep.until(lambda: any(len(steps) > 20 for steps in folder.steps().values()))
+    (run_dir,) = folder.run_dirs()
+    os.kill(submitit_process(), signal.SIGKILL)
+    sweep.until(lambda: "it continues" in sweep.output)
+    assert sweep.end() == 0, sweep.output
+    assert folder.steps()[run_dir.name] == list(range(300))  # it saved when its parent died
+
+
+def submitit_process() -> int:
+    found = [
+        int(entry.name)
+        for entry in Path("/proc").iterdir()
+        if entry.name.isdigit()
+        and b"submitit.core._submit" in _command_line(entry)
+        and b"srun" not in _command_line(entry)
+    ]
+    return max(found)
+
+
+def _command_line(process: Path) -> bytes:
+    try:
+        return (process / "cmdline").read_bytes()
+    except OSError:
+        return b""
+
+
+def test_arrays_and_queues_that_are_too_small_for_the_sweep(slurm: Slurm, folder: Folder) -> None:
+    slurm.stop_controller()
+    slurm.configure(max_array_size=4, max_job_count=5)
+    slurm.start_controller(clean=True)
+    try:
+        sweep = folder.sweep("seed=range(0,9)", "steps=2", *SMALL)
+        began = time.monotonic()
+        assert sweep.end(200) == 0, sweep.output
+        assert time.monotonic() - began < 200
+        assert states(folder) == ["done"] * 9
+        assert "launcher.array_size" in sweep.output
+        assert slurm.queue() == []
+    finally:
+        slurm.stop_controller()
+        slurm.configure()
+        slurm.start_controller(clean=True)
+
+
+def test_jobs_that_a_controller_forgot_are_submitted_again(slurm: Slurm, folder: Folder) -> None:
+    sweep = folder.sweep("seed=0,1", "steps=5", *SMALL, "launcher.sbatch={begin: now+1hour}")
+    sweep.until(lambda: sweep.output.count("queued") == 2)
+    slurm.stop_controller()
+    slurm.start_controller(clean=True)
+    sweep.until(lambda: sweep.output.count("it continues") == 2, seconds=60)
+    sweep.until(lambda: len(slurm.queue()) == 2)
+    for job in slurm.queue():
+        slurm.command("scontrol", "update", f"JobId={job[0]}", "StartTime=now")
+    assert sweep.end() == 0, sweep.output
+    assert states(folder) == ["done"] * 2
+
+
+def test_a_killed_sweep_finds_its_jobs_and_another_sweep_waits_for_them(slurm: Slurm, folder: Folder) -> None:
+    first = folder.sweep("seed=0,1", "steps=150", "pace=0.1", *SMALL)
+    first.until(lambda: len(folder.steps()) == 2)
+    first.kill()
+    jobs = {job[0] for job in slurm.queue()}
+    other = folder.sweep("seed=1,2", "steps=150", "pace=0.1", *SMALL)
+    again = folder.sweep("seed=0,1", "steps=150", "pace=0.1", *SMALL)
+    assert again.end() == 0, again.output
+    assert other.end() == 0, other.output
+    assert states(folder) == ["done"] * 3
+    assert all(steps == list(range(150)) for steps in folder.steps().values())
+    assert len(jobs) == 2
+    made = [file for file in folder.launcher_files() if file.endswith("_result.pkl")]
+    assert len(made) == 3
