@@ -125,6 +125,48 @@ def _command_line(process: Path) -> bytes:
         return b""
 
 
+def test_a_sweep_that_is_left_is_listed_looked_at_again_and_cancelled(slurm: Slurm, folder: Folder) -> None:
+    given = ("seed=0,1,2,3,4", "steps=3000", "pace=0.1", *SMALL)
+    code, said = folder.run("sweep", "counter", *given, "--launcher", "slurm", "--detach", "--conf-dir", "conf")
+    assert code == 0, said
+    assert "5 queued" in said
+    slurm.until(lambda: len(folder.steps()) == 4)  # as many as there are CPUs
+    code, listed = folder.run("sweeps")
+    assert code == 0, listed
+    assert "4 running, 1 queued" in listed
+    (name,) = {file.name for file in folder.path.glob("outputs/counter/sweeps/*")}
+    again = folder.start("sweep", "--resume", name)
+    again.until(lambda: again.output.count("running") >= 4)
+    assert len(slurm.queue()) == 5
+    code, said = folder.run("sweep", "--cancel", name)
+    assert code == 4, said
+    assert "Ctrl-C there" in said
+    again.kill()
+    code, said = folder.run("sweep", "--cancel", name)
+    assert code == 0, said
+    assert "5 jobs cancelled" in said
+    assert slurm.queue() == []
+    assert states(folder) == ["stopped"] * 4 + ["waiting"]
+    assert all(steps == list(range(len(steps))) for steps in folder.steps().values())
+
+
+def test_a_dry_run_lets_slurm_judge_and_what_no_node_has_is_refused(slurm: Slurm, folder: Folder) -> None:
+    def dry(*more: str) -> tuple[int, str]:
+        given = ("sweep", "counter", "seed=0,1", "launcher.minutes=10", *more)
+        return folder.run(*given, "--launcher", "slurm", "--dry-run", "--conf-dir", "conf")
+
+    code, said = dry("launcher.threads=1")
+    assert code == 0, said
+    assert "2 jobs, 1 array; 1 CPUs, 0 GPUs" in said
+    assert "to start at" in said
+    code, said = dry("launcher.threads=1", "launcher.partition=nowhere")
+    assert "nvalid partition" in said
+    command = folder.sweep("seed=0,1", "nproc=3", "launcher.minutes=10", "launcher.threads=1")
+    assert command.end() == 4
+    assert "asks for 3 CPUs, and no node has more than 2" in command.output
+    assert slurm.queue() == []
+
+
 def test_arrays_and_queues_that_are_too_small_for_the_sweep(slurm: Slurm, folder: Folder) -> None:
     slurm.stop_controller()
     slurm.configure(max_array_size=4, max_job_count=5)

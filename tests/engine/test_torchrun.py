@@ -196,7 +196,7 @@ def _listening(pid: int) -> list[str]:
     inodes = set()
     for file in Path(f"/proc/{pid}/fd").iterdir():
         with suppress(OSError):
-            inodes.add(os.readlink(file).removeprefix("socket:[").removesuffix("]"))
+            inodes.add(str(file.readlink()).removeprefix("socket:[").removesuffix("]"))
     found = []
     for table in ("tcp", "tcp6"):
         for line in Path(f"/proc/{pid}/net/{table}").read_text().splitlines()[1:]:

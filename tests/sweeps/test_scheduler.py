@@ -16,7 +16,7 @@ from paperbench.errors import ConfigError, EnvironmentError_, RunLockedError
 from paperbench.records.place import Place, read_place
 from paperbench.records.record import read_run
 from paperbench.sweeps import record, scheduler
-from paperbench.sweeps.launchers.base import ExitStatus, Handle, Job, LauncherLost
+from paperbench.sweeps.launchers.base import ExitStatus, Handle, Job, LauncherLost, RunRefused
 from paperbench.sweeps.plan import Sweep
 from paperbench.sweeps.run import SweepOutcome, run, threads_of
 from paperbench.sweeps.scheduler import MAX_LOSSES
@@ -536,6 +536,44 @@ def test_a_cluster_that_is_gone_ends_the_sweep_with_its_summary(tmp_path: Path) 
     assert states(outcome) == ["not started"] * 3 or set(states(outcome)) <= {"stopped", "not started"}
     assert launcher.heard.messages[0] == "the head is gone"
     assert record.events(sweep.directory)[-1]["event"] == "sweep ended"
+
+
+def test_a_job_that_the_cluster_refuses_in_mid_sweep_fails_alone(tmp_path: Path) -> None:
+    class Narrow(Cluster):
+        def submit(self, job: Job) -> Handle:
+            if RunDirectory.open(job.directories[0]).config()["seed"] == refused:
+                raise RunRefused("no node has 5 CPUs")
+            return super().submit(job)
+
+    refused = 1
+    outcome = run_sweep(toys.sweep(tmp_path, 3), Narrow())
+    assert states(outcome) == ["done", "failed", "done"]
+    assert outcome.members[1].message == "no node has 5 CPUs"
+    refused = 0
+    with pytest.raises(RunRefused):
+        run_sweep(toys.sweep(tmp_path / "other", 3), Narrow())
+
+
+def test_a_sweep_can_be_left_once_the_cluster_has_all_of_it(tmp_path: Path) -> None:
+    class Lasting(Cluster):
+        submitted = False
+
+        def all_submitted(self) -> bool:
+            return self.submitted
+
+        def reattach(self, job: Job) -> None:
+            return None
+
+        def wait(self, seconds: float) -> None:
+            self.submitted = True
+
+    launcher = Lasting(*[PLACES[0]] * 100)
+    sweep = toys.sweep(tmp_path, 3)
+    outcome = run_sweep(sweep, launcher, jobs=9, detach=True)
+    assert outcome.exit_code == 0
+    assert states(outcome) == ["queued"] * 3
+    assert len(launcher.running) == 3
+    assert read_run(sweep.members[0].directory).state == "queued"
 
 
 def test_a_sweep_that_an_error_ends_says_so_in_its_events(tmp_path: Path) -> None:

@@ -125,6 +125,7 @@ for command in (
     run_commands.sweep,
     run_commands.reproduce,
     result_commands.runs,
+    result_commands.sweeps,
     result_commands.compare,
     result_commands.report,
     result_commands.book,

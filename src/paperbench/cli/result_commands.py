@@ -57,6 +57,20 @@ def runs(
         )
 
 
+def sweeps(
+    root: Annotated[Path, typer.Argument(metavar="FOLDER", parser=o.path, help="Where sweeps were written.")] = Path(
+        "outputs"
+    ),
+    json_output: o.Json = False,
+    debug: o.Debug = False,
+) -> None:
+    """List sweeps, the latest first: the states of their runs, and their jobs on a cluster."""
+    with guarded(json_output=json_output, debug=debug):
+        from paperbench.cli import sweeplist
+
+        sweeplist.print_sweeps(root, json_output=json_output)
+
+
 def compare(
     given: Annotated[
         list[Path],

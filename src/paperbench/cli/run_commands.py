@@ -126,6 +126,15 @@ def sweep(
     retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Run again what failed before.")] = False,
     fail_fast: Annotated[bool, typer.Option("--fail-fast", help="Stop at the first failure.")] = False,
     stacked: Annotated[bool, typer.Option("--stacked", help="Train similar runs stacked, in one process.")] = False,
+    detach: Annotated[
+        bool, typer.Option("--detach", help="Submit the jobs to Slurm and leave; see `paperbench sweeps`.")
+    ] = False,
+    cancel: Annotated[
+        str | None,
+        typer.Option(
+            "--cancel", metavar="ID", help="Withdraw the waiting jobs of a sweep; its running ones save and end."
+        ),
+    ] = None,
     seed: o.Seed = None,
     device: o.Device = None,
     smoke: o.Smoke = False,
@@ -143,6 +152,11 @@ def sweep(
     with guarded(json_output=json_output, debug=debug):
         from paperbench.cli import sweeping
 
+        if cancel is not None:
+            sweeping.cancel(
+                cancel, overrides=[*([experiment] if experiment else []), *(overrides or [])], json_output=json_output
+            )
+            return
         given = RunOptions(
             seed=seed, device=device, smoke=smoke, dry_run=dry_run, json_output=json_output, conf_dir=conf_dir
         )
@@ -157,6 +171,7 @@ def sweep(
                 retry_failed=retry_failed,
                 fail_fast=fail_fast,
                 stacked=stacked,
+                detach=detach,
             ),
         )
 

@@ -15,12 +15,14 @@ from paperbench.cli.options import RunOptions
 from paperbench.cli.output import duration, line, table
 from paperbench.cli.sweep_display import labelled, make_watcher, title
 from paperbench.config.commands import command
+from paperbench.config.compose import output_root
 from paperbench.config.paths import short
 from paperbench.errors import EXIT_ENVIRONMENT, EXIT_STOPPED
 from paperbench.records.metrics import metrics_of
 from paperbench.records.place import read_place
 from paperbench.records.record import RunStatus, read_status
 from paperbench.sweeps.launch import SweepOptions, plan_sweep, run_planned
+from paperbench.sweeps.launch import cancel as cancel_sweep
 from paperbench.sweeps.launchers.base import DEFAULT
 from paperbench.sweeps.plan import Member, Sweep, jobs_of
 from paperbench.sweeps.run import SweepOutcome
@@ -62,6 +64,16 @@ def sweep(experiment: str | None, overrides: list[str] | None, options: Options)
         raise typer.Exit(outcome.exit_code)
 
 
+def cancel(name: str, *, overrides: Sequence[str], json_output: bool) -> None:
+    """Cancel the jobs of a sweep that was left to its cluster (`--cancel`); `overrides` may name the output root."""
+    planned, jobs = cancel_sweep(name, output_root(overrides))
+    if json_output:
+        emit_json({**_head(planned), "cancelled": list(jobs)})
+        return
+    line(f"{planned.name}: {len(jobs)} jobs cancelled; those that ran have saved")
+    line(f"  continue it  {command('sweep', '--resume', Path(short(planned.directory)))}")
+
+
 # --- the plan --------------------------------------------------------------------------------------------------------
 
 
@@ -80,7 +92,7 @@ def _print_plan(planned: Sweep, options: Options) -> None:
             }
             for member, now in found
         ]
-        emit_json({**_head(planned), "dry_run": True, "runs": runs})
+        emit_json({**_head(planned), "dry_run": True, "launcher": list(planned.preview), "runs": runs})
         return
     line(
         f"{planned.name}: {len(found)} runs, sweep {planned.id} in {short(planned.directory)} (dry run, nothing is written)"
@@ -96,6 +108,8 @@ def _print_plan(planned: Sweep, options: Options) -> None:
     doing = sum(_would_run(now, options) for _, now in found)
     jobs = len(jobs_of(planned.members, stacked=options.stacked))
     together = f"; stacked, all of them are {jobs} jobs" if options.stacked else ""
+    for text in planned.preview:
+        line(text)
     line(f"{doing} to run, {len(found) - doing} not{together}")
 
 
@@ -124,7 +138,7 @@ def _print_end(planned: Sweep, outcome: SweepOutcome, options: Options) -> None:
     said = [f"{len(done)} of {len(results)} runs done" + (f" ({before} of them before)" if before else "")]
     said += [
         f"{count} {state}"
-        for state in ("failed", "stopped", "not started")
+        for state in ("failed", "stopped", "not started", "queued", "running", "requeued", "elsewhere")
         if (count := sum(r.state == state for r in results))
     ]
     if not sys.stdout.isatty():  # on a terminal, the live table stands above
@@ -133,6 +147,9 @@ def _print_end(planned: Sweep, outcome: SweepOutcome, options: Options) -> None:
     failed = [result for result in results if result.state == "failed"]
     for number, result in enumerate(failed):
         _print_failure(result, tail=number < MOST_TAILS)
+    if options.detach and not outcome.exit_code:
+        line(f"  look again   {command('sweep', '--resume', Path(short(planned.directory)))}")
+        line(f"  cancel it    {command('sweep', '--cancel', Path(short(planned.directory)))}")
     for text in _explained_stops(results):
         line(text)
     line(f"  all of it    {short(planned.directory)}")

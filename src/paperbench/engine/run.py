@@ -9,7 +9,6 @@ from typing import Any
 
 import torch
 
-from paperbench.config.commands import command
 from paperbench.engine.checkpoints import CheckpointStore
 from paperbench.engine.device import autocast
 from paperbench.engine.metriclog import MetricLog
@@ -17,6 +16,7 @@ from paperbench.engine.ranks import Ranks
 from paperbench.engine.reporter import Reporter
 from paperbench.engine.rundir import RunDirectory
 from paperbench.engine.signals import StopFlag
+from paperbench.engine.torchrun import how_to_continue
 from paperbench.errors import Stopped
 
 
@@ -67,4 +67,4 @@ class Run:
     def stop_error(self, where: str) -> Stopped:
         """Return the error that ends a run which was asked to stop."""
         reason = f" on {self.stop.reason}" if self.stop.reason else ""
-        return Stopped(f"stopped{reason} {where}; `{command('resume', self.directory.path)}` continues")
+        return Stopped(f"stopped{reason} {where}; {how_to_continue(self.directory.path)} continues")

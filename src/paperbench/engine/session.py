@@ -12,7 +12,6 @@ import torch
 
 from paperbench.catalog import TaskSpec
 from paperbench.config import digests
-from paperbench.config.commands import command
 from paperbench.config.validate import dump, identity, load_file, task_named
 from paperbench.engine import device as devices
 from paperbench.engine import torchrun
@@ -227,6 +226,6 @@ def _lost_rank_failure(error: RuntimeError, directory: RunDirectory) -> dict[str
         return None
     message = (
         "another process of the run exited without reporting a status, as when it is killed or memory runs out; see "
-        f"{directory.log_file}, then `{command('resume', directory.path)}`"
+        f"{directory.log_file}, then give {torchrun.how_to_continue(directory.path)}"
     )
     return {"message": message, "error": "TrainingError", "exit_code": EXIT_FAILED}

@@ -25,6 +25,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
+from paperbench.config.commands import command
 from paperbench.engine.environment import ENV_ARGV
 from paperbench.engine.signals import SignalHandlers, StopFlag
 from paperbench.errors import EXIT_INTERRUPTED
@@ -67,6 +68,16 @@ def world_size() -> int:
     return int(os.environ["WORLD_SIZE"]) if under_torchrun() else 1
 
 
+def how_to_continue(run_dir: Path) -> str:
+    """Return the words for the command that continues a run of this process.
+
+    The command `torchrun` knows how many hosts and processes there are; `resume` on one host could not start them.
+    """
+    if under_torchrun() and ENV_STORE not in os.environ:
+        return "the same torchrun command on every host"
+    return f"`{command('resume', run_dir)}`"
+
+
 # --- starting the agent -----------------------------------------------------------------------------------------------
 
 
@@ -88,10 +99,10 @@ def run_workers(
             ENV_ARGV: json.dumps(sys.argv),
             ENV_REPORTER: json.dumps(worker_reporter) if worker_reporter else "",
         }
-        command = [sys.executable, "-m", "paperbench.engine.torchrun", str(nproc), str(run_dir.resolve())]
+        words = [sys.executable, "-m", "paperbench.engine.torchrun", str(nproc), str(run_dir.resolve())]
         # A session of its own: Ctrl-C at the terminal reaches this process alone, which passes it on once.
         with (
-            subprocess.Popen(command, env=environment, start_new_session=True) as agent,
+            subprocess.Popen(words, env=environment, start_new_session=True) as agent,
             SignalForwarding(agent, Path(scratch)) as forwarding,
         ):
             passed_on = False

@@ -74,6 +74,11 @@ def _read_entry(entry: SweepEntry, begun: Container[str]) -> RunRecord:
     return replace(run, state=MISSING, faults=(fault,))
 
 
+def find_sweeps(root: Path) -> list[Path]:
+    """Return the folders of the sweeps below an output root, sorted by name."""
+    return sorted({file.parent for pattern in ("*", "*/*") for file in root.glob(f"{pattern}/sweeps/*/{RECORD}")})
+
+
 def read_sweep(folder: Path) -> SweepRecord:
     """Read the record in `folder`.
 

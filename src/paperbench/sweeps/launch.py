@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from paperbench.config.compose import OUTPUT_ROOT, output_root
 from paperbench.config.paths import search_path
@@ -12,10 +14,10 @@ from paperbench.config.quoting import quoted
 from paperbench.errors import ConfigError
 from paperbench.records.record import read_status
 from paperbench.sweeps import record
-from paperbench.sweeps.launchers.base import DEFAULT, Launcher, SupportsWarmUp, launcher_class
+from paperbench.sweeps.launchers.base import DEFAULT, Launcher, SupportsReattach, SupportsWarmUp, launcher_class
 from paperbench.sweeps.launchers.settings import compose_settings, setting_key, split
 from paperbench.sweeps.plan import Sweep, jobs_of, plan_overrides
-from paperbench.sweeps.run import SweepOutcome, launcher_for, run_sweep
+from paperbench.sweeps.run import SweepOutcome, cancel_jobs, launcher_for, run_sweep
 from paperbench.sweeps.watch import SilentWatcher, Watcher
 
 
@@ -32,6 +34,8 @@ class SweepOptions:
     retry_failed: bool = False
     fail_fast: bool = False
     stacked: bool = False
+    detach: bool = False
+    """Leave the jobs to the cluster once it has all of them."""
 
 
 def run_experiment(
@@ -93,7 +97,8 @@ def plan_sweep(
         raise
     if starting.mistakes:
         raise ConfigError(*starting.mistakes)
-    return replace(planned, launcher=name, settings=tuple(own)), starting.launcher
+    planned = replace(planned, launcher=name, settings=tuple(own), preview=starting.preview)
+    return planned, starting.launcher
 
 
 def run_planned(planned: Sweep, launcher: Launcher | None, *, options: SweepOptions, watcher: Watcher) -> SweepOutcome:
@@ -106,7 +111,25 @@ def run_planned(planned: Sweep, launcher: Launcher | None, *, options: SweepOpti
         retry_failed=options.retry_failed,
         fail_fast=options.fail_fast,
         stacked=options.stacked,
+        detach=options.detach,
     )
+
+
+def cancel(name: str, root: Path) -> tuple[Sweep, tuple[str, ...]]:
+    """Withdraw the waiting jobs of a recorded sweep, and have those that run save and end; return it, and their ids.
+
+    Returns when all have ended. Raises `ConfigError` for a sweep whose jobs end with it, and `RunLockedError` for one that is
+    being run.
+    """
+    planned = record.load(record.find(name, root))
+    settings = compose_settings(planned.launcher, planned.settings, search_path(None))
+    launcher = launcher_for(planned, planned.launcher, settings)
+    with closing(launcher):
+        if not isinstance(launcher, SupportsReattach):
+            raise ConfigError(
+                f"--cancel {name}: the jobs of --launcher {planned.launcher} end with their sweep; Ctrl-C there"
+            )
+        return planned, cancel_jobs(planned, launcher)
 
 
 class _Launching:
@@ -121,6 +144,8 @@ class _Launching:
         self.mistakes: tuple[str, ...] = ()
         self.launcher: Launcher | None = None
         """None before `begin`, and for a dry run."""
+        self.preview: tuple[str, ...] = ()
+        """Of a dry run: what the launcher would ask its cluster for."""
         try:
             launcher_class(name)
             self._settings = compose_settings(name, own, search_path(conf_dir))
@@ -131,12 +156,37 @@ class _Launching:
         """Start the launcher of the composed sweep. Raises `ConfigError` for runs that cannot be stacked."""
         options = self._options
         jobs_of(planned.members, stacked=options.stacked)
-        if self.mistakes or self._dry_run:
+        if self.mistakes:
+            return
+        if options.detach:
+            self._refuse_detaching(len(planned.members))
+        if self._dry_run:
+            self._preview(planned)
             return
         self.launcher = launcher_for(planned, self._name, self._settings, jobs=options.jobs, stacked=options.stacked)
         missing = any(read_status(member.directory).state != "done" for member in planned.members)
         if missing and isinstance(self.launcher, SupportsWarmUp):
             self.launcher.warm_up()
+
+    def _refuse_detaching(self, runs: int) -> None:
+        kind = launcher_class(self._name)
+        if not hasattr(kind, "reattach") or getattr(self._settings, "executor", "slurm") == "local":
+            raise ConfigError(
+                f"--detach: the jobs of --launcher {self._name} end with the sweep; --launcher slurm can be left alone, and on a "
+                "Ray cluster `ray job submit -- paperbench sweep …` runs the sweep itself there"
+            )
+        if self._options.jobs is not None and self._options.jobs < runs:
+            raise ConfigError(
+                f"--detach --jobs {self._options.jobs}: nobody would be there to submit the rest; use "
+                "launcher.jobs_at_once to limit how many of them run"
+            )
+
+    def _preview(self, planned: Sweep) -> None:
+        kind: Any = launcher_class(self._name)
+        if hasattr(kind, "preview"):
+            groups = jobs_of(planned.members, stacked=self._options.stacked)
+            configs = [[member.composed.resolved for member in group] for group in groups]
+            self.preview = tuple(kind.preview(self._settings, planned.name, configs))
 
     def close(self) -> None:
         """End the launcher: nothing is going to be run."""

@@ -65,6 +65,8 @@ class Sweep:
     launcher: str = "local"
     settings: tuple[str, ...] = ()
     """Settings of the launcher, `launcher.KEY=VALUE` as typed."""
+    preview: tuple[str, ...] = ()
+    """Of a dry run: lines about the jobs that the launcher would submit. Not recorded."""
 
 
 # --- requests ---------------------------------------------------------------------------------------------------------

@@ -23,7 +23,16 @@ from paperbench.config.validate import dump, schema_of, task_named, validate
 from paperbench.engine.files import TMP_SUFFIX, write_atomic, write_json
 from paperbench.engine.jsonlines import JsonLinesWriter, read_json_lines
 from paperbench.errors import ConfigError, DataError
-from paperbench.records.sweeps import AGAIN, EVENTS, RECORD, SCHEMA_VERSION, SweepEntry, read_object, read_sweep
+from paperbench.records.sweeps import (
+    AGAIN,
+    EVENTS,
+    RECORD,
+    SCHEMA_VERSION,
+    SweepEntry,
+    find_sweeps,
+    read_object,
+    read_sweep,
+)
 from paperbench.sweeps.plan import Member, Request, Sweep, member_of
 
 CONFIGS = "configs.json"
@@ -113,7 +122,7 @@ def find(name: str, root: Path) -> Path:
     """Find the folder of the sweep called `name`: a folder, or an id, or the beginning of one, below the output root `root`."""
     if (Path(name) / RECORD).is_file():
         return Path(name)
-    known = {folder.name: folder for folder in _sweeps(root)}
+    known = {folder.name: folder for folder in find_sweeps(root)}
     matching = [known[name]] if name in known else [folder for key, folder in known.items() if key.startswith(name)]
     if len(matching) == 1:
         return matching[0]
@@ -123,10 +132,6 @@ def find(name: str, root: Path) -> Path:
     near = nearest(name, known) or sorted(known)[:5]
     listed = f" There: {', '.join(near)}" if near else ""
     raise ConfigError(f"--resume {name}: no such folder, and no sweep of that id below {root}.{listed}")
-
-
-def _sweeps(root: Path) -> list[Path]:
-    return sorted({file.parent for pattern in ("*", "*/*") for file in root.glob(f"{pattern}/sweeps/*/{RECORD}")})
 
 
 # --- events -----------------------------------------------------------------------------------------------------------

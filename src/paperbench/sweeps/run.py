@@ -20,10 +20,11 @@ from paperbench.errors import (
     PaperbenchError,
     RunLockedError,
 )
+from paperbench.records.place import write_place
 from paperbench.sweeps import record
-from paperbench.sweeps.launchers.base import Context, Launcher, create, launcher_class
+from paperbench.sweeps.launchers.base import Context, Handle, Job, Launcher, create, launcher_class
 from paperbench.sweeps.plan import Sweep, jobs_of
-from paperbench.sweeps.scheduler import Scheduler, Targets
+from paperbench.sweeps.scheduler import SECONDS_BETWEEN_POLLS, Scheduler, Targets
 from paperbench.sweeps.watch import MemberStatus, Watcher
 
 __all__ = ["SweepOutcome", "cores", "launcher_for", "run", "run_sweep", "threads_of"]
@@ -48,9 +49,11 @@ def run(
     fail_fast: bool = False,
     stacked: bool = False,
     targets: Targets | None = None,
+    detach: bool = False,
 ) -> SweepOutcome:
     """Do what is missing of the sweep, `jobs` jobs at a time, and return the status of every member.
 
+    `detach` returns once the cluster has every job; the states are then `queued` or `running`.
     With `targets`, only these members are run, each as far as it says; the record names all.
     Nothing that a run does is raised: a run that fails, is killed or exits without reporting a status is one `MemberStatus`.
     Setting `stop` asks all runs to save and end. Raises `RunLockedError` where another process runs the same sweep,
@@ -80,6 +83,7 @@ def run(
             retry_failed=retry_failed,
             fail_fast=fail_fast,
             targets=targets,
+            detach=detach,
         )
         stop.at_abort(scheduler.kill)
         try:
@@ -104,6 +108,7 @@ def run_sweep(
     fail_fast: bool = False,
     stacked: bool = False,
     targets: Targets | None = None,
+    detach: bool = False,
 ) -> SweepOutcome:
     """`run` with a launcher of its own, listening to SIGINT, SIGTERM and SIGUSR1. A second SIGINT kills every run and exits.
 
@@ -124,9 +129,39 @@ def run_sweep(
                 fail_fast=fail_fast,
                 stacked=stacked,
                 targets=targets,
+                detach=detach,
             )
         finally:
             watcher.close()
+
+
+def cancel_jobs(sweep: Sweep, launcher: Any) -> tuple[str, ...]:
+    """Stop every job that an earlier sweep has submitted for these runs, wait for their ends, and return their ids.
+
+    `launcher` supports reattaching. Raises `RunLockedError` while a process runs the sweep.
+    """
+    lock = FileLock(sweep.directory / "lock")
+    if not lock.acquire():
+        raise RunLockedError(
+            f"the sweep {sweep.directory} is run by {lock.holder()}; Ctrl-C there stops it and its jobs"
+        )
+    handles: list[Handle] = []
+    try:
+        for member in sweep.members:
+            name = f"{member.request.experiment}-{member.hash}"
+            job = Job(directories=(member.directory.absolute(),), threads=1, name=name)
+            if (member.directory / "config.yaml").is_file() and (handle := launcher.reattach(job)) is not None:
+                handle.stop()
+                handles.append(handle)
+        with closing(record.Events(sweep.directory)) as events:
+            events.write("cancelled", jobs=len(handles))
+        while any(handle.poll() is None for handle in handles):
+            launcher.wait(SECONDS_BETWEEN_POLLS)
+        for member in sweep.members:
+            write_place(member.directory, None)
+    finally:
+        lock.release()
+    return tuple(str(getattr(handle, "job_id", "")) for handle in handles)
 
 
 def launcher_for(
@@ -167,6 +202,8 @@ def _exit_code(results: Sequence[MemberStatus], scheduler: Scheduler, targets: T
         return EXIT_DONE if states <= {"done"} else EXIT_STOPPED
     if "failed" in states:
         return EXIT_FAILED
+    if scheduler.left:
+        return EXIT_DONE
     return EXIT_DONE if states <= {"done"} else EXIT_STOPPED
 
 

@@ -35,6 +35,7 @@ from paperbench.sweeps.launchers.base import (
     LauncherLost,
     ReportsNotices,
     ReportsPlace,
+    RunRefused,
     SharesRuns,
     SupportsReattach,
 )
@@ -94,7 +95,9 @@ class Scheduler:
         retry_failed: bool,
         fail_fast: bool,
         targets: Targets | None = None,
+        detach: bool = False,
     ) -> None:
+        self._detach = detach
         self._sweep = sweep
         self._launcher = launcher
         self._jobs = jobs
@@ -114,6 +117,8 @@ class Scheduler:
         """True once the runs were asked to stop; none is started any more."""
         self._progress_read_at = 0.0
         self.asked_to_stop = False
+        self.left = False
+        """True if the sweep was left to the cluster."""
         self.environment: PaperbenchError | None = None
         """An error that no other run would get past, such as a full disk."""
 
@@ -132,6 +137,8 @@ class Scheduler:
                     )
                 self._collect_exits()
                 self._start_jobs()
+                if self._detach and self._can_leave():
+                    return self._leave()
                 self._prepare_next()
                 self._read_progress()
                 if self._running or self._pending:
@@ -143,6 +150,19 @@ class Scheduler:
             if not entry.finished:
                 begun = entry.started or read_status(entry.member.directory).state == "continues"
                 self._finish(entry, "stopped" if begun else "not started")
+        return tuple(entry.status for entry in self._entries)
+
+    def _can_leave(self) -> bool:
+        """Return True when the cluster, or another sweep, has everything that is not done."""
+        assert isinstance(self._launcher, SupportsReattach)
+        waiting = [entry for group in self._pending for entry in group if entry.status.state != "elsewhere"]
+        return not waiting and self._launcher.all_submitted() and not self._stopping
+
+    def _leave(self) -> tuple[MemberStatus, ...]:
+        for running in self._running:
+            self._note_place(running)
+        self.left = True
+        self._events.write("left", jobs=len(self._running))
         return tuple(entry.status for entry in self._entries)
 
     def _wait(self) -> None:
@@ -227,7 +247,16 @@ class Scheduler:
         ready = [entry for entry in group if self._prepare(entry)]
         if not ready or self._stopping:
             return
-        self._track(self._launcher.submit(self._job(ready)), ready, "started")
+        try:
+            handle = self._launcher.submit(self._job(ready))
+        except RunRefused as refused:
+            if not any(entry.started for entry in self._entries):
+                raise
+            for entry in ready:
+                entry.started, entry.retry = True, False
+                self._fail(entry, read_status(entry.member.directory), how=str(refused))
+            return
+        self._track(handle, ready, "started")
 
     def _job(self, group: list[_Entry]) -> Job:
         name = f"{group[0].member.request.experiment}-{group[0].member.hash}"

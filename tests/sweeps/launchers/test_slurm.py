@@ -14,9 +14,9 @@ from paperbench.engine.rundir import RunDirectory
 from paperbench.errors import EnvironmentError_
 from paperbench.records.place import Place, write_place
 from paperbench.sweeps.launchers import base, slurm, slurm_jobs
-from paperbench.sweeps.launchers.base import ExitStatus
+from paperbench.sweeps.launchers.base import ExitStatus, RunRefused
 from paperbench.sweeps.launchers.slurm import SlurmLauncher, SlurmSettings
-from tests.sweeps.launchers import toys
+from tests.sweeps.launchers import counter, toys
 
 pytestmark = pytest.mark.usefixtures("counter_everywhere")
 
@@ -259,6 +259,32 @@ def test_a_controller_that_is_away_or_full_is_waited_for(
     cluster.accept()
     launcher.wait(0)
     assert second.job_id == "101"
+
+
+def test_more_cpus_than_any_node_has_are_refused_before_anything_is_submitted(tmp_path: Path, cluster: Cluster) -> None:
+    cluster._script("sinfo", 'echo 2; echo "4+"')
+    launcher = launcher_of(tmp_path)
+    launcher.submit(toys.job(tmp_path / "fits", nproc=4))
+    with pytest.raises(RunRefused, match=r"asks for 5 CPUs, and no node has more than 4.*launcher\.threads"):
+        launcher.submit(toys.job(tmp_path / "wide", nproc=5))
+    assert cluster.scripts == []
+
+
+def test_a_preview_says_what_is_asked_for_and_what_slurm_says(cluster: Cluster) -> None:
+    cluster._script("sbatch", f'echo "$@" >{cluster.folder}/only; echo "sbatch: Job 5 to start at noon" >&2')
+    settings = TypeAdapter(SlurmSettings).validate_python({
+        "partition": "gpu", "gpus": 1, "memory_gb": 8, "array_size": 2, "sbatch": {"exclude": "n7", "no-kill": True}
+    })  # fmt: skip
+    lines = SlurmLauncher.preview(settings, "toys", [[counter.config(seed=n)] for n in range(3)])
+    assert lines == [
+        "Slurm: 3 jobs, 2 arrays; 1 CPUs, 1 GPUs and 8 GB each; 240 minutes; partition gpu",
+        "  sbatch --test-only: Job 5 to start at noon",
+    ]
+    asked = (cluster.folder / "only").read_text().split()
+    assert asked == [
+        "--test-only", "--partition=gpu", "--mem=8192M", "--time=240", "--cpus-per-task=1", "--gpus-per-node=1",
+        "--exclude=n7", "--no-kill", "--wrap=true",
+    ]  # fmt: skip
 
 
 def test_a_refused_job_in_mid_sweep_ends_alone(tmp_path: Path, cluster: Cluster) -> None:

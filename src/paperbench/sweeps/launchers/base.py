@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import importlib
 import signal
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -79,6 +79,10 @@ class ExitStatus:
         except ValueError:
             name = f"signal {-code}"
         return cls(exit_code=None, signal=-code, reason=f"killed by {name}{place}")
+
+
+class RunRefused(EnvironmentError_):
+    """The cluster is never going to take this job; it may well take others."""
 
 
 class LauncherLost(EnvironmentError_):
@@ -155,6 +159,16 @@ class ReportsNotices(Protocol):
 
 
 @runtime_checkable
+class SupportsPreview(Protocol):
+    """A launcher that can say what it would ask its cluster for. `--dry-run` prints it, and nothing is submitted."""
+
+    @classmethod
+    def preview(cls, settings: Any, name: str, jobs: Sequence[Sequence[Mapping[str, Any]]]) -> list[str]:
+        """Return lines about jobs, each the resolved configurations of its runs, of the sweep `name`."""
+        ...
+
+
+@runtime_checkable
 class SharesRuns(Protocol):
     """A launcher that knows the jobs which other sweeps have submitted for the same runs."""
 
@@ -165,7 +179,11 @@ class SharesRuns(Protocol):
 
 @runtime_checkable
 class SupportsReattach(Protocol):
-    """A launcher whose jobs outlive the sweep that submitted them."""
+    """A launcher whose jobs outlive the sweep that submitted them: it can be left, looked at again and cancelled."""
+
+    def all_submitted(self) -> bool:
+        """Return True if the cluster has every job that was submitted."""
+        ...
 
     def reattach(self, job: Job) -> Handle | None:
         """Return the job that an earlier sweep submitted for the same runs, if it still waits or runs."""

@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from types import ModuleType
-from typing import Self
+from typing import Any, Self
 
 from paperbench.engine.rundir import RunDirectory
 from paperbench.errors import EnvironmentError_
@@ -43,7 +43,11 @@ def resources_of(job: Job, threads: int) -> Resources:
 
     The launcher's number, not this machine's: a run shall compute the same on every node. Stacked runs share one process.
     """
-    configs = [RunDirectory(directory).config() for directory in job.directories]
+    return resources_for([RunDirectory(directory).config() for directory in job.directories], threads)
+
+
+def resources_for(configs: Sequence[Mapping[str, Any]], threads: int) -> Resources:
+    """`resources_of` for the resolved configurations of a job's runs."""
     return Resources(
         processes=max(int(config.get("nproc", 1)) for config in configs),
         threads=max(int(config.get("threads", 0)) for config in configs) or threads,

@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 import signal
 import socket
+import sys
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -24,7 +25,8 @@ from pydantic import Field
 from paperbench.config.schema import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, Schema
 from paperbench.engine.files import explain_os_errors, write_atomic
 from paperbench.errors import EXIT_STOPPED, EnvironmentError_
-from paperbench.sweeps.launchers.base import UNLIMITED, Context, ExitStatus, Job
+from paperbench.records.place import Place
+from paperbench.sweeps.launchers.base import UNLIMITED, Context, ExitStatus, Job, LauncherLost, RunRefused
 from paperbench.sweeps.launchers.cluster import import_library, resources_of, worker_arguments
 from paperbench.sweeps.launchers.keeper import KeptRun
 from paperbench.sweeps.launchers.orders import KILL, STOP, order_file, read_order
@@ -35,6 +37,9 @@ _HOW_TO_START = (
 )
 
 _SECONDS_BETWEEN_CANCELS = 5.0
+_SECONDS_BETWEEN_LOOKS = 2.0
+_SECONDS_OF_SILENCE = 30.0
+"""Of the head, before the cluster counts as gone. Ray itself ends the process after 60 s, in the middle of anything."""
 
 
 @dataclass(kw_only=True)
@@ -65,11 +70,15 @@ class RayLauncher:
         self._settings = settings
         self._folder = context.directory / "launcher"
         _connect(self._ray, settings.address, f"paperbench-{context.name}")
+        self._head = Head(self._ray.get_runtime_context().gcs_address)
         self._task = self._ray.remote(run_task)
+        self._resources_read_at = 0.0
+        self._nodes: dict[str, str] = {}
+        self._free: Mapping[str, float] = {}
         self._handles: list[RayHandle] = []
 
     def submit(self, job: Job) -> RayHandle:
-        """Submit the job to Ray. Raises `EnvironmentError_` if no node of the cluster could ever hold it."""
+        """Submit the job to Ray. Raises `RunRefused` if no node of the cluster could ever hold it."""
         resources = resources_of(job, self._settings.threads)
         amounts = {
             "CPU": float(resources.cpus),
@@ -86,12 +95,14 @@ class RayLauncher:
             max_retries=self._settings.retries,
             retry_exceptions=False,
         ).remote(worker_arguments(job, resources), str(Path.cwd()), dict(self._settings.environment), str(order))
-        handle = RayHandle(self._ray, reference, order)
+        handle = RayHandle(self._ray, reference, order, launcher=self, amounts=amounts)
         self._handles.append(handle)
         return handle
 
     def wait(self, seconds: float) -> None:
-        """Return when a task ended, or after `seconds`."""
+        """Return when a task ended, or after `seconds`. Raises `LauncherLost` when the head has been silent for long."""
+        self._head.check()
+        self._look_at_resources()
         self._handles = [handle for handle in self._handles if handle.exit_status is None]
         if not self._handles:
             time.sleep(seconds)
@@ -100,7 +111,10 @@ class RayLauncher:
 
     def close(self) -> None:
         """Leave the cluster, which ends the tasks that still run."""
-        self._ray.shutdown()
+        if self._head.lost:
+            self._head.leave()
+        else:
+            self._ray.shutdown()
 
     def _new_order(self, job: Job) -> Path:
         """Return the file for orders to the job, without an order that an earlier sweep gave."""
@@ -108,7 +122,28 @@ class RayLauncher:
         with explain_os_errors(self._folder):
             self._folder.mkdir(parents=True, exist_ok=True)
             order.unlink(missing_ok=True)
+            node_file(order).unlink(missing_ok=True)
         return order
+
+    def _look_at_resources(self) -> None:
+        """Read, every few seconds, the nodes that live and what is free on them."""
+        if time.monotonic() - self._resources_read_at < _SECONDS_BETWEEN_LOOKS or self._head.silent:
+            return
+        self._resources_read_at = time.monotonic()
+        nodes = [node for node in self._ray.nodes() if node["Alive"]]
+        self._nodes = {node["NodeID"]: node["NodeManagerHostname"] for node in nodes}
+        self._free = self._ray.available_resources()
+
+    def node_name(self, node_id: str) -> str | None:
+        """Return the name of a node that lives, else None."""
+        return self._nodes.get(node_id)
+
+    def shortage(self, amounts: Mapping[str, float]) -> str:
+        """Return `waits for 4 CPU, 1 GPU; free are 2 CPU, 0 GPU`."""
+        wanted = {name: amount for name, amount in amounts.items() if amount}
+        asked = ", ".join(f"{amount:g} {name}" for name, amount in wanted.items())
+        free = ", ".join(f"{self._free.get(name, 0):g} {name}" for name in wanted)
+        return f"waits for {asked}; free are {free}"
 
     def _check_that_it_fits(self, amounts: Mapping[str, float]) -> None:
         if self._settings.autoscaling:
@@ -118,18 +153,69 @@ class RayLauncher:
             return
         request = ", ".join(f"{amount:g} {name}" for name, amount in amounts.items() if amount)
         available = "; ".join(", ".join(f"{node.get(name, 0):g} {name}" for name in amounts) for node in nodes)
-        raise EnvironmentError_(
+        raise RunRefused(
             f"--launcher ray: a run asks for {request}, and no node of the cluster has that (they have: {available}); give less "
             "with launcher.threads= and launcher.gpus=, or launcher.autoscaling=true where nodes are started on demand"
         )
 
 
+class Head:
+    """The process of the cluster without which nothing goes on (the GCS), at `address`, `HOST:PORT`."""
+
+    def __init__(self, address: str) -> None:
+        host, _, port = address.rpartition(":")
+        self._address = host, int(port)
+        self._checked_at = self._heard_at = time.monotonic()
+        self.lost = False
+
+    @property
+    def silent(self) -> bool:
+        """True if it did not answer when it was last asked."""
+        return self._checked_at > self._heard_at
+
+    def check(self) -> None:
+        """Ask it, every few seconds. Raises `LauncherLost` when it has not answered for long."""
+        if time.monotonic() - self._checked_at < _SECONDS_BETWEEN_LOOKS:
+            return
+        try:
+            socket.create_connection(self._address, timeout=_SECONDS_BETWEEN_LOOKS).close()
+        except OSError as error:
+            self._checked_at = time.monotonic()
+            if self._checked_at - self._heard_at > _SECONDS_OF_SILENCE:
+                self.lost = True
+                raise LauncherLost(
+                    f"--launcher ray: the head of the Ray cluster at {':'.join(map(str, self._address))} has not answered "
+                    f"for {_SECONDS_OF_SILENCE:.0f} s ({error}); its runs save and end. Start Ray again, then the same "
+                    "command continues them"
+                ) from None
+        else:
+            self._checked_at = self._heard_at = time.monotonic()
+
+    def leave(self) -> None:
+        """Keep Ray from taking leave of a head that is gone, which ends this process before it has printed its summary."""
+        import atexit
+
+        import ray._private.worker as worker
+
+        atexit.unregister(worker.shutdown)
+
+
 class RayHandle:
     """One task; see `base.Handle`. It is asked to end through its order, and through Ray in case it has not begun."""
 
-    def __init__(self, ray: ModuleType, reference: Any, order: Path) -> None:
+    def __init__(
+        self,
+        ray: ModuleType,
+        reference: Any,
+        order: Path,
+        *,
+        launcher: RayLauncher | None = None,
+        amounts: Mapping[str, float] | None = None,
+    ) -> None:
         self.reference = reference
         self._order = order
+        self._launcher = launcher
+        self._amounts = amounts or {}
         self._ray = ray
         self._stopping = False
         self._force = False
@@ -144,6 +230,19 @@ class RayHandle:
             elif self._stopping and time.monotonic() - self._cancelled_at > _SECONDS_BETWEEN_CANCELS:
                 self._cancel()
         return self.exit_status
+
+    def place(self) -> Place | None:
+        """Return the node that the task wrote down when it began, or what it waits for."""
+        if self.exit_status is not None or self._launcher is None:
+            return None
+        job = str(self.reference.task_id().hex()) if hasattr(self.reference, "task_id") else ""
+        node_id = read_order(node_file(self._order))
+        if not node_id:
+            return Place(state="queued", job=job, reason=self._launcher.shortage(self._amounts))
+        node = self._launcher.node_name(node_id)
+        if node is None:
+            return Place(state="requeued", job=job, reason="its node was lost")
+        return Place(state="running", job=job, node=node)
 
     def stop(self) -> None:
         if not self._stopping and self.exit_status is None:
@@ -188,8 +287,21 @@ def run_task(arguments: Sequence[str], folder: str, environment: Mapping[str, st
     """
     if read_order(Path(order)):
         return EXIT_STOPPED
+    _note_node(Path(order))
     with KeptRun(arguments, folder=folder, environment=environment, order=Path(order)) as run:
         return run.wait()
+
+
+def node_file(order: Path) -> Path:
+    """Return the file in which a task writes down the node that it runs on."""
+    return order.with_suffix(".node")
+
+
+def _note_node(order: Path) -> None:
+    """Write down the node of this process; outside Ray, nothing."""
+    ray = sys.modules.get("ray")
+    if ray is not None and ray.is_initialized():
+        write_atomic(node_file(order), ray.get_runtime_context().get_node_id())
 
 
 # --- the cluster ------------------------------------------------------------------------------------------------------

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import logging
 import time
-from collections import defaultdict
-from collections.abc import Sequence
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -23,11 +23,20 @@ from paperbench.engine.files import explain_os_errors, write_atomic
 from paperbench.engine.jsonlines import JsonLinesWriter, read_json_lines
 from paperbench.errors import EXIT_FAILED, EXIT_STOPPED
 from paperbench.records.place import Place, read_place
-from paperbench.sweeps.launchers.base import UNLIMITED, Context, ExitStatus, Job
-from paperbench.sweeps.launchers.cluster import Resources, import_library, resources_of, worker_arguments
+from paperbench.sweeps.launchers.base import UNLIMITED, Context, ExitStatus, Job, RunRefused
+from paperbench.sweeps.launchers.cluster import Resources, import_library, resources_for, resources_of, worker_arguments
 from paperbench.sweeps.launchers.orders import KILL, STOP, order_file
 from paperbench.sweeps.launchers.refusals import Refused
-from paperbench.sweeps.launchers.slurm_jobs import GONE, LOST, LocalQueue, Queue, RunJob, SlurmQueue
+from paperbench.sweeps.launchers.slurm_jobs import (
+    GONE,
+    LOST,
+    LocalQueue,
+    Queue,
+    RunJob,
+    SlurmQueue,
+    largest_node,
+    test_only,
+)
 
 Text = Annotated[str, Field(min_length=1)]
 
@@ -91,6 +100,25 @@ class SlurmSettings(Schema):
             "additional_parameters": {"requeue": True, **self.sbatch},
         }
 
+    def options(self, resources: Resources, gpus: int) -> list[str]:
+        """Return the options of sbatch that say what a job asks for."""
+        pairs: dict[str, Any] = {
+            "partition": self.partition,
+            "account": self.account,
+            "qos": self.qos,
+            "constraint": self.constraint,
+            "mem": None if self.memory_gb is None else f"{round(1024 * self.memory_gb)}M",
+            "time": self.minutes,
+            "cpus-per-task": resources.cpus,
+            "gpus-per-node": gpus or None,
+            **self.sbatch,
+        }
+        return [
+            f"--{key}" if value is True else f"--{key}={value}"
+            for key, value in pairs.items()
+            if value is not None and value is not False
+        ]
+
 
 class SlurmLauncher:
     """Arrays of Slurm jobs; see `base.Launcher`."""
@@ -123,9 +151,18 @@ class SlurmLauncher:
         self._last_notice = ""
 
     def submit(self, job: Job) -> SlurmHandle:
-        """Take up the job of an earlier sweep if it is still in the queue; else put this one into the next array."""
+        """Take up the job of an earlier sweep if it is still in the queue; else put this one into the next array.
+
+        Raises `RunRefused` if no node of the partition has as many CPUs.
+        """
         handle = self.reattach(job)
         if handle is None:
+            resources = resources_of(job, self._settings.threads)
+            if self._largest_node and resources.cpus > self._largest_node:
+                raise RunRefused(
+                    f"--launcher slurm: a run asks for {resources.cpus} CPUs, and no node has more than {self._largest_node}; "
+                    "give less with launcher.threads="
+                )
             handle = self._handle(job)
             self._waiting.append(handle)
         return handle
@@ -139,6 +176,35 @@ class SlurmLauncher:
         handle.job_id = job_id
         self._accepted = True
         return handle
+
+    def all_submitted(self) -> bool:
+        """Return True if Slurm has every job."""
+        return not self._waiting
+
+    @cached_property
+    def _largest_node(self) -> int:
+        return 0 if self._settings.executor == "local" else largest_node(self._settings.partition)
+
+    @classmethod
+    def preview(cls, settings: SlurmSettings, name: str, jobs: Sequence[Sequence[Mapping[str, Any]]]) -> list[str]:
+        """Return a line for each array, and what Slurm itself says to it (`sbatch --test-only`)."""
+        counts = Counter(resources_for(configs, settings.threads) for configs in jobs)
+        lines = []
+        for resources, count in counts.items():
+            gpus = settings.gpus * resources.processes
+            arrays = -(-count // settings.array_size)
+            parts = [
+                f"{count} jobs, {arrays} array{'s' if arrays > 1 else ''}" if count > 1 else "1 job",
+                f"{resources.cpus} CPUs, {gpus} GPUs and "
+                + ("the cluster's own memory" if settings.memory_gb is None else f"{settings.memory_gb:g} GB")
+                + " each",
+                f"{settings.minutes} minutes",
+                f"partition {settings.partition or 'by default'}",
+            ]
+            lines.append(f"Slurm: {'; '.join(parts)}")
+            if settings.executor == "slurm":
+                lines.append(f"  sbatch --test-only: {test_only(settings.options(resources, gpus))}")
+        return lines
 
     def is_elsewhere(self, job: Job) -> bool:
         """Return True while a job that another sweep submitted for one of the runs is in the queue."""

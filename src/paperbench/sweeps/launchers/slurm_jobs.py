@@ -379,6 +379,27 @@ def _run_impatiently(command: Sequence[str]) -> str:
     return output
 
 
+def largest_node(partition: str | None) -> int:
+    """Return the most CPUs that a node of the partition has, of any where none is named; 0 where Slurm does not say."""
+    words = ["sinfo", "--noheader", "--Node", "--format=%c", *([f"--partition={partition}"] if partition else [])]
+    try:
+        said = subprocess.run(words, check=True, capture_output=True, text=True, timeout=60).stdout
+    except (OSError, subprocess.SubprocessError):
+        return 0
+    return max((int(text) for line in said.splitlines() if (text := line.strip().rstrip("+")).isdigit()), default=0)
+
+
+def test_only(options: Sequence[str]) -> str:
+    """Return what Slurm says to a job with these options of sbatch, which is not submitted."""
+    words = ["sbatch", "--test-only", *options, "--wrap=true"]
+    try:
+        done = subprocess.run(words, check=False, capture_output=True, text=True, timeout=60)
+    except (OSError, subprocess.SubprocessError) as error:
+        return f"not asked: {error}"
+    said = " ".join(f"{done.stderr} {done.stdout}".split()).removeprefix("sbatch: ")
+    return said or ("accepted" if done.returncode == 0 else f"exit code {done.returncode}")
+
+
 class LocalQueue:
     """Processes of this machine, under submitit's own controller, which has time limits and a requeue as Slurm does."""
 

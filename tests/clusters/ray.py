@@ -1,0 +1,89 @@
+"""A Ray of one machine: a head of two CPUs, and further nodes, in a network namespace that has nothing but the loopback."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+
+PROGRAM = Path(sys.executable).parent / "ray"
+_NODE = ("--num-gpus=0", "--object-store-memory=100000000", "--node-ip-address=127.0.0.1", "--disable-usage-stats")
+
+
+class Ray:
+    """Started by entering it, inside `tests.loopback.loopback_only`, and ended by leaving it."""
+
+    def __init__(self) -> None:
+        self.run = Path(tempfile.mkdtemp(prefix="ray-"))  # sockets lie there, whose paths must be short
+        self.environment = {
+            "RAY_TMPDIR": str(self.run),
+            "RAY_ADDRESS": "127.0.0.1:6399",
+            "RAY_memory_monitor_refresh_ms": "0",
+            "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
+        }
+
+    def __enter__(self) -> Ray:
+        self.start_head()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number in (signal.SIGTERM, signal.SIGKILL):
+            for pid in self.pids(""):
+                with suppress(OSError):
+                    os.kill(pid, number)
+            time.sleep(0.5)
+        shutil.rmtree(self.run, ignore_errors=True)
+
+    def start_head(self) -> None:
+        self._start("--head", "--port=6399", "--include-dashboard=false", "--num-cpus=2", f"--temp-dir={self.run}")
+
+    def add_node(self, *, cpus: int = 2) -> None:
+        """Start one more node, in another working directory than everything else."""
+        self._start("--address=127.0.0.1:6399", f"--num-cpus={cpus}")
+
+    def pids(self, name: str) -> list[int]:
+        """The processes of this cluster whose command line has `name`."""
+        found = []
+        for entry in Path("/proc").iterdir():
+            with suppress(OSError, ValueError):
+                command = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+                if str(self.run) in command and name in command and int(entry.name) != os.getpid():
+                    found.append(int(entry.name))
+        return sorted(found)
+
+    def kill(self, name: str) -> None:
+        """SIGKILL to the newest such process."""
+        os.kill(self.pids(name)[-1], signal.SIGKILL)
+
+    def _start(self, *arguments: str) -> None:
+        elsewhere = self.run / "elsewhere"
+        elsewhere.mkdir(exist_ok=True)
+        subprocess.run(
+            [str(PROGRAM), "start", *_NODE, *arguments],
+            cwd=elsewhere,
+            env={
+                **{key: value for key, value in os.environ.items() if key != "RAY_ADDRESS"},
+                **self.environment_of_nodes,
+            },
+            check=True,
+            capture_output=True,
+            timeout=120,
+        )
+
+    @property
+    def environment_of_nodes(self) -> dict[str, str]:
+        return {key: value for key, value in self.environment.items() if key != "RAY_ADDRESS"}
+
+
+def until(condition: Callable[[], object], seconds: float = 60) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.2)

@@ -1,0 +1,98 @@
+"""Sweeps on a real Ray cluster, which loses its sweep, its workers and its head."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.clusters.ray import PROGRAM, Ray, until
+from tests.clusters.sweeps import Folder
+from tests.engine import processes
+from tests.loopback import loopback_only
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.timeout(280),
+    pytest.mark.skipif(not PROGRAM.exists(), reason="the extra ray is not installed"),
+]
+
+SMALL = ("launcher.threads=1",)
+
+
+@pytest.fixture(scope="module")
+def ray() -> Iterator[Ray]:
+    with loopback_only(), Ray() as ray:
+        yield ray
+
+
+@pytest.fixture
+def folder(ray: Ray, tmp_path: Path) -> Folder:
+    return Folder(tmp_path / "work", ray.environment)
+
+
+def states(folder: Folder) -> list[str]:
+    return sorted(str(run["state"]) for run in folder.runs())
+
+
+def test_the_runs_of_a_killed_sweep_save_and_the_same_command_continues_them(ray: Ray, folder: Folder) -> None:
+    command = ("seed=0,1", "steps=150", "pace=0.1", "save_every=1000", *SMALL)
+    sweep = folder.sweep(*command, launcher="ray")
+    sweep.until(lambda: len(folder.steps()) == 2 and all(len(steps) > 10 for steps in folder.steps().values()))
+    sweep.kill()
+    until(lambda: [processes.status(path).get("state") for path in folder.run_dirs()] == ["stopped"] * 2)
+    assert folder.sweep(*command, launcher="ray").end() == 0
+    assert states(folder) == ["done"] * 2
+    assert all(steps == list(range(150)) for steps in folder.steps().values())
+
+
+def test_a_run_that_waits_is_queued_and_says_why(ray: Ray, folder: Folder) -> None:
+    sweep = folder.sweep("seed=0,1,2", "steps=60", "pace=0.1", *SMALL, launcher="ray")
+    sweep.until(lambda: "running" in sweep.output and "queued" in sweep.output)
+    waiting = [run for run in folder.runs() if run["state"] == "queued"]
+    assert len(waiting) == 1
+    assert "1 CPU" in waiting[0]["job"]["reason"]
+    assert sweep.end() == 0, sweep.output
+    assert states(folder) == ["done"] * 3
+
+
+def test_a_killed_worker_is_replaced(ray: Ray, folder: Folder) -> None:
+    sweep = folder.sweep("seed=0", "steps=100", "pace=0.1", *SMALL, launcher="ray")
+    sweep.until(lambda: any(len(steps) > 10 for steps in folder.steps().values()))
+    (worker,) = [pid for pid in _ray_workers() if _is_of_namespace(pid)]
+    os.kill(worker, signal.SIGKILL)
+    assert sweep.end() == 0, sweep.output
+    (steps,) = folder.steps().values()
+    assert steps == list(range(100))
+
+
+def _ray_workers() -> list[int]:
+    found = []
+    for entry in Path("/proc").iterdir():
+        try:
+            if (entry / "cmdline").read_bytes().startswith(b"ray::run_task"):
+                found.append(int(entry.name))
+        except (OSError, ValueError):
+            continue
+    return found
+
+
+def _is_of_namespace(pid: int) -> bool:
+    return Path(f"/proc/{pid}/ns/net").readlink() == Path("/proc/thread-self/ns/net").readlink()
+
+
+def test_a_dead_head_ends_the_sweep_with_the_command_that_continues_it(ray: Ray, folder: Folder) -> None:
+    sweep = folder.sweep("seed=0", "steps=2000", "pace=0.1", *SMALL, launcher="ray")
+    sweep.until(lambda: len(folder.steps()) == 1)
+    ray.kill("gcs_server")
+    code = sweep.end(100)
+    assert code == 4, sweep.output
+    assert "the head of the Ray cluster" in sweep.output
+    assert "continue it" in sweep.output
+    assert "--resume" in sweep.output
+    assert "Check failed" not in sweep.output
+    assert "gcs_rpc_client" not in sweep.output
+    until(lambda: [processes.status(path).get("state") for path in folder.run_dirs()] == ["stopped"], seconds=120)
