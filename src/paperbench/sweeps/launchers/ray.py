@@ -72,9 +72,10 @@ class RayLauncher:
         _connect(self._ray, settings.address, f"paperbench-{context.name}")
         self._head = Head(self._ray.get_runtime_context().gcs_address)
         self._task = self._ray.remote(run_task)
-        self._resources_read_at = 0.0
+        self._resources_read_at = float("-inf")
         self._nodes: dict[str, str] = {}
         self._free: Mapping[str, float] = {}
+        self._look_at_resources()
         self._handles: list[RayHandle] = []
 
     def submit(self, job: Job) -> RayHandle:
@@ -136,6 +137,8 @@ class RayLauncher:
 
     def node_name(self, node_id: str) -> str | None:
         """Return the name of a node that lives, else None."""
+        if node_id not in self._nodes:  # it may have joined since
+            self._look_at_resources()
         return self._nodes.get(node_id)
 
     def shortage(self, amounts: Mapping[str, float]) -> str:
