@@ -1,4 +1,4 @@
-"""Messages that sbatch of Slurm 22.05 printed, and some that its source has."""
+"""Messages that sbatch of Slurm 22.05 printed, with accounting for those of a QOS, and some that its source has."""
 
 from __future__ import annotations
 
@@ -32,6 +32,7 @@ FAILED = "sbatch: error: Batch job submission failed: "
          "available", "final"),
         ("sbatch: error: Invalid generic resource (gres) specification", "final"),
         (FAILED + "Invalid feature specification", "final"),
+        (FAILED + "Invalid qos specification", "final"),
         (FAILED + "Invalid account or account/partition combination specified", "final"),
         ("", "final"),
     ],

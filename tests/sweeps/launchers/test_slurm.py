@@ -353,6 +353,8 @@ def test_a_cancelled_job_and_one_whose_own_process_died(tmp_path: Path, cluster:
     launcher = launcher_of(tmp_path)
     handles = [launcher.submit(toys.job(tmp_path / f"run{n}", seed=n)) for n in range(2)]
     launcher.wait(0)
+    # As sacct of Slurm 22.05 prints it: the job, and the step that ran its script.
+    cluster._script("sacct", 'echo "$@" | grep -q 100_1 && printf "7:0|\\n7:0|308144K\\n"')
     (tmp_path / "sweep" / "launcher" / "100_1_0_log.out").write_text("module: command not found\n\n")
     cluster.queue(j100_0="CANCELLED", j100_1="FAILED")
     cancelled, died = toys.drive(launcher, handles)
@@ -360,7 +362,7 @@ def test_a_cancelled_job_and_one_whose_own_process_died(tmp_path: Path, cluster:
     assert "Slurm job 100_0 was cancelled" in cancelled.reason
     assert died.unreported
     assert not died.lost
-    assert "module: command not found" in died.reason
+    assert "(exit code 7:0, 308144K of memory at most): module: command not found" in died.reason
 
 
 def test_a_job_of_another_sweep_is_elsewhere_while_it_waits(tmp_path: Path, cluster: Cluster) -> None:

@@ -437,6 +437,8 @@ class SlurmHandle:
             )
         log = self._queue.log(str(self.job_id))
         reason = f"{self._title} {state if state == GONE else f'ended as {state}'}, without a result"
+        if account := self._queue.account(str(self.job_id)):
+            reason += f" ({account})"
         said = last_lines(log)
         return ExitStatus(
             exit_code=None,

@@ -303,6 +303,19 @@ class SlurmQueue:
             nothing = subprocess.DEVNULL
             self._scancels.append(subprocess.Popen(["scancel", job_id], stdin=nothing, stdout=nothing, stderr=nothing))
 
+    def account(self, job_id: str) -> str:
+        """Return the exit code and the memory of a job that has ended, by `sacct`; empty where accounting is off."""
+        words = ["sacct", f"--jobs={job_id}", "--noheader", "--parsable2", "--format=ExitCode,MaxRSS"]
+        try:
+            said = subprocess.run(words, check=True, capture_output=True, text=True, timeout=20).stdout
+        except (OSError, subprocess.SubprocessError):
+            return ""
+        rows = [line.split("|") for line in said.splitlines() if line.count("|") == 1]
+        codes = [code for code, _ in rows if code not in ("", "0:0")]
+        memory = max((size for _, size in rows if size), key=_kilobytes, default="")
+        parts = [f"exit code {codes[0]}" if codes else "", f"{memory} of memory at most" if memory else ""]
+        return ", ".join(part for part in parts if part)
+
     def log(self, job_id: str) -> Path:
         """Return the file with the output of the job's own process."""
         import submitit
@@ -379,6 +392,15 @@ def _run_impatiently(command: Sequence[str]) -> str:
     return output
 
 
+def _kilobytes(size: str) -> float:
+    """Return a size as sacct writes it, `308144K`, as a number."""
+    units = {"K": 1.0, "M": 1024.0, "G": 1024.0**2, "T": 1024.0**3}
+    try:
+        return float(size.rstrip("KMGT")) * units.get(size[-1:], 1 / 1024)
+    except ValueError:
+        return 0.0
+
+
 def largest_node(partition: str | None) -> int:
     """Return the most CPUs that a node of the partition has, of any where none is named; 0 where Slurm does not say."""
     words = ["sinfo", "--noheader", "--Node", "--format=%c", *([f"--partition={partition}"] if partition else [])]
@@ -442,6 +464,10 @@ class LocalQueue:
     def entry(self, job_id: str) -> QueueEntry | None:
         """Return None: no job waits here, and this machine is the only node."""
         return None
+
+    def account(self, job_id: str) -> str:
+        """Return nothing: nobody keeps accounts here."""
+        return ""
 
     def cancel_if_waiting(self, job_id: str) -> None:
         """Do nothing: no job waits here."""
