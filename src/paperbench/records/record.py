@@ -29,7 +29,7 @@ from paperbench.records.place import QUEUED, REQUEUED, Place, read_place
 NOT_STARTED, INTERRUPTED, DAMAGED, MISSING = "not started", "interrupted", "damaged", "missing"
 """Nothing there yet; unfinished with no process at work; files missing or unreadable; begun once, and its folder gone."""
 
-STATES = (WAITING, QUEUED, REQUEUED, RUNNING, DONE, STOPPED, FAILED, INTERRUPTED, DAMAGED)
+STATES = (WAITING, RUNNING, DONE, STOPPED, FAILED, INTERRUPTED, DAMAGED, QUEUED, REQUEUED)
 """States of a run that has a folder."""
 
 LOG_LINES = 12

@@ -170,7 +170,7 @@ class _Launching:
 
     def _refuse_detaching(self, runs: int) -> None:
         kind = launcher_class(self._name)
-        if not hasattr(kind, "reattach") or getattr(self._settings, "executor", "slurm") == "local":
+        if not hasattr(kind, "all_submitted") or getattr(self._settings, "executor", "slurm") == "local":
             raise ConfigError(
                 f"--detach: the jobs of --launcher {self._name} end with the sweep; --launcher slurm can be left alone, and on a "
                 "Ray cluster `ray job submit -- paperbench sweep …` runs the sweep itself there"

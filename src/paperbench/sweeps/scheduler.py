@@ -37,6 +37,7 @@ from paperbench.sweeps.launchers.base import (
     ReportsPlace,
     RunRefused,
     SharesRuns,
+    SupportsDetach,
     SupportsReattach,
 )
 from paperbench.sweeps.plan import Member, Sweep
@@ -154,7 +155,7 @@ class Scheduler:
 
     def _can_leave(self) -> bool:
         """Return True when the cluster, or another sweep, has everything that is not done."""
-        assert isinstance(self._launcher, SupportsReattach)
+        assert isinstance(self._launcher, SupportsDetach)
         waiting = [entry for group in self._pending for entry in group if entry.status.state != "elsewhere"]
         return not waiting and self._launcher.all_submitted() and not self._stopping
 

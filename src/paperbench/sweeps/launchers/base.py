@@ -178,12 +178,17 @@ class SharesRuns(Protocol):
 
 
 @runtime_checkable
-class SupportsReattach(Protocol):
-    """A launcher whose jobs outlive the sweep that submitted them: it can be left, looked at again and cancelled."""
+class SupportsDetach(Protocol):
+    """A launcher whose jobs go on when the sweep leaves them."""
 
     def all_submitted(self) -> bool:
         """Return True if the cluster has every job that was submitted."""
         ...
+
+
+@runtime_checkable
+class SupportsReattach(Protocol):
+    """A launcher whose jobs outlive the sweep that submitted them."""
 
     def reattach(self, job: Job) -> Handle | None:
         """Return the job that an earlier sweep submitted for the same runs, if it still waits or runs."""
