@@ -9,10 +9,14 @@ from pathlib import Path
 
 import pytest
 
+from paperbench.errors import EnvironmentError_
+from paperbench.sweeps.launchers import ray as ray_launcher
+from paperbench.sweeps.launchers.ray import RayLauncher, RaySettings
 from tests.clusters.ray import PROGRAM, Ray, until
 from tests.clusters.sweeps import Folder
 from tests.engine import processes
 from tests.loopback import loopback_only
+from tests.sweeps.launchers import toys
 
 pytestmark = [
     pytest.mark.slow,
@@ -82,6 +86,18 @@ def _ray_workers() -> list[int]:
 
 def _is_of_namespace(pid: int) -> bool:
     return Path(f"/proc/{pid}/ns/net").readlink() == Path("/proc/thread-self/ns/net").readlink()
+
+
+def test_a_head_that_does_not_answer_is_given_up(ray: Ray, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ray_launcher, "_SECONDS_TO_JOIN", 4.0)
+    monkeypatch.setenv("RAY_TMPDIR", str(ray.run))
+    (head,) = ray.pids("gcs_server")
+    os.kill(head, signal.SIGSTOP)
+    try:
+        with pytest.raises(EnvironmentError_, match="does not answer within 4 s"):
+            RayLauncher(RaySettings(address="127.0.0.1:6399"), toys.context(tmp_path / "sweep"))
+    finally:
+        os.kill(head, signal.SIGCONT)
 
 
 def test_a_dead_head_ends_the_sweep_with_the_command_that_continues_it(ray: Ray, folder: Folder) -> None:

@@ -38,6 +38,7 @@ _HOW_TO_START = (
 
 _SECONDS_BETWEEN_CANCELS = 5.0
 _SECONDS_BETWEEN_LOOKS = 2.0
+_SECONDS_TO_JOIN = 60.0
 _SECONDS_OF_SILENCE = 30.0
 """Of the head, before the cluster counts as gone. Ray itself ends the process after 60 s, in the middle of anything."""
 
@@ -327,6 +328,7 @@ def _connect(ray: ModuleType, address: str, namespace: str) -> None:
             raise EnvironmentError_(
                 f"--launcher ray: no Ray cluster answers at {address} ({error}); {_HOW_TO_START}"
             ) from None
+    _probe(ray, address)
     try:
         with _sigterm_handler_restored():
             # Messages of the cluster about its nodes would be printed to stdout, among the sweep's own lines.
@@ -342,6 +344,22 @@ def _connect(ray: ModuleType, address: str, namespace: str) -> None:
     except (RuntimeError, ValueError, OSError) as error:
         text = " ".join(str(error).split())
         raise EnvironmentError_(f"--launcher ray: cannot join the cluster at {address}: {text}") from error
+
+
+def _probe(ray: ModuleType, address: str) -> None:
+    """Raise `EnvironmentError_` where a cluster's head takes connections and does not answer: `ray.init` would try for ever."""
+    try:
+        found = ray._private.services.canonicalize_bootstrap_address_or_die(address)
+    except ConnectionError:
+        return  # there is no cluster, as `ray.init` is going to say
+    answer = threading.Thread(target=ray._raylet.GcsClient, kwargs={"address": found}, daemon=True)
+    answer.start()
+    answer.join(_SECONDS_TO_JOIN)
+    if answer.is_alive():
+        raise EnvironmentError_(
+            f"--launcher ray: the head of the Ray cluster at {found} does not answer within {_SECONDS_TO_JOIN:.0f} s; "
+            "restart it with `ray stop` and `ray start --head`"
+        )
 
 
 @contextmanager
