@@ -154,10 +154,11 @@ class Scheduler:
         return tuple(entry.status for entry in self._entries)
 
     def _can_leave(self) -> bool:
-        """Return True when the cluster, or another sweep, has everything that is not done."""
+        """Return True when the cluster has been seen to have, or another sweep has, everything that is not done."""
         assert isinstance(self._launcher, SupportsDetach)
         waiting = [entry for group in self._pending for entry in group if entry.status.state != "elsewhere"]
-        return not waiting and self._launcher.all_submitted() and not self._stopping
+        unseen = any(entry.status.place is None for running in self._running for entry in running.entries)
+        return not waiting and not unseen and self._launcher.all_submitted() and not self._stopping
 
     def _leave(self) -> tuple[MemberStatus, ...]:
         for running in self._running:

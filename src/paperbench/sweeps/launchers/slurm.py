@@ -377,12 +377,12 @@ class SlurmHandle:
         return self._exit_status
 
     def place(self) -> Place | None:
-        """Return where squeue last saw the job; None before it was submitted."""
+        """Return where squeue last saw the job; None before it has."""
         if self._exit_status is not None or self.job_id is None:
             return None
         entry = self._queue.entry(self.job_id)
         if entry is None and isinstance(self._queue, SlurmQueue):
-            return self._last_place or Place(state="queued", job=self.job_id)
+            return self._last_place
         if entry is None or not entry.waiting:
             self._has_run = True
             self._last_place = Place(state="running", job=self.job_id, node=entry.node if entry else "")
