@@ -489,7 +489,9 @@ def test_the_clock_stands_while_a_job_waits(tmp_path: Path) -> None:
 
 
 CANCELLED = ExitStatus(exit_code=3, signal=None, reason="job 7 was cancelled")
-UNREPORTED = ExitStatus(exit_code=None, signal=None, reason="job 7 ended as FAILED", unreported=True)
+UNREPORTED = ExitStatus(
+    exit_code=None, signal=None, reason="job 7 ended as FAILED", unreported=True, log_tail=("no module cuda",)
+)
 
 
 @pytest.mark.parametrize(
@@ -507,6 +509,7 @@ def test_a_job_that_left_no_word_is_submitted_again_if_its_run_had_begun(tmp_pat
     outcome = run_sweep(toys.sweep(tmp_path, 2), launcher)
     assert states(outcome) == ["done", "failed"]
     assert outcome.members[1].message == "job 7 ended as FAILED"
+    assert outcome.members[1].log_tail == ("no module cuda",)
     assert launcher.seeds == [0, 1, 0]
 
 

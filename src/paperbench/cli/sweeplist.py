@@ -13,6 +13,7 @@ from paperbench.config.paths import short
 from paperbench.errors import PaperbenchError
 from paperbench.records.record import RunRecord
 from paperbench.records.sweeps import SweepRecord, find_sweeps, read_sweep
+from paperbench.sweeps.launchers.slurm_jobs import refresh_places
 
 _SHOWN_JOBS = 3
 
@@ -25,6 +26,8 @@ def print_sweeps(root: Path, *, json_output: bool = False) -> None:
             found.append(read_sweep(folder))
         except PaperbenchError as error:
             print_error(str(error))
+    on_slurm = [sweep for sweep in found if sweep.launcher == "slurm"]
+    refresh_places([entry.directory for sweep in on_slurm for entry in sweep.entries])
     read = sorted(((sweep, list(sweep.runs)) for sweep in found), key=lambda pair: _updated(pair[1]), reverse=True)
     if json_output:
         emit_json([_document(sweep, runs) for sweep, runs in read])

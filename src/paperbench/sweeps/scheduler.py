@@ -361,6 +361,7 @@ class Scheduler:
             unwritten = status.exit_code == EXIT_ENVIRONMENT  # or it would have said why in its directory
             error = EnvironmentError_(f"{entry.member.directory} cannot be written") if unwritten else None
             self._fail(entry, now, error, how=str(error) if error else _describe(status))
+            entry.status.log_tail = entry.status.log_tail or status.log_tail
 
     def _resubmit(self, entry: _Entry, now: RunStatus, why: str) -> None:
         """Submit a run again, to continue from its last step, unless that has gained no step too often."""

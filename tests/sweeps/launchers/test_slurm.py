@@ -12,7 +12,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from paperbench.engine.rundir import RunDirectory
 from paperbench.errors import EnvironmentError_
-from paperbench.records.place import Place, write_place
+from paperbench.records.place import Place, read_place, write_place
 from paperbench.sweeps.launchers import base, slurm, slurm_jobs
 from paperbench.sweeps.launchers.base import ExitStatus, RunRefused
 from paperbench.sweeps.launchers.slurm import SlurmLauncher, SlurmSettings
@@ -362,7 +362,26 @@ def test_a_cancelled_job_and_one_whose_own_process_died(tmp_path: Path, cluster:
     assert "Slurm job 100_0 was cancelled" in cancelled.reason
     assert died.unreported
     assert not died.lost
+    assert died.log_tail == ("module: command not found",)
     assert "(exit code 7:0, 308144K of memory at most): module: command not found" in died.reason
+
+
+def test_places_that_nobody_watches_are_brought_up_to_date(tmp_path: Path, cluster: Cluster) -> None:
+    folders = [tmp_path / name for name in ("begun", "back", "gone", "ended")]
+    for folder, job in zip(folders, ("5_0", "5_1", "6", "7"), strict=True):
+        folder.mkdir()
+        write_place(folder, Place(state="running" if job == "5_1" else "queued", job=job, reason="Priority"))
+    cluster.queue(j5_0="RUNNING|n3|None", j5_1="PENDING||BeginTime", j7="COMPLETED|n1|None")
+    slurm_jobs.refresh_places(folders)
+    assert [read_place(folder) for folder in folders] == [
+        Place(state="running", job="5_0", node="n3"),
+        Place(state="requeued", job="5_1", reason="BeginTime"),
+        None,
+        None,
+    ]
+    cluster.be_away()
+    slurm_jobs.refresh_places(folders)
+    assert read_place(folders[0]) is not None
 
 
 def test_a_job_of_another_sweep_is_elsewhere_while_it_waits(tmp_path: Path, cluster: Cluster) -> None:

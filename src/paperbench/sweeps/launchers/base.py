@@ -65,6 +65,8 @@ class ExitStatus:
     """In words, for the summary: `killed by SIGKILL`, `the node was lost`."""
     lost: bool = False
     """The machinery is to blame and not the run: preemption, a dead node, a restarted server. The run is submitted again."""
+    log_tail: tuple[str, ...] = ()
+    """The last lines that the job's own process wrote, for a run that left no log."""
     unreported: bool = False
     """The job ended and left no word on its run, which is submitted again if it had begun."""
 

@@ -444,6 +444,7 @@ class SlurmHandle:
             exit_code=None,
             signal=None,
             reason=f"{reason}: {said[-1]} (in {log})" if said else f"{reason}; its log is {log}",
+            log_tail=said,
             lost=state in LOST,
             unreported=state != OUT_OF_MEMORY,
         )

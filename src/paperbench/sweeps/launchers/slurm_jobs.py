@@ -19,12 +19,13 @@ import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
 from paperbench.errors import EXIT_STOPPED, EnvironmentError_
+from paperbench.records.place import read_place, write_place
 from paperbench.records.record import read_status
 from paperbench.sweeps.launchers.base import interrupts_blocked
 from paperbench.sweeps.launchers.cluster import WorkerProcess
@@ -327,15 +328,38 @@ class SlurmQueue:
         if time.monotonic() - self._states_read_at < self._poll_seconds:
             return self._states
         self._states_read_at = time.monotonic()
-        command = ["squeue", "--noheader", "--array", "--states=all", f"--user={getpass.getuser()}"]
-        command += ["--format=%i|%T|%N|%r"]
-        try:
-            output = subprocess.run(command, check=True, capture_output=True, text=True, timeout=60).stdout
-        except (OSError, subprocess.SubprocessError):
-            self._states = None  # a server that restarts knows nothing about the jobs
-        else:
-            self._states = dict(_read_line(line) for line in output.splitlines())
+        self._states = read_queue()
         return self._states
+
+
+def read_queue() -> dict[str, QueueEntry] | None:
+    """Return by job id all jobs of this user, those that have just ended included; None if Slurm does not answer."""
+    command = ["squeue", "--noheader", "--array", "--states=all", f"--user={getpass.getuser()}"]
+    command += ["--format=%i|%T|%N|%r"]
+    try:
+        output = subprocess.run(command, check=True, capture_output=True, text=True, timeout=60).stdout
+    except (OSError, subprocess.SubprocessError):
+        return None  # a server that restarts knows nothing about the jobs
+    return dict(_read_line(line) for line in output.splitlines())
+
+
+def refresh_places(directories: Sequence[Path]) -> None:
+    """Bring the places of runs up to date that no sweep watches. Does nothing where Slurm does not answer."""
+    places = {directory: place for directory in directories if (place := read_place(directory)) is not None}
+    states = read_queue() if places else None
+    if states is None:
+        return
+    for directory, place in places.items():
+        entry = states.get(place.job)
+        if entry is None or entry.state not in _LIVE:
+            write_place(directory, None)
+        elif not entry.waiting:
+            write_place(directory, replace(place, state="running", node=entry.node, reason=""))
+        else:
+            again = entry.requeued or place.state != "queued"
+            write_place(
+                directory, replace(place, state="requeued" if again else "queued", node="", reason=entry.reason)
+            )
 
 
 def _read_line(line: str) -> tuple[str, QueueEntry]:
