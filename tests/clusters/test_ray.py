@@ -13,7 +13,7 @@ from paperbench.errors import EnvironmentError_
 from paperbench.sweeps.launchers import ray as ray_launcher
 from paperbench.sweeps.launchers.ray import RayLauncher, RaySettings
 from tests.clusters.ray import PROGRAM, Ray, until
-from tests.clusters.sweeps import Folder
+from tests.clusters.sweeps import Command, Folder
 from tests.engine import processes
 from tests.loopback import loopback_only
 from tests.sweeps.launchers import toys
@@ -24,7 +24,7 @@ pytestmark = [
     pytest.mark.skipif(not PROGRAM.exists(), reason="the extra ray is not installed"),
 ]
 
-SMALL = ("launcher.threads=1",)
+SMALL = ("launcher.threads=1", "launcher.address=127.0.0.1:6399")
 
 
 @pytest.fixture(scope="module")
@@ -38,23 +38,29 @@ def folder(ray: Ray, tmp_path: Path) -> Folder:
     return Folder(tmp_path / "work", ray.environment)
 
 
+def start(folder: Folder, *arguments: str) -> Command:
+    """Begin a sweep of the counter, which Ray's workers do not know by themselves."""
+    known = f"launcher.environment={{PYTHONPATH:'{folder.environment['PYTHONPATH']}'}}"
+    return folder.sweep(*arguments, *SMALL, known, launcher="ray")
+
+
 def states(folder: Folder) -> list[str]:
     return sorted(str(run["state"]) for run in folder.runs())
 
 
 def test_the_runs_of_a_killed_sweep_save_and_the_same_command_continues_them(ray: Ray, folder: Folder) -> None:
-    command = ("seed=0,1", "steps=150", "pace=0.1", "save_every=1000", *SMALL)
-    sweep = folder.sweep(*command, launcher="ray")
+    command = ("seed=0,1", "steps=150", "pace=0.1", "save_every=1000")
+    sweep = start(folder, *command)
     sweep.until(lambda: len(folder.steps()) == 2 and all(len(steps) > 10 for steps in folder.steps().values()))
     sweep.kill()
     until(lambda: [processes.status(path).get("state") for path in folder.run_dirs()] == ["stopped"] * 2)
-    assert folder.sweep(*command, launcher="ray").end() == 0
+    assert start(folder, *command).end() == 0
     assert states(folder) == ["done"] * 2
     assert all(steps == list(range(150)) for steps in folder.steps().values())
 
 
 def test_a_run_that_waits_is_queued_and_says_why(ray: Ray, folder: Folder) -> None:
-    sweep = folder.sweep("seed=0,1,2", "steps=60", "pace=0.1", *SMALL, launcher="ray")
+    sweep = start(folder, "seed=0,1,2", "steps=60", "pace=0.1")
     sweep.until(lambda: "running" in sweep.output and "queued" in sweep.output)
     waiting = [run for run in folder.runs() if run["state"] == "queued"]
     assert len(waiting) == 1
@@ -64,7 +70,7 @@ def test_a_run_that_waits_is_queued_and_says_why(ray: Ray, folder: Folder) -> No
 
 
 def test_a_killed_worker_is_replaced(ray: Ray, folder: Folder) -> None:
-    sweep = folder.sweep("seed=0", "steps=100", "pace=0.1", *SMALL, launcher="ray")
+    sweep = start(folder, "seed=0", "steps=100", "pace=0.1")
     sweep.until(lambda: any(len(steps) > 10 for steps in folder.steps().values()))
     (worker,) = [pid for pid in _ray_workers() if _is_of_namespace(pid)]
     os.kill(worker, signal.SIGKILL)
@@ -101,7 +107,7 @@ def test_a_head_that_does_not_answer_is_given_up(ray: Ray, tmp_path: Path, monke
 
 
 def test_a_dead_head_ends_the_sweep_with_the_command_that_continues_it(ray: Ray, folder: Folder) -> None:
-    sweep = folder.sweep("seed=0", "steps=2000", "pace=0.1", *SMALL, launcher="ray")
+    sweep = start(folder, "seed=0", "steps=2000", "pace=0.1")
     sweep.until(lambda: len(folder.steps()) == 1)
     ray.kill("gcs_server")
     code = sweep.end(100)
