@@ -83,12 +83,17 @@ class Slurm:
         return self
 
     def __exit__(self, *_: object) -> None:
-        with suppress(subprocess.SubprocessError):
-            self.command("scancel", "--user=root")
-            self.until(lambda: not self.command("squeue", "--noheader"), seconds=40)
+        with suppress(subprocess.SubprocessError, AssertionError):
+            self.clear()
         for name in ("slurmd.n1", "slurmd.n2", "slurmctld", "munge"):
             self._end(name)
         shutil.rmtree(self.run, ignore_errors=True)
+
+    def clear(self) -> None:
+        """Cancel all jobs, and wait for their ends."""
+        if self.queue():
+            self.command("scancel", "--user=root")
+            self.until(lambda: not self.queue(), seconds=60)
 
     def configure(self, *, max_array_size: int = 1001, max_job_count: int = 2000) -> None:
         """Write slurm.conf; a controller that runs must be restarted."""

@@ -28,11 +28,19 @@ class Folder:
         file.parent.mkdir(parents=True)
         values = {key: value for key, value in counter.config().items() if key not in ("experiment", "seed")}
         file.write_text("# @package _global_\n" + yaml.safe_dump(values), encoding="utf-8")
+        self.commands: list[Command] = []
         self.environment = {**os.environ, **toy.site(path / "site", counter.SPEC), **environment}
 
     def start(self, *arguments: str) -> Command:
         """Begin `paperbench ARGUMENTS --conf-dir …`."""
-        return Command(self, arguments)
+        self.commands.append(Command(self, arguments))
+        return self.commands[-1]
+
+    def close(self) -> None:
+        """End what a failed test left."""
+        for command in self.commands:
+            if command.process.poll() is None:
+                command.kill()
 
     def run(self, *arguments: str, seconds: float = 120) -> tuple[int, str]:
         """The exit code and all output of a command."""

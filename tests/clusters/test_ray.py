@@ -34,8 +34,10 @@ def ray() -> Iterator[Ray]:
 
 
 @pytest.fixture
-def folder(ray: Ray, tmp_path: Path) -> Folder:
-    return Folder(tmp_path / "work", ray.environment)
+def folder(ray: Ray, tmp_path: Path) -> Iterator[Folder]:
+    folder = Folder(tmp_path / "work", ray.environment)
+    yield folder
+    folder.close()
 
 
 def start(folder: Folder, *arguments: str) -> Command:

@@ -30,9 +30,12 @@ def slurm() -> Iterator[Slurm]:
 
 
 @pytest.fixture
-def folder(slurm: Slurm, tmp_path: Path) -> Folder:
+def folder(slurm: Slurm, tmp_path: Path) -> Iterator[Folder]:
     pytest.importorskip("submitit", reason="the extra slurm is not installed")
-    return Folder(tmp_path / "work", slurm.environment)
+    folder = Folder(tmp_path / "work", slurm.environment)
+    yield folder
+    folder.close()
+    slurm.clear()
 
 
 def states(folder: Folder) -> list[str]:

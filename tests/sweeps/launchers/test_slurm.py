@@ -152,13 +152,16 @@ def test_what_the_queue_says_of_a_job_that_left_no_word(tmp_path: Path, cluster:
     assert "OUT_OF_MEMORY" in memory.reason
     assert "100_3_0_log.out" in memory.reason
     assert gone is not None
-    assert gone.lost  # a controller that lost its state says nothing of jobs that never ended
-    assert slurm_jobs.GONE in gone.reason
+    assert not gone.lost  # of an array that is remembered, a job that waited and is not listed was cancelled
+    assert "was cancelled" in gone.reason
     assert handles[2].poll() is lost
     asked = (cluster.folder / "asked").read_text()
     assert f"--user={getpass.getuser()}" in asked
     cluster.be_away()  # the server is restarted: nothing is known, so nothing is concluded
     assert [handle.poll() for handle in handles[:2] for _ in range(3)] == [None] * 6
+    cluster.queue()  # it has lost its state
+    endings = toys.drive(launcher, handles[:2])
+    assert all(ending.lost and slurm_jobs.GONE in ending.reason for ending in endings)
 
 
 def test_stopping_what_waits_what_works_and_what_was_never_submitted(tmp_path: Path, cluster: Cluster) -> None:

@@ -28,6 +28,7 @@ from paperbench.sweeps.launchers.cluster import Resources, import_library, resou
 from paperbench.sweeps.launchers.orders import KILL, STOP, order_file
 from paperbench.sweeps.launchers.refusals import Refused
 from paperbench.sweeps.launchers.slurm_jobs import (
+    CANCELLED,
     GONE,
     LOST,
     LocalQueue,
@@ -454,7 +455,7 @@ class SlurmHandle:
         return f"Slurm job {self.job_id}"
 
 
-CANCELLED, OUT_OF_MEMORY = "CANCELLED", "OUT_OF_MEMORY"
+OUT_OF_MEMORY = "OUT_OF_MEMORY"
 _LOG_BYTES = 16 << 10
 
 

@@ -40,6 +40,7 @@ _LIVE = frozenset({
 
 _WAITING = frozenset({"PENDING", "REQUEUED", "REQUEUE_FED", "REQUEUE_HOLD", "RESV_DEL_HOLD", "SPECIAL_EXIT"})
 
+CANCELLED = "CANCELLED"
 GONE = "gone from the queue"
 """Of a job that squeue does not know, as after a controller has lost its state."""
 
@@ -223,6 +224,7 @@ class SlurmQueue:
         self._poll_seconds = poll_seconds
         self._states: dict[str, QueueEntry] | None = None
         self._states_read_at = float("-inf")
+        self._last_seen: dict[str, QueueEntry] = {}
         self._to_cancel: list[str] = []
         self._scancels: list[subprocess.Popen[bytes]] = []
 
@@ -271,9 +273,14 @@ class SlurmQueue:
         if states is None:
             return None
         # Jobs of an array that were cancelled while they waited are listed under the array's own id.
-        entry = states.get(job_id) or states.get(job_id.partition("_")[0])
-        state = entry.state if entry is not None else GONE
-        return None if state in _LIVE else state
+        array = job_id.partition("_")[0]
+        entry = states.get(job_id) or states.get(array)
+        if entry is not None:
+            return None if entry.state in _LIVE else entry.state
+        # A cancelled job of an array that goes on, or whose others are still remembered, is not listed at all.
+        remembered = array != job_id and any(other.partition("_")[0] == array for other in states)
+        waited = job_id not in self._last_seen or self._last_seen[job_id].waiting
+        return CANCELLED if remembered and waited else GONE
 
     def entry(self, job_id: str) -> QueueEntry | None:
         """Return what squeue last said of a job; None if that is unknown."""
@@ -329,6 +336,7 @@ class SlurmQueue:
             return self._states
         self._states_read_at = time.monotonic()
         self._states = read_queue()
+        self._last_seen.update(self._states or {})
         return self._states
 
 
