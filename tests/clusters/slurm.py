@@ -42,6 +42,7 @@ MessageTimeout=3
 JobRequeue=1
 MaxArraySize={max_array_size}
 MaxJobCount={max_job_count}
+MinJobAge={min_job_age}
 AccountingStorageType=accounting_storage/none
 JobAcctGatherType=jobacct_gather/none
 NodeName=n1 NodeHostname={host} NodeAddr=127.0.0.1 Port={ports[1]} CPUs=2 RealMemory=8000 State=UNKNOWN
@@ -95,7 +96,7 @@ class Slurm:
             self.command("scancel", "--user=root")
             self.until(lambda: not self.queue(), seconds=60)
 
-    def configure(self, *, max_array_size: int = 1001, max_job_count: int = 2000) -> None:
+    def configure(self, *, max_array_size: int = 1001, max_job_count: int = 2000, min_job_age: int = 300) -> None:
         """Write slurm.conf; a controller that runs must be restarted."""
         text = CONFIGURATION.format(
             host=socket.gethostname().partition(".")[0],
@@ -103,6 +104,7 @@ class Slurm:
             ports=self._ports,
             max_array_size=max_array_size,
             max_job_count=max_job_count,
+            min_job_age=min_job_age,
         )
         (self.run / "slurm.conf").write_text(text)
 

@@ -172,7 +172,9 @@ def test_a_dry_run_lets_slurm_judge_and_what_no_node_has_is_refused(slurm: Slurm
 
 def test_arrays_and_queues_that_are_too_small_for_the_sweep(slurm: Slurm, folder: Folder) -> None:
     slurm.stop_controller()
-    slurm.configure(max_array_size=4, max_job_count=5)
+    slurm.configure(
+        max_array_size=4, max_job_count=5, min_job_age=5
+    )  # jobs that have ended count until they are forgotten
     slurm.start_controller(clean=True)
     try:
         sweep = folder.sweep("seed=range(0,9)", "steps=2", *SMALL)
