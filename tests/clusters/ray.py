@@ -14,7 +14,7 @@ from contextlib import suppress
 from pathlib import Path
 
 PROGRAM = Path(sys.executable).parent / "ray"
-_NODE = ("--num-gpus=0", "--object-store-memory=100000000", "--node-ip-address=127.0.0.1", "--disable-usage-stats")
+_NODE = ("--num-gpus=0", "--object-store-memory=100000000", "--disable-usage-stats")
 
 
 class Ray:
@@ -24,9 +24,7 @@ class Ray:
         self.run = Path(tempfile.mkdtemp(prefix="ray-"))  # sockets lie there, whose paths must be short
         self.environment = {
             "RAY_TMPDIR": str(self.run),
-            "RAY_ADDRESS": "127.0.0.1:6399",
             "RAY_memory_monitor_refresh_ms": "0",
-            "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
         }
 
     def __enter__(self) -> Ray:
@@ -42,11 +40,11 @@ class Ray:
         shutil.rmtree(self.run, ignore_errors=True)
 
     def start_head(self) -> None:
-        self._start("--head", "--port=6399", "--include-dashboard=false", "--num-cpus=2", f"--temp-dir={self.run}")
+        self._start("--head", "--port=6399", "--include-dashboard=false", "--num-cpus=2")
 
     def add_node(self, *, cpus: int = 2) -> None:
         """Start one more node, in another working directory than everything else."""
-        self._start("--address=127.0.0.1:6399", f"--num-cpus={cpus}")
+        self._start("--address=auto", f"--num-cpus={cpus}")
 
     def pids(self, name: str) -> list[int]:
         """The processes of this cluster whose command line has `name`."""
@@ -76,10 +74,6 @@ class Ray:
             capture_output=True,
             timeout=120,
         )
-
-    @property
-    def environment_of_nodes(self) -> dict[str, str]:
-        return {key: value for key, value in self.environment.items() if key != "RAY_ADDRESS"}
 
 
 def until(condition: Callable[[], object], seconds: float = 60) -> None:

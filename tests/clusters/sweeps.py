@@ -42,7 +42,7 @@ class Folder:
             if command.process.poll() is None:
                 command.kill()
 
-    def run(self, *arguments: str, seconds: float = 120) -> tuple[int, str]:
+    def run(self, *arguments: str, seconds: float = 240) -> tuple[int, str]:
         """The exit code and all output of a command."""
         command = self.start(*arguments)
         return command.end(seconds), command.output
@@ -88,7 +88,7 @@ class Command:
     def output(self) -> str:
         return self._log.read_text(encoding="utf-8", errors="replace")
 
-    def until(self, condition: Callable[[], object], seconds: float = 90) -> None:
+    def until(self, condition: Callable[[], object], seconds: float = 200) -> None:
         """Waits until it holds, while the command runs."""
         deadline = time.monotonic() + seconds
         while not condition():
@@ -103,7 +103,7 @@ class Command:
         self.process.kill()
         self.process.wait()
 
-    def end(self, seconds: float = 120) -> int:
+    def end(self, seconds: float = 240) -> int:
         try:
             return self.process.wait(seconds)
         except subprocess.TimeoutExpired:

@@ -16,7 +16,7 @@ from tests.clusters.sweeps import Folder
 
 pytestmark = [
     pytest.mark.slow,
-    pytest.mark.timeout(280),
+    pytest.mark.timeout(500),
     pytest.mark.skipif(bool(why_not()), reason=why_not() or "there is a Slurm"),
 ]
 

@@ -7,14 +7,16 @@ parent of (`keeper`), save and end, and the same command continues them.
 
 from __future__ import annotations
 
+import atexit
 import logging
+import os
 import signal
 import socket
 import sys
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import ModuleType
@@ -24,7 +26,7 @@ from pydantic import Field
 
 from paperbench.config.schema import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, Schema
 from paperbench.engine.files import explain_os_errors, write_atomic
-from paperbench.errors import EXIT_STOPPED, EnvironmentError_
+from paperbench.errors import EXIT_ENVIRONMENT, EXIT_STOPPED, EnvironmentError_
 from paperbench.records.place import Place
 from paperbench.sweeps.launchers.base import UNLIMITED, Context, ExitStatus, Job, LauncherLost, RunRefused
 from paperbench.sweeps.launchers.cluster import import_library, resources_of, worker_arguments
@@ -196,12 +198,18 @@ class Head:
             self._checked_at = self._heard_at = time.monotonic()
 
     def leave(self) -> None:
-        """Keep Ray from taking leave of a head that is gone, which ends this process before it has printed its summary."""
-        import atexit
-
+        """Have this process end without Ray's leave-taking from a head that is gone, which is a segmentation fault."""
         import ray._private.worker as worker
 
         atexit.unregister(worker.shutdown)
+        atexit.register(_exit_at_once)
+
+
+def _exit_at_once() -> None:
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(OSError, ValueError):
+            stream.flush()
+    os._exit(EXIT_ENVIRONMENT)
 
 
 class RayHandle:
