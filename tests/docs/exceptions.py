@@ -9,6 +9,7 @@ NOT_RUN: dict[str, str] = {
     "pip install *": "installs from the network",
     "uv run pytest": "is what runs this",
     "paperbench sweep --resume *": "wants the id of a sweep that exists; tests/cli/test_sweeping.py goes on with some",
+    "paperbench sweep --cancel *": "wants a sweep that was left to Slurm; tests/clusters/test_slurm.py cancels one",
     "bash .ci/run": "runs this suite, and more",
     "ray start *": "starts a service on this machine and joins others to it; tests/sweeps/launchers starts clusters of its own",
     "torchrun *": "waits for a second host; tests/engine/test_torchrun.py plays both",

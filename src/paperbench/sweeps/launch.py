@@ -121,7 +121,7 @@ def cancel(name: str, root: Path) -> tuple[Sweep, tuple[str, ...]]:
     Returns when all have ended. Raises `ConfigError` for a sweep whose jobs end with it, and `RunLockedError` for one that is
     being run.
     """
-    planned = record.load(record.find(name, root))
+    planned = record.load(record.find(name, root, option="--cancel"))
     settings = compose_settings(planned.launcher, planned.settings, search_path(None))
     launcher = launcher_for(planned, planned.launcher, settings)
     with closing(launcher):

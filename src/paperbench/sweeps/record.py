@@ -118,8 +118,8 @@ def _member(entry: SweepEntry, configs: Mapping[str, Any], folder: Path) -> Memb
     return replace(member, directory=entry.directory)
 
 
-def find(name: str, root: Path) -> Path:
-    """Find the folder of the sweep called `name`: a folder, or an id, or the beginning of one, below the output root `root`."""
+def find(name: str, root: Path, *, option: str = "--resume") -> Path:
+    """Find the folder of the sweep called `name`, which the option `option` took: a folder, or an id, or the beginning of one, below the output root `root`."""
     if (Path(name) / RECORD).is_file():
         return Path(name)
     known = {folder.name: folder for folder in find_sweeps(root)}
@@ -128,10 +128,10 @@ def find(name: str, root: Path) -> Path:
         return matching[0]
     if matching:
         listed = ", ".join(sorted(folder.name for folder in matching))
-        raise ConfigError(f"--resume {name}: could be {listed}; give more of the id")
+        raise ConfigError(f"{option} {name}: could be {listed}; give more of the id")
     near = nearest(name, known) or sorted(known)[:5]
     listed = f" There: {', '.join(near)}" if near else ""
-    raise ConfigError(f"--resume {name}: no such folder, and no sweep of that id below {root}.{listed}")
+    raise ConfigError(f"{option} {name}: no such folder, and no sweep of that id below {root}.{listed}")
 
 
 # --- events -----------------------------------------------------------------------------------------------------------
