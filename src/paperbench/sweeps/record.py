@@ -119,7 +119,10 @@ def _member(entry: SweepEntry, configs: Mapping[str, Any], folder: Path) -> Memb
 
 
 def find(name: str, root: Path, *, option: str = "--resume") -> Path:
-    """Find the folder of the sweep called `name`, which the option `option` took: a folder, or an id, or the beginning of one, below the output root `root`."""
+    """Find the folder of the sweep called `name`: a folder, or an id, or the beginning of one, below the output root `root`.
+
+    `option` is the option of the command line that took the name.
+    """
     if (Path(name) / RECORD).is_file():
         return Path(name)
     known = {folder.name: folder for folder in find_sweeps(root)}
