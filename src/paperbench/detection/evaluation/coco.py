@@ -7,7 +7,7 @@ in `CocoResult` and absent from `metrics()`: results stay valid JSON, and no mea
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import redirect_stdout
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -18,10 +18,12 @@ from numpy.typing import NDArray
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from paperbench.data.coco_files import Id, id_order, load, objects_of, read_results
+from paperbench.data.coco_files import Content, Id, Objects, Results, id_order, load, objects_of, read_results
 from paperbench.data.detection import Record
 from paperbench.data.faults import Faults
+from paperbench.data.values import real
 from paperbench.detection.evaluation.detections import Detections, Ranked
+from paperbench.detection.evaluation.result_remarks import remarks_on_boxes, remarks_on_images
 from paperbench.detection.masks import as_runs, in_image
 from paperbench.detection.metrics import class_metric
 from paperbench.errors import DataError
@@ -171,14 +173,20 @@ def evaluate_files(ground_truth: Path, results: Path) -> CocoResult:
         {"image_id": image, "category_id": label, "bbox": xywh, "score": score}
         for image, label, xywh, score in zip(*found, strict=True)
     ]
-    remarks = (
-        (
-            f"{objects.without_area} annotations have no area and take that of their box: it decides what is small or large",
-        )
-        if objects.without_area
-        else ()
-    )
-    return replace(_score(truth, entries), remarks=remarks)
+    return replace(_score(truth, entries), remarks=tuple(_remarks(content, places, objects, found)))
+
+
+def _remarks(content: Content, places: Mapping[Id, int], objects: Objects, found: Results) -> Iterator[str]:
+    if objects.without_area:
+        yield f"{objects.without_area} annotations have no area and take that of their box: it decides what is small or large"
+    sides = np.full((len(places), 2), np.inf)
+    for key, entry in zip(content.image_ids, content.images, strict=True):
+        width, height = real(entry.get("width")), real(entry.get("height"))
+        if width and height:
+            sides[places[key]] = width, height
+    boxes = np.array(found.xywh, np.float64).reshape(-1, 4)
+    yield from remarks_on_boxes(np.hstack([boxes[:, :2], boxes[:, :2] + boxes[:, 2:]]), sides[found.image])
+    yield from remarks_on_images(objects.image[~objects.crowd].tolist(), found.image)
 
 
 # --- pycocotools ------------------------------------------------------------------------------------------------------

@@ -7,6 +7,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from paperbench.config.paths import expanded
 from paperbench.data import yolo, yolo_layout
 from paperbench.data.voc import CLASSES
@@ -15,6 +17,7 @@ from paperbench.detection.config import ScoreFiles, class_mistakes
 from paperbench.detection.drawing import precision_recall_curves
 from paperbench.detection.evaluation import coco, voc
 from paperbench.detection.evaluation.files import read_truth, read_voc
+from paperbench.detection.evaluation.result_remarks import remarks_on_boxes
 from paperbench.detection.evaluation.scoring import measure, voc_metrics
 from paperbench.detection.evaluation.yolo_detections import read_yolo
 from paperbench.errors import ConfigError, DataError
@@ -76,6 +79,8 @@ def _voc(config: ScoreFiles, run: Run) -> dict[str, float]:
         f"{sum(map(len, detections)):,} detections in {len(records):,} images with "
         f"{sum(len(record.labels) for record in records):,} objects"
     )
+    for remark in remarks_on_boxes(np.concatenate([item.boxes for item in detections])):
+        run.reporter.message(remark)
     result = voc.evaluate(records, detections, classes, inclusive=True)
     without = [curve.name for curve in result.curves if not curve.objects]
     if without:
