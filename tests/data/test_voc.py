@@ -316,3 +316,28 @@ def test_a_size_that_fits_the_other_orientation_names_the_key(
         DataError, match=rf"a\.xml: size contradicts the image: .*EXIF orientation 8.*data\.exif={other}"
     ):
         voc.read(root=str(tmp_path), split="trainval", exif=exif)
+
+
+@pytest.mark.parametrize("line", ["{}.jpg", "JPEGImages/{}.jpg", "/data/JPEGImages/{}.jpg", "{} 1 0 train"])
+def test_a_line_that_is_more_than_a_name_is_explained(tmp_path: Path, line: str) -> None:
+    folder = write_voc(tmp_path, SOUND)
+    listing = folder / "ImageSets" / "Main" / "trainval.txt"
+    listing.write_text("\n".join(line.format(name) for name in SOUND))
+    with pytest.raises(DataError, match="and image '2008_000001' is there: a line is the name alone"):
+        voc.read(root=str(tmp_path), split="trainval")
+
+
+@pytest.mark.parametrize("key", ["name", "bndbox", "difficult"])
+def test_an_object_that_has_two_of_one_is_a_fault(tmp_path: Path, key: str) -> None:
+    extra = {
+        "name": "<name>cat</name>",
+        "bndbox": "<bndbox><xmin>1</xmin><ymin>1</ymin><xmax>5</xmax><ymax>5</ymax></bndbox>",
+        "difficult": "<difficult>1</difficult>",
+    }[key]
+    write_voc(
+        tmp_path,
+        {"a": voc_xml(voc_object("dog", (1, 1, 9, 9), difficult=0, extra=extra), voc_object("dog", (1, 1, 9, 9)))},
+    )
+    with pytest.raises(DataError, match=rf"object 1 \(dog\): a value that cannot be read: {key} stands there 2 times"):
+        voc.read(root=str(tmp_path), split="trainval")
+    assert len(voc.read(root=str(tmp_path), split="trainval", on_bad_box="drop").records[0].labels) == 1

@@ -138,7 +138,7 @@ def read(
     for (name, path), header in zip(ids.items(), inspect_all(list(ids.values())), strict=True):
         annotation = folder / "Annotations" / f"{name}.xml"
         if isinstance(header, BadImageError):
-            faults.add(header.reason, str(header.path), header.detail or _others(path))
+            faults.add(header.reason, str(header.path), header.detail or _other_name(folder, name) or _others(path))
             continue
         tree = parse(annotation, faults)
         if tree is None or not _size_agrees(tree, header, exif, annotation, faults):
@@ -166,6 +166,15 @@ def read(
 def _image_path(folder: Path, name: str) -> Path:
     candidates = [folder / "JPEGImages" / f"{name}{suffix}" for suffix in SUFFIXES]
     return next((path for path in candidates if is_file(path)), candidates[0])
+
+
+def _other_name(folder: Path, name: str) -> str:
+    """Name the image that a line of a list means where it has a folder, an ending or columns as well; empty where none is there."""
+    last = Path(name).name
+    for other in dict.fromkeys((last, last.removesuffix(Path(last).suffix), *name.split()[:1])):
+        if other != name and is_file(_image_path(folder, other)):
+            return f"the list has '{name}', and image '{other}' is there: a line is the name alone, no folder, ending or column"
+    return ""
 
 
 def _others(path: Path) -> str:
@@ -227,6 +236,12 @@ def objects_of(
         if name not in labels:
             if unknown is not None:
                 faults.add(UNKNOWN_CLASS, where, unknown(name))
+            continue
+        twice = [key for key in ("name", "bndbox", "difficult") if len(item.findall(key)) > 1]
+        if twice:
+            faults.add(
+                BAD_VALUE, where, f"{twice[0]} stands there {len(item.findall(twice[0]))} times; an object has one"
+            )
             continue
         difficult = flag_of(item.findtext("difficult"))
         if difficult is None:
