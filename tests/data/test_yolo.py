@@ -181,6 +181,27 @@ def test_one_folder_without_splits_is_split_by_a_fixed_shuffle(tmp_path: Path) -
     assert any("every fifth by a fixed shuffle is held back" in text for text in test.remarks)
 
 
+def test_a_description_of_another_name_and_names_under_quoted_numbers(tmp_path: Path) -> None:
+    write_yolo(tmp_path, {"a": BOX}, names=None)
+    (tmp_path / "birds.yaml").write_text("train: images/train\nnames: {'0': robin}\n")
+    (tmp_path / "hyperparameters.yaml").write_text("lr: 0.1\n")
+    assert yolo.read(root=tmp_path, split="train").classes == ("robin",)
+    (tmp_path / "other.yml").write_text("train: images/train\nnames: [wren]\n")
+    with pytest.raises(
+        DataError, match=r"several files describe YOLO data: birds\.yaml, other\.yml; data\.root=.*birds"
+    ):
+        yolo_layout.find(tmp_path)
+    assert yolo.read(root=tmp_path / "other.yml", split="train").classes == ("wren",)
+
+
+def test_hidden_files_and_endings_of_any_case(tmp_path: Path) -> None:
+    write_yolo(tmp_path, {"a": BOX})
+    (tmp_path / "images" / "train" / "a.jpg").rename(tmp_path / "images" / "train" / "a.Jpg")
+    (tmp_path / "images" / "train" / "._a.Jpg").write_bytes(b"Mac OS X")
+    (tmp_path / "labels" / "train" / "._a.txt").write_bytes(b"0 0 0 0 0")
+    assert [record.image_id for record in yolo.read(root=tmp_path, split="train").records] == ["a"]
+
+
 def test_names_that_two_images_share(tmp_path: Path) -> None:
     write_yolo(tmp_path, {"a": BOX}, split="train/one")
     write_yolo(tmp_path, {"a": BOX, "b": BOX}, split="train/two")

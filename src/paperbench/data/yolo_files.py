@@ -6,6 +6,7 @@ more), all as shares of the image's width and height; one line an object. In a f
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final, Literal, NamedTuple
@@ -147,7 +148,7 @@ def _parse(
     if len(values) < 1 + _BOX + extra + confidence or not counted:
         faults.add(WRONG_COUNT, where, _wrong_count(len(values), extra=extra, confidence=confidence))
         return None
-    if not np.isfinite(values).all():
+    if not all(map(math.isfinite, values)):
         faults.add(NOT_FINITE, where, text.strip())
         return None
     number = _class_number(fields[0])

@@ -17,6 +17,7 @@ from typing import Any, Final
 
 import yaml
 
+from paperbench.config.paths import expanded
 from paperbench.data.layout import contents, data_root, read_text
 from paperbench.data.values import name_of, shown, whole
 from paperbench.data.voc import SUFFIXES
@@ -26,7 +27,7 @@ from paperbench.errors import DataError
 _DESCRIPTIONS: Final = ("data.yaml", "data.yml", "dataset.yaml", "dataset.yml")
 _NAMES: Final = ("classes.txt", "obj.names", "names.txt", "labels/classes.txt", "data/obj.names")
 _ALSO: Final = {"val": ("valid", "validation"), "valid": ("val", "validation"), "validation": ("val", "valid")}
-_ENDINGS: Final = frozenset(SUFFIXES)
+_ENDINGS: Final = frozenset(suffix.lower() for suffix in SUFFIXES)
 _HOLDS: Final = "images and labels in the YOLO layout: a data.yaml, or images/<split> with labels/<split>/*.txt"
 MOST_CLASSES: Final = 1000
 """Of data that name no class: a higher number is a fault, instead of a thousand classes without an object."""
@@ -132,8 +133,8 @@ class Layout:
         assert self.description is not None
         text = text.replace("\\", "/")
         given = name_of(self.content.get("path"))
-        bases = [self.description.parent / given] if given else []
-        candidates = [base / text for base in (*bases, self.description.parent)]
+        bases = [self.description.parent / expanded(given)] if given else []
+        candidates = [base / expanded(text) for base in (*bases, self.description.parent)]
         candidates += [self.description.parent / text[3:]] if text.startswith("../") else []
         for place in candidates:
             if place.exists():
@@ -152,13 +153,35 @@ def find(root: str | Path | None) -> Layout:
         return _described(base)
     if not base.is_dir():
         raise DataError(f"{base}: no such folder; data.root is the folder, or the data.yaml, of {_HOLDS}")
-    description = next((base / name for name in _DESCRIPTIONS if (base / name).is_file()), None)
+    description = _description_in(base)
     if description is not None:
         return _described(description)
     layout = Layout(folder=base, description=None, content={}, names=_named(base))
     if not layout.splits:
         raise DataError(f"{base}: no data set 'yolo' here, {_HOLDS}\n  found: {contents(base)}")
     return layout
+
+
+def _description_in(folder: Path) -> Path | None:
+    """The data.yaml of a folder, or the one YAML file in it that names classes and images, whatever its name."""
+    usual = next((folder / name for name in _DESCRIPTIONS if (folder / name).is_file()), None)
+    if usual is not None:
+        return usual
+    found = [path for path in sorted(folder.glob("*.y*ml")) if path.is_file() and _describes(path)]
+    if len(found) > 1:
+        raise DataError(
+            f"{folder}: several files describe YOLO data: {', '.join(path.name for path in found)}; "
+            f"data.root={found[0]} chooses one"
+        )
+    return found[0] if found else None
+
+
+def _describes(path: Path) -> bool:
+    try:
+        content = yaml.safe_load(read_text(path))
+    except (DataError, yaml.YAMLError, ValueError, RecursionError):
+        return False
+    return isinstance(content, dict) and "names" in content and bool({"train", "val", "test"} & content.keys())
 
 
 def label_file(image: Path, folder: Path) -> Path:
@@ -181,10 +204,10 @@ def stray_labels(images: Sequence[Path], folder: Path) -> list[Path]:
     places: dict[Path, Path] = {label_file(image, folder).parent: image.parent for image in images}
     strays = []
     for place, beside in places.items():
-        here = {path.stem for path in beside.iterdir() if path.suffix in _ENDINGS} if beside.is_dir() else set[str]()
+        here = {path.stem for path in beside.iterdir() if _is_image(path)} if beside.is_dir() else set[str]()
         for path in sorted(place.glob("*.txt")):
             known = path in labels or path.stem in here or path.name in {Path(name).name for name in _NAMES}
-            if not known and looks_like_labels(path):
+            if not known and not path.name.startswith(".") and looks_like_labels(path):
                 strays.append(path)
     return strays
 
@@ -204,14 +227,19 @@ def _images_of(place: Path) -> Iterator[Listed]:
             endings = ", ".join(SUFFIXES[::2])
             raise DataError(f"{place}: holds no image; found: {contents(place)} (endings that are read: {endings})")
         yield from (Listed(path, str(place)) for path in found)
-    elif place.suffix in _ENDINGS:
+    elif _is_image(place):
         yield Listed(place, str(place))
     else:
         yield from _of_list(place)
 
 
 def _images_below(place: Path) -> Iterator[Path]:
-    return (path for path in place.rglob("*") if path.suffix in _ENDINGS and path.is_file())
+    return (path for path in place.rglob("*") if _is_image(path) and path.is_file())
+
+
+def _is_image(path: Path) -> bool:
+    """True for a name of an image; hidden files, such as `._a.jpg` of macOS, are none."""
+    return path.suffix.lower() in _ENDINGS and not path.name.startswith(".")
 
 
 def _of_list(path: Path) -> Iterator[Listed]:
@@ -241,7 +269,8 @@ def _described(path: Path) -> Layout:
         raise DataError(f"{path}: not a description of YOLO data: keys names, train and val are expected in it")
     names = _names(path, content)
     given = name_of(content.get("path"))
-    folder = path.parent / given if given and (path.parent / given).is_dir() else path.parent
+    wanted = path.parent / expanded(given) if given else path.parent
+    folder = wanted if wanted.is_dir() else path.parent
     layout = Layout(
         folder=_absolute(folder), description=path, content=content, names=names, keypoints=_keypoints(path, content)
     )
@@ -256,7 +285,8 @@ def _names(path: Path, content: Mapping[str, Any]) -> dict[int, str]:
     if isinstance(given, list):
         numbers, texts = list(range(len(given))), given
     elif isinstance(given, dict):
-        numbers, texts = [whole(key) for key in given], list(given.values())
+        keys = [int(key) if isinstance(key, str) and key.isdecimal() and len(key) < 10 else key for key in given]
+        numbers, texts = [whole(key) for key in keys], list(given.values())
     else:
         what = "is missing" if given is None else f"is {shown(given)}"
         raise DataError(f"{path}: names {what}; it is a list of the classes' names, or a map of their numbers to names")
