@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,6 +35,9 @@ from paperbench.data.pictures import Exif, decode_rgb, read_picture
 from paperbench.data.yolo_files import YoloObject, area_of, read_labels
 from paperbench.data.yolo_layout import Layout, Listed, find, label_file, stray_labels
 from paperbench.errors import ConfigError, DataError
+
+_ROUNDING: Final = 1e-5
+"""Share of the longer side by which a box at the edge leaves its image when its numbers have six digits; not counted as clipped."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -240,7 +244,7 @@ def _record(
         crowd=np.zeros(len(kept), bool),
         area=np.array(areas, np.float64),
     )
-    return record, kept, repairs(clipped)
+    return record, kept, repairs(np.where(clipped > _ROUNDING * max(height, width), clipped, 0.0))
 
 
 def _drawn(objects: Sequence[YoloObject], height: int, width: int) -> NDArray[np.bool_]:
