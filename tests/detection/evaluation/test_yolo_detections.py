@@ -137,6 +137,7 @@ def test_faults_of_files_of_detections(tmp_path: Path) -> None:
         "a.txt:2: coordinates that are not finite",
         "a.txt:3: unknown class: 9; the data have the classes 0 cat, 1 dog, 2 cow",
         "a.txt:4 (cat): no box: its width or height is below 0",
+        "a.txt:5 (cat): no box: its numbers are shares of the image, and reach 1000 images beyond it",
         "Nothing was scored",
     ):
         assert text in str(error.value)

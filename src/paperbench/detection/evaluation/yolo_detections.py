@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Final
 
 import numpy as np
 
@@ -15,6 +16,8 @@ from paperbench.data.faults import Faults
 from paperbench.data.yolo_files import looks_like_labels, read_detections
 from paperbench.detection.evaluation.detections import Detections
 from paperbench.errors import DataError
+
+_FARTHEST: Final = 1000.0
 
 
 def write_yolo(folder: Path, dataset: DetectionSet, detections: Sequence[Detections]) -> None:
@@ -71,6 +74,12 @@ def read_yolo(folder: Path, dataset: DetectionSet, classes: Mapping[int, str]) -
         for item in lines:
             if item.kind == "box" and min(item.values[2:]) < 0:
                 faults.add("no box", item.where, "its width or height is below 0")
+        far = [item for item in lines if max(map(abs, item.values)) > _FARTHEST]
+        for item in far:
+            faults.add(
+                "no box", item.where, f"its numbers are shares of the image, and reach {_FARTHEST:g} images beyond it"
+            )
+        lines = [item for item in lines if item not in far]
         boxes = np.array([item.corners(record.height, record.width) for item in lines], np.float64).reshape(-1, 4)
         detections.append(
             Detections(
