@@ -126,7 +126,7 @@ def test_faults_of_files_of_detections(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"no file for any of the 3 images of train, such as .*; it holds x\. "):
         read_yolo(folder, dataset, KNOWN)
     (folder / "a.txt").write_text(
-        "0 .5 .5 .5 .5\n0 .5 .5 .5 .5 nan\n9 .5 .5 .5 .5 .9\n0 .5 .5 -.5 .5 .9\n0 .5 .5 .5 .5 .9\n"
+        "0 .5 .5 .5 .5\n0 .5 .5 .5 .5 nan\n9 .5 .5 .5 .5 .9\n0 .5 .5 -.5 .5 .9\n0 1e308 .5 .5 .5 .9\n"
     )
     with pytest.raises(DataError) as error:
         read_yolo(folder, dataset, KNOWN)
