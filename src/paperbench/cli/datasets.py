@@ -26,7 +26,7 @@ def found_under(spec: DatasetSpec, root: Path) -> list[Path]:
         if "{" in part:
             break
         fixed.append(f"{part.partition('<')[0]}*" if "<" in part else part)
-    if not spec.layout or not root.is_dir():
+    if not spec.layout or not fixed or not root.is_dir():  # generated, or a folder of any name
         return []
     return sorted(path for path in root.glob("/".join(fixed)) if path.is_dir())
 
@@ -64,6 +64,8 @@ def ls(root: Path | None, *, json_output: bool) -> None:
 def _state(spec: DatasetSpec, found: list[Path], base: Path) -> str:
     if not spec.layout:
         return "generated"
+    if spec.layout.startswith("{"):
+        return "where data.root says"
     return ", ".join(path.relative_to(base).as_posix() for path in found) or "no"
 
 
@@ -81,7 +83,10 @@ def get(name: str, root: Path | None, *, json_output: bool) -> None:
     if not spec.layout:
         raise ConfigError(f"{name}: is generated, there is nothing to download")
     if not spec.archives:
-        raise ConfigError(f"{name}: cannot be downloaded from here; see {spec.homepage}")
+        where = (
+            f"see {spec.homepage}" if spec.homepage else "these are your own files: data.root=DIR names their folder"
+        )
+        raise ConfigError(f"{name}: cannot be downloaded from here; {where}")
     from paperbench.cli.display import make_reporter
     from paperbench.data import downloads
 

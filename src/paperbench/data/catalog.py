@@ -21,6 +21,13 @@ DATASETS = (
         departures="paperbench.data.labelled:departures",
         archives=("mnist-train-images", "mnist-train-labels", "mnist-test-images", "mnist-test-labels"),
     ),
+    DatasetSpec(
+        name="folders",
+        summary="your own photographs, in a folder for each class",
+        layout="{train,test}/CLASS/*.jpg, or CLASS/*.jpg",
+        homepage="",
+        checker="paperbench.data.photographs:check",
+    ),
 )
 
 PACKAGE = Package(name="data", datasets=DATASETS)

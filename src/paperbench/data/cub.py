@@ -14,12 +14,11 @@ from typing import Final, Literal
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image
 
 from paperbench.data.image_files import READERS, BadImageError
 from paperbench.data.image_sets import ImageSet
 from paperbench.data.layout import count_departure, data_root, missing, read_text
-from paperbench.data.pictures import decode_rgb
+from paperbench.data.pictures import decode_rgb, square
 from paperbench.errors import DataError
 
 FOLDER: Final = "CUB_200_2011"
@@ -113,16 +112,6 @@ def load(
     return ImageSet(
         images=torch.from_numpy(images), labels=torch.from_numpy(labels), classes=classes, name=f"CUB-200-2011 {split}"
     )
-
-
-def square(pixels: NDArray[np.uint8], side: int) -> NDArray[np.uint8]:
-    """(3, side, side) from (H, W, 3): the middle square, resized."""
-    height, width = pixels.shape[:2]
-    shorter = min(height, width)
-    left, top = (width - shorter) / 2, (height - shorter) / 2
-    box = (left, top, left + shorter, top + shorter)
-    resized = Image.fromarray(pixels).resize((side, side), Image.Resampling.BILINEAR, box=box)
-    return np.asarray(resized).transpose(2, 0, 1)
 
 
 def departures(root: str | Path | None) -> Iterator[str]:

@@ -1,6 +1,6 @@
 """Labelled images in memory, and the configurations of their data sets. Imports no torch.
 
-Three kinds: images of one class each, numbers of several digits, photographs of fine-grained classes.
+Images of one class each, folders of classes, numbers of several digits, photographs of fine-grained classes.
 """
 
 from __future__ import annotations
@@ -10,7 +10,15 @@ from typing import TYPE_CHECKING, Annotated, Final, Literal
 
 from pydantic import Field
 
-from paperbench.config.schema import DataRoot, NonNegativeFloat, NonNegativeInt, PositiveInt, Schema
+from paperbench.config.schema import (
+    NO_EFFECT,
+    DataRoot,
+    FolderPath,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveInt,
+    Schema,
+)
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -28,7 +36,9 @@ NONE: Final = 10
 class ImageSet:
     """One split of a data set, on the host until somebody moves it.
 
-    images: (N, H, W) grey or (N, C, H, W), uint8, 0 is black. labels: (N,) int64, positions in `classes`.
+    images: (N, H, W) grey or (N, C, H, W), uint8, 0 is black; of folders of photographs that are too many for the memory a
+    `data.photographs.PhotographStore`, which is indexed alike. labels: (N,) int64, positions in `classes`; -1 for an image
+    without a class.
     """
 
     images: Tensor
@@ -75,6 +85,46 @@ class MnistData(ImageSetConfig):
 
     name: Literal["mnist"] = "mnist"
     root: DataRoot = None
+
+
+# --- folders of classes -----------------------------------------------------------------------------------------------
+
+
+@dataclass(kw_only=True)
+class FoldersConfig(ImageSetConfig):
+    """Folders of classes: `train/CLASS/*.jpg` and `test/CLASS/*.jpg` (or `val`, `valid`), or one level of `CLASS/*.jpg`.
+
+    `max_train_images` and `max_test_images` take images that are spread over a split, and so over its classes.
+    """
+
+    name: Literal["folders"] = "folders"
+    root: DataRoot = None
+    side: Annotated[int, Field(ge=8)] = 64
+    """Side of the images in pixels: the middle square of each, resized."""
+    test_fraction: Annotated[float, Field(gt=0, lt=1)] = 0.2
+    """Share of every class that is held back where there is no `test` folder."""
+    split_seed: NonNegativeInt = 0
+    """Of the images that are held back: the split stays the same when the run's seed changes."""
+    exif: Literal["apply", "ignore"] = "apply"
+    """Photographs that a camera stored turned: shown upright, or as they are stored."""
+    cache_mb: Annotated[NonNegativeInt, NO_EFFECT] = 1024
+    """Memory for resized images, in MiB; those beyond it are decoded anew at each use, with the same result."""
+
+
+@dataclass(kw_only=True)
+class FoldersData(FoldersConfig):
+    """Folders of classes, in colour or grey."""
+
+    colour: bool = True
+    """False takes their grey levels: one channel instead of three."""
+
+
+@dataclass(kw_only=True)
+class TransferFoldersData(FoldersData):
+    """Folders of classes, and pictures without a class that a student learns from."""
+
+    unlabelled: FolderPath = ""
+    """Folder of pictures without classes: the transfer set, whose targets are the teacher's alone. Empty: the training images."""
 
 
 # --- numbers of several digits ----------------------------------------------------------------------------------------
@@ -148,7 +198,7 @@ NumbersData = Annotated[GeneratedNumbers | SvhnData, Field(discriminator="name")
 
 @dataclass(kw_only=True)
 class FineGrainedConfig(Schema):
-    """Settings of every set of fine-grained classes."""
+    """Settings of every set of fine-grained classes of a known layout."""
 
     size: Annotated[int, Field(ge=32)] = 448
     """Side of the inputs in pixels. Images are stored an eighth larger, for random crops in training."""
@@ -176,4 +226,4 @@ class PartsData(FineGrainedConfig):
     """Seed of the images: the data stay the same when the run's seed changes."""
 
 
-BirdData = Annotated[PartsData | CubData, Field(discriminator="name")]
+BirdData = Annotated[PartsData | CubData | FoldersConfig, Field(discriminator="name")]

@@ -29,7 +29,8 @@ def missing(name: str, root: Path, wanted: str) -> DataError:
     ]
     if spec.archives:
         lines.append(f"  to download it: {command('data', 'get', name, '--root', root)}")
-    lines.append(f"  to get it by hand: {spec.homepage}")
+    if spec.homepage:
+        lines.append(f"  to get it by hand: {spec.homepage}")
     lines.append("  if it is elsewhere: data.root=DIR, or set PAPERBENCH_DATA")
     return DataError("\n".join(lines))
 

@@ -64,6 +64,21 @@ def decode_rgb(path: Path, *, exif: Exif = "ignore") -> NDArray[np.uint8]:
     return read_picture(path, exif=exif).pixels
 
 
+def square(pixels: NDArray[np.uint8], side: int) -> NDArray[np.uint8]:
+    """Return (3, side, side) from (H, W, 3): the middle square, resized."""
+    height, width = pixels.shape[:2]
+    shorter = min(height, width)
+    left, top = (width - shorter) / 2, (height - shorter) / 2
+    box = (left, top, left + shorter, top + shorter)
+    resized = Image.fromarray(pixels).resize((side, side), Image.Resampling.BILINEAR, box=box)
+    return np.asarray(resized).transpose(2, 0, 1)
+
+
+def grey_of(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Return the grey levels (1, S, S) of a picture (3, S, S)."""
+    return np.asarray(Image.fromarray(np.ascontiguousarray(pixels.transpose(1, 2, 0))).convert("L"))[None]
+
+
 def notes_of(picture: Picture) -> dict[str, list[str]]:
     """Return the notes as `paperbench predict` answers them; nothing where there are none."""
     return {"notes": list(picture.notes)} if picture.notes else {}

@@ -5,6 +5,7 @@ Images stay on the device as bytes; the batch of a step is gathered, shifted and
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -17,11 +18,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from paperbench.data.image_sets import ImageSet
+from paperbench.data.photographs import PhotographStore
 from paperbench.engine.counter_rng import uniform
 from paperbench.engine.order import BatchKey
 from paperbench.engine.seeding import hashed
 from paperbench.engine.store import content_key
 
+_HASHED_AT_ONCE = 4096
 JITTER = 100
 """First key of the stream of shifts."""
 
@@ -30,18 +33,21 @@ JITTER = 100
 class Images:
     """N images of C x H x W pixels with their labels, on a device.
 
-    pixels: (N, C, H, W) uint8. labels: (N,) int64. classes: K names. name: of the data set and split.
+    pixels: (N, C, H, W) uint8, a tensor or a `PhotographStore`. labels: (N,) int64, -1 for an image without a class. classes: K
+    names. name: of the data set and split.
     """
 
-    pixels: Tensor
+    pixels: Tensor | PhotographStore
     labels: Tensor
     classes: tuple[str, ...]
     name: str
 
     @classmethod
     def of(cls, images: ImageSet, device: torch.device) -> Images:
-        pixels = images.images if images.images.ndim == 4 else images.images.unsqueeze(1)
-        return cls(pixels.contiguous().to(device), images.labels.to(device), images.classes, images.name)
+        pixels: Tensor | PhotographStore = images.images
+        if isinstance(pixels, Tensor):
+            pixels = (pixels if pixels.ndim == 4 else pixels.unsqueeze(1)).contiguous()
+        return cls(pixels.to(device), images.labels.to(device), images.classes, images.name)
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -55,17 +61,31 @@ class Images:
     @property
     def inputs(self) -> int:
         """D = C * H * W."""
-        return self.pixels[0].numel()
+        return math.prod(self.size)
 
     @cached_property
     def fingerprint(self) -> str:
         """SHA-256 of the pixels and labels, wherever the files lay."""
         recipe = repr((tuple(self.pixels.shape), self.classes))
-        return content_key(recipe, self.pixels.cpu().numpy(), self.labels.cpu().numpy())
+        parts = (self.pixels[start : start + _HASHED_AT_ONCE] for start in range(0, len(self), _HASHED_AT_ONCE))
+        return content_key(recipe, *(part.cpu().numpy() for part in parts), self.labels.cpu().numpy())
 
     def select(self, rows: Tensor | None) -> Images:
         """Return the images at `rows`, (n,) int64; all of them for None."""
-        return self if rows is None else Images(self.pixels[rows], self.labels[rows], self.classes, self.name)
+        if rows is None:
+            return self
+        pixels = self.pixels.part(rows) if isinstance(self.pixels, PhotographStore) else self.pixels[rows]
+        return Images(pixels, self.labels[rows], self.classes, self.name)
+
+    @property
+    def labelled(self) -> Tensor:
+        """(n,) int64: the rows of images with a class."""
+        return (self.labels >= 0).nonzero().squeeze(1)
+
+    @property
+    def unlabelled(self) -> Tensor:
+        """(n,) int64: the rows of images without a class."""
+        return (self.labels < 0).nonzero().squeeze(1)
 
     def batches(self, size: int) -> Iterator[Tensor]:
         """Every image once, in order, (<= size, D) float32 in 0..1."""
@@ -94,11 +114,8 @@ class JitteredBatches:
         self.identity = (id(images), reach, self._key if reach else None, digest)
         """Equal identities give equal batches for equal keys, within one process."""
         self._windows: Tensor | None = None
-        if reach:
-            _, height, width = images.size
-            padded = F.pad(images.pixels, (reach,) * 4)
-            # (N, shifts down, shifts right, C, H, W) without a copy: selecting a window is indexing.
-            self._windows = padded.unfold(2, height, 1).unfold(3, width, 1).permute(0, 2, 3, 1, 4, 5)
+        if reach and isinstance(images.pixels, Tensor):
+            self._windows = _shifted(images.pixels, reach)
 
     def __len__(self) -> int:
         return len(self.images) if self.rows is None else len(self.rows)
@@ -107,16 +124,26 @@ class JitteredBatches:
         """Return inputs (B, D) float32, labels (B,) and rows (B,), the images' positions in the training set."""
         own = self._to_device(key.indices)
         rows = own if self.rows is None else self.rows[own]
-        if self._windows is None:
+        if not self._reach:
             pixels = self.images.pixels[rows]
         else:
             shifts = uniform(self._key, rows, self._to_device(key.epochs), 2)
             down, right = (shifts * (2 * self._reach + 1)).long().unbind(1)
-            pixels = self._windows[rows, down, right]
+            if self._windows is not None:
+                pixels = self._windows[rows, down, right]
+            else:  # of images that are not all in memory, those of the batch alone
+                own = torch.arange(len(rows), device=rows.device)
+                pixels = _shifted(self.images.pixels[rows], self._reach)[own, down, right]
         return as_float(pixels), self.images.labels[rows], rows
 
     def _to_device(self, numbers: NDArray[np.int64]) -> Tensor:
         return torch.from_numpy(numbers).to(self.images.pixels.device, non_blocking=True)
+
+
+def _shifted(pixels: Tensor, reach: int) -> Tensor:
+    """(N, C, H, W) -> (N, shifts down, shifts right, C, H, W) without a copy: selecting a window is indexing."""
+    height, width = pixels.shape[2:]
+    return F.pad(pixels, (reach,) * 4).unfold(2, height, 1).unfold(3, width, 1).permute(0, 2, 3, 1, 4, 5)
 
 
 class Batch(NamedTuple):

@@ -14,10 +14,12 @@ TASKS = (
         schema="paperbench.distill.config:Distill",
         module="paperbench.distill.task",
         stacks=True,
+        predicts=True,
         exports=("safetensors", "onnx", "torchscript"),
         datasets=(
             "digits",
             "mnist",
+            "folders",
         ),
     ),
     TaskSpec(
@@ -45,6 +47,12 @@ MODELS = (
         tasks=("distill", "distill-specialists"),
         summary="blocks of a 3x3 convolution, batch normalisation, ReLU and pooling",
         source="this program's own, for colour images",
+    ),
+    ModelSpec(
+        name="torchvision",
+        tasks=("distill",),
+        summary="any classifier of torchvision, from scratch or from weights in a file",
+        source="torchvision",
     ),
 )
 

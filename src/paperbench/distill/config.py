@@ -24,7 +24,7 @@ from paperbench.config.schema import (
     Schema,
     TrainConfig,
 )
-from paperbench.data.image_sets import DigitsData, ImageSetConfig, MnistData
+from paperbench.data.image_sets import DigitsData, ImageSetConfig, MnistData, TransferFoldersData
 
 ClassName = Annotated[str, Field(coerce_numbers_to_str=True, min_length=1)]
 Dropout = Annotated[float, Field(ge=0, lt=1)]
@@ -71,7 +71,13 @@ class DigitPairsData(ImageSetConfig):
     """Seed of the pairs: the data stay the same when the run's seed changes."""
 
 
-DataConfig = Annotated[DigitsData | MnistData | EmnistData | Cifar100Data | DigitPairsData, Field(discriminator="name")]
+SpecialistData = Annotated[
+    DigitsData | MnistData | EmnistData | Cifar100Data | DigitPairsData, Field(discriminator="name")
+]
+DataConfig = Annotated[
+    DigitsData | MnistData | EmnistData | Cifar100Data | DigitPairsData | TransferFoldersData,
+    Field(discriminator="name"),
+]
 
 
 # --- nets -------------------------------------------------------------------------------------------------------------
@@ -93,6 +99,22 @@ class NetConfig(Schema):
     """Of pixels."""
     max_norm: NonNegativeFloat = 0.0
     """Largest norm of the weights into one unit; 0 sets none."""
+
+
+@dataclass(kw_only=True)
+class TorchvisionNet(Schema):
+    """A classifier of torchvision by its name. Images are normalised as for ImageNet; grey ones become three equal channels."""
+
+    name: Literal["torchvision"] = "torchvision"
+    arch: str = "resnet18"
+    """Its name in `torchvision.models`."""
+    weights: Annotated[AnyPath, OR_NAME, CONTENT_COUNTS] = ""
+    """State dict that the training starts from: a file, or `DEFAULT` for torchvision's ImageNet weights; empty is from scratch."""
+    head: Literal["keep", "new"] = "keep"
+    """Last layer of `weights`: `new` replaces it by an untrained one for the classes of these data."""
+
+
+AnyNet = Annotated[NetConfig | TorchvisionNet, Field(discriminator="name")]
 
 
 def _teacher_net() -> NetConfig:
@@ -174,7 +196,7 @@ class Distill(TrainConfig):
     """Task `distill`: teacher, baseline student, distilled student. `model`, `optim` and `train` are the students'."""
 
     data: DataConfig = field(default_factory=DigitsData)
-    model: NetConfig = field(default_factory=NetConfig)
+    model: AnyNet = field(default_factory=NetConfig)
     temperature: PositiveFloat = 20.0
     targets: Literal["soft", "logits"] = "soft"
     """`soft`: the teacher's probabilities at `temperature`. `logits`: its logits, the limit of high temperatures (section 2.1)."""
@@ -182,10 +204,11 @@ class Distill(TrainConfig):
     hard_weight: NonNegativeFloat = 0.1
     """Weight of the cross-entropy with the labels; "considerably lower" than that of the soft targets (section 2)."""
     teacher: Annotated[tuple[Annotated[AnyPath, OR_NAME, CONTENT_COUNTS], ...], BeforeValidator(_several)] = ()
-    """Pretrained teachers: runs of this task, state dicts, or stored logits. Empty trains one, or finds it in the store."""
-    teacher_mean: float = 0.0
-    """Normalisation of pixels in 0..1 for state dicts of other programs: subtracted mean …"""
-    teacher_std: PositiveFloat = 1.0
+    """Pretrained teachers: runs of this task, state dicts (fully connected, or a classifier of torchvision), TorchScript or ONNX
+    files, or stored logits. Empty trains one, or finds it in the store."""
+    teacher_mean: float | tuple[float, float, float] = 0.0
+    """Normalisation of pixels in 0..1 for nets of other programs, one number or one for each channel: subtracted mean …"""
+    teacher_std: PositiveFloat | tuple[PositiveFloat, PositiveFloat, PositiveFloat] = 1.0
     """… and divisor."""
     teacher_values: Literal["logits", "probabilities"] = "logits"
     """What files of logits hold; of probabilities the logarithms are taken."""
@@ -233,7 +256,7 @@ class SpecialistConfig(Schema):
 class Specialists(TrainConfig):
     """Task `distill-specialists`. `model`, `optim` and `train` are the generalist's."""
 
-    data: DataConfig = field(default_factory=DigitPairsData)
+    data: SpecialistData = field(default_factory=DigitPairsData)
     model: NetConfig = field(default_factory=NetConfig)
     jitter: NonNegativeInt = 0
     """Largest shift of training images, in pixels."""

@@ -7,8 +7,8 @@ from typing import Any, Literal
 
 import torch
 
-from paperbench.data import cifar, digit_pairs, emnist, labelled, mnist
-from paperbench.data.image_sets import ImageSet
+from paperbench.data import cifar, class_folders, digit_pairs, emnist, labelled, mnist, photographs
+from paperbench.data.image_sets import ImageSet, TransferFoldersData
 from paperbench.distill.config import Cifar100Data, DataConfig, DigitPairsData, EmnistData
 from paperbench.errors import DataError
 
@@ -17,6 +17,8 @@ Split = Literal["train", "test"]
 
 def load(config: DataConfig, split: Split) -> ImageSet:
     """Read the training or test split, cut to `max_train_images` or `max_test_images`. Raises DataError."""
+    if isinstance(config, TransferFoldersData):
+        return photographs.load(config, split, channels=3 if config.colour else 1)
     if isinstance(config, EmnistData):
         whole = emnist.load(config.root, split, variant=config.split)
     elif isinstance(config, Cifar100Data):
@@ -34,6 +36,9 @@ def load(config: DataConfig, split: Split) -> ImageSet:
 
 def locate(config: DataConfig) -> None:
     """Raise DataError when the data set is not where the configuration says; reads no image."""
+    if isinstance(config, TransferFoldersData):
+        photographs.locate(config)
+        return
     for split in ("train", "test"):
         if isinstance(config, EmnistData):
             emnist.find(config.root, split, variant=config.split)
@@ -48,6 +53,8 @@ def locate(config: DataConfig) -> None:
 
 def classes(config: DataConfig) -> tuple[str, ...]:
     """Return the names of the classes, without reading an image. Raises DataError."""
+    if isinstance(config, TransferFoldersData):
+        return class_folders.find(config).classes
     if isinstance(config, EmnistData):
         return emnist.CLASSES[config.split]
     if isinstance(config, Cifar100Data):
@@ -59,6 +66,8 @@ def classes(config: DataConfig) -> tuple[str, ...]:
 
 def size(config: DataConfig) -> tuple[int, int, int]:
     """Return C, H, W of an image."""
+    if isinstance(config, TransferFoldersData):
+        return 3 if config.colour else 1, config.side, config.side
     if isinstance(config, Cifar100Data):
         return 3, cifar.SIDE, cifar.SIDE
     if isinstance(config, DigitPairsData):
@@ -68,6 +77,8 @@ def size(config: DataConfig) -> tuple[int, int, int]:
 
 def describe(config: DataConfig) -> str:
     """Describe the data set in a few words, for results and the opening panel."""
+    if isinstance(config, TransferFoldersData):
+        return photographs.describe(config)
     if isinstance(config, EmnistData):
         name = f"EMNIST {config.split}, {len(emnist.CLASSES[config.split])} classes"
     elif isinstance(config, Cifar100Data):

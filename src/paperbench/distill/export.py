@@ -14,8 +14,10 @@ from paperbench.distill import datasets
 from paperbench.distill.batches import as_float
 from paperbench.distill.config import Distill
 from paperbench.distill.nets import Net, build
+from paperbench.distill.torchvision_nets import Classifier
 from paperbench.distill.training import DISTILLED
 from paperbench.engine.checkpoints import load_for_evaluation
+from paperbench.engine.class_names import read_classes
 from paperbench.engine.exportable import Exportable, Output
 from paperbench.errors import CheckpointError, ConfigError
 
@@ -26,7 +28,7 @@ EXAMPLES = (4, 3, 1)
 class Student(nn.Module):
     """A net with the conversion of its images: (N, C, H, W) bytes -> (N, K) logits."""
 
-    def __init__(self, net: Net) -> None:
+    def __init__(self, net: Net | Classifier) -> None:
         super().__init__()
         self.net = net
 
@@ -47,7 +49,7 @@ def export_model(config: Distill, run_dir: Path) -> Exportable:
     images = datasets.load(
         replace(config.data, max_test_images=min(config.data.max_test_images or count, count)), "test"
     )
-    pixels = images.images.reshape(-1, channels, height, width)[torch.arange(count) % len(images)]
+    pixels = images.images[torch.arange(count) % len(images)].reshape(-1, channels, height, width)
     return Exportable(
         module=Student(net).eval(),
         weights="net",
@@ -67,13 +69,19 @@ def export_model(config: Distill, run_dir: Path) -> Exportable:
     )
 
 
-def load_student(config: Distill, run_dir: Path) -> tuple[Net, int]:
+def class_names(config: Distill, run_dir: Path) -> tuple[str, ...]:
+    """Return the names of the classes that a run was trained on."""
+    return read_classes(run_dir) or datasets.classes(config.data)
+
+
+def load_student(config: Distill, run_dir: Path) -> tuple[Net | Classifier, int]:
     """Return the distilled net of a run on the CPU, in evaluation mode, and the step of its checkpoint."""
     folder = run_dir / "checkpoints" / DISTILLED
     if not folder.is_dir():
         raise ConfigError(f"{run_dir}: has no distilled student yet; `{command('resume', run_dir)}` trains it")
     state, step, file = load_for_evaluation(folder, which="last")
-    net = build(config.model, size=datasets.size(config.data), classes=len(datasets.classes(config.data)))
+    classes = class_names(config, run_dir)
+    net = build(config.model, size=datasets.size(config.data), classes=len(classes), pretrained=False)
     try:
         net.load_state_dict({name.removeprefix("net."): value for name, value in state["module"].items()})
     except (KeyError, AttributeError, RuntimeError) as error:
@@ -85,6 +93,6 @@ def load_student(config: Distill, run_dir: Path) -> tuple[Net, int]:
     return net.requires_grad_(False).eval(), step
 
 
-def load_model(config: Distill, run_dir: Path) -> Net:
+def load_model(config: Distill, run_dir: Path) -> Net | Classifier:
     """Return the distilled student of a run: (N, D) flat pixels in 0..1 -> (N, K) logits; see `engine.task.LoadsModel`."""
     return load_student(config, run_dir)[0]

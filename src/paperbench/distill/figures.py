@@ -65,6 +65,25 @@ def targets(
     save(figure, output)
 
 
+def draw_answer(
+    pixels: Tensor, probabilities: Tensor, classes: Sequence[str], output: Path, *, software: str = "paperbench"
+) -> None:
+    """Draw an image (C, H, W) uint8 beside the classes that its probabilities (K,) name as the most likely ones."""
+    values, chosen = probabilities.topk(min(_MOST_CLASSES, len(classes)))
+    figure = new_figure(6.4, 2.6)
+    grid = figure.add_gridspec(1, 2, width_ratios=(1, 1.6))
+    example = figure.add_subplot(grid[0, 0])
+    example.imshow(_displayed(pixels), cmap="gray", vmin=0, vmax=255)
+    example.set_axis_off()
+    axes = figure.add_subplot(grid[0, 1])
+    tidy(axes, title=f"{classes[int(chosen[0])]} {float(values[0]):.3f}", x="probability")
+    places = np.arange(len(values))[::-1]
+    axes.barh(places, values.numpy(), color=COLOURS[0])
+    axes.set_yticks(places, [classes[number][:24] for number in chosen.tolist()], fontsize=7)
+    axes.set_xlim(0, 1)
+    save(figure, output, software=software)
+
+
 def _informative(warm: Tensor, plain: Tensor, labels: Tensor, count: int) -> list[int]:
     entropy = -torch.xlogy(warm, warm).sum(1)
     entropy[plain.argmax(1) != labels] = -1.0

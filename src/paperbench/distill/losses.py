@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from paperbench.distill.batches import Batch
 from paperbench.distill.nets import Net
+from paperbench.distill.torchvision_nets import Classifier
 
 Average = Literal["probabilities", "logits"]
 
@@ -89,7 +90,7 @@ def distillation_loss(
 class SupervisedLoss(nn.Module):
     """A net with the cross-entropy of its labels."""
 
-    def __init__(self, net: Net) -> None:
+    def __init__(self, net: Net | Classifier) -> None:
         super().__init__()
         self.net = net
 
@@ -104,7 +105,13 @@ class DistillationLoss(nn.Module):
     """
 
     def __init__(
-        self, net: Net, *, temperature: float, soft_weight: float, hard_weight: float, match_logits: bool = False
+        self,
+        net: Net | Classifier,
+        *,
+        temperature: float,
+        soft_weight: float,
+        hard_weight: float,
+        match_logits: bool = False,
     ) -> None:
         super().__init__()
         self.net = net

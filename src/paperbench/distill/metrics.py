@@ -49,6 +49,13 @@ METRICS: tuple[MetricSpec, ...] = (
         headline=True,
     ),
     MetricSpec(
+        name="distilled/train/agreement",
+        meaning="images of a transfer set without classes that student and teacher classify alike",
+        unit="%",
+        direction="higher",
+        format=".2f",
+    ),
+    MetricSpec(
         name="*/conditional/accuracy",
         meaning="correctly classified test images of a specialist's classes when only these classes may be predicted (table 3)",
         unit="%",

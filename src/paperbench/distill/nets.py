@@ -11,7 +11,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from paperbench.distill.config import NetConfig
+from paperbench.distill import torchvision_nets
+from paperbench.distill.config import NetConfig, TorchvisionNet
+from paperbench.distill.torchvision_nets import Classifier
+
+Pixels = float | tuple[float, float, float]
+"""A mean or divisor of pixels: one number, or one for each channel."""
 
 
 class Net(nn.Module):
@@ -111,11 +116,16 @@ def parameters_in(net: nn.Module) -> int:
 # --- from a configuration, or from weights in a file ------------------------------------------------------------------
 
 
-def build(config: NetConfig, *, size: tuple[int, int, int], classes: int) -> Net:
-    """Return the untrained net, drawn from torch's global generator.
+def build(
+    config: NetConfig | TorchvisionNet, *, size: tuple[int, int, int], classes: int, pretrained: bool = True
+) -> Net | Classifier:
+    """Return the untrained net, drawn from torch's global generator; one of torchvision with the weights that it starts from.
 
-    Raises ValueError for one that the images are too small for.
+    pretrained: false leaves these out, for a net whose weights are about to be replaced. Raises ValueError for one that the images
+    are too small for.
     """
+    if isinstance(config, TorchvisionNet):
+        return torchvision_nets.build(config, size=size, classes=classes, pretrained=pretrained)
     if config.name == "convnet":
         return convnet(
             size=size,
@@ -137,17 +147,20 @@ def build(config: NetConfig, *, size: tuple[int, int, int], classes: int) -> Net
     )
 
 
-def describe(config: NetConfig) -> str:
-    """Return `2x800`, `convnet 3x32, dropout 0.5` and the like."""
+def describe(config: NetConfig | TorchvisionNet) -> str:
+    """Return `2x800`, `convnet 3x32, dropout 0.5`, `torchvision's resnet18` and the like."""
+    if isinstance(config, TorchvisionNet):
+        start = f" from {config.weights}" if config.weights else ""
+        return f"torchvision's {config.arch}{start}{', new last layer' if config.head == 'new' else ''}"
     name = "" if config.name == "mlp" else f"{config.name} "
     extras = [f"dropout {config.dropout:g}"] if config.dropout else []
     extras += [f"norms up to {config.max_norm:.3g}"] if config.max_norm else []
     return ", ".join([f"{name}{config.layers}x{config.width}", *extras])
 
 
-def from_weights(weights: Mapping[str, Any], *, size: tuple[int, int, int], classes: int) -> Net:
+def from_weights(weights: Mapping[str, Any], *, size: tuple[int, int, int], classes: int) -> Net | Classifier:
     """Return the net that a state dict belongs to, with its weights: fully connected layers with ReLUs between them, whatever
-    their names, or a convnet of this package.
+    their names, a convnet of this package, or a classifier of torchvision.
 
     Raises ValueError with the reason, as half a sentence, for weights that are none of these or do not fit images of `size` and
     `classes`.
@@ -159,6 +172,8 @@ def from_weights(weights: Mapping[str, Any], *, size: tuple[int, int, int], clas
         if value.is_floating_point() and not bool(torch.isfinite(value).all()):
             raise ValueError(f"{name} is not finite")
     if any(value.ndim == 4 for value in tensors.values()):
+        if not _ours(tensors):
+            return torchvision_nets.from_tensors(tensors, size=size, classes=classes)
         return _convnet(tensors, size=size, classes=classes)
     return _mlp(tensors, size=size, classes=classes)
 
@@ -190,9 +205,7 @@ def _mlp(tensors: Mapping[str, Tensor], *, size: tuple[int, int, int], classes: 
 def _convnet(tensors: Mapping[str, Tensor], *, size: tuple[int, int, int], classes: int) -> Net:
     kernels = [value for value in tensors.values() if value.ndim == 4]
     # Dropout has no weights, but a number in the names of the layers behind it.
-    first = min(int(name.split(".")[1]) for name in tensors if name.startswith("trunk.")) if _ours(tensors) else -1
-    if first < 0:
-        raise ValueError("it has convolutions, and only convnets of this program can be read")
+    first = min(int(name.split(".")[1]) for name in tensors if name.startswith("trunk."))
     net = convnet(
         size=size, classes=classes, width=len(kernels[0]), blocks=len(kernels), input_dropout=0.5 if first == 2 else 0.0
     )
@@ -208,8 +221,24 @@ def _ours(tensors: Mapping[str, Tensor]) -> bool:
 
 
 @torch.no_grad()
-def absorb_normalisation(net: Net, *, mean: float, std: float) -> None:
-    """Change the first layer so that pixels in 0..1 give the outputs that (pixel - mean) / std gave before."""
+def absorb_normalisation(net: Net | Classifier, *, mean: Pixels, std: Pixels, size: tuple[int, int, int]) -> None:
+    """Change the first layer so that pixels in 0..1 give the outputs that (pixel - mean) / std gave before; one number each, or
+    one for each channel of images of `size`."""
+    if isinstance(net, Classifier):
+        net.normalise(mean, std)
+        return
+    if isinstance(mean, tuple) or isinstance(std, tuple):
+        middle, scale = (by_pixel(value, size) for value in (mean, std))
+        first = next(part for part in net.modules() if isinstance(part, torch.nn.Linear))
+        first.bias.sub_(first.weight @ (middle / scale))
+        first.weight.div_(scale)
+        return
     first = next(part for part in net.modules() if isinstance(part, torch.nn.Linear))
     first.bias.sub_(first.weight.sum(1) * (mean / std))
     first.weight.div_(std)
+
+
+def by_pixel(value: Pixels, size: tuple[int, int, int]) -> Tensor:
+    """Return a mean or divisor for each of the D pixels of flat images of `size`, (D,)."""
+    channels, height, width = size
+    return torch.tensor(value).expand(channels).repeat_interleave(height * width)

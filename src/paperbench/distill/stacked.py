@@ -17,8 +17,9 @@ from torch import Tensor, nn
 
 from paperbench.config.schema import OutputConfig
 from paperbench.config.validate import dump
+from paperbench.data.image_sets import TransferFoldersData
 from paperbench.distill.batches import Batch, LabelledBatches
-from paperbench.distill.config import Distill
+from paperbench.distill.config import Distill, NetConfig
 from paperbench.distill.losses import DistillationLoss, SupervisedLoss, hard_loss, logit_matching, soft_loss
 from paperbench.distill.supervised import SupervisedStage
 from paperbench.distill.training import Distillation, load
@@ -33,7 +34,10 @@ _PADDED_FREELY = 32
 
 
 def stack_key(config: Distill) -> Hashable | None:
-    """Return the settings that must be equal within a stack; None for convolutions and constrained weights, which do not stack."""
+    """Return the settings that must be equal within a stack; None for what does not stack: convolutions, constrained weights, and
+    students on folders, whose transfer sets may have no labels."""
+    if not isinstance(config.model, NetConfig) or isinstance(config.data, TransferFoldersData):
+        return None
     if config.model.name != "mlp" or config.model.max_norm or config.nproc != 1:
         return None
     free = replace(

@@ -16,11 +16,13 @@ from typing import Any
 
 import torch
 
+from paperbench.config.digests import digest
 from paperbench.config.schema import LoopConfig, OptimConfig
 from paperbench.distill.batches import Images, JitteredBatches, LabelledBatches
-from paperbench.distill.config import NetConfig
+from paperbench.distill.config import NetConfig, TorchvisionNet
 from paperbench.distill.losses import SupervisedLoss
 from paperbench.distill.nets import Net, build
+from paperbench.distill.torchvision_nets import Classifier
 from paperbench.engine.checkpoints import CheckpointStore
 from paperbench.engine.order import EpochOrder
 from paperbench.engine.run import Run
@@ -44,7 +46,7 @@ class Recipe:
     images: fingerprint of the training images. chosen_on: of the validation images that early stopping uses.
     """
 
-    net: NetConfig
+    net: NetConfig | TorchvisionNet
     optim: OptimConfig
     samples: int
     batch_size: int
@@ -62,8 +64,10 @@ class Recipe:
         return -(-self.samples // self.batch_size)
 
     def as_dict(self) -> dict[str, Any]:
-        """Return the recipe as JSON holds it."""
-        return {"format": FORMAT, **asdict(self)}
+        """Return the recipe as JSON holds it, with what a file of weights holds that it starts from."""
+        weights = self.net.weights if isinstance(self.net, TorchvisionNet) else ""
+        content = {"weights": digest(Path(weights))} if weights else {}
+        return {"format": FORMAT, **asdict(self), **content}
 
     def digest(self) -> str:
         """Return the SHA-256 of the recipe."""
@@ -95,7 +99,7 @@ class SupervisedStage:
     folder: Path
     images: Images
     rows: torch.Tensor | None
-    evaluate: Callable[[Net], dict[str, float]]
+    evaluate: Callable[[Net | Classifier], dict[str, float]]
     log_every: int
     checkpoint_every: int
     checkpoint_seconds: float

@@ -17,7 +17,9 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from paperbench.distill.batches import Images
-from paperbench.distill.nets import Net
+from paperbench.distill.executed_teachers import ExecutedTeacher
+from paperbench.distill.nets import Net, Pixels, by_pixel
+from paperbench.distill.torchvision_nets import IMAGENET, Classifier
 
 FEWEST: Final = 200
 """Images below which chance is not told from agreement."""
@@ -123,8 +125,12 @@ NORMALISATIONS: Final = (
     (0.1736, 0.3317, "EMNIST's mean and standard deviation"),
 )
 """Mean, divisor and their meaning: what is usually done to pixels before a net sees them."""
+_OF_COLOUR: Final = (*IMAGENET, "ImageNet's means and standard deviations")
 MOST_IMAGES: Final = 2000
 """Images of each split on which normalisations are compared."""
+MOST_OF_LARGE_NETS: Final = 100
+"""The same for nets of convolutions, which take a thousand times as long."""
+_AT_ONCE: Final = 4096
 _SCALES: Final = tuple(0.05 * 400 ** (k / 24) for k in range(25))
 """Factors on logits, 0.05 to 20, of which the best one takes a net's confidence out of a comparison."""
 
@@ -155,19 +161,27 @@ def _deviations(gain: Tensor) -> float:
 
 
 @torch.inference_mode()
-def better_normalisation(net: Net, sets: Sequence[Images], *, mean: float, std: float) -> str:
+def better_normalisation(
+    net: Net | Classifier | ExecutedTeacher, sets: Sequence[Images], *, mean: Pixels, std: Pixels
+) -> str:
     """Return in half a sentence which normalisation suits a net better than `mean` and `std`; empty where none clearly does.
 
     net: takes pixels in 0..1, and has absorbed `mean` and `std`. sets: the splits whose images it answers.
     """
-    some = [images.select(_spread(images)) for images in sets]
+    most = MOST_IMAGES if isinstance(net, Net) else MOST_OF_LARGE_NETS
+    some = [images.select(_spread(images, most)) for images in sets if len(images.labelled)]
+    size = sets[0].size
     pixels = torch.cat([next(images.batches(len(images))) for images in some])
     labels = torch.cat([images.labels for images in some])
     own = float(pixels.double().mean()), float(pixels.double().std()), "the mean and standard deviation of these images"
     net.eval()
 
-    def trial(middle: float, scale: float) -> Trial:
-        logits = net((pixels - middle) / scale * std + mean).double()
+    def number(value: Pixels) -> float | Tensor:
+        return by_pixel(value, size).to(pixels.device) if isinstance(value, tuple) else value
+
+    def trial(middle: Pixels, scale: Pixels) -> Trial:
+        changed = (pixels - number(middle)) / number(scale) * number(std) + number(mean)
+        logits = torch.cat([net(part) for part in changed.split(_AT_ONCE)]).double()
         losses = [cross_entropy(factor * logits, labels, reduction="none") for factor in (1.0, *_SCALES)]
         return Trial(
             wrong=logits.argmax(1) != labels,
@@ -176,7 +190,8 @@ def better_normalisation(net: Net, sets: Sequence[Images], *, mean: float, std: 
         )
 
     given = trial(mean, std)
-    trials = [(trial(*place[:2]), place) for place in (*NORMALISATIONS, own)]
+    usual = (*NORMALISATIONS, _OF_COLOUR) if size[0] == len(IMAGENET[0]) else NORMALISATIONS
+    trials = [(trial(*place[:2]), place) for place in (*usual, own)]
     better = [pair for pair in trials if pair[0].suits_better_than(given)]
     # Those of these images are near those of the data set: a usual one is named first.
     better = [pair for pair in better if pair[1] is not own] or better
@@ -187,11 +202,16 @@ def better_normalisation(net: Net, sets: Sequence[Images], *, mean: float, std: 
     return (
         f"{meaning} suit its training better than the pixels that it gets: of {len(labels)} images it answers {before:.1f} % "
         f"wrongly, with them {after:.1f} %, at {float(given.nll.mean()):.3g} and {float(best.nll.mean()):.3g} nats; "
-        f"teacher_mean={middle:.4g} teacher_std={scale:.4g}"
+        f"teacher_mean={_shown(middle)} teacher_std={_shown(scale)}"
     )
 
 
-def _spread(images: Images) -> Tensor:
-    """Return the rows of up to `MOST_IMAGES` images, evenly spread."""
-    rows = torch.linspace(0, len(images) - 1, min(len(images), MOST_IMAGES)).long()
-    return rows.to(images.pixels.device)
+def _shown(value: Pixels) -> str:
+    return f"[{','.join(f'{part:.4g}' for part in value)}]" if isinstance(value, tuple) else f"{value:.4g}"
+
+
+def _spread(images: Images, most: int) -> Tensor:
+    """Return the rows of up to `most` images with a class, evenly spread."""
+    known = images.labelled
+    rows = torch.linspace(0, len(known) - 1, min(len(known), most)).long()
+    return known[rows.to(known.device)]

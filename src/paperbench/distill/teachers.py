@@ -1,7 +1,8 @@
 """Teachers that are trained already, and the logits of every teacher.
 
 `teacher=RUN` takes the teacher (or all of an ensemble) of a run of this program, `teacher=RUN/checkpoints/distilled` another of
-its nets. A file may hold a state dict of fully connected layers, a checkpoint of this program, or logits (`.npy`, `.npz`, or a file
+its nets. A file may hold a state dict of fully connected layers or of a classifier of torchvision, a checkpoint of this program, a
+net as TorchScript or ONNX (`executed_teachers`), or logits (`.npy`, `.npz`, or a file
 of `torch.save` with the key `logits`), one row for each training image in the order of the data set.
 
 The logits of a net are computed once and stored in `<output.root>/nets/logits-<hash of weights and images>/` with their SHA-256;
@@ -20,15 +21,18 @@ import torch
 from torch import Tensor
 
 from paperbench.config.paths import expanded
+from paperbench.distill import executed_teachers
 from paperbench.distill.batches import Images
 from paperbench.distill.evaluation import logits_of, scores
-from paperbench.distill.nets import Net, absorb_normalisation, from_weights
+from paperbench.distill.executed_teachers import ExecutedTeacher
+from paperbench.distill.nets import Net, Pixels, absorb_normalisation, from_weights
 from paperbench.distill.teacher_checks import (
     are_probabilities,
     better_normalisation,
     fault_of_logits,
     logits_of_probabilities,
 )
+from paperbench.distill.torchvision_nets import Classifier
 from paperbench.engine.arrays import read_arrays
 from paperbench.engine.checkpoints import CheckpointStore, load_for_evaluation
 from paperbench.engine.run import Run
@@ -87,17 +91,26 @@ def load_teacher(
     *,
     train: Images,
     test: Images,
-    mean: float,
-    std: float,
+    mean: Pixels,
+    std: Pixels,
     values: Values = "logits",
     cut: tuple[int, int] = (0, 0),
-) -> Net | StoredLogits:
-    """Read the teacher in a file or stage folder. mean, std: the normalisation of its training, for weights of other programs.
+) -> Net | Classifier | ExecutedTeacher | StoredLogits:
+    """Read the teacher in a file or stage folder. mean, std: the normalisation of its training, for nets of other programs.
     values: what a file of logits holds. cut: `max_train_images` and `max_test_images`: with either, logits of further images are
     left out, those of the first ones are used.
 
     Raises DataError or CheckpointError naming the file and what does not fit.
     """
+    if len(train.classes) < 2:
+        raise DataError(f"{path}: cannot teach data of one class")
+    if path.is_file() and executed_teachers.is_executed(path):
+        executed = executed_teachers.load(
+            path, size=train.size, classes=len(train.classes), probabilities=values == "probabilities"
+        )
+        executed.normalise(mean, std)
+        _check_values(path, executed, train)
+        return executed
     content, ours = _content(path)
     if "logits" in content:
         return _stored(path, content, train, test, values, cut)
@@ -110,12 +123,33 @@ def load_teacher(
             f"{len(train)} training images, (images, classes), with numpy.save, and name that file"
         ) from None
     if not ours and (mean, std) != (0.0, 1.0):
-        absorb_normalisation(net, mean=mean, std=std)
+        absorb_normalisation(net, mean=mean, std=std, size=train.size)
     return net
 
 
+def _check_values(path: Path, teacher: ExecutedTeacher, images: Images) -> None:
+    """Raise DataError for a net that answers probabilities and is read as one of logits, and the other way round."""
+    some = images.select(torch.linspace(0, len(images) - 1, min(8, len(images))).long().to(images.labels.device))
+    expected, teacher.probabilities = teacher.probabilities, False
+    found = are_probabilities(logits_of(teacher, some, batch_size=8))
+    teacher.probabilities = expected
+    if found and not expected:
+        raise DataError(
+            f"{path}: its answers to each image have the same sum, so they are probabilities and no logits; "
+            "teacher_values=probabilities takes their logarithms"
+        )
+    if expected and not found:
+        raise DataError(f"{path}: its answers are no probabilities; leave teacher_values out")
+
+
 def remarks_on(
-    teacher: Net | StoredLogits, path: Path, *, train: Images, test: Images, mean: float, std: float
+    teacher: Net | Classifier | ExecutedTeacher | StoredLogits,
+    path: Path,
+    *,
+    train: Images,
+    test: Images,
+    mean: Pixels,
+    std: Pixels,
 ) -> list[str]:
     """Return what the answers of a teacher of other programs tell against the given normalisation of its pixels."""
     if isinstance(teacher, StoredLogits) or _is_ours(path):
@@ -220,7 +254,8 @@ def _checked(path: Path, value: Any, images: Images, key: str, split: str, value
         raise DataError(f"{path}: {key}: {said}")
     if values == "probabilities":
         logits = logits_of_probabilities(value)
-    if fault := fault_of_logits(logits, images.labels, images.classes):
+    rows = images.labelled
+    if len(rows) and (fault := fault_of_logits(logits[rows.cpu()], images.labels[rows], images.classes)):
         raise DataError(f"{path}: {key} of the {split} images: {fault}")
     return logits
 
@@ -236,7 +271,9 @@ class TeacherLogits:
     test: Tensor | None
 
 
-def compute_logits(net: Net, *, train: Images, test: Images, run: Run, folder: Path, batch_size: int) -> TeacherLogits:
+def compute_logits(
+    net: Net | Classifier, *, train: Images, test: Images, run: Run, folder: Path, batch_size: int
+) -> TeacherLogits:
     """Return the logits of `net` for all images, from `folder` where they were computed before."""
     weights = [part for name, value in net.state_dict().items() for part in (name.encode(), value.cpu().numpy())]
     key = content_key(f"{train.fingerprint} {test.fingerprint} {run.device.type}", *weights)
@@ -282,8 +319,8 @@ class PretrainedTeacher:
         path: Path,
         run: Run,
         *,
-        mean: float,
-        std: float,
+        mean: Pixels,
+        std: Pixels,
         values: Values = "logits",
         cut: tuple[int, int] = (0, 0),
     ) -> None:
@@ -291,7 +328,7 @@ class PretrainedTeacher:
         self.path = path
         self.metrics: dict[str, float] = {}
         self._run = run
-        self._normalisation = {"mean": mean, "std": std}
+        self._normalisation: dict[str, Pixels] = {"mean": mean, "std": std}
         self._values: Values = values
         self._cut = cut
         self._own = CheckpointStore(run.directory.checkpoints / name, run.reporter)
@@ -306,16 +343,24 @@ class PretrainedTeacher:
             )
             for remark in remarks_on(teacher, source, train=train, test=test, **self._normalisation):
                 self._run.reporter.message(f"{self.name}: {remark}")
+            if isinstance(teacher, ExecutedTeacher):
+                answers = (
+                    logits_of(teacher.to(self._run.device), images, batch_size=batch_size).cpu()
+                    for images in (train, test)
+                )
+                teacher = StoredLogits(*answers)
             self._own.save(_state(teacher, train, test), step=0)
         else:
             teacher = load_teacher(source, train=train, test=test, mean=0.0, std=1.0)
+        assert not isinstance(teacher, ExecutedTeacher)
         if isinstance(teacher, StoredLogits):
             device = self._run.device
             logits = TeacherLogits(teacher.train.to(device), None if teacher.test is None else teacher.test.to(device))
         else:
             net = teacher.to(self._run.device)
             logits = compute_logits(net, train=train, test=test, run=self._run, folder=folder, batch_size=batch_size)
-            if order := fault_of_logits(logits.train, train.labels, train.classes):
+            rows = train.labelled
+            if len(rows) and (order := fault_of_logits(logits.train[rows], train.labels[rows], train.classes)):
                 self._run.reporter.message(f"{self.name}: {self.path}: {order}")
         if logits.test is not None:
             self.metrics = scores(logits.test, test.labels)
@@ -331,8 +376,8 @@ _SUSPICIOUS_ACCURACY = 50.0
 """Percent; a teacher below it was probably trained on other pixel values."""
 
 
-def _state(teacher: Net | StoredLogits, train: Images, test: Images) -> dict[str, object]:
-    if isinstance(teacher, Net):
+def _state(teacher: Net | Classifier | StoredLogits, train: Images, test: Images) -> dict[str, object]:
+    if not isinstance(teacher, StoredLogits):
         return {"weights": teacher.state_dict()}
     state: dict[str, object] = {"logits": teacher.train, "images": train.fingerprint}
     if teacher.test is not None:

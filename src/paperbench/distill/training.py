@@ -7,7 +7,7 @@ the stages before it were trained.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
@@ -21,6 +21,7 @@ from paperbench.distill.losses import DistillationLoss, soft_targets
 from paperbench.distill.nets import Net, build
 from paperbench.distill.supervised import Recipe, SupervisedStage, machine_of, shared_folder
 from paperbench.distill.teachers import PretrainedTeacher, TeacherLogits, compute_logits, find_teachers
+from paperbench.distill.torchvision_nets import Classifier
 from paperbench.distill.transfer import TransferSplit, selected_classes, split_training_set
 from paperbench.engine.order import EpochOrder
 from paperbench.engine.run import Run
@@ -70,6 +71,17 @@ def load(config: Distill, device: torch.device) -> Data:
     )
 
 
+def split_images(images: Images, config: Distill) -> TransferSplit:
+    """Split the training images; where some have no class, these are the transfer set."""
+    known = images.labelled
+    if len(known) == len(images):
+        return split_training_set(images.labels, images.classes, config.transfer, config.validation)
+    if not len(known):
+        return TransferSplit(images.unlabelled, known, images.unlabelled)
+    part = split_training_set(images.labels[known], images.classes, config.transfer, config.validation)
+    return TransferSplit(images.unlabelled, known[part.validation], known[part.rest])
+
+
 @dataclass(kw_only=True)
 class Distillation:
     """The parts of one run, in the order in which they are called: `prepare_teachers`, `baseline`, `trainer`, `finish`."""
@@ -91,7 +103,7 @@ class Distillation:
             config=config,
             run=run,
             data=data,
-            split=split_training_set(data.train.labels, data.train.classes, config.transfer, config.validation),
+            split=split_images(data.train, config),
             folder=shared_folder(run, config.output.root),
         )
 
@@ -113,8 +125,10 @@ class Distillation:
             self.metrics |= {
                 f"{TEACHER}/{name}": value for name, value in scores(ensemble, self.data.test.labels).items()
             }
-        ensemble = self._ensemble(self.teacher_logits)
-        self.metrics[f"{TEACHER}/train/accuracy"] = scores(ensemble, self.data.train.labels)["test/accuracy"]
+        rows = self.data.train.labelled
+        if len(rows):
+            ensemble = self._ensemble(self.teacher_logits)[rows]
+            self.metrics[f"{TEACHER}/train/accuracy"] = scores(ensemble, self.data.train.labels[rows])["test/accuracy"]
 
     def _pretrained_teachers(self) -> Iterator[TeacherLogits]:
         paths = [path for place in self.config.teacher for path in find_teachers(place)]
@@ -173,13 +187,13 @@ class Distillation:
             clip_norm=self.config.train.clip_norm,
             jitter=teaching.jitter,
             seed=base if number == 0 else hashed(base, MEMBER, number) & 0x7FFFFFFF,
-            images=self.data.train.fingerprint,
+            images=self.data.train.select(self._all_labelled).fingerprint,
             machine=machine_of(self.run),
         )
         return self._supervised_stage(
             _numbered(TEACHER, number, teaching.members),
             recipe,
-            rows=None,
+            rows=self._all_labelled,
             before=number * recipe.steps,
             evaluate=self._test_scores,
         )
@@ -188,7 +202,7 @@ class Distillation:
 
     def _baseline(self) -> SupervisedStage:
         config, early = self.config, self.config.baseline.early_stopping
-        rows = self.split.transfer if config.baseline.images == "transfer" else None
+        rows = self.split.transfer if config.baseline.images == "transfer" else self._all_labelled
         if rows is None and early:
             rows = self.split.rest
         recipe = Recipe(
@@ -224,7 +238,7 @@ class Distillation:
             net,
             temperature=config.temperature,
             soft_weight=config.soft_weight,
-            hard_weight=config.hard_weight,
+            hard_weight=0.0 if len(self.data.train.unlabelled) else config.hard_weight,
             match_logits=config.targets == "logits",
         )
 
@@ -241,7 +255,10 @@ class Distillation:
         """Return the trainer of the distilled student; its module is a `DistillationLoss`. Call it after `prepare_teachers`."""
         config, loop = self.config, self.config.train
         student = self.student()
-        batches = JitteredBatches(self.data.train, reach=config.jitter, seed=self.run.seed, rows=self.split.transfer)
+        train = self.data.train
+        if len(train.unlabelled):  # no loss looks at the labels that are not there
+            train = replace(train, labels=train.labels.clamp(min=0))
+        batches = JitteredBatches(train, reach=config.jitter, seed=self.run.seed, rows=self.split.transfer)
         return build_trainer(
             stage(self.run, DISTILLED, before=self.steps.teachers + self.steps.baseline, total=self.steps.total),
             student,
@@ -254,14 +271,17 @@ class Distillation:
 
     # --- numbers ------------------------------------------------------------------------------------------------------
 
-    def finish(self, student: Net, metrics: dict[str, float]) -> dict[str, float]:
+    def finish(self, student: Net | Classifier, metrics: dict[str, float]) -> dict[str, float]:
         """Return all metrics of the run and draw its figures. metrics: of the training of the distilled student."""
         out = {**self.metrics}
         if self.baseline is not None:
             out |= {f"{BASELINE}/{name}": value for name, value in self.baseline.metrics.items()}
             out[f"{BASELINE}/train/accuracy"] = self._train_accuracy(self.baseline.net, self.baseline.rows)
         out |= {f"{DISTILLED}/{name}": value for name, value in metrics.items()}
-        out[f"{DISTILLED}/train/accuracy"] = self._train_accuracy(student, self.split.transfer)
+        if len(self.data.train.unlabelled):
+            out[f"{DISTILLED}/train/agreement"] = self._agreement(student)
+        else:
+            out[f"{DISTILLED}/train/accuracy"] = self._train_accuracy(student, self.split.transfer)
         logits = self._logits(student, self.data.test)
         if self.corrected_classes:
             out |= self._omitted_class_metrics(student, logits)
@@ -299,7 +319,7 @@ class Distillation:
                 output=folder / "bias.png",
             )
 
-    def _omitted_class_metrics(self, student: Net, logits: Tensor) -> dict[str, float]:
+    def _omitted_class_metrics(self, student: Net | Classifier, logits: Tensor) -> dict[str, float]:
         validation = None
         if len(self.split.validation):
             images = self.data.train.select(self.split.validation)
@@ -311,17 +331,29 @@ class Distillation:
             logits, self.data.test.labels, self.corrected_classes, unseen, validation=validation, prefix=DISTILLED
         )
 
-    def _logits(self, net: Net, images: Images) -> Tensor:
+    def _logits(self, net: Net | Classifier, images: Images) -> Tensor:
         return logits_of(net, images, batch_size=self.config.evaluation.batch_size)
 
-    def _test_scores(self, net: Net) -> dict[str, float]:
+    def _test_scores(self, net: Net | Classifier) -> dict[str, float]:
         return scores(self._logits(net, self.data.test), self.data.test.labels)
 
-    def _test_and_validation_scores(self, net: Net) -> dict[str, float]:
+    def _test_and_validation_scores(self, net: Net | Classifier) -> dict[str, float]:
         images = self.data.train.select(self.split.validation)
         return {**self._test_scores(net), **scores(self._logits(net, images), images.labels, split="validation")}
 
-    def _train_accuracy(self, net: Net, rows: Tensor | None) -> float:
+    @property
+    def _all_labelled(self) -> Tensor | None:
+        """The rows of the training images with a class; None where all have one."""
+        return self.data.train.labelled if len(self.data.train.unlabelled) else None
+
+    def _agreement(self, student: Net | Classifier) -> float:
+        """Return the percentage of the transfer set that student and teacher classify alike."""
+        assert self.teacher_logits is not None
+        rows = self.split.transfer
+        answers = self._logits(student, self.data.train.select(rows)).argmax(1)
+        return 100 * float((answers == self._ensemble(self.teacher_logits)[rows].argmax(1)).double().mean())
+
+    def _train_accuracy(self, net: Net | Classifier, rows: Tensor | None) -> float:
         """Accuracy on the images that a net learned from, in percent."""
         images = self.data.train.select(rows)
         return scores(self._logits(net, images), images.labels)["test/accuracy"]
@@ -333,7 +365,7 @@ class Distillation:
         *,
         rows: Tensor | None,
         before: int,
-        evaluate: Callable[[Net], dict[str, float]],
+        evaluate: Callable[[Net | Classifier], dict[str, float]],
         watch: str | None = None,
     ) -> SupervisedStage:
         loop = self.config.train

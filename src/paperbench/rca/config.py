@@ -204,7 +204,8 @@ class RcaEstimate(QualityConfig):
     """Task `rca-estimate`."""
 
     images: AnyPath = ""
-    """Folder of the images; empty takes `data`."""
+    """Folder of the images, or of an nnU-Net archive (`imagesTr`, `labelsTr`, `imagesTs` and predictions), in which masks,
+    references and names of labels are then found; empty takes `data`."""
     masks: Paths = ()
     """A folder of masks, or one for each segmenter."""
     truth: AnyPath = ""

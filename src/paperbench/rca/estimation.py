@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -11,6 +12,7 @@ from pathlib import Path
 import torch
 
 from paperbench.config.paths import expanded
+from paperbench.engine.first_look import Look, write_first_look
 from paperbench.engine.run import Run
 from paperbench.errors import ConfigError, DataError, EnvironmentError_
 from paperbench.rca import evaluation, figures, settings_choice, sitk
@@ -337,10 +339,18 @@ def draw_worst(config: RcaEstimate, runner: CaseRunner, predictions: Sequence[Pr
     worst: dict[tuple[str, str], Prediction] = {}
     for prediction in ordered:
         worst.setdefault((prediction.mask.case, prediction.mask.segmenter), prediction)
+    looks = []
     for rank, ((name, segmenter), prediction) in enumerate(list(worst.items())[: config.pictures], start=1):
         try:
             image = runner.images.get(name) or cases[name].load()
             image = replace(image, masks={segmenter: image.masks[segmenter]})
+            own = [p for p in ordered if (p.mask.case, p.mask.segmenter) == (name, segmenter)]
+            picture = figures.first_look(
+                image, segmenter, case_set.labels, own, run.directory.figures / f"first-{rank:02d}.png",
+                metric=config.metrics[0], threshold=first_threshold(config),
+            )  # fmt: skip
+            relative = picture.relative_to(run.directory.path).as_posix()
+            looks.append(Look(picture=relative, caption=_caption(prediction, config.metrics[0])))
             reference = references[prediction.reference]
             labelled = next(iter(runner.classifier.segment(image, [reference])))
             if labelled.failure:
@@ -352,3 +362,14 @@ def draw_worst(config: RcaEstimate, runner: CaseRunner, predictions: Sequence[Pr
             )  # fmt: skip
         except RECORDED as error:
             run.reporter.message(f"no figure of {name}: {reason(error)}")
+    if looks:
+        write_first_look(run.directory.path, "Cases to look at first", looks)
+
+
+def _caption(prediction: Prediction, metric: str) -> str:
+    """Return a line for a mask: its worst label, the predicted value, its interval and the real value where there is one."""
+    mask, value = prediction.mask, figures.value_of(prediction)
+    text = f"{mask.case}, {mask.segmenter}: {mask.label}, {metric} {value:.3f}"
+    if math.isfinite(prediction.low) and math.isfinite(prediction.high):
+        text += f" ({prediction.low:.3f} to {prediction.high:.3f})"
+    return text if math.isnan(mask.real) else f"{text}, real {mask.real:.3f}"

@@ -87,6 +87,61 @@ def worst(
     return save(figure, output)
 
 
+def first_look(
+    image: Image,
+    segmenter: str,
+    labels: Labels,
+    predictions: Sequence[Prediction],
+    output: Path,
+    *,
+    metric: str,
+    threshold: float | None,
+) -> Path:
+    """Draw an image, its mask on it, and the predicted quality of every label with its interval.
+
+    predictions: of the labels of one mask. The slice of a volume is that with most of the label with the worst prediction, which
+    comes first.
+    """
+    planes = _planes(labels, image.masks[segmenter])
+    place = _slice(planes[labels.names.index(predictions[0].mask.label)])
+    picture = normalised(image.intensities)[place]
+    figure = new_figure(10.2, max(3.2, 1.2 + 0.32 * len(predictions)))
+    grid = figure.add_gridspec(1, 3, width_ratios=(1, 1, 1.15))
+    _show(figure.add_subplot(grid[0, 0]), picture, image.name)
+    on_it = figure.add_subplot(grid[0, 1])
+    _show(on_it, picture, f"mask of {segmenter}")
+    _outline(on_it, [plane[place] for plane in planes], "-")
+    axes = figure.add_subplot(grid[0, 2])
+    tidy(axes, title="interval (line), value (dot), real (cross)", x=metric)
+    _intervals(axes, labels, predictions)
+    if threshold is not None:
+        axes.axvline(threshold, color="#bbbbbb", linewidth=0.8, linestyle="--")
+    return save(figure, output)
+
+
+def _intervals(axes: Axes, labels: Labels, predictions: Sequence[Prediction]) -> None:
+    """Draw a line for each label: its interval, its value (calibrated where it can be), and the real one where it is known."""
+    places = range(len(predictions) - 1, -1, -1)
+    for place, prediction in zip(places, predictions, strict=True):
+        colour = COLOURS[1 + labels.names.index(prediction.mask.label) % (MOST_LABELS - 1)]
+        if math.isfinite(prediction.low) and math.isfinite(prediction.high):
+            axes.plot([prediction.low, prediction.high], [place, place], color=colour, linewidth=2.2, alpha=0.6)
+        if math.isfinite(value := value_of(prediction)):
+            axes.plot([value], [place], "o", color=colour, markersize=5)
+        if math.isfinite(prediction.mask.real):
+            axes.plot([prediction.mask.real], [place], "x", color="black", markersize=6)
+    axes.set_yticks(list(places), [prediction.mask.label[:24] for prediction in predictions], fontsize=7)
+    axes.set_ylim(-0.6, len(predictions) - 0.4)
+    axes.set_xlim(left=0)
+    if all(not math.isfinite(p.mask.real) or p.mask.real <= 1 for p in predictions) and axes.get_xlim()[1] <= 1.1:
+        axes.set_xlim(0, 1)
+
+
+def value_of(prediction: Prediction) -> float:
+    """Return the calibrated value, or the best score where there is no calibration."""
+    return prediction.calibrated if math.isfinite(prediction.calibrated) else prediction.best
+
+
 def _planes(labels: Labels, values: NDArray[np.int64]) -> NDArray[np.bool_]:
     return labels.planes(torch.from_numpy(np.ascontiguousarray(values))).numpy()
 

@@ -13,11 +13,13 @@ from pathlib import Path
 from paperbench.config.paths import expanded
 from paperbench.data.volumes import ENDINGS, PICTURES, stem
 from paperbench.errors import ConfigError, DataError
+from paperbench.rca import nnunet
 from paperbench.rca.case_files import Entry, Files, read
 from paperbench.rca.cases import RECORDED, Case, CaseSet, CaseSource, Image, Remark, reason
 from paperbench.rca.config import RcaEstimate
-from paperbench.rca.labels import Vocabulary, check_labels, find_labels, labels_in
+from paperbench.rca.labels import Labels, Vocabulary, check_labels, find_labels, labels_in
 from paperbench.rca.manifest import from_manifest
+from paperbench.rca.nnunet import NO_NAMES, LabelNames
 
 CHANNEL = "_0000"
 """Ending by which nnU-Net numbers the channels of an image; its masks have none."""
@@ -29,29 +31,41 @@ def find(config: RcaEstimate) -> CaseSource:
 
     Raises ConfigError for missing keys and labels that do not fit, DataError for files that do not fit together.
     """
+    config = nnunet.completed(config)
     labels = config.labels
     check_labels(labels.kind, labels.values, labels.names)
+    known = (
+        NO_NAMES
+        if labels.names or labels.kind == "bits"
+        else nnunet.label_names(config.reference.images or config.images)
+    )
     files = from_manifest(config) if config.manifest else _from_folders(config)
-    files.remarks += missing_masks(files)
+    files.remarks += [*missing_masks(files), *known.remarks]
     flat = {entry.image.name.lower().endswith(PICTURES) for entry in files.references}
     return CaseSource(
-        read=lambda: load(config, files),
+        read=lambda: load(config, files, known),
         references=len(files.references),
         dims=2 if flat == {True} else None,
-        labels=tuple(labels.names) or tuple(map(str, labels.values)),
+        labels=tuple(labels.names)
+        or tuple(known.names.get(value, str(value)) for value in labels.values)
+        or tuple(known.names.values()),
         segmenters=files.segmenters,
         description=describe(files),
         remarks=tuple(files.remarks),
     )
 
 
-def load(config: RcaEstimate, files: Files) -> CaseSet:
-    """Read the references; cases are read one by one later. Raises DataError where no reference can be used."""
+def load(config: RcaEstimate, files: Files, known: LabelNames = NO_NAMES) -> CaseSet:
+    """Read the references; cases are read one by one later. known: names of labels for which the configuration has none.
+
+    Raises DataError where no reference can be used.
+    """
     references, remarks = _readable(files.references, resample=config.resample)
     if len({image.intensities.ndim for image in references}) > 1:
         raise DataError("the references have two and three dimensions; all must have the same number")
     maps = [image.truth for image in references if image.truth is not None]
     labels = find_labels(config.labels.kind, config.labels.values, config.labels.names, maps)
+    labels = _named(labels, known, chosen=bool(config.labels.values))
     held = frozenset(labels_in(labels.kind, maps))
     vocabulary = Vocabulary(labels=labels, held=held, chosen=bool(config.labels.values))
 
@@ -70,6 +84,14 @@ def load(config: RcaEstimate, files: Files) -> CaseSet:
         description=describe(files),
         remarks=(*files.remarks, *remarks),
     )
+
+
+def _named(labels: Labels, known: LabelNames, *, chosen: bool) -> Labels:
+    """Return the labels under their known names, without the one that is ignored unless it was `chosen`."""
+    values = [value for value in labels.values if chosen or value != known.ignored]
+    if not known.names or not values:
+        return labels
+    return Labels(labels.kind, tuple(values), tuple(known.names.get(value, str(value)) for value in values))
 
 
 def _readable(entries: Sequence[Entry], *, resample: bool) -> tuple[list[Image], list[str]]:
@@ -155,11 +177,15 @@ def _from_folders(config: RcaEstimate) -> Files:
     if missing:
         raise ConfigError(*missing)
     names = segmenter_names(config.masks)
-    cases, left_out = _matched("images", config.images, dict(zip(names, config.masks, strict=True)), config.truth)
-    references, unlabelled = _matched(
+    cases, left_out, channels = _matched(
+        "images", config.images, dict(zip(names, config.masks, strict=True)), config.truth
+    )
+    references, unlabelled, others = _matched(
         "reference.images", config.reference.images, {}, config.reference.masks, key="reference.masks"
     )
     remarks = []
+    if channels | others:
+        remarks.append(f"images of several channels: {CHANNEL} is used, {', '.join(sorted(channels | others))} are not")
     if left_out:
         remarks.append(f"{left_out} images of {config.images} have no mask and are left out")
     if config.truth and (unknown := [entry.name for entry in cases if entry.truth is None]):
@@ -169,7 +195,7 @@ def _from_folders(config: RcaEstimate) -> Files:
     calibrating: list[Entry] = []
     if calibration.kind == "labelled":
         own = dict(zip(segmenter_names(calibration.masks), calibration.masks, strict=True))
-        calibrating, _ = _matched(
+        calibrating, _, _ = _matched(
             "calibration.images", calibration.images, own, calibration.truth, key="calibration.truth"
         )
         calibrating = [entry for entry in calibrating if entry.truth is not None]
@@ -198,12 +224,15 @@ def segmenter_names(folders: Sequence[str]) -> tuple[str, ...]:
 
 def _matched(
     key_of_images: str, images: str, masks: Mapping[str, str], truth: str, *, key: str = "truth"
-) -> tuple[list[Entry], int]:
-    """Return the images that have a mask (or, without `masks`, a truth), sorted by name, and the number of those without.
+) -> tuple[list[Entry], int, set[str]]:
+    """Return the images that have a mask (or, without `masks`, a truth), sorted by name, the number of those without, and the
+    channels that are not used.
 
     Raises DataError for a mask without an image, and for a folder of which nothing belongs to an image.
     """
     found = _files(key_of_images, images)
+    kept, channels = nnunet.first_channels(found)
+    found = {name: found[name] for name in kept}
     short = {name: name.removesuffix(CHANNEL) for name in found}
     entries = {
         name: Entry(name=name if short[name] != name and short[name] in found else short[name], image=path)
@@ -216,7 +245,7 @@ def _matched(
         for name, path in _belonging(truth, key, entries, images, all_must=not masks).items():
             entries[name].truth = path
     complete = [e for e in entries.values() if (e.masks if masks else e.truth is not None)]
-    return sorted(complete, key=lambda e: e.name), len(entries) - len(complete)
+    return sorted(complete, key=lambda e: e.name), len(entries) - len(complete), channels
 
 
 def _belonging(

@@ -56,6 +56,9 @@ TASKS = (
         summary="tell fine-grained classes by windows on parts",
         schema="paperbench.stn.config:StnBirds",
         module="paperbench.stn.photograph_task",
+        exports=("safetensors", "onnx", "torchscript"),
+        predicts=True,
+        datasets=("folders",),
     ),
 )
 

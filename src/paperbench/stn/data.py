@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from typing import Any, Literal
 
 import numpy as np
@@ -10,17 +11,19 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from paperbench.data import cub, numbers, parts, svhn
+from paperbench.data import cub, numbers, parts, photographs, svhn
 from paperbench.data.image_sets import (
     LONGEST,
     NONE,
     CubData,
+    FoldersConfig,
     GeneratedNumbers,
     ImageSet,
     NumberSet,
     PartsData,
     SvhnData,
 )
+from paperbench.data.photographs import PhotographStore
 from paperbench.engine.counter_rng import uniform
 from paperbench.engine.order import BatchKey
 from paperbench.engine.seeding import hashed
@@ -112,14 +115,21 @@ def evaluation_digits(
 
 
 class Photographs:
-    """Images (N, 3, S, S) uint8 and labels (N, ...) on `device`.
+    """Images (N, 3, S, S) uint8, a tensor or a `PhotographStore`, and labels (N, ...) on `device`.
 
     Training batches are random `size` crops, mirrored half of the time, as functions of (key, sample, epoch); with `size` = S and
     no `mirror` they are the images themselves. Test batches are centre crops.
     """
 
     def __init__(
-        self, images: Tensor, labels: Tensor, *, size: int, key: int, device: torch.device, mirror: bool
+        self,
+        images: Tensor | PhotographStore,
+        labels: Tensor,
+        *,
+        size: int,
+        key: int,
+        device: torch.device,
+        mirror: bool,
     ) -> None:
         self.images = images.to(device)
         self.labels = labels.to(device)
@@ -155,7 +165,10 @@ class Photographs:
         if self.size == self.images.shape[-1] and not self._mirror:
             return self.images[samples].float().div_(255)
         channels = torch.arange(3, device=self.device)
-        crop = self.images[
+        images = self.images
+        if isinstance(images, PhotographStore):
+            images, samples = images[samples], torch.arange(len(samples), device=self.device)
+        crop = images[
             samples[:, None, None, None], channels[:, None, None], rows[:, None, :, None], columns[:, None, None, :]
         ]
         return crop.float().div_(255)
@@ -192,27 +205,38 @@ def stored_side(size: int) -> int:
     return size + size // 8
 
 
-def load_birds(config: PartsData | CubData, split: Split, progress: Progress | None = None) -> ImageSet:
+def input_side(config: PartsData | CubData | FoldersConfig) -> int:
+    """Return the side of the inputs in pixels."""
+    return config.side if isinstance(config, FoldersConfig) else config.size
+
+
+def load_birds(config: PartsData | CubData | FoldersConfig, split: Split, progress: Progress | None = None) -> ImageSet:
     """Load the training or test split, at `stored_side`. Raises DataError."""
     limit = config.max_train_images if split == "train" else config.max_test_images
-    side = stored_side(config.size)
+    side = stored_side(input_side(config))
+    if isinstance(config, FoldersConfig):
+        return photographs.load(replace(config, side=side), split, progress=progress)
     if isinstance(config, CubData):
         return cub.load(config.root, split, side=side, limit=limit, progress=progress)
     count = config.train_images if split == "train" else config.test_images
     return parts.generate(split, images=min(limit or count, count), side=side, data_seed=config.data_seed)
 
 
-def locate(config: GeneratedNumbers | SvhnData | PartsData | CubData) -> None:
+def locate(config: GeneratedNumbers | SvhnData | PartsData | CubData | FoldersConfig) -> None:
     """Raise DataError if the data set is not where the configuration says; no image is read."""
     if isinstance(config, SvhnData):
         for split in (*splits_of(config, "train"), "test"):
             svhn.find(config.root, split)  # type: ignore[arg-type]
     elif isinstance(config, CubData):
         cub.find(config.root)
+    elif isinstance(config, FoldersConfig):
+        photographs.locate(config)
 
 
-def describe(config: GeneratedNumbers | SvhnData | PartsData | CubData) -> str:
+def describe(config: GeneratedNumbers | SvhnData | PartsData | CubData | FoldersConfig) -> str:
     """Return the data set in a few words, for results and the opening panel."""
+    if isinstance(config, FoldersConfig):
+        return photographs.describe(config)
     size = f"{config.size}x{config.size}"
     if isinstance(config, SvhnData):
         return (

@@ -171,7 +171,15 @@ def draw_numbers(net: HouseNumberNet, images: Tensor, labels: Tensor, path: Path
 
 
 @torch.no_grad()
-def draw_parts(net: PartsNet, images: Tensor, labels: Tensor, classes: tuple[str, ...], path: Path) -> Path:
+def draw_parts(
+    net: PartsNet,
+    images: Tensor,
+    labels: Tensor,
+    classes: tuple[str, ...],
+    path: Path,
+    *,
+    software: str = "paperbench",
+) -> Path:
     """Draw a column for each photograph (B, 3, H, W): its windows on it, the predicted class, and below the input of each trunk."""
     predicted = net(images).float().argmax(1).cpu()
     parts = net.parts(images)
@@ -193,7 +201,7 @@ def draw_parts(net: PartsNet, images: Tensor, labels: Tensor, classes: tuple[str
         axes.set_ylim(size, 0)
         for row, part in enumerate(parts, start=1):
             _show_photograph(figure.add_subplot(rows, len(images), row * len(images) + column + 1), part[column])
-    return save(figure, path)
+    return save(figure, path, software=software)
 
 
 def _show_photograph(axes: Axes, image: Tensor) -> None:

@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from paperbench.engine.checkpoints import load_for_evaluation, without_prefix
+from paperbench.engine.class_names import record_classes
 from paperbench.engine.figures import loss_curves
 from paperbench.engine.order import EpochOrder
 from paperbench.engine.run import Run
@@ -25,9 +26,10 @@ from paperbench.stn.drawing import draw_numbers, draw_parts
 from paperbench.stn.evaluation import PhotographEvaluator
 from paperbench.stn.house_numbers import HouseNumberNet, sequence_loss, wrong_sequences
 from paperbench.stn.layers import count_parameters
+from paperbench.stn.photograph_predict import export_model, load_net, predict
 from paperbench.stn.training import SupervisedNet, describe_schedule
 
-__all__ = ["load_model", "plan", "run"]
+__all__ = ["export_model", "load_model", "plan", "predict", "run"]
 
 _HOUSE_NUMBER_NETS = {"svhn-cnn": "CNN", "svhn-st-single": "ST-CNN Single", "svhn-st-multi": "ST-CNN Multi"}
 
@@ -99,6 +101,7 @@ def _describe_parts_net(config: StnBirds) -> str:
 def _run_birds(config: StnBirds, run: Run) -> dict[str, float]:
     (train_set, classes), (test_set, names) = (_load_birds(config, split, run) for split in ("train", "test"))
     assert classes == names
+    record_classes(run, classes)
     seed_everything(run.seed, MODEL_INIT)
     net = PartsNet(config.model, classes=len(classes), pretrained=not run.checkpoints.exists()).to(run.device)
 
@@ -114,10 +117,10 @@ def _load_birds(config: StnBirds, split: Split, run: Run) -> tuple[Photographs, 
     photographs = Photographs(
         birds.images,
         birds.labels,
-        size=config.data.size,
+        size=data.input_side(config.data),
         key=hashed(run.seed, TRAIN_NOISE),
         device=run.device,
-        mirror=split == "train" and config.data.name == "cub",
+        mirror=split == "train" and config.data.name != "parts",
     )
     return photographs, birds.classes
 
@@ -161,10 +164,8 @@ def _fit(
 
 def load_model(config: StnSvhn | StnBirds, run_dir: Path) -> HouseNumberNet | PartsNet:
     """Return the trained net of a run; see `engine.task.LoadsModel`."""
-    weights = without_prefix(load_for_evaluation(run_dir, which="last")[0]["module"], "net.")
     if isinstance(config, StnBirds):
-        net = PartsNet(config.model, classes=len(weights["classifier.bias"]), pretrained=False)
-    else:
-        net = _make_house_number_net(config)
-    net.load_state_dict(weights)
+        return load_net(config, run_dir)[0].requires_grad_(True)
+    net = _make_house_number_net(config)
+    net.load_state_dict(without_prefix(load_for_evaluation(run_dir, which="last")[0]["module"], "net."))
     return net.eval()

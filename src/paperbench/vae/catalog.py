@@ -19,6 +19,7 @@ TASKS = (
         datasets=(
             "digits",
             "mnist",
+            "folders",
         ),
     ),
     TaskSpec(
@@ -32,6 +33,7 @@ TASKS = (
         datasets=(
             "digits",
             "mnist",
+            "folders",
         ),
     ),
     TaskSpec(

@@ -24,7 +24,7 @@ from paperbench.config.schema import (
     Schema,
     TrainConfig,
 )
-from paperbench.data.image_sets import DigitsData, ImageSetConfig, MnistData
+from paperbench.data.image_sets import DigitsData, FoldersData, ImageSetConfig, MnistData
 
 Binarisation = Literal["grey", "dynamic", "static"]
 """How pixels become what a Bernoulli likelihood is asked about: their grey values as they are, a black or white one drawn anew
@@ -48,7 +48,7 @@ class FreyData(ImageSetConfig):
     """Pixels are divided by it. The authors' code takes 256; densities depend on it."""
 
 
-DataConfig = Annotated[DigitsData | MnistData | FreyData, Field(discriminator="name")]
+DataConfig = Annotated[DigitsData | MnistData | FreyData | FoldersData, Field(discriminator="name")]
 
 
 # --- models -----------------------------------------------------------------------------------------------------------
@@ -76,7 +76,7 @@ class VaeModel(NetConfig):
 
     name: Literal["vae"] = "vae"
     likelihood: Literal["auto", "bernoulli", "gaussian"] = "auto"
-    """Of a pixel; `auto` is Bernoulli for digits and Gaussian for faces, as in the paper."""
+    """Of a pixel; `auto` is Bernoulli for digits and Gaussian for faces, as in the paper, and for photographs."""
     min_log_variance: float | None = None
     """Lower limit on a Gaussian pixel's log-variance; null is none, as in the paper."""
     beta: PositiveFloat = 1.0

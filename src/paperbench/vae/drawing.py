@@ -105,18 +105,19 @@ def _pad_rows(rows: Sequence[Tensor], columns: int) -> list[Tensor]:
 # --- drawing ----------------------------------------------------------------------------------------------------------
 
 
-def tile_images(images: Tensor, size: tuple[int, int], *, columns: int) -> np.ndarray:
-    """Tile images (N, H * W) in [0, 1], `columns` in a row, into one grey image (rows * H, columns * W) of bytes."""
-    height, width = size
+def tile_images(images: Tensor, size: tuple[int, ...], *, columns: int) -> np.ndarray:
+    """Tile images (N, C * H * W) in [0, 1], `columns` in a row, into one image of bytes: (rows * H, columns * W) of grey ones,
+    (rows * H, columns * W, 3) of coloured ones, whose size is (3, H, W)."""
+    *channels, height, width = size
     rows = math.ceil(len(images) / columns)
     blank = images.new_zeros(rows * columns - len(images), images.shape[1])
-    grid = torch.cat([images, blank]).reshape(rows, columns, height, width).permute(0, 2, 1, 3)
-    values = grid.reshape(rows * height, columns * width).clamp(0, 1).mul(255).round()
+    grid = torch.cat([images, blank]).reshape(rows, columns, *(channels or [1]), height, width).permute(0, 3, 1, 4, 2)
+    values = grid.reshape(rows * height, columns * width, *channels).clamp(0, 1).mul(255).round()
     return values.to(torch.uint8).cpu().numpy()
 
 
 def save_image_grid(
-    images: Tensor, size: tuple[int, int], path: Path, *, columns: int, software: str = "paperbench"
+    images: Tensor, size: tuple[int, ...], path: Path, *, columns: int, software: str = "paperbench"
 ) -> Path:
     """Write `tile_images`, enlarged, as a PNG, atomically. Raises `EnvironmentError_` or `DiskFullError`."""
     picture = Image.fromarray(tile_images(images, size, columns=columns))

@@ -26,16 +26,16 @@ TOLERANCE = 1e-3
 
 
 class Codec(nn.Module):
-    """An objective as a function of images (N, 1, H, W) and latent variables (S, L), or of the latter alone without an encoder."""
+    """An objective as a function of images (N, C, H, W) and latent variables (S, L), or of the latter alone without an encoder."""
 
-    def __init__(self, objective: Objective, *, size: tuple[int, int]) -> None:
+    def __init__(self, objective: Objective, *, size: tuple[int, ...]) -> None:
         super().__init__()
         self.objective = objective
         self.size = size
 
     def decode(self, z: Tensor) -> Tensor:
-        """Return images (S, 1, H, W) in 0..1 of latent variables (S, L)."""
-        return decode(self.objective, z).unflatten(-1, (1, *self.size))
+        """Return images (S, C, H, W) in 0..1 of latent variables (S, L)."""
+        return decode(self.objective, z).unflatten(-1, _with_channels(self.size))
 
 
 class DecoderOnly(Codec):
@@ -72,15 +72,16 @@ def export_model(config: VaeTrain, run_dir: Path) -> Exportable:
     device = torch.device("cpu")
     test = data.load(config.data, "test", binarisation=config.binarisation, device=device)
     objective, step = load_objective(config, run_dir, size=test.size, device=device)
-    latent, (height, width) = config.model.latent, test.size
-    images = f"(N, 1, {height}, {width}) float32 from 0 to 1, {_pixels(config)}"
+    latent, (channels, height, width) = config.model.latent, _with_channels(test.size)
+    images = f"(N, {channels}, {height}, {width}) float32 from 0 to 1, {_pixels(config)}"
     latents = f"(S, {latent}) float32"
     examples = [
-        (test.eval_batch(0, count).unflatten(-1, (1, *test.size)), _draws(draws, latent)) for count, draws in EXAMPLES
+        (test.eval_batch(0, count).unflatten(-1, _with_channels(test.size)), _draws(draws, latent))
+        for count, draws in EXAMPLES
     ]
     metadata = {"binarisation": config.binarisation, "latent": str(latent)}
     decoded = Output(
-        name="decoded", meaning=f"(S, 1, {height}, {width}) images expected of `latents`", tolerance=TOLERANCE
+        name="decoded", meaning=f"(S, {channels}, {height}, {width}) images expected of `latents`", tolerance=TOLERANCE
     )
     if isinstance(objective, Mcem):
         return Exportable(
@@ -129,5 +130,12 @@ def _encoded(latent: int, *, plain: bool) -> tuple[Output, ...]:
     )
 
 
-def _reconstructed(size: tuple[int, int]) -> Output:
-    return Output(name="reconstructions", meaning=f"(N, 1, {size[0]}, {size[1]}) of `images`", tolerance=TOLERANCE)
+def _reconstructed(size: tuple[int, ...]) -> Output:
+    shape = ", ".join(map(str, _with_channels(size)))
+    return Output(name="reconstructions", meaning=f"(N, {shape}) of `images`", tolerance=TOLERANCE)
+
+
+def _with_channels(size: tuple[int, ...]) -> tuple[int, int, int]:
+    """Return (C, H, W) of (H, W), or of itself."""
+    channels = size[0] if len(size) == 3 else 1
+    return channels, size[-2], size[-1]

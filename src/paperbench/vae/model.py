@@ -187,8 +187,8 @@ class Generative(nn.Module):
 # --- from the configuration -------------------------------------------------------------------------------------------
 
 
-def make_generative(model: VaeModel, *, size: tuple[int, int], gaussian: bool) -> Generative:
-    """Build p(x, z) for images of size (H, W) whose pixels are Gaussian or Bernoulli."""
+def make_generative(model: VaeModel, *, size: tuple[int, ...], gaussian: bool) -> Generative:
+    """Build p(x, z) for images of size (H, W), or (C, H, W), whose pixels are Gaussian or Bernoulli."""
     features = MlpFeatures(inputs=model.latent, hidden=model.hidden, activation=model.activation)
     if gaussian:
         decoder = GaussianPixels(
@@ -199,6 +199,6 @@ def make_generative(model: VaeModel, *, size: tuple[int, int], gaussian: bool) -
     return Generative(decoder, latent=model.latent)
 
 
-def make_encoder(model: NetConfig, *, size: tuple[int, int]) -> Encoder:
-    """Build q(z | x) for images of size (H, W)."""
+def make_encoder(model: NetConfig, *, size: tuple[int, ...]) -> Encoder:
+    """Build q(z | x) for images of size (H, W), or (C, H, W),."""
     return Encoder(make_features(model, size), width=model.hidden, latent=model.latent)

@@ -6,6 +6,7 @@ The linear ones can be stacked (`engine.stacked`): nothing in them names a batch
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import torch
@@ -31,15 +32,18 @@ class MlpFeatures(nn.Module):
 
 
 class ConvFeatures(nn.Module):
-    """(..., H * W) grey images -> (..., hidden): two convolutions of stride 2, then a linear layer."""
+    """(..., C * H * W) images -> (..., hidden): two convolutions of stride 2, then a linear layer.
 
-    def __init__(self, *, size: tuple[int, int], channels: int, hidden: int, activation: str) -> None:
+    size: (H, W) of grey images, (C, H, W) of others.
+    """
+
+    def __init__(self, *, size: tuple[int, ...], channels: int, hidden: int, activation: str) -> None:
         super().__init__()
-        self.size = size
+        self.size = (*(size[:-2] or (1,)), *size[-2:])
         self.width = hidden
         height, width = _quarter(size)
         self.layers = nn.Sequential(
-            nn.Conv2d(1, channels, 4, stride=2, padding=1),
+            nn.Conv2d(self.size[0], channels, 4, stride=2, padding=1),
             ACTIVATIONS[activation](),
             nn.Conv2d(channels, 2 * channels, 4, stride=2, padding=1),
             ACTIVATIONS[activation](),
@@ -49,13 +53,13 @@ class ConvFeatures(nn.Module):
         )
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.layers(x.reshape(-1, 1, *self.size)).unflatten(0, x.shape[:-1])
+        return self.layers(x.reshape(-1, *self.size)).unflatten(0, x.shape[:-1])
 
 
 class ConvPixels(nn.Module):
-    """(..., hidden) -> (..., H * W): the mirror image of `ConvFeatures`, ending without a nonlinearity."""
+    """(..., hidden) -> (..., C * H * W): the mirror image of `ConvFeatures`, ending without a nonlinearity."""
 
-    def __init__(self, *, size: tuple[int, int], channels: int, hidden: int, activation: str) -> None:
+    def __init__(self, *, size: tuple[int, ...], channels: int, hidden: int, activation: str) -> None:
         super().__init__()
         height, width = _quarter(size)
         self.layers = nn.Sequential(
@@ -64,7 +68,7 @@ class ConvPixels(nn.Module):
             nn.Unflatten(-1, (2 * channels, height, width)),
             nn.ConvTranspose2d(2 * channels, channels, 4, stride=2, padding=1),
             ACTIVATIONS[activation](),
-            nn.ConvTranspose2d(channels, 1, 4, stride=2, padding=1),
+            nn.ConvTranspose2d(channels, size[0] if len(size) == 3 else 1, 4, stride=2, padding=1),
             nn.Flatten(),
         )
 
@@ -72,22 +76,22 @@ class ConvPixels(nn.Module):
         return self.layers(h.flatten(0, -2)).unflatten(0, h.shape[:-1])
 
 
-def make_features(model: NetConfig, size: tuple[int, int]) -> nn.Module:
-    """Build the net from pixels of images (H, W) to hidden units."""
+def make_features(model: NetConfig, size: tuple[int, ...]) -> nn.Module:
+    """Build the net from pixels of images (H, W), or (C, H, W), to hidden units."""
     if model.net == "conv":
         return ConvFeatures(size=size, channels=model.channels, hidden=model.hidden, activation=model.activation)
-    return MlpFeatures(inputs=size[0] * size[1], hidden=model.hidden, activation=model.activation)
+    return MlpFeatures(inputs=math.prod(size), hidden=model.hidden, activation=model.activation)
 
 
-def make_pixels(model: NetConfig, size: tuple[int, int]) -> nn.Module:
-    """Build the net from hidden units to pixels of images (H, W)."""
+def make_pixels(model: NetConfig, size: tuple[int, ...]) -> nn.Module:
+    """Build the net from hidden units to pixels of images (H, W), or (C, H, W)."""
     if model.net == "conv":
         return ConvPixels(size=size, channels=model.channels, hidden=model.hidden, activation=model.activation)
-    return nn.Linear(model.hidden, size[0] * size[1])
+    return nn.Linear(model.hidden, math.prod(size))
 
 
-def _quarter(size: tuple[int, int]) -> tuple[int, int]:
-    height, width = size
+def _quarter(size: tuple[int, ...]) -> tuple[int, int]:
+    height, width = size[-2:]
     if height % 4 or width % 4:
         raise ValueError(f"two strides of 2 need sides that are multiples of 4, not {height} x {width}")
     return height // 4, width // 4

@@ -7,6 +7,7 @@ are in nats for an image, means over the batch: (M,).
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import Any
@@ -14,6 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from paperbench.data.image_sets import FoldersData
 from paperbench.engine.compiling import CompiledFunction
 from paperbench.engine.seeding import generator
 from paperbench.vae import hmc
@@ -225,8 +227,10 @@ def posterior_density(model: Generative, x: Tensor) -> hmc.LogDensity:
 # --- from the configuration -------------------------------------------------------------------------------------------
 
 
-def make_objective(config: VaeTrain, *, size: tuple[int, int], images: int) -> Objective:
-    """Build what `config` trains on `images` images of size (H, W), on the CPU; drawn from torch's global generator."""
+def make_objective(config: VaeTrain, *, size: tuple[int, ...], images: int) -> Objective:
+    """Build what `config` trains on `images` images of size (H, W), or (C, H, W), on the CPU.
+
+    It is drawn from torch's global generator."""
     objective = _make_objective(config, size, images)
     initialise(objective, config.model.init_std)
     return objective
@@ -237,10 +241,12 @@ def has_gaussian_pixels(config: VaeTrain) -> bool:
     model = config.model
     if not isinstance(model, VaeModel):
         return False
-    return model.likelihood == "gaussian" or (model.likelihood == "auto" and isinstance(config.data, FreyData))
+    return model.likelihood == "gaussian" or (
+        model.likelihood == "auto" and isinstance(config.data, FreyData | FoldersData)
+    )
 
 
-def _make_objective(config: VaeTrain, size: tuple[int, int], images: int) -> Objective:
+def _make_objective(config: VaeTrain, size: tuple[int, ...], images: int) -> Objective:
     model = config.model
     if isinstance(model, AutoencoderModel):
         return _make_autoencoder(model, size)
@@ -249,11 +255,11 @@ def _make_objective(config: VaeTrain, size: tuple[int, int], images: int) -> Obj
         return Mcem(generative, config.mcem, images=images, stream=generator("cpu", config.seed, CHAINS))
     encoder = make_encoder(model, size=size)
     if config.estimator == "wake-sleep":
-        return WakeSleep(generative, encoder, pixels=size[0] * size[1])
+        return WakeSleep(generative, encoder, pixels=math.prod(size))
     return Aevb(generative, encoder, config.bound, beta=model.beta)
 
 
-def _make_autoencoder(model: AutoencoderModel, size: tuple[int, int]) -> AutoEncoder:
+def _make_autoencoder(model: AutoencoderModel, size: tuple[int, ...]) -> AutoEncoder:
     encoder = nn.Sequential(make_features(model, size), nn.Linear(model.hidden, model.latent))
     features = MlpFeatures(inputs=model.latent, hidden=model.hidden, activation=model.activation)
     return AutoEncoder(encoder, nn.Sequential(features, make_pixels(model, size)), latent=model.latent)

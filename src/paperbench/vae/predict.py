@@ -12,7 +12,9 @@ from PIL import Image
 from torch import Tensor
 
 from paperbench.data.image_files import BadImageError
-from paperbench.data.pictures import Picture, notes_of, read_picture
+from paperbench.data.image_sets import FoldersData
+from paperbench.data.photographs import prepare
+from paperbench.data.pictures import Exif, Picture, notes_of, read_picture
 from paperbench.engine import device as devices
 from paperbench.engine.drawings import SOFTWARE, Drawings
 from paperbench.engine.reporter import Reporter
@@ -33,7 +35,9 @@ def predict(
     device: str | None = None,
     reporter: Reporter | None = None,
 ) -> list[dict[str, Any]]:
-    """Draw each image, in grey and scaled to the model's size, beside its reconstruction into `output/<name>.png`.
+    """Draw each image, made as the data set's are, beside its reconstruction into `output/<name>.png`.
+
+    It is scaled to the model's size and grey, and of photographs the middle square is taken.
 
     Returns one dict for each image: `image`, `picture`, and `latent`, its code. Raises DataError for a file that is no image, with
     `skip_damaged` its dict says so instead (`engine.drawings`), and ConfigError for a model without an encoder.
@@ -47,8 +51,13 @@ def predict(
         raise ConfigError(f"{run_dir}: was trained by Monte Carlo EM, which has no encoder to show pictures to")
 
     def read(number: int) -> tuple[Tensor, dict[str, Any]]:
-        picture = _read(images[number])
-        return _grey(picture, size)[None].to(where) / data.divisor(config.data), notes_of(picture)
+        exif = config.data.exif if isinstance(config.data, FoldersData) else "apply"
+        picture = _read(images[number], exif)
+        if isinstance(config.data, FoldersData):
+            pixels = prepare(picture.pixels, side=size[-1], channels=3 if config.data.colour else 1).flatten()
+        else:
+            pixels = _grey(picture, size)
+        return pixels[None].to(where) / data.divisor(config.data), notes_of(picture)
 
     def show(found: tuple[Tensor, dict[str, Any]], place: Path) -> dict[str, Any]:
         x, notes = found
@@ -61,19 +70,19 @@ def predict(
     return drawings.of_each(read, show, skip_damaged=skip_damaged)
 
 
-def read_grey(path: Path, size: tuple[int, int]) -> Tensor:
+def read_grey(path: Path, size: tuple[int, ...]) -> Tensor:
     """Read an image file as grey bytes of size (H, W), flat: (H * W,) uint8. Raises DataError for a file that is no image."""
     return _grey(_read(path), size)
 
 
-def _read(path: Path) -> Picture:
+def _read(path: Path, exif: Exif = "apply") -> Picture:
     try:
-        return read_picture(path)
+        return read_picture(path, exif=exif)
     except BadImageError as error:
         raise DataError(f"{path}: cannot be read as a picture: {error.detail or error.reason}") from error
 
 
-def _grey(picture: Picture, size: tuple[int, int]) -> Tensor:
+def _grey(picture: Picture, size: tuple[int, ...]) -> Tensor:
     grey = Image.fromarray(picture.pixels).convert("L").resize((size[1], size[0]), Image.Resampling.LANCZOS)
     return torch.from_numpy(np.asarray(grey).copy()).flatten()
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 
 from paperbench.config.explain import show
+from paperbench.data.image_sets import FoldersData
 from paperbench.engine.order import EpochOrder
 from paperbench.engine.run import Run
 from paperbench.errors import ConfigError
@@ -84,6 +85,8 @@ def _check_estimator(config: VaeTrain) -> Iterator[str]:
 
 def _check_model(config: VaeTrain) -> Iterator[str]:
     model = config.model
+    if model.net == "conv" and isinstance(config.data, FoldersData) and config.data.side % 4:
+        yield f"data.side={config.data.side}: model.net=conv halves images twice and needs a multiple of 4"
     if isinstance(model, AutoencoderModel):
         return
     if model.beta != 1 and (config.estimator != "aevb" or config.bound.form != "analytic"):

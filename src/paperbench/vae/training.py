@@ -192,7 +192,7 @@ def load_objective(
     config: VaeTrain,
     checkpoint: object,
     *,
-    size: tuple[int, int],
+    size: tuple[int, ...],
     device: torch.device,
     reporter: Reporter | None = None,
 ) -> tuple[Objective, int]:

@@ -17,6 +17,7 @@ from typing import Literal
 
 from PIL import Image
 
+from paperbench.engine.first_look import read_first_look
 from paperbench.records.record import RunRecord
 
 BUDGET = 2_600_000
@@ -67,6 +68,28 @@ class PictureFile:
     file: Path
     caption: str
     source: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Opening:
+    """The pictures that a report opens with, under their title."""
+
+    title: str
+    gallery: Gallery
+
+
+def first_look(run: RunRecord, *, budget: int = BUDGET) -> Opening:
+    """Return the pictures that the run lists as those to look at first, in its order; none for most runs."""
+    listed = read_first_look(run.directory)
+    if listed is None:
+        return Opening(title="", gallery=Gallery(pictures=(), left_out=()))
+    inside = {file.resolve(): file for file in run.figures()}
+    wanted = [
+        _picture_file(run, inside[place], look.caption)
+        for look in listed.looks
+        if (place := (run.directory / look.picture).resolve()) in inside
+    ]
+    return Opening(title=listed.title, gallery=encode(wanted, budget=budget, most=MOST_OF_A_RUN))
 
 
 def of_run(run: RunRecord, *, budget: int = BUDGET, drawn: bool) -> Gallery:
@@ -189,7 +212,9 @@ def _webp(picture: Image.Image, quality: int) -> bytes:
 
 
 def _figures(run: RunRecord, *, drawn: bool) -> list[Path]:
-    return [file for file in run.figures() if not (drawn and file.stem in _DRAWN_ANEW)]
+    listed = read_first_look(run.directory)
+    opening = {run.directory / look.picture for look in listed.looks} if listed else set()
+    return [file for file in run.figures() if file not in opening and not (drawn and file.stem in _DRAWN_ANEW)]
 
 
 def _picture_file(run: RunRecord, file: Path, caption: str) -> PictureFile:

@@ -25,9 +25,11 @@ def page_of_run(run: RunRecord, quantities: Quantities) -> Page:
     """Return the page of a run: results, curves, pictures, then everything needed to repeat it."""
     paper = _judged(run)
     drawn = curves.of_run(run, quantities)
+    looks = pictures.first_look(run)
     shown = pictures.of_run(run, drawn=bool(drawn.charts))
     sections = [
         *section("trouble", "What went wrong", parts.trouble([run])),
+        *section("first-look", looks.title, parts.gallery(looks.gallery)),
         *section("results", "Results", list(_results(run, quantities, paper))),
         *section("curves", "Curves", parts.charts(drawn)),
         *section("pictures", "Pictures", parts.gallery(shown)),
@@ -43,7 +45,7 @@ def page_of_run(run: RunRecord, quantities: Quantities) -> Page:
         facts=tuple(_facts(run)),
         sections=tuple(sections),
         source=str(run.directory),
-        left_out=tuple(filter(None, (*shown.left_out, parts.left_out_of(drawn)))),
+        left_out=tuple(filter(None, (*looks.gallery.left_out, *shown.left_out, parts.left_out_of(drawn)))),
     )
 
 
