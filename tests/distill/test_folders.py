@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -13,7 +14,7 @@ from typer.testing import CliRunner
 from paperbench.cli.app import app
 from paperbench.config.compose import compose
 from paperbench.data import photographs
-from paperbench.data.image_sets import FoldersConfig
+from paperbench.data.image_sets import FoldersConfig, TransferFoldersData
 from paperbench.distill import task
 from paperbench.distill.batches import Images, JitteredBatches
 from paperbench.engine.order import BatchKey
@@ -56,7 +57,7 @@ def test_streamed_batches_are_those_in_memory(photos: Path) -> None:
 def test_a_run_learns_predicts_and_exports(photos: Path, tmp_path: Path) -> None:
     metrics = runs.train(runs.resolved(tmp_path, *SMALL, f"data.root={photos}"), tmp_path / "run")
     assert metrics["distilled/test/errors"] <= 12
-    assert json.loads((tmp_path / "run/classes.json").read_text()) == ["birne", "chat", "Éclair"]
+    assert json.loads((tmp_path / "run/classes.json").read_text())["classes"] == ["birne", "chat", "Éclair"]
     image = photos / "test/chat/000.jpg"
     result = CliRunner().invoke(
         app, ["predict", str(tmp_path / "run"), str(image), "--output", str(tmp_path / "p"), "--json"]
@@ -99,6 +100,13 @@ def test_a_class_that_is_new_stops_a_run_that_goes_on(photos: Path, tmp_path: Pa
     runs.train(runs.resolved(tmp_path, *SMALL, f"data.root={root}"), tmp_path / "run")
     for split in ("train", "test"):
         (root / split / "chat").rename(root / split / "cat")
-    (tmp_path / "run/status.json").unlink()
-    with pytest.raises(DataError, match="cat, chat"):
-        runs.resume(tmp_path / "run")
+    begun = SimpleNamespace(directory=SimpleNamespace(path=tmp_path / "run"), ranks=SimpleNamespace(is_main=True))
+    config = FoldersConfig(root=str(root))
+    with pytest.raises(DataError, match=r"the classes of the data have changed since the run began \(cat, chat\)"):
+        photographs.record(begun, config)  # type: ignore[arg-type]
+    for split in ("train", "test"):
+        (root / split / "cat").rename(root / split / "chat")
+    photographs.record(begun, TransferFoldersData(root=str(root), max_train_images=120, max_test_images=60))  # type: ignore[arg-type]
+    write_photo(root / "train/chat/new.jpg", hue=0, seed=0)
+    with pytest.raises(DataError, match="the files of the data have changed"):
+        photographs.record(begun, config)  # type: ignore[arg-type]

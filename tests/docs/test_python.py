@@ -18,7 +18,7 @@ def blocks(document: str) -> list[str]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("document", ["README.md", "docs/python.md"])
+@pytest.mark.parametrize("document", ["README.md", "docs/python.md", "docs/transformer.md"])
 def test_the_examples_run_in_their_order(document: str, tmp_path: Path) -> None:
     script = tmp_path / "examples.py"
     script.write_text("\n\n".join(blocks(document)), encoding="utf-8")

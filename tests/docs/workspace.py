@@ -11,6 +11,9 @@ What stands for something in a document, and what is put in its place:
 `IMAGE.jpg`    a image
 `=FILE.pth`    a file, whatever its name; `=FILE.csv` what its key takes
 `EXPERIMENT`   faster-rcnn
+`PHOTOS`       a folder of classes, with `train` and `test`; `WILD` pictures without classes
+`ARCHIVE`      an nnU-Net archive
+`TEACHER.pth`  the state dict of a net of torchvision for the classes of `PHOTOS`; `.pt` as TorchScript, `.onnx` a graph
 =============  =========================================================================================================
 
 Of `RUN|SWEEP` the first is taken; what stands in brackets, and a trailing ellipsis, are dropped. `train` and the like are given
@@ -35,12 +38,15 @@ from paperbench.cli.app import app
 from paperbench.config.compose import compose
 from tests.cli.recorded import record_sweep
 from tests.data import files
+from tests.data.photos import CLASSES, write_classes, write_splits
 from tests.data.test_cub import write_cub
 from tests.data.test_mnist import write_mnist
 from tests.data.test_svhn import HOUSES, write_svhn
+from tests.distill.teacher_files import write_teachers
 from tests.docs.documents import Command
 from tests.rca import made as segmentations
 from tests.rca.segmenters.made import labelled_sets
+from tests.rca.test_nnunet import archive
 
 DRY = ("train", "estimate", "proposals", "sweep", "reproduce")
 """Commands that are only looked at."""
@@ -110,6 +116,12 @@ class Workspace:
             "OTHER": lambda: self.finished((*source, "seed=1")),
             "SWEEP": lambda: self.sweep(source),
             "EXPERIMENT": lambda: DEFAULT_EXPERIMENT,
+            "PHOTOS": lambda: self.photos,
+            "WILD": lambda: self.wild,
+            "ARCHIVE": lambda: self.archive,
+            "TEACHER.pth": lambda: self.teachers / "teacher.pth",
+            "TEACHER.pt": lambda: self.teachers / "teacher.pt",
+            "TEACHER.onnx": lambda: self.teachers / "teacher.onnx",
         }
         if name in makers:
             name = str(makers[name]())
@@ -215,6 +227,25 @@ class Workspace:
             places[key] = root / f"{key}.csv"
             places[key].write_text(f"case,label,reference,score,truth\n{case},x,r,0.5,0.6\n", encoding="utf-8")
         return places
+
+    @cached_property
+    def photos(self) -> Path:
+        return write_splits(self.folder / "photos")
+
+    @cached_property
+    def wild(self) -> Path:
+        return write_classes(self.folder / "wild", each=2, first=2000)
+
+    @cached_property
+    def archive(self) -> Path:
+        return archive(self.folder / "archive")
+
+    @cached_property
+    def teachers(self) -> Path:
+        folder = self.folder / "teachers"
+        folder.mkdir()
+        write_teachers(folder, side=32, classes=len(CLASSES))
+        return folder
 
     @cached_property
     def image(self) -> Path:

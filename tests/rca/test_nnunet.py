@@ -95,8 +95,13 @@ def test_names_of_labels_in_both_forms(
 
 @pytest.mark.parametrize(
     ("text", "message"),
-    [("{", "cannot be read"), ("[]", "has no table 'labels'"), ('{"labels": {"a": 1, "b": 1}}', "twice"), ('{"labels": {"a": "b"}}', "neither")],
-)  # fmt: skip
+    [
+        ("{", "cannot be read"),
+        ("[]", "has no table 'labels'"),
+        ('{"labels": {"a": 1, "b": 1}}', "twice"),
+        ('{"labels": {"a": "b"}}', "neither"),
+    ],
+)
 def test_a_bad_dataset_json_is_named(tmp_path: Path, text: str, message: str) -> None:
     (tmp_path / "imagesTs").mkdir()
     (tmp_path / "dataset.json").write_text(text)

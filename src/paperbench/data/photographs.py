@@ -7,6 +7,7 @@ one tensor; of more, the first ones stay in memory and the others are decoded ag
 from __future__ import annotations
 
 import copy
+import hashlib
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -24,6 +25,8 @@ from paperbench.data.faults import Faults
 from paperbench.data.image_files import READERS, BadImageError, inspect_all
 from paperbench.data.image_sets import FoldersConfig, ImageSet, TransferFoldersData
 from paperbench.data.pictures import Exif, Picture, decode_rgb, grey_of, read_picture, square
+from paperbench.engine.class_names import record_classes
+from paperbench.engine.run import Run
 from paperbench.errors import DataError
 
 Progress = Callable[[int, int], None]
@@ -182,6 +185,18 @@ def files_of(config: FoldersConfig, found: ClassFolders, split: Split) -> Files:
         return files
     more = find_unlabelled(config.unlabelled).spread(config.max_train_images)
     return Files(paths=(*files.paths, *more.paths), labels=np.concatenate([files.labels, more.labels]))
+
+
+def record(run: Run, config: FoldersConfig, *, labelled: bool = True) -> None:
+    """Write the classes and a digest of the files into the folder of a run. Raises DataError where it began with other ones."""
+    found = find(config, labelled=labelled)
+    digest = hashlib.sha256()
+    for split in ("train", "test"):
+        for path in files_of(config, found, split).paths:
+            digest.update(
+                f"{split} {'/'.join(path.parts[-3:])} {path.stat().st_size if path.exists() else -1}\n".encode()
+            )
+    record_classes(run, found.classes, listing=digest.hexdigest())
 
 
 def locate(config: FoldersConfig, *, labelled: bool = True) -> None:

@@ -170,7 +170,10 @@ def _described_targets(config: Distill, unlabelled: int) -> str:
 def run(config: Distill, run: Run) -> dict[str, float]:
     """Train teachers and students and score them; see `engine.task.Task`."""
     data = load(config, run.device)
-    record_classes(run, data.train.classes)
+    if isinstance(config.data, TransferFoldersData):
+        photographs.record(run, config.data)
+    else:
+        record_classes(run, data.train.classes)
     distillation = Distillation.of(config, run, data)
     distillation.prepare_teachers()
     if distillation.baseline is not None:

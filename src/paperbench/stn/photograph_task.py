@@ -10,6 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from paperbench.data import photographs
+from paperbench.data.image_sets import FoldersConfig
 from paperbench.engine.checkpoints import load_for_evaluation, without_prefix
 from paperbench.engine.class_names import record_classes
 from paperbench.engine.figures import loss_curves
@@ -101,7 +103,10 @@ def _describe_parts_net(config: StnBirds) -> str:
 def _run_birds(config: StnBirds, run: Run) -> dict[str, float]:
     (train_set, classes), (test_set, names) = (_load_birds(config, split, run) for split in ("train", "test"))
     assert classes == names
-    record_classes(run, classes)
+    if isinstance(config.data, FoldersConfig):
+        photographs.record(run, config.data)
+    else:
+        record_classes(run, classes)
     seed_everything(run.seed, MODEL_INIT)
     net = PartsNet(config.model, classes=len(classes), pretrained=not run.checkpoints.exists()).to(run.device)
 

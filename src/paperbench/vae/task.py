@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 
 from paperbench.config.explain import show
+from paperbench.data import photographs
 from paperbench.data.image_sets import FoldersData
 from paperbench.engine.order import EpochOrder
 from paperbench.engine.run import Run
@@ -45,6 +46,8 @@ def plan(config: VaeTrain) -> Mapping[str, str]:
 
 def run(config: VaeTrain, run: Run) -> dict[str, float]:
     """Train, measure on the test split, draw; see `engine.task.Task`."""
+    if isinstance(config.data, FoldersData):
+        photographs.record(run, config.data, labelled=False)
     training = Training.build(config, run, *load_data(config, run.device))
     training.compile(training.objective)
     return training.finish(training.trainer.fit())
