@@ -98,6 +98,11 @@ def test_a_train_folder_without_classes_has_no_labels(tmp_path: Path) -> None:
     assert found.classes == tuple(sorted(CLASSES))
 
 
+def test_a_class_may_be_called_train(tmp_path: Path) -> None:
+    write_classes(tmp_path, classes=("car", "plane", "train"))
+    assert find(tmp_path).classes == ("car", "plane", "train")
+
+
 # --- refused ----------------------------------------------------------------------------------------------------------
 
 

@@ -101,7 +101,7 @@ def find(config: FoldersConfig, *, labelled: bool = True) -> ClassFolders:
         raise missing("folders", root, "no such folder")
     folders = {_name(path).lower(): path for path in _folders(root)}
     test = next((folders[name] for name in TEST_NAMES if name in folders), None)
-    if "train" in folders:
+    if "train" in folders and _is_split(folders["train"], alone=len(folders) == 1, paired=test is not None):
         found = _of_splits(config, root, folders["train"], test, labelled=labelled)
     elif test is not None and all(name in TEST_NAMES for name in folders):
         raise DataError(
@@ -177,6 +177,11 @@ def _held_back(config: FoldersConfig, root: Path, found: _Found, origin: str) ->
         origin=origin,
         passed_over=dict(found.passed_over),
     )
+
+
+def _is_split(train: Path, *, alone: bool, paired: bool) -> bool:
+    """Return False for a folder of pictures that is called train and lies beside other classes, such as plane and car."""
+    return alone or paired or bool(_folders(train))
 
 
 def _percent(config: FoldersConfig) -> str:

@@ -14,7 +14,12 @@ import torch
 from torch import Tensor, nn
 
 from paperbench.distill.batches import Images
+from paperbench.distill.executed_teachers import ExecutedTeacher
 from paperbench.distill.losses import hard_loss
+from paperbench.distill.torchvision_nets import Classifier
+
+_MOST_PIXELS = 4_000_000
+"""Numbers in a batch of a deep net."""
 
 
 @torch.inference_mode()
@@ -23,10 +28,17 @@ def logits_of(net: nn.Module, images: Images, *, batch_size: int) -> Tensor:
     training = net.training
     net.eval()
     try:
-        parts = [net(batch).float() for batch in images.batches(batch_size)]
+        parts = [net(batch).float() for batch in images.batches(_at_once(net, images, batch_size))]
     finally:
         net.train(training)
     return torch.cat(parts).clone()
+
+
+def _at_once(net: nn.Module, images: Images, batch_size: int) -> int:
+    """Return the images of a batch: deep nets keep many times the pixels of their input in memory."""
+    if isinstance(net, Classifier | ExecutedTeacher):
+        return max(1, min(batch_size, _MOST_PIXELS // images.inputs))
+    return batch_size
 
 
 def scores(logits: Tensor, labels: Tensor, *, split: str = "test") -> dict[str, float]:

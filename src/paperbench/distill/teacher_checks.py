@@ -181,7 +181,8 @@ def better_normalisation(
 
     def trial(middle: Pixels, scale: Pixels) -> Trial:
         changed = (pixels - number(middle)) / number(scale) * number(std) + number(mean)
-        logits = torch.cat([net(part) for part in changed.split(_AT_ONCE)]).double()
+        at_once = _AT_ONCE if isinstance(net, Net) else max(1, _AT_ONCE * 784 // changed.shape[1])
+        logits = torch.cat([net(part) for part in changed.split(at_once)]).double()
         losses = [cross_entropy(factor * logits, labels, reduction="none") for factor in (1.0, *_SCALES)]
         return Trial(
             wrong=logits.argmax(1) != labels,
