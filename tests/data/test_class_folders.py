@@ -186,7 +186,8 @@ def test_images_are_middle_squares(tmp_path: Path) -> None:
     assert loaded.images.shape == (9, 3, 16, 16)
     picture = Image.open(tmp_path / "test/birne/000.jpg").convert("RGB")
     expected = picture.crop((6, 0, 30, 24)).resize((16, 16), Image.Resampling.BILINEAR)
-    np.testing.assert_allclose(loaded.images[0].permute(1, 2, 0), np.asarray(expected), atol=1)
+    inner = np.s_[1:-1, 1:-1]  # at the border the filter also sees what lies beside the square
+    np.testing.assert_allclose(loaded.images[0].permute(1, 2, 0)[inner], np.asarray(expected)[inner], atol=1)
     grey = photographs.load(FoldersData(root=str(tmp_path), side=16, colour=False), "test", channels=1)
     assert grey.images.shape == (9, 16, 16)
 
