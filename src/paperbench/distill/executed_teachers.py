@@ -112,9 +112,13 @@ def _torchscript(path: Path, size: tuple[int, int, int], classes: int) -> Execut
     for flat in (False, True):
         teacher = ExecutedTeacher(module, size=size, flat=flat)
         try:
-            teacher(_some(size))
+            with torch.inference_mode():
+                answer = teacher(_some(size))
         except Exception as error:  # whatever the net raises for a shape that is not its own
             failures.append(_last_line(error))
+            continue
+        if answer.ndim != 2:
+            failures.append(f"it answers {_ASKED} images with {_shape(tuple(answer.shape))}")
             continue
         _check_answer(path, teacher, classes)
         return teacher
