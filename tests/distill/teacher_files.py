@@ -41,7 +41,9 @@ def onnx_file(
     """A graph by hand: the mean of all pixels of each channel times a matrix."""
     onnx = pytest.importorskip("onnx")
     helper, tensor = onnx.helper, onnx.TensorProto
-    weights = [0.1 * k for k in range(3 * classes)]
+    channels = shape[1]
+    assert isinstance(channels, int)
+    weights = [0.1 * k for k in range(channels * classes)]
     nodes = [
         helper.make_node("Cast", ["x"], ["f"], to=tensor.FLOAT),
         helper.make_node("ReduceMean", ["f", "axes"], ["m"], keepdims=0),
@@ -56,7 +58,7 @@ def onnx_file(
         [helper.make_tensor_value_info("y", tensor.FLOAT, [shape[0], classes])],
         [
             helper.make_tensor("axes", tensor.INT64, [2], [2, 3]),
-            helper.make_tensor("w", tensor.FLOAT, [3, classes], weights),
+            helper.make_tensor("w", tensor.FLOAT, [channels, classes], weights),
         ],
     )
     onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10), str(path))

@@ -20,7 +20,7 @@ from tests.distill.runs import CrashError, CrashingReporter, resolved, train
 
 NETS = {
     "constrained": ("model.max_norm=0.5", "model.dropout=0.5", "optim.lr=0.1"),
-    "convolutions": ("model.name=convnet", "model.layers=2", "model.width=3"),
+    "convolutions": ("model=convnet", "model.layers=2", "model.width=3"),
 }
 
 

@@ -17,12 +17,19 @@ from paperbench.data import photographs
 from paperbench.data.image_sets import FoldersConfig, TransferFoldersData
 from paperbench.distill import task
 from paperbench.distill.batches import Images, JitteredBatches
+from paperbench.distill.config import Distill
 from paperbench.engine.order import BatchKey
 from paperbench.errors import ConfigError, DataError
 from tests.data.photos import write_photo, write_splits
 from tests.distill import runs
 
 SMALL = ("data=folders", "data.side=16", "model.width=8")
+
+
+def configured(*overrides: str) -> Distill:
+    """A tiny configuration; later overrides win."""
+    chosen = {text.partition("=")[0]: text for text in (*runs.TINY, *overrides)}
+    return compose("distill", list(chosen.values())).config
 
 
 @pytest.fixture(scope="module")
@@ -76,8 +83,7 @@ def test_without_labels_only_soft_targets_count(photos: Path, tmp_path: Path) ->
     teacher = torchvision.models.squeezenet1_1(num_classes=3)
     torch.save(teacher.state_dict(), tmp_path / "t.pth")
     words = (*SMALL, "data.side=32", f"data.root={photos}", f"data.unlabelled={wild}", f"teacher={tmp_path / 't.pth'}")
-    config = compose("distill", [*dict.fromkeys(runs.TINY), *words, "data.max_train_images=0"]).config
-    plan = task.plan(config)
+    plan = task.plan(configured(*words))
     assert "12 images without a class; no hard targets" in plan["targets"]
     metrics = runs.train(runs.resolved(tmp_path, *words), tmp_path / "run")
     assert 0 <= metrics["distilled/train/agreement"] <= 100
@@ -90,9 +96,9 @@ def test_without_labels_only_soft_targets_count(photos: Path, tmp_path: Path) ->
 )
 def test_keys_that_need_labels_are_refused_without_any(photos: Path, word: str) -> None:
     wild = photos.with_name("wild")
-    words = [*runs.TINY, *SMALL, f"data.root={photos}", f"data.unlabelled={wild}", word]
+    words = [*SMALL, f"data.root={photos}", f"data.unlabelled={wild}", word]
     with pytest.raises(ConfigError, match=word.partition("=")[0].rpartition(".")[2]):
-        task.plan(compose("distill", words).config)
+        task.plan(configured(*words))
 
 
 def test_a_class_that_is_new_stops_a_run_that_goes_on(photos: Path, tmp_path: Path) -> None:

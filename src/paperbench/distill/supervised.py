@@ -65,9 +65,10 @@ class Recipe:
 
     def as_dict(self) -> dict[str, Any]:
         """Return the recipe as JSON holds it, with what a file of weights holds that it starts from."""
-        weights = self.net.weights if isinstance(self.net, TorchvisionNet) else ""
-        content = {"weights": digest(Path(weights))} if weights else {}
-        return {"format": FORMAT, **asdict(self), **content}
+        recipe = {"format": FORMAT, **asdict(self)}
+        if isinstance(self.net, TorchvisionNet) and self.net.weights:
+            recipe["weights"] = digest(Path(self.net.weights))
+        return recipe
 
     def digest(self) -> str:
         """Return the SHA-256 of the recipe."""

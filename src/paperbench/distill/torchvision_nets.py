@@ -15,6 +15,7 @@ from typing import Any, Final
 import torch
 import torchvision
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from paperbench.config.suggest import nearest
 from paperbench.distill.config import TorchvisionNet
@@ -65,6 +66,16 @@ def names() -> list[str]:
     return torchvision.models.list_models(module=torchvision.models)
 
 
+class _WithoutWeights(TorchFunctionMode):
+    """Makes parameters without memory. Unlike the device `meta` it leaves numbers alone that a net computes its widths from."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = dict(kwargs or {})
+        if func is torch.empty:
+            kwargs["device"] = "meta"
+        return func(*args, **kwargs)
+
+
 def _body(arch: str, classes: int, *, auxiliary: bool = False) -> nn.Module:
     extra: dict[str, Any] = {}
     if arch in ("googlenet", "inception_v3"):
@@ -79,15 +90,15 @@ def check(config: TorchvisionNet, key: str, *, size: tuple[int, int, int], class
     if config.arch not in names():
         near = nearest(config.arch, names()) or names()[:8]
         raise ConfigError(f"{key}.arch={config.arch}: no classifier of torchvision. Nearest: {', '.join(near)}")
-    with torch.device("meta"):
-        net = Classifier(_body(config.arch, classes), size=size).eval()
-        try:
-            net(torch.zeros(2, size[0] * size[1] * size[2]))
-        except (RuntimeError, AssertionError, ValueError) as error:
-            first = (str(error).splitlines() or [type(error).__name__])[0]
-            raise ConfigError(
-                f"{key}.arch={config.arch}: takes no images of {size[1]}x{size[2]} pixels ({first}); try data.side=224"
-            ) from None
+    with _WithoutWeights():
+        net = Classifier(_body(config.arch, classes), size=size).to("meta").eval()
+    try:
+        net(torch.zeros(2, size[0] * size[1] * size[2], device="meta"))
+    except (RuntimeError, AssertionError, ValueError) as error:
+        first = (str(error).splitlines() or [type(error).__name__])[0]
+        raise ConfigError(
+            f"{key}.arch={config.arch}: takes no images of {size[1]}x{size[2]} pixels ({first}); try data.side=224"
+        ) from None
     if config.weights and config.weights != "DEFAULT":
         _fitting(config, key, classes)
     if not config.weights and config.head != "keep":
@@ -165,7 +176,7 @@ def plain(content: Mapping[Any, Any]) -> dict[str, Tensor]:
 
 @lru_cache(maxsize=256)
 def _shapes(arch: str, classes: int = 1000) -> dict[str, tuple[int, ...]]:
-    with torch.device("meta"):
+    with _WithoutWeights():
         body = _body(arch, classes, auxiliary=arch in ("googlenet", "inception_v3"))
     return {name: tuple(value.shape) for name, value in body.state_dict().items() if not name.endswith(_COUNTER)}
 
