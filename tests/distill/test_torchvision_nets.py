@@ -115,7 +115,7 @@ def test_weights_of_another_net_and_pickles_are_refused(tmp_path: Path) -> None:
 def test_a_teacher_of_other_classes_is_named() -> None:
     with pytest.raises(ValueError, match="it is a resnet18 of 7 classes, the data have 3"):
         from_weights(body("resnet18", 7).state_dict(), size=SIZE, classes=3)
-    with pytest.raises(ValueError, match="neither a classifier of torchvision nor"):
+    with pytest.raises(ValueError, match="only convnets of this program and classifiers of torchvision"):
         from_weights(nn.Conv2d(3, 4, 3).state_dict(), size=SIZE, classes=3)
 
 

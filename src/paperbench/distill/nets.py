@@ -221,7 +221,9 @@ def _ours(tensors: Mapping[str, Tensor]) -> bool:
 
 
 @torch.no_grad()
-def absorb_normalisation(net: Net | Classifier, *, mean: Pixels, std: Pixels, size: tuple[int, int, int]) -> None:
+def absorb_normalisation(
+    net: Net | Classifier, *, mean: Pixels, std: Pixels, size: tuple[int, int, int] = (1, 1, 1)
+) -> None:
     """Change the first layer so that pixels in 0..1 give the outputs that (pixel - mean) / std gave before; one number each, or
     one for each channel of images of `size`."""
     if isinstance(net, Classifier):

@@ -230,7 +230,7 @@ def from_tensors(tensors: Mapping[str, Any], *, size: tuple[int, int, int], clas
     found = architecture(body)
     if found is None:
         raise ValueError(
-            "it has convolutions, and is neither a classifier of torchvision nor a convnet of this program"
+            "it has convolutions, and only convnets of this program and classifiers of torchvision can be read"
         )
     if (count := classes_in(found, body)) != classes:
         raise ValueError(f"it is a {found} of {count} classes, the data have {classes}")
