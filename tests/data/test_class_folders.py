@@ -164,8 +164,8 @@ def test_the_check_counts_equal_files_and_turned_photographs(tmp_path: Path) -> 
     write_splits(tmp_path)
     shutil.copy(tmp_path / "train/chat/000.jpg", tmp_path / "test/chat/again.jpg")
     shutil.copy(tmp_path / "train/chat/001.jpg", tmp_path / "train/birne/again.jpg")
-    turned = Image.open(tmp_path / "train/chat/002.jpg")
-    exif = turned.getexif()
+    with Image.open(tmp_path / "train/chat/002.jpg") as stored:
+        turned, exif = stored.copy(), stored.getexif()
     exif[0x0112] = 6
     turned.save(tmp_path / "train/chat/002.jpg", exif=exif)
     config = FoldersConfig(root=str(tmp_path))
@@ -184,7 +184,8 @@ def test_images_are_middle_squares(tmp_path: Path) -> None:
     write_splits(tmp_path)
     loaded = photographs.load(FoldersConfig(root=str(tmp_path), side=16), "test")
     assert loaded.images.shape == (9, 3, 16, 16)
-    picture = Image.open(tmp_path / "test/birne/000.jpg").convert("RGB")
+    with Image.open(tmp_path / "test/birne/000.jpg") as stored:
+        picture = stored.convert("RGB")
     expected = picture.crop((6, 0, 30, 24)).resize((16, 16), Image.Resampling.BILINEAR)
     inner = np.s_[1:-1, 1:-1]  # at the border the filter also sees what lies beside the square
     np.testing.assert_allclose(loaded.images[0].permute(1, 2, 0)[inner], np.asarray(expected)[inner], atol=1)

@@ -79,7 +79,8 @@ def test_a_run_draws_predicts_and_exports_in_colour(photos: Path, tmp_path: Path
     words = ["data=folders", f"data.root={photos}", "data.side=8", "model.net=conv", "device=cpu"]
     result = runner.invoke(app, ["train", "vae", *words, "--smoke", "--run-dir", str(run)])
     assert result.exit_code == 0, result.output
-    assert Image.open(run / "figures/reconstructions.png").mode == "RGB"
+    with Image.open(run / "figures/reconstructions.png") as drawn:
+        assert drawn.mode == "RGB"
     image = photos / "test/chat/000.jpg"
     shown = runner.invoke(app, ["predict", str(run), str(image), "--output", str(tmp_path / "p"), "--json"])
     assert shown.exit_code == 0, shown.output
