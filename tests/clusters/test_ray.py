@@ -85,7 +85,7 @@ def _ray_workers() -> list[int]:
     found = []
     for entry in Path("/proc").iterdir():
         try:
-            if (entry / "cmdline").read_bytes().startswith(b"ray::run_task"):
+            if (entry / "cmdline").read_bytes().startswith(b"ray::counter-"):
                 found.append(int(entry.name))
         except (OSError, ValueError):
             continue
