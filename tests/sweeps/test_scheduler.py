@@ -409,6 +409,8 @@ class Cluster(Pretender):
     def __init__(self, *places: Place, **options: Any) -> None:
         super().__init__(**options)
         self.places = places
+        self.heard = toys.Heard()
+        """Of `run_sweep`, which puts another one here."""
         self.said = ["the controller cannot be reached"]
         self.elsewhere = 0
 
@@ -484,7 +486,8 @@ def test_the_clock_stands_while_a_job_waits(tmp_path: Path) -> None:
     statuses: list[MemberStatus] = []
     heard = toys.Heard()
     heard.begin = lambda sweep, wanted, jobs: statuses.extend(wanted)  # type: ignore[method-assign]
-    run(toys.sweep(tmp_path, 1), launcher=launcher, jobs=1, watcher=heard, stop=StopFlag())
+    pretended: Any = launcher
+    run(toys.sweep(tmp_path, 1), launcher=pretended, jobs=1, watcher=heard, stop=StopFlag())
     assert clocks[:3] == [False, False, True]
 
 

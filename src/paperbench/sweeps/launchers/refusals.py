@@ -41,7 +41,10 @@ _KINDS: tuple[tuple[Kind, re.Pattern[str]], ...] = (
 
 def kind_of(text: str) -> Kind:
     """Return the kind of a refusal by sbatch's messages."""
-    return next((kind for kind, pattern in _KINDS if pattern.search(text)), "final")
+    for kind, pattern in _KINDS:
+        if pattern.search(text):
+            return kind
+    return "final"
 
 
 class Refused(EnvironmentError_):
