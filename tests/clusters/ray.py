@@ -66,10 +66,7 @@ class Ray:
         subprocess.run(
             [str(PROGRAM), "start", *_NODE, *arguments],
             cwd=elsewhere,
-            env={
-                **{key: value for key, value in os.environ.items() if key != "RAY_ADDRESS"},
-                **self.environment_of_nodes,
-            },
+            env={**os.environ, **self.environment},
             check=True,
             capture_output=True,
             timeout=120,
