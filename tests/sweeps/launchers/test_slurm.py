@@ -29,7 +29,7 @@ class Cluster:
         folder.mkdir()
         self.accept()
         self._script("srun", "exit 1")
-        self._script("squeue", f'echo "$@" >>{folder}/asked; cat {folder}/queue')
+        self.come_back()
         self._script("scancel", f'echo "$@" >>{folder}/cancelled')
         self.queue()
 
@@ -60,6 +60,9 @@ class Cluster:
     def queue(self, **states: str) -> None:
         """The queue from now on, `STATE` or `STATE|NODE|REASON`; `_1` of a job id is written `j100_1`."""
         (self.folder / "queue").write_text("".join(f"{job[1:]}|{state}\n" for job, state in states.items()))
+
+    def come_back(self) -> None:
+        self._script("squeue", f'echo "$@" >>{self.folder}/asked; cat {self.folder}/queue')
 
     def be_away(self) -> None:
         self._script("squeue", "exit 1")
@@ -159,6 +162,7 @@ def test_what_the_queue_says_of_a_job_that_left_no_word(tmp_path: Path, cluster:
     assert f"--user={getpass.getuser()}" in asked
     cluster.be_away()  # the server is restarted: nothing is known, so nothing is concluded
     assert [handle.poll() for handle in handles[:2] for _ in range(3)] == [None] * 6
+    cluster.come_back()
     cluster.queue()  # it has lost its state
     endings = toys.drive(launcher, handles[:2])
     assert all(ending.lost and slurm_jobs.GONE in ending.reason for ending in endings)
