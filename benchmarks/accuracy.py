@@ -4,6 +4,7 @@
     uv run python -m benchmarks.accuracy --data-root DIR --weights FILE.pth            and Penn-Fudan, with SqueezeNet
     uv run python -m benchmarks.accuracy --nets mask-rcnn --seeds 0 --samples 800      a part of it
     uv run python -m benchmarks.accuracy --overrides model.head.sigma=3                ours with a setting of the peer
+    uv run python -m benchmarks.accuracy --peer-rules boundary init                    the peer with rules of the paper
     uv run python -m benchmarks.accuracy --table                                       the CSV as a table over seeds
 
 A cell is one training and its evaluation: a subject, a workload, a net, a side, a seed and a number of images. Its metrics go to
@@ -26,6 +27,7 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
@@ -53,6 +55,7 @@ from paperbench.detection.evaluation.inference import per_image
 from paperbench.detection.masks import in_image
 from paperbench.engine import launch
 from paperbench.engine.reporter import SilentReporter
+from paperbench.engine.rundir import DONE
 
 KEYS = ("subject", "workload", "net", "side", "seed", "samples")
 """Columns that tell one cell from another."""
@@ -93,10 +96,14 @@ def detection(arguments: argparse.Namespace) -> list[Cell]:
         weights = (f"model.weights={arguments.weights}",) if arguments.weights is not None else ()
         overrides = ("data=pennfudan", f"data.root={arguments.data_root}", "model.backbone=squeezenet1_1", *weights)
         workloads["pennfudan, squeezenet1_1, 320 px"] = overrides
-    changed: list[str] = arguments.overrides
-    sides = {"ours": _our_detector, "torchvision": _torchvision_detector}
-    if changed:
-        sides = {f"ours, {' '.join(changed)}": _our_detector}
+    changed, rules = arguments.overrides, arguments.peer_rules
+    sides: dict[str, Callable[[str, Sequence[str], Path], Metrics]] = {
+        "ours": _our_detector,
+        "torchvision": partial(_torchvision_detector, rules=rules),
+    }
+    if changed or rules:
+        ours, peer = (f"ours, {' '.join(changed)}", f"torchvision, {' '.join(rules)}")
+        sides = ({ours: sides["ours"]} if changed else {}) | ({peer: sides["torchvision"]} if rules else {})
 
     def cell(workload: str, net: str, side: str, seed: int) -> Cell:
         chosen = ("scale=short", f"train.samples={arguments.samples}", f"seed={seed}", "precision=float32")
@@ -125,9 +132,11 @@ def _our_detector(net: str, overrides: Sequence[str], folder: Path) -> Metrics:
     """Those of a run of the program, in `folder`; a run that is there is continued, or read if it is finished."""
     composed = compose(net, overrides)
     if (folder / "config.yaml").exists():
-        launch.resume(folder, SilentReporter())
+        outcome = launch.resume(folder, SilentReporter())
     else:
-        launch.start(composed.resolved, run_dir=folder, reporter=SilentReporter())
+        outcome = launch.start(composed.resolved, run_dir=folder, reporter=SilentReporter())
+    if outcome.status != DONE:  # its weights are those of the middle of a training
+        raise SystemExit(outcome.message)
     return score_run(composed.config, folder)
 
 
@@ -158,10 +167,14 @@ def _in_pixels(found: Detections, record: Record) -> Found:
     return Found(boxes=found.boxes, scores=found.scores, labels=found.labels, masks=masks)
 
 
-def _torchvision_detector(net: str, overrides: Sequence[str], folder: Path) -> Metrics:
+def _torchvision_detector(net: str, overrides: Sequence[str], folder: Path, rules: Sequence[str] = ()) -> Metrics:
     config: DetectTrain = compose(net, overrides).config
     train, test = (datasets.load(config.data, split) for split in ("train", "test"))
-    model = torchvision_detectors.train(config, train, config.seed, config.train.samples)
+    model = torchvision_detectors.train(config, train, config.seed, config.train.samples, rules)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    torch.save(
+        model.state_dict(), folder.parent / f"{folder.name}-torchvision{''.join(f'-{rule}' for rule in rules)}.pt"
+    )
     return score(test, torchvision_detectors.detect(model, test, config.evaluation.batch_size))
 
 
@@ -318,6 +331,13 @@ def main() -> None:
         default=[],
         metavar="KEY=VALUE",
         help="our side alone, with other settings than shipped",
+    )
+    parser.add_argument(
+        "--peer-rules",
+        nargs="+",
+        default=[],
+        choices=torchvision_detectors.PAPER,
+        help="torchvision's side alone, with rules of the paper in place of its own",
     )
     parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
     parser.add_argument("--again", action="store_true", help="measure also what the CSV holds")

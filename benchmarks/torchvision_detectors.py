@@ -5,15 +5,20 @@ thresholds, optimizer, schedule, batch. Where it says nothing, torchvision's own
 the first weights of new layers, how losses are weighted and averaged, how images are resized. Of our code the loop shares the
 readers of data, the backbones, the pyramid's further stages and the box head; batches, flips, targets, losses, optimizer and
 schedule are torchvision's, PyTorch's or written here.
+
+`PAPER` names what torchvision's detectors of two stages do by other rules than the papers; each can be turned into the paper's
+rule, as our configuration has it, to find which of them a difference comes from.
 """
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
+from unittest import mock
 
 import numpy as np
 import torch
@@ -21,19 +26,29 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torchvision.models.detection import FasterRCNN as TorchvisionFasterRCNN
 from torchvision.models.detection import MaskRCNN as TorchvisionMaskRCNN
+from torchvision.models.detection import roi_heads
 from torchvision.models.detection import ssd as torchvision_ssd
 from torchvision.models.detection.anchor_utils import AnchorGenerator, DefaultBoxGenerator
 from torchvision.models.detection.faster_rcnn import FastRCNNPredictor
+from torchvision.models.detection.image_list import ImageList
 from torchvision.models.detection.mask_rcnn import MaskRCNNHeads, MaskRCNNPredictor
+from torchvision.models.detection.rpn import RegionProposalNetwork
 from torchvision.ops import MultiScaleRoIAlign
 
 from paperbench.data.detection import DetectionSet
+from paperbench.detection import boxes as box_ops
+from paperbench.detection.anchors import generate_anchors
 from paperbench.detection.backbones import make_backbone
 from paperbench.detection.config import DetectTrain
 from paperbench.detection.feature_pyramid import BottomUp, Deeper, PyramidNeck
+from paperbench.detection.losses import fast_rcnn_loss
 from paperbench.detection.model_config import FasterRCNNModel, MaskRCNNModel, SSDModel
 from paperbench.detection.roi_head import two_layer_head
 from paperbench.engine.seeding import MODEL_INIT, seed_everything
+
+PAPER = ("anchors", "boundary", "init", "min-size", "smooth-l1")
+"""Rules of the papers that torchvision has others for: anchors centred on cells and not rounded; anchors across the border take no
+part in training; the head's first weights of s.d. .01 and .001; the smallest proposal; smooth L1 of the head."""
 
 HALF = 0.5
 """torchvision leaves it to the caller where to cut its soft masks; its documents cut them here."""
@@ -65,15 +80,27 @@ class Maps(nn.Module):
         return OrderedDict((str(level), one) for level, one in enumerate([maps] if isinstance(maps, Tensor) else maps))
 
 
-def build(config: DetectTrain, classes: int, seed: int) -> nn.Module:
-    """Return torchvision's detector for a configuration of ours; the backbone begins with the weights of our run of that seed."""
+def build(config: DetectTrain, classes: int, seed: int, rules: Sequence[str] = ()) -> nn.Module:
+    """Return torchvision's detector for a configuration of ours, changed to `rules` of `PAPER`.
+
+    The backbone begins with the weights of our run of that seed.
+    """
     seed_everything(seed, MODEL_INIT)
     match config.model:
         case MaskRCNNModel():
-            return _mask_rcnn(config, config.model, classes)
+            detector = _mask_rcnn(config, config.model, classes)
+            strides = [
+                config.model.pyramid.finest_stride * 2**level for level in range(len(config.model.anchors.sizes))
+            ]
+            follow_paper(detector, config.model, rules, strides)
+            return detector
         case FasterRCNNModel(name="faster-rcnn"):
-            return _faster_rcnn(config, config.model, classes)
+            detector = _faster_rcnn(config, config.model, classes)
+            follow_paper(detector, config.model, rules, [make_backbone(config.model, pretrained=False).stride])
+            return detector
         case SSDModel():
+            if rules:
+                raise SystemExit(f"SSD has none of {', '.join(rules)}")
             return _ssd(config.model, classes)
         case other:
             raise SystemExit(f"torchvision has no {other.name} that could be compared")
@@ -170,6 +197,71 @@ def _ssd(model: SSDModel, classes: int) -> nn.Module:
     )
 
 
+# --- rules of the papers ----------------------------------------------------------------------------------------------
+
+
+class InsideOnly(RegionProposalNetwork):
+    """torchvision's network, trained on the anchors that lie within their image alone (Faster R-CNN, section 3.1.3)."""
+
+    def forward(
+        self, images: ImageList, features: dict[str, Tensor], targets: list[dict[str, Tensor]] | None = None
+    ) -> tuple[list[Tensor], dict[str, Tensor]]:
+        """As torchvision's."""
+        self.limits = torch.tensor(images.image_sizes)
+        return super().forward(images, features, targets)
+
+    def assign_targets_to_anchors(
+        self, anchors: list[Tensor], targets: list[dict[str, Tensor]]
+    ) -> tuple[list[Tensor], list[Tensor]]:
+        """As torchvision's, of the anchors inside; the others are neither object nor background."""
+        inside = [box_ops.inside(own, limit[None])[0] for own, limit in zip(anchors, self.limits, strict=True)]
+        some = [own[keep] for own, keep in zip(anchors, inside, strict=True)]
+        labels, matched = super().assign_targets_to_anchors(some, targets)
+        all_labels = [own.new_full((len(own),), -1.0) for own in anchors]
+        all_matched = [own.clone() for own in anchors]
+        for number, keep in enumerate(inside):
+            all_labels[number][keep] = labels[number]
+            all_matched[number][keep] = matched[number]
+        return all_labels, all_matched
+
+
+def follow_paper(detector: Any, model: FasterRCNNModel, rules: Sequence[str], strides: Sequence[int]) -> None:
+    """Change torchvision's detector of two stages to some of `PAPER`; `smooth-l1` is for `losses_of`. strides: of its maps."""
+    if "anchors" in rules:
+        sizes = [(size,) for size in model.anchors.sizes] if len(strides) > 1 else [model.anchors.sizes]
+        detector.rpn.anchor_generator.cell_anchors = [
+            generate_anchors(own, model.anchors.ratios, stride=stride)
+            for own, stride in zip(sizes, strides, strict=True)
+        ]
+    if "boundary" in rules:
+        detector.rpn.__class__ = InsideOnly  # the same parts and thresholds, with two methods replaced
+    if "min-size" in rules:
+        detector.rpn.min_size = model.rpn.min_size
+    if "init" in rules:
+        predictor = detector.roi_heads.box_predictor
+        nn.init.normal_(predictor.cls_score.weight, std=0.01)
+        nn.init.normal_(predictor.bbox_pred.weight, std=0.001)
+        nn.init.zeros_(predictor.cls_score.bias)
+        nn.init.zeros_(predictor.bbox_pred.bias)
+
+
+def losses_of(config: DetectTrain, rules: Sequence[str]) -> contextlib.AbstractContextManager[Any]:
+    """Return a context in which torchvision's head has the configured smooth L1, where `rules` ask for it."""
+    if "smooth-l1" not in rules:
+        return contextlib.nullcontext()
+    assert isinstance(config.model, FasterRCNNModel)
+    sigma = config.model.head.sigma
+
+    def loss(logits: Tensor, deltas: Tensor, labels: list[Tensor], targets: list[Tensor]) -> tuple[Tensor, Tensor]:
+        every = torch.cat(labels)
+        # Background in an image without objects has targets of log 0.
+        wanted = torch.cat(targets).masked_fill((every == 0)[:, None], 0.0)
+        counted = torch.ones_like(every, dtype=torch.bool)
+        return fast_rcnn_loss(logits, deltas.view(len(every), -1, 4), wanted, every, counted, sigma=sigma)
+
+    return mock.patch.object(roi_heads, "fastrcnn_loss", loss)
+
+
 # --- the loop ---------------------------------------------------------------------------------------------------------
 
 
@@ -203,12 +295,15 @@ def _order(count: int, samples: int, seed: int) -> Iterator[tuple[int, bool]]:
             done += 1
 
 
-def train(config: DetectTrain, dataset: DetectionSet, seed: int, samples: int) -> nn.Module:
-    """Return torchvision's detector after `samples` images of the training set; AdamW and a cosine with warm-up, as configured."""
+def train(config: DetectTrain, dataset: DetectionSet, seed: int, samples: int, rules: Sequence[str] = ()) -> nn.Module:
+    """Return torchvision's detector after `samples` images of the training set; AdamW and a cosine with warm-up, as configured.
+
+    rules: those of `PAPER` that it follows.
+    """
     optim, batch = config.optim, config.train.batch_size
     if (optim.name, optim.schedule, optim.decay_norm_and_bias) != ("adamw", "cosine", False):
         raise SystemExit("the plain loop knows AdamW with a cosine, and no decay of biases; take scale=short")
-    model = build(config, len(dataset.classes), seed)
+    model = build(config, len(dataset.classes), seed, rules)
     masks = config.model.name == "mask-rcnn"
     groups: dict[tuple[bool, bool], list[nn.Parameter]] = {}
     for name, parameter in model.named_parameters():
@@ -234,7 +329,10 @@ def train(config: DetectTrain, dataset: DetectionSet, seed: int, samples: int) -
             *[_example(dataset, index, masks=masks, mirror=mirror and config.data.flip > 0) for index, mirror in drawn],
             strict=True,
         )
-        loss = torch.stack(list(model(list(images), list(targets)).values())).sum()
+        with losses_of(config, rules):
+            loss = torch.stack(list(model(list(images), list(targets)).values())).sum()
+        if not loss.isfinite():
+            raise SystemExit(f"torchvision's {config.model.name}, seed {seed}: the loss is {loss.item()}")
         optimizer.zero_grad()
         loss.backward()
         if config.train.clip_norm:
