@@ -213,9 +213,10 @@ def read_yolo_labels(rng: Rng, root: Path) -> None:
         bool(line.strip()) for file in path.parent.glob("*.txt") for line in _text_of(file).split("\n")
     )  # a file that is no text is one fault
     assert written == dataset.objects + sum(dataset.dropped.values())
+    draw = dataset.masks
     for index, record in enumerate(dataset.records):
-        if dataset.masks is not None:
-            drawn = dataset.masks(index)
+        if draw is not None:
+            drawn = draw(index)
             assert drawn.shape == (len(record.labels), 40, 60)
             assert masks != "all" or drawn.any((1, 2)).all()
 
