@@ -58,7 +58,8 @@ def test_gpus(machine: pytest.MonkeyPatch) -> None:
 
 def test_an_apple_gpu_is_one_device(machine: pytest.MonkeyPatch) -> None:
     machine.setattr(torch.backends.mps, "is_available", lambda: True)
-    assert devices.resolve("auto").type == "mps"
+    assert devices.resolve("auto").type == "cpu"
+    assert devices.resolve("mps").type == "mps"
     assert devices.resolve("auto", nproc=2) == CPU
     with pytest.raises(ConfigError, match="use nproc=1"):
         devices.resolve("mps", nproc=2)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import Any
 
 import yaml
 
@@ -142,18 +143,13 @@ def _base(found: Recognised, wanted: str | None, conf_dir: Path | None) -> Exper
 
 def _content(name: str, found: Recognised, base: Experiment, typed: str) -> str:
     """Return the file: what the experiment says, with these data."""
-    document = dict(yaml.safe_load(base.file.read_text(encoding="utf-8")))
-    if found.data:
-        defaults = [item for item in document["defaults"] if not (isinstance(item, dict) and _DATA in item)]
-        document["defaults"] = [*defaults, {_DATA: found.data}]
-        document["data"] = {**document.get("data", {}), **found.values}
-    else:
-        for key, value in found.values.items():
-            section = document
-            *parents, last = key.split(".")
-            for parent in parents:
-                section = section.setdefault(parent, {})
-            section[last] = value
+    document: dict[str, Any] = {"defaults": [base.name, "_self_", *([{_DATA: found.data}] if found.data else [])]}
+    for key, value in found.values.items():
+        *parents, last = [*(["data"] if found.data else []), *key.split(".")]
+        section = document
+        for parent in parents:
+            section = section.setdefault(parent, {})
+        section[last] = value
     head = [
         "# @package _global_",
         f"# about:    {base.name} on your own data",

@@ -14,16 +14,11 @@ from paperbench.errors import ConfigError, EnvironmentError_
 def resolve(name: str, *, local_rank: int = 0, nproc: int = 1) -> torch.device:
     """The device called `auto`, `cpu`, `cuda`, `cuda:<k>` or `mps`; with several processes, that of `local_rank`.
 
-    `auto` is CUDA, else MPS, else the CPU. Raises `EnvironmentError_` when the machine lacks the device and `ConfigError`
-    when several processes would share one.
+    `auto` is CUDA, else the CPU: MPS has no doubles, and no experiment has been run on it, so it is taken on request alone. Raises
+    `EnvironmentError_` when the machine lacks the device and `ConfigError` when several processes would share one.
     """
     if name == "auto":
-        if torch.cuda.is_available():
-            name = "cuda"
-        elif nproc == 1 and torch.backends.mps.is_available():
-            name = "mps"
-        else:
-            name = "cpu"
+        name = "cuda" if torch.cuda.is_available() else "cpu"
     kind, _, index = name.partition(":")
     if kind == "cpu":
         return torch.device("cpu")
