@@ -104,16 +104,20 @@ def test_nothing_is_overwritten_and_no_name_is_taken_twice(voc: Path, tmp_path: 
 
 
 def test_masks_to_judge(tmp_path: Path) -> None:
-    for name in ("imagesTs", "predictions", "imagesTr", "labelsTr"):
-        (tmp_path / "set" / name).mkdir(parents=True)
-        Image.new("L", (8, 8)).save(tmp_path / "set" / name / "a.png")
+    mask = Image.new("L", (40, 40))
+    mask.paste(1, (10, 10, 30, 30))
+    for name in ("images/case", "masks/case", "reference/images/a", "reference/images/b"):
+        for file in (name, name.replace("reference/images", "reference/masks")):
+            place = tmp_path / "set" / f"{file}.png"
+            place.parent.mkdir(parents=True, exist_ok=True)
+            mask.save(place)
     result = call("judge", "set")
 
     assert result.exit_code == 0, result.output
     assert result.stdout.splitlines()[-1] == "run it  paperbench estimate judge"
     config = compose("judge").resolved
-    assert config["images"] == str(tmp_path / "set/imagesTs")
-    assert config["reference"]["masks"] == str(tmp_path / "set/labelsTr")
+    assert config["images"] == str(tmp_path / "set/images")
+    assert config["reference"]["masks"] == str(tmp_path / "set/reference/masks")
 
 
 def test_what_cannot_be_read_says_what_was_looked_for(voc: Path, tmp_path: Path) -> None:

@@ -208,11 +208,18 @@ def test_nnunets_folders(tmp_path: Path) -> None:
         text(tmp_path / name / "a_0000.nii.gz")
     found = only(tmp_path)
 
-    assert found.kind == "rca"
-    assert not found.lacking
+    assert (found.kind, found.lacking) == ("rca", "")
+    assert found.values == {"images": str(tmp_path)}
+
+
+def test_folders_of_images_and_masks(tmp_path: Path) -> None:
+    for name in ("images", "masks", "reference/images", "reference/masks", "truth"):
+        picture(tmp_path / name / "a.png")
+    found = next(item for item in recognise(tmp_path) if item.kind == "rca")
+
     assert found.values == {
-        "images": str(tmp_path / "imagesTs"), "masks": str(tmp_path / "predictions"),
-        "reference.images": str(tmp_path / "imagesTr"), "reference.masks": str(tmp_path / "labelsTr"),
+        "images": str(tmp_path / "images"), "masks": str(tmp_path / "masks"), "truth": str(tmp_path / "truth"),
+        "reference.images": str(tmp_path / "reference/images"), "reference.masks": str(tmp_path / "reference/masks"),
     }  # fmt: skip
 
 

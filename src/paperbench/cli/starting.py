@@ -10,6 +10,7 @@ import yaml
 
 from paperbench.catalog import DATASETS, TASKS
 from paperbench.cli.guard import emit_json
+from paperbench.cli.options import RunOptions
 from paperbench.cli.output import line
 from paperbench.config.commands import command
 from paperbench.config.experiments import Experiment, list_experiments
@@ -63,8 +64,6 @@ def init(
         file.parent.mkdir(parents=True, exist_ok=True)
     write_atomic(file, content)
     if json_output:
-        if check:
-            _compose(name, conf_dir)
         emit_json(
             {
                 "file": str(file),
@@ -78,7 +77,7 @@ def init(
     line(f"found   {found.found}")
     line(f"wrote   {short(file)}: {base.name} on these data")
     if check:
-        _check(name, found, conf_dir)
+        _check(name, found, verb, conf_dir)
     line(f"try it  {command(verb, name, '--smoke')}")
     line(f"run it  {command(verb, name)}")
 
@@ -160,16 +159,13 @@ def _content(name: str, found: Recognised, base: Experiment, typed: str) -> str:
     return "\n".join([*head, f"{body}# `paperbench init` found {' '.join(found.found.split())}", ""])
 
 
-def _check(name: str, found: Recognised, conf_dir: Path | None) -> None:
+def _check(name: str, found: Recognised, verb: str, conf_dir: Path | None) -> None:
+    """Read the data; of files that an experiment reads itself, print the plan, for which it looks at them."""
     if found.data:
         from paperbench.cli import datasets
 
         datasets.check(name, None, json_output=False, conf_dir=conf_dir)
     else:
-        _compose(name, conf_dir)
+        from paperbench.cli import running
 
-
-def _compose(name: str, conf_dir: Path | None) -> None:
-    from paperbench.config.compose import compose
-
-    compose(name, [], conf_dir=conf_dir)
+        running.start(verb, name, None, RunOptions(dry_run=True, conf_dir=conf_dir))

@@ -218,6 +218,8 @@ def _folders(folder: Path) -> Recognised | None:
 
 def _rca(folder: Path) -> Recognised | None:
     """Images with masks to judge, and images with masks to trust: nnU-Net's folders, or folders of plain names."""
+    if all((folder / name).is_dir() for name in ("imagesTr", "imagesTs")):
+        return Recognised(kind="rca", found="an nnU-Net archive", values={"images": str(folder)})
     images = _first(folder, "imagesTs", "images", "test/images")
     masks = _first(folder, "predictions", "predictionsTs", "predicted", "masks", "test/masks")
     known = _first(folder, "imagesTr", "reference/images", "references/images", "train/images")

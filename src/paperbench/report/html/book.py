@@ -21,7 +21,7 @@ from paperbench.errors import PaperbenchError
 from paperbench.records.metrics import all_metrics, metrics_of
 from paperbench.records.record import RunRecord
 from paperbench.records.selection import find_runs
-from paperbench.records.sweeps import RECORD, SweepRecord, read_sweep
+from paperbench.records.sweeps import SweepRecord, find_sweeps, read_sweep
 from paperbench.report.html import parts
 from paperbench.report.html.page import (
     Block,
@@ -100,7 +100,7 @@ def contents_of(root: Path, benchmarks: Path | None = None) -> Contents:
         MadeTable(record=record, made=made_by([run for run in record.runs if run.results]), is_here=True)
         for record in readable((root / "reproduce").glob(f"*/*/*/{REPRODUCTION}"), load)
     ]
-    sweeps = list(readable(root.glob(f"*/sweeps/*/{RECORD}"), lambda file: read_sweep(file.parent)))
+    sweeps = list(readable(find_sweeps(root), read_sweep))
     return Contents(
         root=root,
         tables=(*here, *_elsewhere(left_out)),
