@@ -73,7 +73,9 @@ class Layout:
     @property
     def shared(self) -> bool:
         """True for one folder of images without splits, a fifth of which is held back."""
-        return self.description is None and self._unsplit() and not any(map(self._places, ("train", "val", "test")))
+        return (
+            self.description is None and bool(self._unsplit()) and not any(map(self._places, ("train", "val", "test")))
+        )
 
     def images(self, split: str) -> list[Listed]:
         """The images of a split: of a folder in the order of their names, of a list in its order. Raises DataError.

@@ -55,7 +55,9 @@ def load(config: DataConfig, split: Split, *, masks: coco.MaskUse = "none") -> D
             )
         case VocData():
             if training and config.train:
-                return _joined(config.train, lambda name, most: _voc(config, *name.split("/"), most), limit, masks)
+                return _joined(
+                    config.train, lambda name, most: _voc(config, *_year_and_split(name), most), limit, masks
+                )
             return _voc(config, config.year, config.train_split if training else config.test_split, limit)
         case CocoData():
             if training and config.train:
@@ -80,6 +82,11 @@ def load(config: DataConfig, split: Split, *, masks: coco.MaskUse = "none") -> D
                 on_bad_box=config.on_bad_box,
                 limit=limit,
             )
+
+
+def _year_and_split(name: str) -> tuple[str, str]:
+    year, _, split = name.partition("/")
+    return year, split
 
 
 def _voc(config: VocData, year: str, split: str, limit: int) -> DetectionSet:
