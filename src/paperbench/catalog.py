@@ -94,8 +94,9 @@ class MetricSpec:
     `name` is the metric's name, or an `fnmatch` pattern (`*/test/errors`). `unit` stands behind a value (`%`, `nats`, `s`; empty
     for a plain number), `format` is a format specification for the value (`.1f`). `direction` says which values are better;
     `none` for a quantity of which that cannot be said. `headline`: worth a line when a run ends. `key`: the key of the
-    configuration for which a run chose this value by itself, which is said beside its numbers in a published table. The order of a
-    package's metrics is the order in which they are shown.
+    configuration for which a run chose this value by itself, which is said beside its numbers in a published table. `timed`: read
+    off a clock, so that two runs of the same configuration differ in it. The order of a package's metrics is the order in which
+    they are shown.
     """
 
     name: str
@@ -105,6 +106,7 @@ class MetricSpec:
     format: str = ".4g"
     headline: bool = False
     key: str = ""
+    timed: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)

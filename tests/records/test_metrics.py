@@ -42,6 +42,16 @@ def test_headlines_come_in_the_order_of_declaration() -> None:
     assert REGISTRY.headline({"a/y": 1.0}) == ("", None)
 
 
+def test_what_is_read_off_a_clock_says_so() -> None:
+    of_clock = {
+        spec.name
+        for spec in all_metrics().specs
+        if spec.unit in ("s", "/s") or "share of a part in the time" in spec.meaning
+    }
+    assert of_clock == {spec.name for spec in all_metrics().specs if spec.timed}
+    assert {"seconds", "svd/share/*", "*/train/samples_per_second"} <= of_clock
+
+
 def test_the_best_value_follows_the_declared_direction() -> None:
     assert REGISTRY.best("a/y", [1.0, 3.0, float("nan")]) == 3.0
     assert REGISTRY.best("a/x", [1.0, 3.0]) == 1.0

@@ -60,7 +60,7 @@ def _with_interval(name: str, meaning: str, *, headline: bool = False) -> tuple[
 
 
 def _seconds(name: str, meaning: str) -> MetricSpec:
-    return MetricSpec(name=name, meaning=meaning, unit="s", direction="lower", format=".4f", headline=True)
+    return MetricSpec(name=name, meaning=meaning, unit="s", direction="lower", format=".4f", headline=True, timed=True)
 
 
 METRICS: tuple[MetricSpec, ...] = (
@@ -84,6 +84,7 @@ METRICS: tuple[MetricSpec, ...] = (
             unit="s",
             direction="lower",
             format=".4f",
+            timed=True,
         )
         for prefix, use in _USES.items()
         if prefix != "ablation/*/"
@@ -104,13 +105,15 @@ METRICS: tuple[MetricSpec, ...] = (
         unit="s",
         direction="lower",
         format=".4f",
+        timed=True,
     ),
-    MetricSpec(name="share/*", meaning="share of a part in the time of one image", unit="%", format=".1f"),
+    MetricSpec(name="share/*", meaning="share of a part in the time of one image", unit="%", format=".1f", timed=True),
     MetricSpec(
         name="svd/share/*",
         meaning="share of a part in the time of one image, with compressed layers",
         unit="%",
         format=".1f",
+        timed=True,
     ),
     MetricSpec(
         name="images_per_second",
@@ -118,6 +121,7 @@ METRICS: tuple[MetricSpec, ...] = (
         unit="/s",
         direction="higher",
         format=".1f",
+        timed=True,
     ),
     # --- classes, sizes and masks ---------------------------------------------------------------------------------------
     *(_percent(f"coco/{name}", f"{meaning} (COCO)") for name, meaning in _COCO.items() if name != "AP75"),

@@ -162,5 +162,6 @@ METRICS: tuple[MetricSpec, ...] = (
         unit="/s",
         direction="higher",
         format=".1f",
+        timed=True,
     ),
 )

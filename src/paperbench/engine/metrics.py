@@ -12,6 +12,7 @@ METRICS: tuple[MetricSpec, ...] = (
         direction="lower",
         format=".4f",
         headline=True,
+        timed=True,
     ),
     MetricSpec(
         name="train/samples_per_second",
@@ -20,8 +21,9 @@ METRICS: tuple[MetricSpec, ...] = (
         direction="higher",
         format=".1f",
         headline=True,
+        timed=True,
     ),
-    MetricSpec(name="seconds", meaning="wall time of the run", unit="s", direction="lower", format=".1f"),
+    MetricSpec(name="seconds", meaning="wall time of the run", unit="s", direction="lower", format=".1f", timed=True),
     MetricSpec(name="train/loss", meaning="loss of the training batches", direction="lower"),
     MetricSpec(name="train/loss*", meaning="one term of the loss of the training batches", direction="lower"),
     MetricSpec(name="train/lr", meaning="learning rate"),
