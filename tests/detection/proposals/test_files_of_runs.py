@@ -16,6 +16,7 @@ FILES = (
     "proposals.train_file=boxes/train.npz",
     "proposals.test_file=boxes/test.npz",
 )
+FEW = ("data.max_train_images=2", "data.max_test_images=2")
 
 
 def paperbench(*words: str) -> str:
@@ -29,9 +30,10 @@ def test_two_folders_with_other_files_of_the_same_name(tmp_path: Path, monkeypat
     for name, method in (("one", "selective-search"), ("two", "sliding-windows")):
         (tmp_path / name).mkdir()
         monkeypatch.chdir(tmp_path / name)
-        paperbench("proposals", "fast-rcnn", f"proposals.method={method}", "--smoke", "--run-dir", "made")
+        paperbench("proposals", "fast-rcnn", *FEW, f"proposals.method={method}", "--smoke", "--run-dir", "made")
         shutil.move("made/proposals", "boxes")
-        paperbench("sweep", "fast-rcnn", "scale=smoke", *FILES, "seed=0", f"output.root={root}", "train.samples=1")
+        small = ("scale=smoke", *FEW, "train.samples=1", "evaluation.sheet_images=0")
+        paperbench("sweep", "fast-rcnn", *small, *FILES, "seed=0", f"output.root={root}")
     runs = sorted(path.parent for path in root.glob("fast-rcnn/*/results.json"))
     assert len(runs) == 2
 

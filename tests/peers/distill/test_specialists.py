@@ -242,11 +242,12 @@ def test_nothing_near_the_combination_is_better(kind: str, specialists: int, see
     assert bool((q >= 0).all())
     best = objective(q, p_g, p_m, known, active)
     rng = np.random.default_rng(seed)
+    images = 10 * len(q)  # ten neighbours of each at every distance, at once
     for size in (1e-1, 1e-3, 1e-5):
-        for _ in range(10):
-            moved = q * torch.from_numpy(np.exp(size * rng.normal(size=q.shape)))
-            moved = moved / moved.sum(1, keepdim=True)
-            assert bool((objective(moved, p_g, p_m, known, active) >= best - 1e-10).all())
+        moved = q.repeat(10, 1) * torch.from_numpy(np.exp(size * rng.normal(size=(images, q.shape[1]))))
+        moved = moved / moved.sum(1, keepdim=True)
+        values = objective(moved, p_g.repeat(10, 1), p_m.repeat(10, 1, 1), known, active.repeat(10, 1))
+        assert bool((values >= best.repeat(10) - 1e-10).all())
     if not specialists:
         torch.testing.assert_close(q, p_g / p_g.sum(1, keepdim=True), rtol=1e-9, atol=1e-12)
 
