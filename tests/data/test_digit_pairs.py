@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+import pytest
 import torch
 
-from paperbench.data import digit_pairs, digits
+from paperbench.data import digit_pairs, digits, mnist
 from paperbench.data.image_sets import ImageSet
 
 
@@ -53,6 +56,21 @@ def _joined(left: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
     joined[:, :28] = left
     joined[:, 8:] = torch.maximum(joined[:, 8:], right)
     return joined
+
+
+@pytest.mark.parametrize("source", ["digits", "mnist"])
+@pytest.mark.parametrize("split", ["train", "test"])
+def test_the_pairs_of_a_split_are_of_its_digits(monkeypatch: pytest.MonkeyPatch, source: Any, split: Any) -> None:
+    ink = {"train": 10, "test": 20}
+
+    def of_ink(asked: str) -> ImageSet:
+        images = torch.full((30, 28, 28), ink[asked], dtype=torch.uint8)
+        return ImageSet(images=images, labels=torch.arange(30) % 10, classes=digits.CLASSES, name=asked)
+
+    monkeypatch.setattr(digits, "load", of_ink)
+    monkeypatch.setattr(mnist, "load", lambda root, asked: of_ink(asked))
+    found = digit_pairs.load(split, source=source, count=20, seed=0)
+    assert found.images.unique().tolist() == [ink[split]]
 
 
 def test_a_pair_follows_from_seed_split_and_position() -> None:

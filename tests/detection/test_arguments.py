@@ -210,6 +210,45 @@ def test_an_alternation_always_begins_with_the_weights_of_the_backbone(monkeypat
     assert asked == [True, False, True, True]
 
 
+@pytest.mark.parametrize("begun", range(4))
+def test_an_alternation_goes_on_from_what_the_step_before_ended_with(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, begun: int
+) -> None:
+    training = an_alternation(tmp_path)
+    views = [
+        SimpleNamespace(number=number, checkpoints=SimpleNamespace(exists=lambda number=number: number <= begun))
+        for number in range(4)
+    ]
+    loaded: list[tuple[int, int]] = []
+    made: list[tuple[int, int]] = []
+    monkeypatch.setattr(training, "_view", lambda index: views[index])
+    monkeypatch.setattr(training, "_load_step", lambda index, run: loaded.append((index, run.number)) or True)
+    monkeypatch.setattr(training, "_make", lambda index, run: made.append((index, run.number)) or {})
+    training.fit()
+    assert loaded == ([(begun - 1, begun - 1)] if begun else [])
+    assert made == [(number, number) for number in range(begun, 4)]
+
+
+@pytest.mark.parametrize("schedule", ["joint", "alternating"])
+def test_a_detector_learns_from_one_split_and_is_scored_on_the_other(
+    monkeypatch: pytest.MonkeyPatch, schedule: str
+) -> None:
+    from paperbench.detection.tasks import train
+
+    seen: list[str] = []
+
+    def begun(config: Any, net: Any, train_set: Any, run: Any, scorer: Any) -> Any:
+        seen.append(train_set.split)
+        raise _CaughtError
+
+    monkeypatch.setattr(train, "Scorer", lambda config, dataset, *_: seen.append(dataset.split))
+    monkeypatch.setattr(train, "trainer", begun)
+    monkeypatch.setattr(train, "AlternatingTraining", begun)
+    with pytest.raises(_CaughtError):
+        train.run(config_of("faster-rcnn", f"train.schedule={schedule}"), a_run())
+    assert seen == ["test", "train"]
+
+
 # --- proposals --------------------------------------------------------------------------------------------------------
 
 

@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import json
+from dataclasses import fields
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -53,6 +55,37 @@ def test_both_splits_limits_and_description(root: str, name: str) -> None:
         record.image_id for record in train.records[:2]
     ]
     assert len(datasets.load(config, "test")) == test_images
+
+
+@pytest.mark.parametrize("split", ["train", "test"])
+@pytest.mark.parametrize(
+    ("kind", "reader"),
+    [(ShapesData, "shapes"), (VocData, "voc"), (CocoData, "coco"), (YoloData, "yolo"), (PennFudanData, "pennfudan")],
+)
+def test_every_key_of_a_data_set_arrives_at_its_reader(
+    monkeypatch: pytest.MonkeyPatch, kind: Any, reader: str, split: Any
+) -> None:
+    others = {"short_side", "max_side", "cache_mb", "flip", "name", "train"}  # of images, and of several sets as one
+    values = {
+        "root": "/there", "size": 77, "train_images": 31, "test_images": 32, "data_seed": 9, "max_objects": 5, "empty": 0.5,
+        "year": "2099", "train_split": "one", "test_split": "other", "classes": ("x",), "zero_based": True, "exif": "apply",
+        "max_train_images": 11, "max_test_images": 12, "on_bad_box": "clip",
+    }  # fmt: skip
+    own = {field.name for field in fields(kind)} - others
+    assert own <= values.keys()
+    seen: dict[str, Any] = {}
+    monkeypatch.setattr(getattr(datasets, reader), "read", lambda **given: seen.update(given))
+    datasets.load(kind(**{name: values[name] for name in own}), split)
+    expected = {name: values[name] for name in own if not name.startswith(("max_t", "train_", "test_"))}
+    if "train_split" in own:
+        expected |= {"split": values[f"{split}_split"]}
+    limit = values[f"max_{split}_images"]
+    expected |= {"images": limit} if reader == "shapes" else {"limit": limit}
+    expected |= {"test_images": 32} if reader == "pennfudan" else {}
+    if reader == "shapes":
+        del expected["on_bad_box"]  # of files
+    assert {name: seen[name] for name in expected} == expected
+    assert seen["split"] == expected.get("split", split)
 
 
 @pytest.mark.parametrize("name", ["shapes", "voc", "coco", "pennfudan"])
@@ -343,3 +376,10 @@ def test_check_names_the_orientation_where_sizes_contradict(root: str) -> None:
         datasets.check(config)
     config.exif = "apply"  # type: ignore[union-attr]
     assert datasets.check(config)["train"]["images"] == 3
+
+
+def test_images_are_kept_at_the_size_of_the_configuration() -> None:
+    config = ShapesData(train_images=2, size=80, short_side=100, max_side=90)
+    assert datasets.store(config, datasets.load(config, "train"), torch.device("cpu")).size(0) == (90, 90)
+    config = ShapesData(train_images=2, size=80, short_side=60, max_side=90)
+    assert datasets.store(config, datasets.load(config, "train"), torch.device("cpu")).size(0) == (60, 60)

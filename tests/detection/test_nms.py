@@ -4,7 +4,8 @@ import pytest
 import torch
 import torchvision
 
-from paperbench.detection.nms import batched_nms
+from paperbench.detection.model_config import HeadConfig, YOLOModel
+from paperbench.detection.nms import batched_nms, postprocess, postprocess_boxes
 from tests.detection.test_boxes import random_boxes
 
 BOXES = torch.tensor([[10.0, 10, 50, 60], [11, 12, 48, 60], [8, 9, 40, 50], [100, 100, 150, 140], [99, 110, 155, 139]])
@@ -36,3 +37,25 @@ def test_candidates_that_are_not_there_suppress_nothing() -> None:
     scores = torch.tensor([[0.9, float("-inf"), float("-inf")]])
     index, valid = batched_nms(boxes, scores, iou=0.5, keep=3)
     assert index[valid].tolist() == [0]
+
+
+def test_detections_of_an_image_do_not_depend_on_the_others_of_its_batch() -> None:
+    """The images show nearly the same objects: an image whose boxes suppressed another's would leave it none."""
+    stream = torch.Generator().manual_seed(3)
+    boxes = random_boxes(30, seed=7).expand(3, -1, -1) + torch.rand(3, 30, 4, generator=stream)
+    logits = 2 * torch.randn(3, 30, 4, generator=stream)
+    deltas = 0.1 * torch.randn(3, 30, 4, 4, generator=stream)
+    there, sizes = torch.rand(3, 30, generator=stream) < 0.8, torch.tensor([[300, 400], [250, 400], [300, 350]])
+    head, dense = HeadConfig(score_threshold=0.2, nms_iou=0.3), YOLOModel(score_threshold=0.2, nms_iou=0.3)
+    together = postprocess(logits, deltas, boxes, there, sizes, head)
+    same_boxes = postprocess_boxes(logits.softmax(-1)[..., 1:], boxes, sizes, dense)
+    for image in range(3):
+        one = slice(image, image + 1)
+        alone = postprocess(logits[one], deltas[one], boxes[one], there[one], sizes[one], head)
+        assert alone.valid.any()
+        for part, whole in zip(alone[:4], together[:4], strict=True):
+            assert torch.equal(part, whole[one])
+        alone = postprocess_boxes(logits[one].softmax(-1)[..., 1:], boxes[one], sizes[one], dense)
+        assert alone.valid.any()
+        for part, whole in zip(alone[:4], same_boxes[:4], strict=True):
+            assert torch.equal(part, whole[one])

@@ -1,10 +1,21 @@
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 import torch
 import torchvision
+from torch import Tensor
 
-from paperbench.detection.roi_pooling import pool_regions, roi_align, roi_align_separable, roi_pool
+from paperbench.detection.roi_pooling import (
+    pool_from_levels,
+    pool_regions,
+    pyramid_pool,
+    roi_align,
+    roi_align_separable,
+    roi_pool,
+    warp,
+)
 from tests.detection.test_boxes import random_boxes
 
 
@@ -53,3 +64,27 @@ def test_no_gradient_flows_through_coordinates_and_order_is_image_major(kind: st
     assert (pooled[1] == 1).all()
     pooled.sum().backward()
     assert boxes.grad is None
+
+
+WAYS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+    "roi-pool": lambda maps, boxes: roi_pool(maps, boxes, size=3, scale=0.25),
+    "roi-align": lambda maps, boxes: roi_align(maps, boxes, size=3, scale=0.25),
+    "pyramid": lambda maps, boxes: pyramid_pool(maps, boxes, levels=(2, 1), scale=0.25),
+    "levels, roi-pool": lambda maps, boxes: pool_from_levels(
+        (maps, maps[..., ::2, ::2]), boxes, strides=(4, 8), canonical=112, kind="roi-pool", size=3
+    ),
+    "levels, roi-align": lambda maps, boxes: pool_from_levels(
+        (maps, maps[..., ::2, ::2]), boxes, strides=(4, 8), canonical=112, kind="roi-align", size=3
+    ),
+    "warped": lambda maps, boxes: warp(maps, boxes, size=5, context=1),
+}
+
+
+@pytest.mark.parametrize("cells", [20, 50])  # on either side of the size for matrix products
+@pytest.mark.parametrize("way", WAYS)
+def test_several_regions_of_several_images_are_pooled_as_each_image_s_alone(way: str, cells: int) -> None:
+    maps = torch.randn(3, 3, cells, cells, generator=torch.Generator().manual_seed(0))
+    boxes = random_boxes(12, seed=1, side=70.0).view(3, 4, 4)
+    together = WAYS[way](maps, boxes)
+    alone = [WAYS[way](maps[image : image + 1], boxes[image : image + 1]) for image in range(3)]
+    torch.testing.assert_close(together, torch.cat(alone))

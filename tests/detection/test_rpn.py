@@ -179,3 +179,20 @@ def test_what_is_not_finite_is_no_proposal(part: str, value: float) -> None:
         )
         assert found.boxes[found.valid].tolist() == [[60, 60, 90, 90], [0, 0, 20, 20]]
         assert torch.isfinite(found.boxes).all()
+
+
+def test_as_many_are_ranked_and_as_many_are_left_as_the_configuration_says() -> None:
+    """Eight boxes in one place have the best scores, then come others in places of their own."""
+    places = torch.cat([torch.zeros(8), torch.arange(1.0, 13)])
+    anchors = torch.stack([places * 30, places * 0, places * 30 + 20, places * 0 + 20], 1)
+    scores, sizes = torch.arange(20.0, 0, -1)[None], torch.tensor([[40, 600]])
+    for training in (True, False):
+        config = RpnConfig(
+            pre_nms_topk_train=12, post_nms_topk_train=4, pre_nms_topk_test=16, post_nms_topk_test=7, min_size=0, nms_iou=0.5
+        )  # fmt: skip
+        found = propose(scores, torch.zeros(1, 20, 4), anchors, sizes, torch.ones(1), config, training=training)
+        # The ranked ones lie in 1 + 12 - 8 places, and 1 + 16 - 8.
+        assert (found.valid.shape[1], int(found.valid.sum())) == ((4, 4) if training else (7, 7))
+        wide = RpnConfig(pre_nms_topk_train=12, pre_nms_topk_test=16, min_size=0, nms_iou=0.5)
+        found = propose(scores, torch.zeros(1, 20, 4), anchors, sizes, torch.ones(1), wide, training=training)
+        assert int(found.valid.sum()) == (5 if training else 9)

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import fields, replace
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import torch
@@ -13,14 +13,19 @@ import torch
 from paperbench.config.compose import compose
 from paperbench.config.schema import OptimConfig
 from paperbench.distill import teachers
-from paperbench.distill.batches import Images
+from paperbench.distill.batches import JITTER, Images, LabelledBatches
 from paperbench.distill.config import NetConfig
 from paperbench.distill.evaluation import omitted_class_metrics
 from paperbench.distill.supervised import Recipe, machine_of
-from paperbench.distill.training import Data, Distillation
+from paperbench.distill.training import Data, Distillation, StageSteps
+from paperbench.engine.checkpoints import CheckpointStore
+from paperbench.engine.metriclog import MetricLog
 from paperbench.engine.ranks import Ranks
 from paperbench.engine.reporter import SilentReporter
+from paperbench.engine.run import Run
 from paperbench.engine.rundir import RunDirectory
+from paperbench.engine.seeding import hashed
+from paperbench.engine.signals import StopFlag
 
 CPU = torch.device("cpu")
 
@@ -30,10 +35,21 @@ def images(seed: int, count: int = 40) -> Images:
     return Images(pixels, torch.arange(count) % 10, tuple("0123456789"), f"images {seed}")
 
 
-def a_run(folder: Path, precision: str = "float32") -> Any:
-    return SimpleNamespace(
-        device=CPU, precision=precision, seed=0, ranks=Ranks(), reporter=SilentReporter(), stop=False, config_hash="x",
-        directory=RunDirectory(folder), log=None,
+class QuietRun(Run):
+    """A run that draws nothing and is never asked to stop."""
+
+    def draw(self, figure: Callable[..., object], *arguments: Any, **named: Any) -> None:
+        pass
+
+    def raise_if_stopped(self) -> None:
+        pass
+
+
+def a_run(folder: Path, precision: str = "float32") -> Run:
+    reporter = SilentReporter()
+    return QuietRun(
+        directory=RunDirectory(folder), device=CPU, precision=precision, ranks=Ranks(), reporter=reporter, stop=StopFlag(),
+        log=MetricLog(), checkpoints=CheckpointStore(folder / "checkpoints", reporter), seed=0, config_hash="x",
     )  # fmt: skip
 
 
@@ -75,6 +91,29 @@ def test_teacher_and_student_have_the_options_of_their_own_sections(tmp_path: Pa
     assert run.baseline is not None
     student = run.baseline.recipe
     assert (student.jitter, student.optim.lr, student.clip_norm, student.net.width) == (2, 0.5, 3, 7)
+
+
+def test_every_option_of_a_recipe_arrives_where_the_net_is_trained(tmp_path: Path) -> None:
+    run = distillation(
+        tmp_path, "teaching.samples=60", "teaching.batch_size=30", "train.samples=80", "train.batch_size=20",
+        "train.clip_norm=3", "teaching.jitter=1", "jitter=2", "teaching.optim.lr=0.25", "optim.lr=0.5", "teaching.seed=7",
+        "teaching.optim.momentum=0.3", "optim.momentum=0.6", "optim.weight_decay=0.1", "teaching.optim.name=sgd",
+        "optim.name=sgd", "train.evaluate_every=3", "optim.schedule=cosine", "teaching.optim.schedule=constant",
+    )  # fmt: skip
+    run.teacher_logits = torch.zeros(1, 40, 10)
+    assert run.baseline is not None
+    teacher, baseline, student = (part.trainer() for part in (run._teacher(0), run.baseline, run))
+    found = [
+        (
+            t.steps, t.order.batch_size, t.order.seed, t.clip_norm, t.optimizer.param_groups[0]["base_lr"],
+            t.optimizer.param_groups[0]["momentum"], t.optimizer.param_groups[0]["weight_decay"], t.evaluate_every,
+            t.lr_factor(t.steps - 1) < 1, cast(LabelledBatches, t.fetch).images.identity[1:3],
+        )
+        for t in (teacher, baseline, student)
+    ]  # fmt: skip
+    assert found[0] == (2, 30, 7, 3, 0.25, 0.3, 0.0, 3, False, (1, hashed(7, JITTER)))
+    assert found[1] == found[2] == (4, 20, 0, 3, 0.5, 0.6, 0.1, 3, True, (2, hashed(0, JITTER)))
+    assert run.steps == StageSteps(teachers=2, baseline=4, distilled=4)
 
 
 def test_test_scores_are_of_test_images(tmp_path: Path) -> None:

@@ -65,6 +65,20 @@ def test_the_choice_does_not_depend_on_other_keys() -> None:
     assert torch.equal(plain, omitted)
 
 
+def test_each_seed_moves_its_own_part_alone() -> None:
+    def split(transfer: int, validation: int) -> tuple[list[int], list[int]]:
+        division = split_training_set(
+            LABELS,
+            CLASSES,
+            TransferConfig(fraction=0.5, seed=transfer),
+            ValidationConfig(fraction=0.1, seed=validation),
+        )
+        return division.transfer.tolist(), division.validation.tolist()
+
+    assert split(1, 0)[1] == split(0, 0)[1] != split(0, 1)[1]
+    assert split(1, 0)[0] != split(0, 0)[0]
+
+
 @pytest.mark.parametrize(
     ("transfer", "message"),
     [

@@ -1,8 +1,11 @@
-"""The time for the next save, on a clock of its own."""
+"""The speed of a training over its sessions, and the time for the next save, on a clock of its own."""
 
 from __future__ import annotations
 
-from paperbench.engine.clock import SaveTimer
+import pytest
+import torch
+
+from paperbench.engine.clock import Clock, SaveTimer
 
 
 class Hand:
@@ -13,6 +16,21 @@ class Hand:
 
     def __call__(self) -> float:
         return self.seconds
+
+
+def test_the_speed_of_a_resumed_training_is_that_of_all_its_sessions() -> None:
+    before, after = Clock(torch.device("cpu")), Clock(torch.device("cpu"))
+    before.load({"samples": 300, "seconds": 20.0})
+    assert before.rate() == 15
+    after.load(before.state())
+    assert after.state() == before.state() == {"samples": 300, "seconds": 20.0}
+    after.start()
+    after.count(100)
+    with after.paused():
+        pass
+    assert after.state()["samples"] == 400
+    assert after.rate() == pytest.approx(400 / after.state()["seconds"])
+    assert after.state()["seconds"] > 20
 
 
 def test_a_save_is_due_so_many_seconds_after_the_start_and_after_the_last_one() -> None:

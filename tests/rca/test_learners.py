@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from paperbench.rca.cnn import CnnClassifier, UNet
+from paperbench.rca.cnn import CnnClassifier, UNet, _augmented, net_inputs
 from paperbench.rca.forest import ForestClassifier, box_means, boxes, features
 from paperbench.rca.labels import Labels
 from paperbench.rca.scoring import ReverseClassifier, score_masks
@@ -57,10 +57,26 @@ def test_the_net_keeps_the_size_of_its_input(shape: tuple[int, ...]) -> None:
 def test_the_training_mask_is_predicted_on_the_image_itself(name: str) -> None:
     case = make_image(9)
     assert case.truth is not None
-    (drawn,) = learners(steps=60)[name].segment(replace(case, masks={"s": case.truth}), [case])
+    mask = 3 * case.truth  # labels are not the numbers of the classes
+    (drawn,) = learners(steps=60)[name].segment(replace(case, masks={"s": mask}), [case])
     assert not drawn.failure
     foreground = case.truth > 0
-    assert (drawn.maps["s"].numpy()[foreground] == case.truth[foreground]).mean() > 0.85
+    assert (drawn.maps["s"].numpy()[foreground] == mask[foreground]).mean() > 0.85
+
+
+@pytest.mark.parametrize("shape", [(40, 60), (24, 20, 30)])
+def test_labels_of_the_net_s_training_move_with_their_image(shape: tuple[int, ...]) -> None:
+    """The image is its labels: whatever the shift and the change of intensity, a label has one intensity. Positions stay."""
+    target = torch.randint(0, 4, (1, *shape), generator=torch.Generator().manual_seed(0))
+    inputs = net_inputs(target[0].double().numpy())
+    stream, moved = torch.Generator().manual_seed(1), 0
+    for _ in range(6):
+        image, labels = _augmented(inputs, target, stream)
+        for label in range(4):
+            assert image[0, 0][labels[0] == label].std() < 1e-6
+        assert torch.equal(image[:, 1:], inputs[:, 1:])
+        moved += not torch.equal(labels, target)
+    assert moved > 3
 
 
 @pytest.mark.parametrize("name", ["forest", "cnn"])

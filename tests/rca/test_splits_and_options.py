@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -17,11 +17,12 @@ from paperbench.config.compose import compose
 from paperbench.engine.ranks import Ranks
 from paperbench.engine.reporter import SilentReporter
 from paperbench.rca import estimation
-from paperbench.rca.atlas import _scale, fingerprint
+from paperbench.rca.atlas import Atlas, TransformStore, _scale, fingerprint
 from paperbench.rca.cases import Case, CaseSet, Image
 from paperbench.rca.estimation import rule_of
 from paperbench.rca.labels import Labels
 from paperbench.rca.prediction import Rule, calibrate, predict
+from paperbench.rca.registration import PLANAR, Schedule, Transforms
 from paperbench.rca.scoring import CaseResult, MaskScores, ReferenceLabels, score_masks
 from tests.rca.made import make_image
 
@@ -64,8 +65,12 @@ def test_no_image_judges_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     copier = Copier()
     monkeypatch.setattr(estimation, "build_classifier", lambda *_: copier)
     monkeypatch.setattr(estimation, "summarise", lambda *_: {})
-    estimation.estimate(config, case_set(), a_run(tmp_path))
+    run = a_run(tmp_path)
+    said: list[str] = []
+    run.reporter.message = said.append
+    estimation.estimate(config, case_set(), run)
     assert copier.judged
+    assert not any("this very image" in text for text in said), "a copy was among the references"
     assert all(image != reference for image, reference in copier.judged)
     for image in [reference.name for reference in REFERENCES]:
         own = {reference for judged, reference in copier.judged if judged == image}
@@ -162,3 +167,27 @@ def test_everything_that_registration_sees_is_in_the_fingerprint(change: str) ->
                             "weights": {"weights": np.eye(4)}}.get(change, {})}  # fmt: skip
     image = np.zeros((4, 4))
     assert fingerprint(image, **settings) != fingerprint(image + (change == "image"), **other)
+
+
+@pytest.mark.parametrize("name", [field.name for field in fields(Schedule)])
+def test_transforms_are_found_by_the_settings_that_they_were_computed_with(tmp_path: Path, name: str) -> None:
+    """A transform of two images, kept for one schedule, is none of another's, nor of the images the other way round."""
+    others: dict[str, Any] = {"affine": ((8, 5),), "bspline": ((4, 7, 5),)}
+    other = replace(PLANAR, **{name: others[name] if name in others else getattr(PLANAR, name) + 1})
+    store = TransformStore(tmp_path, PLANAR)
+    store.save("image", "reference", Transforms(torch.eye(2, 3)[None], ()), 0)
+    assert TransformStore(tmp_path, PLANAR).load("image", "reference") is not None
+    assert TransformStore(tmp_path, other).load("image", "reference") is None
+    assert store.load("reference", "image") is None
+    assert store.load("image", "other") is None
+
+
+def test_labels_come_back_on_the_grid_of_the_reference() -> None:
+    """Whose shape is not the image's; the same scene at another size keeps its labels where they are."""
+    image = make_image(9, masks=1)
+    wide = replace(REFERENCES[0], intensities=np.repeat(image.intensities, 2, 1), truth=None)
+    made = Atlas(Schedule(affine=((4, 2),), bspline=(), stiffness=0.1))
+    (found,) = made.segment(image, [wide])
+    expected = np.repeat(image.masks["mask-0"], 2, 1)
+    assert found.maps["mask-0"].shape == expected.shape
+    assert (found.maps["mask-0"].numpy() == expected).mean() > 0.95

@@ -223,3 +223,16 @@ def test_iou() -> None:
     first = torch.tensor([[0.0, 0.0, 2.0, 2.0], [0.0, 0.0, 1.0, 1.0], [0.0, 0.0, 1.0, 1.0], [1.0, 1.0, 1.0, 1.0]])
     second = torch.tensor([[1.0, 0.0, 3.0, 2.0], [0.0, 0.0, 1.0, 1.0], [2.0, 2.0, 3.0, 3.0], [1.0, 1.0, 1.0, 1.0]])
     torch.testing.assert_close(box_iou(first, second), torch.tensor([1 / 3, 1.0, 0.0, 0.0]))
+
+
+def test_what_lies_behind_the_horizon_is_far_outside_the_image() -> None:
+    """Not mirrored into it: the third coordinate 1 + 2 x changes its sign at x = -1/2."""
+    generator = Projective((9, 9))
+    theta = generator.identity()
+    theta[6] = 2.0
+    x = torch.linspace(-1, 1, 21)
+    points = torch.stack([x, torch.zeros(21)], dim=1)
+    found = generator.map_points(theta[None], points)[0, :, 0]
+    behind = x < -0.5
+    assert (found[behind] < -100).all()
+    torch.testing.assert_close(found[x > -0.45], (x / (1 + 2 * x))[x > -0.45])

@@ -10,7 +10,7 @@ from paperbench.config.compose import compose
 from paperbench.config.validate import config_hash
 from paperbench.engine.claims import prepare
 from paperbench.errors import ConfigError, DataError
-from paperbench.sweeps.plan import Request, compose_members, expand, plan, plan_overrides
+from paperbench.sweeps.plan import Request, compose_members, expand, jobs_of, plan, plan_overrides
 from tests.engine import toy
 from tests.sweeps import toys
 
@@ -196,3 +196,25 @@ def test_an_unknown_experiment(conf: Path) -> None:
         plan_overrides("toyy", ["seed=1,2"], conf_dir=conf)
     assert len(caught.value.mistakes) == 1
     assert "Nearest: toy" in str(caught.value)
+
+
+# --- jobs -------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("override", "together"),
+    [("seed=1", True), ("device=cpu", False), ("precision=bfloat16", False), ("threads=3", False), ("nproc=2", False)],
+)
+def test_runs_that_share_a_process_have_the_settings_of_one(override: str, together: bool) -> None:
+    """A stack computes on the device, in the precision and with the threads of its first run."""
+    plain = {"scale": "smoke", "precision": "float32", "threads": "1"}
+    key, _, value = override.partition("=")
+    asked = [plain, {**plain, key: value}, {**plain, "seed": "9"}]
+    requests = [
+        Request(experiment="vae", overrides=tuple(f"{key}={value}" for key, value in words.items()), labels={})
+        for words in asked
+    ]
+    first, other, last = compose_members(requests)
+    groups = jobs_of([first, other, last], stacked=True)
+    assert groups == ([(first, other, last)] if together else [(first, last), (other,)])
+    assert jobs_of([first, other, last], stacked=False) == [(first,), (other,), (last,)]

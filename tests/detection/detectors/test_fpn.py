@@ -8,11 +8,13 @@ from torchvision.ops import MultiScaleRoIAlign
 
 from paperbench.detection.anchors import PyramidAnchors
 from paperbench.detection.backbones import BACKBONES
+from paperbench.detection.detectors.faster_rcnn import FasterRCNN
 from paperbench.detection.detectors.fpn import best_of_levels
 from paperbench.detection.feature_pyramid import BottomUp, PyramidNeck
 from paperbench.detection.roi_pooling import level_of, pool_from_levels
 from paperbench.detection.rpn import Proposals
 from paperbench.errors import ConfigError
+from tests.detection.detectors.nets import batch, detector
 
 STRIDES = (4, 8, 16, 32)
 
@@ -64,6 +66,10 @@ def test_the_best_of_all_levels_and_none_that_is_not_there() -> None:
     assert best.boxes[0, :, 0].tolist() == pytest.approx([0.9, 0.7, 0.5])
     assert best.valid.all()
     assert best_of_levels([level(0.9, -1.0), level(0.5)], 3).valid.tolist() == [[True, True, False]]
+    suppressed = level(0.9, 0.8)._replace(valid=torch.tensor([[True, False]]))  # which keep their scores
+    best = best_of_levels([suppressed, level(0.5)], 2)
+    assert best.boxes[0, :, 0].tolist() == pytest.approx([0.9, 0.5])
+    assert best.valid.all()
 
 
 def test_maps_have_the_strides_they_say() -> None:
@@ -76,3 +82,11 @@ def test_maps_have_the_strides_they_say() -> None:
 def test_a_stride_that_the_backbone_has_not_is_refused() -> None:
     with pytest.raises(ConfigError, match=r"model.pyramid.finest_stride=2: small has maps of stride 4, 8"):
         BottomUp(BACKBONES["small"](None), finest=2)
+
+
+def test_the_proposals_of_all_levels_are_as_many_as_the_configuration_says() -> None:
+    net = detector("fpn", "model.rpn.post_nms_topk_train=9", "model.rpn.post_nms_topk_test=6")
+    assert isinstance(net, FasterRCNN)
+    with torch.no_grad():
+        assert net.train().propose(batch()).boxes.shape == (2, 9, 4)
+        assert net.eval().detect(batch())[1].boxes.shape == (2, 6, 4)

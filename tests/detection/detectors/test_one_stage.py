@@ -74,6 +74,18 @@ def test_a_pyramid_of_one_size_changes_nothing_and_a_real_one_does(detector: One
     assert not torch.allclose(other[0][:, ~middle], plain[0][:, ~middle])
 
 
+def test_a_window_on_a_larger_image_is_pooled_at_its_place_there(detector: OneStage) -> None:
+    images = batch()
+    boxes, anchors = detector.windows(images, 12, 12).boxes, detector.anchors(12, 12)
+    detector.pyramid = (2.0,)
+    with torch.no_grad():
+        found = detector._on_pyramid(images, boxes, anchors)
+        pixels = detector._resized(detector.normalise(images.images, images.sizes), 2.0)
+        expected = classify_in_parts(detector, detector.neck(detector.backbone(pixels)), 2 * boxes)
+    assert pixels.shape[-1] == 192
+    torch.testing.assert_close(found, expected)
+
+
 def test_one_run_gives_both_rows_of_the_table(tmp_path: Path) -> None:
     overrides = [*OVERRIDES, "train.samples=2", "data.max_test_images=2", "evaluation.pyramid=[0.8, 1.0, 1.5]"]
     outcome = launch.start(

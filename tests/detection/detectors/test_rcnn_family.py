@@ -88,6 +88,20 @@ def test_detections_do_not_depend_on_the_company(name: str) -> None:
         torch.testing.assert_close(alone.boxes[0, :count], together.boxes[place, :count], rtol=1e-4, atol=1e-3)
 
 
+@pytest.mark.parametrize("name", ["fast-rcnn", "sppnet"])
+@pytest.mark.parametrize("kind", ["roi-pool", "roi-align"])
+def test_what_is_pooled_is_from_where_the_region_lies(name: str, kind: str) -> None:
+    """On maps that say where each of their cells lies in the image."""
+    model = net(name, f"model.head.pool={kind}")
+    at = (torch.arange(24.0) + 0.5) * model.stride
+    low, side = torch.tensor([40.0, 90.0]), torch.tensor([50.0, 30.0])
+    box = torch.cat([low, low + side]).view(1, 1, 4)
+    for plane, start, length in ((at.expand(24, 24), 40, 50), (at[:, None].expand(24, 24), 90, 30)):
+        found = model.pool(plane[None, None], box)
+        assert start - model.stride <= found.min() < found.max() <= start + length + model.stride
+        assert found.max() - found.min() > length / 2
+
+
 def test_crops_at_a_time_change_nothing() -> None:
     model = net("rcnn").eval()
     assert isinstance(model, RCNN)

@@ -43,9 +43,10 @@ def test_a_part_of_the_object_only_answers_in_its_own_cell() -> None:
     features = torch.zeros(1, 128, 12, 12)
     features[:, 0, :4, :4] = 9.0
     upper_left, lower_right = torch.tensor([[0.0, 0, 96, 96]]), torch.tensor([[-64.0, -64, 32, 32]])
-    logits, _ = net.classify(features, torch.stack([upper_left, lower_right], dim=1))
+    beside = torch.tensor([[40.0, 40, 88, 88]])
+    logits, _ = net.classify(features, torch.stack([upper_left, lower_right, beside], dim=1))
     assert logits[0, 1] == 1.0  # one of nine cells is full of nines
-    assert logits[1, 1] == 0.0
+    assert logits[1, 1] == logits[2, 1] == 0.0
 
 
 def test_a_dilated_stage_has_the_strided_ones_values_and_those_between() -> None:

@@ -1,10 +1,14 @@
 from __future__ import annotations
 
+from dataclasses import replace
+from typing import Any
+
 import pytest
 import torch
 
 from paperbench.config.compose import compose
 from paperbench.detection.build import build
+from paperbench.detection.detectors import faster_rcnn
 from paperbench.detection.detectors.faster_rcnn import FasterRCNN
 from paperbench.detection.detectors.unshared import UnsharedFasterRCNN
 from paperbench.detection.tasks import train as task
@@ -53,6 +57,22 @@ def test_the_proposals_can_have_another_backbone() -> None:
     features = model.extract(batch())
     assert features.proposals.shape[1] == features.regions.shape[1] == 16
     assert model.detect(batch())[1].boxes.shape[0] == 2
+
+
+def test_each_backbone_has_its_own_options(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[tuple[object, ...]] = []
+    real = faster_rcnn.make_backbone
+
+    def noted(model: Any, *, pretrained: bool) -> Any:
+        seen.append((model.backbone, model.weights, model.frozen_layers, pretrained))
+        return real(replace(model, weights=None), pretrained=pretrained)
+
+    monkeypatch.setattr(faster_rcnn, "make_backbone", noted)
+    config = compose("faster-rcnn", ["scale=smoke", "model.shared=false", "model.frozen_layers=1"]).config.model
+    pair = {"backbone": "squeezenet1_1", "weights": "one", "proposals_backbone": "zf", "proposals_weights": "other"}
+    model = replace(config, projection=16, **pair)
+    build(model, classes=["cat"], pretrained=False)
+    assert seen == [("squeezenet1_1", "one", 1, False), ("zf", "other", None, False)]
 
 
 @pytest.mark.parametrize(

@@ -90,3 +90,15 @@ def test_there_is_no_interval_unless_it_is_asked_for() -> None:
     records, detections = random_case(1)
     metrics = measure(data_set(records), detections).metrics
     assert not [name for name in metrics if name.endswith(("/low", "/high"))]
+
+
+def test_the_interval_holds_the_mean_of_95_in_100_draws() -> None:
+    records, detections = random_case(2, images=30)
+    by_voc = voc.rank(records, detections, CLASSES)
+    by_coco = coco.evaluate(records, detections, CLASSES, keep_ranked=True).ranked
+    ends = voc_intervals(by_voc, resamples=2000) | coco_intervals(by_coco, resamples=2000)
+    draws = np.random.default_rng(7).multinomial(30, np.full(30, 1 / 30), size=2000)
+    means = 100 * np.concatenate([coco_means(by_coco, draws), voc_means(by_voc, draws)], axis=1)
+    for name, column in zip(NAMES, means.T, strict=True):
+        below, above = (column < ends[f"{name}/low"]).mean(), (column > ends[f"{name}/high"]).mean()
+        assert (below, above) == pytest.approx((0.025, 0.025), abs=0.012), name

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+from pycocotools import mask as runs
 
 from paperbench.detection.evaluation import coco, voc
 from paperbench.detection.evaluation.files import read_voc, voc_file, write_coco, write_voc
@@ -127,3 +129,14 @@ def test_coco_results_score_as_the_detections_they_were_written_from(tmp_path: P
     scored = coco.evaluate_files(tmp_path / "gt.json", tmp_path / "deep" / "dt.json")
     direct = coco.evaluate(records, detections, CLASSES)
     assert scored.numbers == pytest.approx(direct.numbers, abs=1e-6, nan_ok=True)
+
+
+def test_masks_are_written_on_their_own_image(tmp_path: Path) -> None:
+    """Images of different sizes, the first the smallest: the runs say the size and hold the pixels of each."""
+    sizes, box = [(40, 50), (300, 200), (90, 400)], [[10.0, 5, 30, 35]]
+    whole = [replace(found(box, [0.5], [1]), masks=np.full((1, 8, 8), 255, np.uint8)) for _ in sizes]
+    write_coco(tmp_path / "dt.json", [5, 6, 7], [9], whole, sizes)
+    for entry, size in zip(json.loads((tmp_path / "dt.json").read_text()), sizes, strict=True):
+        assert tuple(entry["segmentation"]["size"]) == size
+        plane = runs.decode(entry["segmentation"]).astype(bool)
+        assert plane.sum() == plane[5:35, 10:30].sum() == 600

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -74,3 +75,27 @@ def test_classes_called_as_the_ends_of_an_interval_keep_their_numbers() -> None:
         assert metrics[f"coco/AP/{name} (class)"] == pytest.approx(100)
     assert metrics["coco/AP/low"] == pytest.approx(100)
     assert {"voc07/AP/low (class)", "voc/AP/high (class)", "voc07/mAP/low"} <= set(metrics)
+
+
+def test_masks_are_scored_by_masks() -> None:
+    """Every box is found; of each object the left half is drawn, and then the whole."""
+    records = [record([(10, 10, 50, 50), (100, 20, 160, 90)], [1, 2], image_id=k) for k in range(2)]
+
+    def objects(image: int) -> np.ndarray:
+        planes = np.zeros((2, 200, 200), bool)
+        for plane, (x1, y1, x2, y2) in zip(planes, records[image].boxes.astype(int), strict=True):
+            plane[y1:y2, x1:x2] = True
+        return planes
+
+    dataset = replace(data_set(records), masks=objects)
+    drawn = np.full((2, 8, 8), 255, np.uint8)
+    halves = drawn.copy()
+    halves[:, :, 4:] = 0
+    scored = {
+        name: evaluate(dataset, [replace(found, masks=masks) for found in perfect(records)])
+        for name, masks in (("whole", drawn), ("half", halves))
+    }
+    assert scored["whole"]["coco/AP"] == scored["half"]["coco/AP"] == pytest.approx(100)
+    assert scored["whole"]["coco/mask/AP"] == pytest.approx(100)
+    assert scored["half"]["coco/mask/AP75"] == 0
+    assert not [name for name in evaluate(dataset, perfect(records)) if name.startswith("coco/mask")]

@@ -52,6 +52,21 @@ def test_a_trainings_own_proposals_are_computed_first(tmp_path: Path, monkeypatc
     assert set(Path("outputs/proposals").rglob("*.npy")) == kept
 
 
+def test_the_numbers_of_a_split_are_those_it_has_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+    def metrics(*splits: str) -> dict[str, float]:
+        run = "-".join(splits)
+        paperbench("proposals", "sliding-windows", "--smoke", f"splits=[{','.join(splits)}]", "--run-dir", run)
+        return json.loads((Path(run) / "results.json").read_text())["metrics"]
+
+    both, test = metrics("train", "test"), metrics("test")
+    of_train = {name: value for name, value in both.items() if name.startswith("train/")}
+    assert {name: value for name, value in both.items() if name not in of_train} == test
+    assert of_train.keys() == {f"train/{name}" for name in test}
+    assert [of_train[f"train/{name}"] for name in test] != list(test.values())
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [

@@ -15,7 +15,7 @@ from paperbench.detection.detectors.linear import LinearBoxes, LinearScores
 from paperbench.detection.evaluation.variants import truncated, truncated_head
 from paperbench.detection.rcnn_config import RidgeConfig, SvmConfig
 from paperbench.detection.roi_pooling import pyramid_pool, warp, with_context
-from paperbench.detection.training.features import FeatureStore, overlaps
+from paperbench.detection.training.features import FeatureStore, overlaps, usable
 from paperbench.detection.training.linear import _solved, fit_ridges, fit_svms
 from paperbench.errors import ConfigError
 from tests.data.sets import in_memory, record
@@ -127,7 +127,7 @@ def made(images: int = 12) -> tuple[DetectionSet, list[np.ndarray]]:
         records.append(replace(record(index, 64, 64, [box]), labels=np.array([1 + index % 2])))
         near = np.array(box) + rng.uniform(-2, 2, (6, 4))
         far = np.array([[40, 40, 60, 60], [42, 42, 63, 63], [0, 50, 12, 62]])
-        proposals.append(np.concatenate([near, far]).astype(np.float32))
+        proposals.append(np.concatenate([far, near]).astype(np.float32))  # unlike the objects, which come after them
     return replace(in_memory(*records)[0], classes=("a", "b")), proposals
 
 
@@ -178,6 +178,33 @@ def test_a_class_without_objects_is_never_found() -> None:
     assert weights.shape == (3, 3)
     assert not weights[2].any()
     assert biases[2] == -10
+
+
+@pytest.mark.parametrize("flag", ["difficult", "crowd"])
+def test_objects_that_do_not_count_are_no_examples(flag: str) -> None:
+    """Neither of their class nor as what a proposal is moved onto; the proposals on them are background as without them."""
+    dataset, proposals = made()
+    with_more = []
+    for own in dataset.records:
+        boxes = np.concatenate([own.boxes, np.array([[41, 41, 61, 61]], np.float32)])
+        more = record(own.image_id, 64, 64, boxes.tolist(), **{flag: [False, True]})
+        with_more.append(replace(more, labels=np.array([int(own.labels[0]), 2])))
+    other = replace(in_memory(*with_more)[0], classes=("a", "b"))
+
+    def fitted(given: DetectionSet) -> list[np.ndarray | float]:
+        def features(image: int) -> np.ndarray:
+            truth, _, boxes = usable(given, proposals, image)
+            return feature_of(given, np.concatenate([boxes, truth]), image)
+
+        def pooled(image: int, boxes: np.ndarray) -> np.ndarray:
+            return feature_of(given, boxes, image) + boxes[:, :1] / 64
+
+        order = np.arange(12)
+        svms = fit_svms(given, proposals, features, config=SvmConfig(start_images=4, refit_every=1), order=order)
+        return [*svms, *fit_ridges(given, proposals, pooled, config=RidgeConfig(), order=order)]
+
+    for one, two in zip(fitted(dataset), fitted(other), strict=True):
+        np.testing.assert_array_equal(one, two)
 
 
 def test_ridges_move_boxes_onto_their_objects() -> None:

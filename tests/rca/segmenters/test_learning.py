@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
 
+from paperbench.engine.ranks import Ranks
 from paperbench.rca.cases import normalised
 from paperbench.rca.forest import boxes, features
 from paperbench.rca.labels import Labels
+from paperbench.rca.segmenters import unet
+from paperbench.rca.segmenters.config import UnetModel
 from paperbench.rca.segmenters.forest import predict_stages, sample_weights
+from paperbench.rca.segmenters.splits import MaskFolder
 from paperbench.rca.segmenters.unet import (
     Examples,
     SegmentationLoss,
@@ -21,6 +29,7 @@ from paperbench.rca.segmenters.unet import (
     with_positions,
 )
 from tests.rca.made import make_image
+from tests.rca.segmenters.made import phantoms
 
 TWO = Labels("values", (1, 2), ("one", "two"))
 
@@ -56,9 +65,10 @@ def test_labels_move_with_their_image() -> None:
     targets = torch.zeros(1, 32, 32, dtype=torch.int64)
     targets[:, 10:22, 8:20] = 1
     draws = torch.tensor([[0.9, 0.2, 0.5, 0.5, 0.8, 0.1]])
-    moved, labels = augmented(targets[:, None].float(), targets, draws)
-    assert not torch.equal(labels, targets)
-    assert ((moved[:, 0] > 0.5).long() == labels).float().mean() > 0.98
+    moved, labels = augmented(targets[:, None].float(), 3 * targets, draws)
+    assert not torch.equal(labels, 3 * targets)
+    assert ((moved[:, 0] > 0.5) == (labels == 3)).float().mean() > 0.98
+    assert labels.unique().tolist() == [0, 3], "no class lies between two"
 
 
 def test_intensities_alone_are_stretched_by_gain_and_offset() -> None:
@@ -115,6 +125,18 @@ def test_a_learner_counts_its_steps_and_keeps_the_count_in_its_state() -> None:
     losses = module(batch, torch.Generator())
     assert set(losses) == {"loss_cross_entropy", "loss_dice"}
     assert int(module.state_dict()["steps"]) == 1
+
+
+def test_each_stage_is_segmented_with_its_own_weights(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    seen: list[Any] = []
+    monkeypatch.setattr(unet, "weights_of", lambda stage, run: f"weights of {stage}")
+    monkeypatch.setattr(unet.UNet, "load_state_dict", lambda self, weights: seen.append(weights))
+    monkeypatch.setattr(unet.UnetSegmenter, "_trainer", lambda *_: SimpleNamespace(fit=dict))
+    monkeypatch.setattr(unet.UnetSegmenter, "_segment", lambda self, stage, *_: seen.append(stage))
+    share, run = phantoms(), SimpleNamespace(device=torch.device("cpu"), seed=0, ranks=Ranks())
+    made = unet.UnetSegmenter(UnetModel(epochs=(1, 3), width=4))
+    made.segment(share, MaskFolder(tmp_path, share), run)  # pyright: ignore[reportArgumentType]
+    assert seen == ["weights of unet-1", "unet-1", "weights of unet-3", "unet-3"]
 
 
 # --- forest -----------------------------------------------------------------------------------------------------------

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from itertools import combinations
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from paperbench.data.volumes import read_image, read_labels
 from paperbench.errors import ConfigError, DataError
 from paperbench.rca.config import JsrtData, PhantomData
 from paperbench.rca.datasets import split
+from paperbench.rca.segmenters.evaluation import measure_quality
 from paperbench.rca.segmenters.splits import MaskFolder, Splits, open_splits, write_array
 from tests.rca.segmenters.made import phantoms, radiographs, volumes
 
@@ -59,10 +61,25 @@ def test_a_mask_of_every_kind_of_image_comes_back(tmp_path: Path) -> None:
         assert masks.path("first", number).name.removesuffix(".nii.gz").removesuffix(".png") == share.name_of(number)
 
 
-def test_a_volume_keeps_its_place_in_the_world(tmp_path: Path) -> None:
+def test_cases_and_calibration_images_are_segmented_and_cases_alone_are_measured(tmp_path: Path) -> None:
+    share = phantoms(calibration=2)
+    masks = MaskFolder(tmp_path, share)
+    assert set(masks.missing("first")) == {*share.cases, *share.calibration}
+    for number in share.segmented:  # those of the calibration hold nothing
+        truth = share.read(number).truth
+        assert truth is not None
+        masks.write("first", number, truth if number in share.cases else np.zeros_like(truth))
+    assert masks.missing("first") == []
+    found = measure_quality(share, masks, ["first"])
+    assert {quality.case for quality in found} == {share.name_of(number) for number in share.cases}
+    assert {quality.dsc for quality in found if not math.isnan(quality.dsc)} == {1.0}
+
+
+@pytest.mark.parametrize("place", [0, 1])
+def test_a_volume_keeps_its_place_in_the_world(tmp_path: Path, place: int) -> None:
     share = volumes(tmp_path)
     masks = MaskFolder(tmp_path / "masks", share)
-    number = share.cases[0]
+    number = share.cases[place]
     truth = share.read(number).truth
     assert truth is not None
     masks.write("first", number, truth)
