@@ -132,7 +132,8 @@ def test_a_sweep_that_is_left_is_listed_looked_at_again_and_cancelled(slurm: Slu
     given = ("seed=0,1,2,3,4", "steps=3000", "pace=0.1", *SMALL)
     code, said = folder.run("sweep", "counter", *given, "--launcher", "slurm", "--detach", "--conf-dir", "conf")
     assert code == 0, said
-    assert "5 queued" in said
+    assert "0 of 5 runs done" in said
+    assert "cancel it" in said
     slurm.until(lambda: len(folder.steps()) == 4)  # as many as there are CPUs
     code, listed = folder.run("sweeps")
     assert code == 0, listed
