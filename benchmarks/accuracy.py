@@ -5,6 +5,7 @@
     uv run python -m benchmarks.accuracy --nets mask-rcnn --seeds 0 --samples 800      a part of it
     uv run python -m benchmarks.accuracy --overrides model.head.sigma=3                ours with a setting of the peer
     uv run python -m benchmarks.accuracy --peer-rules boundary init                    the peer with rules of the paper
+    uv run python -m benchmarks.accuracy --subjects vae stn distill                    against plain loops
     uv run python -m benchmarks.accuracy --table                                       the CSV as a table over seeds
 
 A cell is one training and its evaluation: a subject, a workload, a net, a side, a seed and a number of images. Its metrics go to
@@ -15,6 +16,8 @@ A subject is a function that lists its cells (`SUBJECTS`). `detection` is Faster
 (`benchmarks/torchvision_detectors.py` says what the two sides share), in float32. Both sides are scored by the same code:
 pycocotools, on boxes and on masks in pixels of the stored image. `mask/area` is the area of drawn masks over that of the objects
 that they were drawn for: detections with a score of at least 0.5 whose box overlaps an object of their class by at least 0.5.
+
+`vae`, `stn` and `distill` are held against `benchmarks/plain_loops.py`, on scikit-learn's digits.
 """
 
 from __future__ import annotations
@@ -25,7 +28,7 @@ import io
 import math
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -39,8 +42,9 @@ from pycocotools import mask as runs
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from benchmarks import torchvision_detectors
+from benchmarks import plain_loops, torchvision_detectors
 from benchmarks.common import earlier_rows, machine, read, write
+from benchmarks.plain_loops import Schedule
 from benchmarks.torchvision_detectors import Found
 from paperbench.config.compose import compose
 from paperbench.data.detection import DetectionSet, Record
@@ -54,7 +58,7 @@ from paperbench.detection.evaluation.detections import Detections
 from paperbench.detection.evaluation.inference import per_image
 from paperbench.detection.masks import in_image
 from paperbench.engine import launch
-from paperbench.engine.reporter import SilentReporter
+from paperbench.engine.reporter import Outcome, SilentReporter
 from paperbench.engine.rundir import DONE
 
 KEYS = ("subject", "workload", "net", "side", "seed", "samples")
@@ -131,13 +135,19 @@ def detection(arguments: argparse.Namespace) -> list[Cell]:
 def _our_detector(net: str, overrides: Sequence[str], folder: Path) -> Metrics:
     """Those of a run of the program, in `folder`; a run that is there is continued, or read if it is finished."""
     composed = compose(net, overrides)
+    _finished_run(composed.resolved, folder)
+    return score_run(composed.config, folder)
+
+
+def _finished_run(resolved: Mapping[str, Any], folder: Path) -> Outcome:
+    """Do the run, continue it, or read its results if it is done. Raises SystemExit for a run that was stopped."""
     if (folder / "config.yaml").exists():
         outcome = launch.resume(folder, SilentReporter())
     else:
-        outcome = launch.start(composed.resolved, run_dir=folder, reporter=SilentReporter())
+        outcome = launch.start(resolved, run_dir=folder, reporter=SilentReporter())
     if outcome.status != DONE:  # its weights are those of the middle of a training
         raise SystemExit(outcome.message)
-    return score_run(composed.config, folder)
+    return outcome
 
 
 def score_run(config: DetectTrain, folder: Path) -> Metrics:
@@ -248,9 +258,91 @@ def area_ratio(dataset: DetectionSet, found: Sequence[Found]) -> float:
     return drawn / true if true else float("nan")
 
 
+# --- against plain loops ----------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlainLoop:
+    """An experiment with small settings, and the loop of `benchmarks.plain_loops` with the same."""
+
+    experiment: str
+    workload: str
+    net: str
+    samples: int
+    overrides: tuple[str, ...]
+    loop: Callable[[int], Metrics]
+    metrics: tuple[str, ...]
+
+
+_TEACHING = Schedule(samples=60_000, batch=64, rate=1e-3, warmup=100, cosine=True)
+_LEARNING = Schedule(samples=30_000, batch=64, rate=1e-3, warmup=100, cosine=True)
+
+PLAIN_LOOPS = {
+    "vae": PlainLoop(
+        experiment="vae",
+        workload="digits",
+        net="mlp, 20 latent dimensions",
+        samples=100_000,
+        overrides=("evaluation.importance_samples=0", "evaluation.pictures=false"),
+        loop=lambda seed: plain_loops.vae(seed, Schedule(samples=100_000, batch=100, rate=1e-3)),
+        metrics=("test/bound",),
+    ),
+    "stn": PlainLoop(
+        experiment="stn-mnist",
+        workload="digits, rotated",
+        net="st-cnn, 16 filters",
+        samples=102_400,
+        overrides=("distortion=r", "model.filters=16", "evaluation.pictures=0"),
+        loop=lambda seed: plain_loops.stn(
+            seed, Schedule(samples=102_400, batch=256, rate=2e-3, warmup=100, cosine=True)
+        ),
+        metrics=("test/error",),
+    ),
+    "distill": PlainLoop(
+        experiment="distill",
+        workload="digits",
+        net="mlp, 400 units teach 50",
+        samples=30_000,
+        overrides=("teaching.net.width=400", "teaching.samples=60000", "model.width=50", "evaluation.examples=0"),
+        loop=lambda seed: plain_loops.distill(seed, _TEACHING, _LEARNING),
+        metrics=("teacher/test/error", "baseline/test/error", "distilled/test/error"),
+    ),
+}
+"""By subject."""
+
+
+def _against_plain_loop(subject: str, arguments: argparse.Namespace) -> list[Cell]:
+    """The cells of one of `PLAIN_LOOPS`; its settings are fixed, the command line's are those of detectors."""
+    case = PLAIN_LOOPS[subject]
+
+    def ours(seed: int) -> Metrics:
+        chosen = ("scale=short", f"train.samples={case.samples}", f"seed={seed}", "precision=float32", "device=cpu")
+        composed = compose(case.experiment, [*chosen, *case.overrides])
+        folder = arguments.runs / f"{subject}-{case.samples}-{seed}"
+        results = _finished_run(composed.resolved, folder).results
+        assert results is not None
+        return {name: float(results["metrics"][name]) for name in case.metrics}
+
+    def cell(side: str, seed: int) -> Cell:
+        return Cell(
+            subject=subject,
+            workload=case.workload,
+            net=case.net,
+            side=side,
+            seed=seed,
+            samples=case.samples,
+            measure=lambda: ours(seed) if side == "ours" else case.loop(seed),
+        )
+
+    return [cell(side, seed) for seed in arguments.seeds for side in ("ours", "plain loop")]
+
+
 # --- subjects, rows, table --------------------------------------------------------------------------------------------
 
-SUBJECTS: dict[str, Callable[[argparse.Namespace], list[Cell]]] = {"detection": detection}
+SUBJECTS: dict[str, Callable[[argparse.Namespace], list[Cell]]] = {
+    "detection": detection,
+    **{subject: partial(_against_plain_loop, subject) for subject in PLAIN_LOOPS},
+}
 """Functions that list the cells of a subject for the options of the command line."""
 
 
@@ -318,7 +410,7 @@ def _spread(values: Sequence[float]) -> str:
 def main() -> None:
     """Measures the cells that were asked for, or prints the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--subjects", nargs="+", default=list(SUBJECTS), choices=list(SUBJECTS))
+    parser.add_argument("--subjects", nargs="+", default=["detection"], choices=list(SUBJECTS))
     parser.add_argument("--data-root", type=Path, help="folder with PennFudanPed")
     parser.add_argument("--weights", type=Path, help="SqueezeNet's weights (torchvision squeezenet1_1)")
     parser.add_argument("--nets", nargs="+", default=list(NETS), choices=list(NETS))

@@ -12,7 +12,11 @@ from benchmarks import accuracy, common, distill_accuracy, stn_accuracy, stn_mom
 
 from paperbench.config.compose import compose
 from paperbench.data import shapes
+from paperbench.detection import datasets
+from paperbench.detection.batches import BatchMaker
 from paperbench.detection.build import build
+from paperbench.engine.reporter import Outcome
+from paperbench.engine.rundir import STOPPED
 from paperbench.engine.seeding import MODEL_INIT, seed_everything
 
 ENVIRONMENT = {
@@ -195,6 +199,81 @@ def test_torchvisions_detectors_train_and_detect_on_our_settings(net: str) -> No
     theirs = torchvision_detectors.build(config, 5, seed=3).get_submodule("backbone.body").state_dict()
     assert ours.keys() == theirs.keys()
     assert all(torch.equal(ours[name], theirs[name]) for name in ours)
+
+
+def as_torchvision_names(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Our Faster R-CNN's weights under torchvision's names."""
+    places = {
+        "backbone": "backbone.body",
+        "rpn.conv": "rpn.head.conv.0.0",
+        "rpn.objectness": "rpn.head.cls_logits",
+        "rpn.deltas": "rpn.head.bbox_pred",
+        "head": "roi_heads.box_head",
+        "predictor.scores": "roi_heads.box_predictor.cls_score",
+        "predictor.deltas": "roi_heads.box_predictor.bbox_pred",
+    }
+    return {
+        place + name.removeprefix(own): value.clone()
+        for own, place in places.items()
+        for name, value in state.items()
+        if name.startswith(f"{own}.")
+    }
+
+
+def losses_of_both_sides(rules: tuple[str, ...]) -> tuple[list[float], list[float]]:
+    """Both losses of proposals and of regions from the same weights and images, every anchor and region counted."""
+    everything = [
+        f"model.{part}.{key}"
+        for part in ("rpn", "head")
+        for key in ("batch_size_per_image=100000", "positive_fraction=1")
+    ]
+    settings = ("scale=short", "model.rpn.objectness=sigmoid", "model.head.batch_norm=false", *everything)
+    config = compose("faster-rcnn", settings).config
+    torch.manual_seed(0)
+    ours = build(config.model, classes=SCENES.classes).train()
+    with torch.no_grad():
+        for name, parameter in ours.named_parameters():
+            if name.startswith(("rpn", "predictor")):
+                parameter.normal_(std=0.03)
+    theirs = torchvision_detectors.build(config, len(SCENES.classes), 0, rules).train()
+    theirs.load_state_dict(as_torchvision_names(ours.state_dict()))
+    store = datasets.store(config.data, SCENES, torch.device("cpu"))
+    make = BatchMaker(SCENES, store, flip=0.0, seed=0, multiple=ours.multiple, training=True)
+    indices = np.arange(len(SCENES))
+    own = ours(make(indices, np.zeros_like(indices)))
+    examples = [torchvision_detectors._example(SCENES, index, masks=False, mirror=False) for index in indices]
+    with torchvision_detectors.losses_of(config, rules):
+        peer = theirs(*map(list, zip(*examples, strict=True)))
+    names = {
+        "loss_rpn_objectness": "loss_objectness",
+        "loss_rpn_box": "loss_rpn_box_reg",
+        "loss_classification": "loss_classifier",
+        "loss_box": "loss_box_reg",
+    }
+    return [own[name].item() for name in names], [peer[name].item() for name in names.values()]
+
+
+def test_with_the_papers_rules_torchvisions_losses_are_ours() -> None:
+    ours, theirs = losses_of_both_sides(torchvision_detectors.PAPER)
+    assert theirs == pytest.approx(ours, rel=1e-5)
+
+
+@pytest.mark.parametrize(("rule", "changed"), [("anchors", 0), ("boundary", 0), ("smooth-l1", 3)])
+def test_without_one_of_the_rules_a_loss_differs(rule: str, changed: int) -> None:
+    ours, theirs = losses_of_both_sides(tuple(other for other in torchvision_detectors.PAPER if other != rule))
+    assert theirs[changed] != pytest.approx(ours[changed], rel=1e-4)
+
+
+def test_a_run_that_was_stopped_is_not_scored(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def stopped(*_: object, **__: object) -> Outcome:
+        return Outcome(tmp_path, None, STOPPED, 3, "stopped on SIGTERM at step 7 of 200")
+
+    monkeypatch.setattr(accuracy.launch, "start", stopped)
+    monkeypatch.setattr(accuracy.launch, "resume", stopped)
+    for folder in (tmp_path / "new", tmp_path):
+        (tmp_path / "config.yaml").touch()
+        with pytest.raises(SystemExit, match="step 7 of 200"):
+            accuracy._our_detector("ssd", ["scale=short"], folder)
 
 
 def test_every_image_is_seen_once_an_epoch_and_half_are_mirrored() -> None:
