@@ -225,7 +225,7 @@ def losses_of_both_sides(rules: tuple[str, ...]) -> tuple[list[float], list[floa
     everything = [
         f"model.{part}.{key}"
         for part in ("rpn", "head")
-        for key in ("batch_size_per_image=100000", "positive_fraction=1")
+        for key in ("batch_size_per_image=100000", "positive_fraction=1.0")
     ]
     settings = ("scale=short", "model.rpn.objectness=sigmoid", "model.head.batch_norm=false", *everything)
     config = compose("faster-rcnn", settings).config
@@ -241,7 +241,7 @@ def losses_of_both_sides(rules: tuple[str, ...]) -> tuple[list[float], list[floa
     make = BatchMaker(SCENES, store, flip=0.0, seed=0, multiple=ours.multiple, training=True)
     indices = np.arange(len(SCENES))
     own = ours(make(indices, np.zeros_like(indices)))
-    examples = [torchvision_detectors._example(SCENES, index, masks=False, mirror=False) for index in indices]
+    examples = [torchvision_detectors._example(SCENES, index, masks=False, mirror=False) for index in indices.tolist()]
     with torchvision_detectors.losses_of(config, rules):
         peer = theirs(*map(list, zip(*examples, strict=True)))
     names = {
