@@ -220,6 +220,10 @@ def as_torchvision_names(state: dict[str, torch.Tensor]) -> dict[str, torch.Tens
     }
 
 
+UNTIED = shapes.read(split="train", images=8, size=160)
+"""Scenes without objects whose best anchors differ by rounding alone: torchvision compares those with ==, and drops some."""
+
+
 def losses_of_both_sides(rules: tuple[str, ...]) -> tuple[list[float], list[float]]:
     """Both losses of proposals and of regions from the same weights and images, every anchor and region counted."""
     everything = [
@@ -230,18 +234,18 @@ def losses_of_both_sides(rules: tuple[str, ...]) -> tuple[list[float], list[floa
     settings = ("scale=short", "model.rpn.objectness=sigmoid", "model.head.batch_norm=false", *everything)
     config = compose("faster-rcnn", settings).config
     torch.manual_seed(0)
-    ours = build(config.model, classes=SCENES.classes).train()
+    ours = build(config.model, classes=UNTIED.classes).train()
     with torch.no_grad():
         for name, parameter in ours.named_parameters():
             if name.startswith(("rpn", "predictor")):
                 parameter.normal_(std=0.03)
-    theirs = torchvision_detectors.build(config, len(SCENES.classes), 0, rules).train()
+    theirs = torchvision_detectors.build(config, len(UNTIED.classes), 0, rules).train()
     theirs.load_state_dict(as_torchvision_names(ours.state_dict()))
-    store = datasets.store(config.data, SCENES, torch.device("cpu"))
-    make = BatchMaker(SCENES, store, flip=0.0, seed=0, multiple=ours.multiple, training=True)
-    indices = np.arange(len(SCENES))
+    store = datasets.store(config.data, UNTIED, torch.device("cpu"))
+    make = BatchMaker(UNTIED, store, flip=0.0, seed=0, multiple=ours.multiple, training=True)
+    indices = np.arange(len(UNTIED))
     own = ours(make(indices, np.zeros_like(indices)))
-    examples = [torchvision_detectors._example(SCENES, index, masks=False, mirror=False) for index in indices.tolist()]
+    examples = [torchvision_detectors._example(UNTIED, index, masks=False, mirror=False) for index in indices.tolist()]
     with torchvision_detectors.losses_of(config, rules):
         peer = theirs(*map(list, zip(*examples, strict=True)))
     names = {
