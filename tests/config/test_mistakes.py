@@ -46,7 +46,7 @@ def test_an_unknown_key_is_named_with_the_nearest_and_its_value(plus: str) -> No
         (
             "data=pennfudann",
             "data=pennfudann: no such choice of data. Nearest: pennfudan. "
-            "Choices: coco, pennfudan, shapes, voc (now shapes)",
+            "Choices: coco, pennfudan, shapes, voc, yolo (now shapes)",
         ),
         ("optim.lr=abc", 'optim.lr: expected a number above 0, given abc (as "optim.lr=abc"). Now 0.001'),
         (
@@ -94,7 +94,7 @@ def test_an_unknown_key_is_named_with_the_nearest_and_its_value(plus: str) -> No
         (
             "data.root=/d",
             'data.root: no such key (given as "data.root=/d"). '
-            "data=shapes has none; data=voc, data=coco, data=pennfudan would",
+            "data=shapes has none; data=voc, data=coco, data=yolo, data=pennfudan would",
         ),
         ("data.name=voc", "data.name=voc: choose with data=voc, which loads all that belongs to it"),
         ("task=detect-eval", "task=detect-eval: cannot be set, it follows from the experiment"),
@@ -103,7 +103,7 @@ def test_an_unknown_key_is_named_with_the_nearest_and_its_value(plus: str) -> No
             "~optim.lr",
             "~optim.lr: keys cannot be deleted, each has a value. Set it instead: optim.lr=VALUE (now 0.001)",
         ),
-        ("~data", "~data: data cannot be taken away. Choices: coco, pennfudan, shapes, voc (now shapes)"),
+        ("~data", "~data: data cannot be taken away. Choices: coco, pennfudan, shapes, voc, yolo (now shapes)"),
         ("optim@train=sgd", "optim@train=sgd: packages (@) are not used here; write optim=VALUE"),
         ("optim={lr:3}", "optim={lr:3}: optim= takes a name; keys are set one by one, as optim.KEY=VALUE"),
     ],
@@ -232,7 +232,7 @@ def test_an_override_mends_a_files_value(conf: Path) -> None:
         ),
         ("# @package _global_\nscale: short\n", "says no task"),
         ("# @package _global_\ntask: detect-trian\n", "Nearest: detect-train"),
-        (f"{OWN}data: {{name: cifar}}\n", "task detect-train knows shapes, voc, coco, pennfudan, not cifar"),
+        (f"{OWN}data: {{name: cifar}}\n", "task detect-train knows shapes, voc, coco, yolo, pennfudan, not cifar"),
         ("# @package _global_\ntask: detect-train\ndata: {flip: 0}\n", "data.name: nothing chosen"),
     ],
 )

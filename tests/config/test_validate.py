@@ -67,7 +67,7 @@ def test_a_binary_file_is_damaged_too(tmp_path: Path) -> None:
 
 
 def test_a_data_set_of_another_task() -> None:
-    with pytest.raises(ConfigError, match=r"cannot use mnist.* It takes shapes, voc, coco, pennfudan"):
+    with pytest.raises(ConfigError, match=r"cannot use mnist.* It takes shapes, voc, coco, yolo, pennfudan"):
         validate(TRAIN, {"data": {"name": "mnist"}})
 
 

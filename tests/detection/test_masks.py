@@ -157,7 +157,7 @@ def test_data_without_masks_are_refused(tmp_path: Path) -> None:
         (tmp_path / "VOCdevkit/VOC2007" / part).mkdir(parents=True)
     for split in ("trainval", "test"):
         (tmp_path / f"VOCdevkit/VOC2007/ImageSets/Main/{split}.txt").write_text("one\n")
-    with pytest.raises(ConfigError, match=r"data=voc has no masks .* data=shapes, pennfudan or coco"):
+    with pytest.raises(ConfigError, match=r"data=voc has no masks .* data=shapes, pennfudan, coco or yolo"):
         plan(compose("mask-rcnn", ["data=voc", f"data.root={tmp_path}", "model.weights=null"]).config)
 
 

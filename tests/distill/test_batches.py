@@ -18,13 +18,18 @@ def images() -> Images:
     return Images.of(ImageSet(images=pixels, labels=labels, classes=("a", "b", "c"), name="six"), torch.device("cpu"))
 
 
+def _pixels(images: Images) -> torch.Tensor:
+    assert isinstance(images.pixels, torch.Tensor)
+    return images.pixels
+
+
 def _key(indices: list[int], epochs: list[int]) -> BatchKey:
     return BatchKey(0, np.array(indices), np.array(epochs))
 
 
 def test_without_jitter_a_batch_is_the_images_in_0_to_1(images: Images) -> None:
     inputs, labels, rows = JitteredBatches(images, reach=0, seed=0)(_key([4, 1], [0, 0]))
-    torch.testing.assert_close(inputs, images.pixels[[4, 1]].flatten(1) / 255)
+    torch.testing.assert_close(inputs, _pixels(images)[[4, 1]].flatten(1) / 255)
     assert labels.tolist() == [1, 1]
     assert rows.tolist() == [4, 1]
 
@@ -35,7 +40,7 @@ def test_every_shift_up_to_the_reach_occurs_and_brings_in_black(images: Images) 
     for epoch in range(120):
         inputs, _, _ = batches(_key([0], [epoch]))
         shifted = (inputs[0] * 255).round().to(torch.uint8).view(5, 7)
-        seen.add(_shift_of(shifted, images.pixels[0, 0], reach=2))
+        seen.add(_shift_of(shifted, _pixels(images)[0, 0], reach=2))
     assert seen == {(down, right) for down in range(-2, 3) for right in range(-2, 3)}
 
 
@@ -74,7 +79,7 @@ def test_chosen_images_keep_the_shifts_that_they_have_among_all(images: Images) 
 
 
 def test_fingerprints_tell_pixels_labels_and_classes_apart(images: Images) -> None:
-    changed = images.pixels.clone()
+    changed = _pixels(images).clone()
     changed[0, 0, 0, 0] ^= 1
     others = [
         Images(changed, images.labels, images.classes, "x"),
@@ -82,7 +87,7 @@ def test_fingerprints_tell_pixels_labels_and_classes_apart(images: Images) -> No
         Images(images.pixels, images.labels, ("a", "b", "d"), "x"),
     ]
     assert len({images.fingerprint, *(other.fingerprint for other in others)}) == 4
-    same = Images(images.pixels.clone(), images.labels.clone(), images.classes, "another name")
+    same = Images(_pixels(images).clone(), images.labels.clone(), images.classes, "another name")
     assert same.fingerprint == images.fingerprint
 
 

@@ -17,7 +17,7 @@ from paperbench.distill.batches import Batch, LabelledBatches
 from paperbench.distill.config import DigitPairsData, EmnistData, NetConfig
 from paperbench.distill.evaluation import omitted_class_metrics
 from paperbench.distill.losses import logit_matching, soft_loss
-from paperbench.distill.nets import build
+from paperbench.distill.nets import Net, build
 from paperbench.distill.specialists import training as specialising
 from paperbench.distill.specialists.model import as_specialist, membership
 from paperbench.distill.specialists.training import SpecialistTraining
@@ -138,6 +138,7 @@ def test_the_images_of_the_baseline(tmp_path: Path, kind: str, early: bool) -> N
 def test_training_accuracy_is_over_the_images_that_a_student_saw(tmp_path: Path) -> None:
     run = distillation(tmp_path, "transfer.omit=[0,1,2,3,4,5,6,7,8]")
     student = run.student().net
+    assert isinstance(student, Net)
     with torch.no_grad():
         student.head.weight.zero_()
         student.head.bias.copy_(torch.arange(10.0))  # always the last class
@@ -306,6 +307,7 @@ def test_as_many_classes_call_specialists_as_the_configuration_says(
     monkeypatch.setattr(specialising, "active_specialists", active)
     own = specialists(tmp_path, f"specialists.top={top}")
     special = build(NetConfig(width=8, layers=1), size=(1, 6, 6), classes=3)
+    assert isinstance(special, Net)
     with pytest.raises(_CaughtError):
         own._combined(torch.rand(40, 10), [(1, 2)], [(special, 0.0)], torch.zeros(1, 10, dtype=torch.bool))
     assert seen == [top]

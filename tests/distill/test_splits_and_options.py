@@ -80,17 +80,22 @@ def distillation(folder: Path, *overrides: str) -> Distillation:
     return Distillation.of(config, a_run(folder / "run"), Data(images(0), images(1)))
 
 
+def _width(net: Any) -> int:
+    assert isinstance(net, NetConfig)
+    return net.width
+
+
 def test_teacher_and_student_have_the_options_of_their_own_sections(tmp_path: Path) -> None:
     run = distillation(
         tmp_path, "teaching.jitter=1", "jitter=2", "teaching.optim.lr=0.25", "optim.lr=0.5", "train.clip_norm=3",
         "teaching.members=3", "teaching.net.width=9", "model.width=7",
     )  # fmt: skip
     recipes = [run._teacher(number).recipe for number in range(3)]
-    assert {(r.jitter, r.optim.lr, r.clip_norm, r.net.width) for r in recipes} == {(1, 0.25, 3, 9)}
+    assert {(r.jitter, r.optim.lr, r.clip_norm, _width(r.net)) for r in recipes} == {(1, 0.25, 3, 9)}
     assert len({r.seed for r in recipes}) == 3
     assert run.baseline is not None
     student = run.baseline.recipe
-    assert (student.jitter, student.optim.lr, student.clip_norm, student.net.width) == (2, 0.5, 3, 7)
+    assert (student.jitter, student.optim.lr, student.clip_norm, _width(student.net)) == (2, 0.5, 3, 7)
 
 
 def test_every_option_of_a_recipe_arrives_where_the_net_is_trained(tmp_path: Path) -> None:

@@ -29,7 +29,9 @@ TRAIN, TEST = _images(9, 0), _images(6, 1)
 
 
 def _load(path: Path, mean: float = 0.0, std: float = 1.0) -> Net | StoredLogits:
-    return load_teacher(path, train=TRAIN, test=TEST, mean=mean, std=std)
+    teacher = load_teacher(path, train=TRAIN, test=TEST, mean=mean, std=std)
+    assert isinstance(teacher, Net | StoredLogits)
+    return teacher
 
 
 def _foreign() -> nn.Module:

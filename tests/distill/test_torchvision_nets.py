@@ -8,6 +8,7 @@ import pytest
 import torch
 import torchvision
 from torch import nn
+from torchvision.transforms.functional import normalize
 
 from paperbench.distill import torchvision_nets
 from paperbench.distill.config import TorchvisionNet
@@ -53,7 +54,7 @@ def test_a_teacher_is_torchvisions_function_of_its_pixels() -> None:
     with torch.no_grad():
         torch.testing.assert_close(net(x), plain(x.view(2, *SIZE)))
         absorb_normalisation(net, mean=IMAGENET[0], std=IMAGENET[1], size=SIZE)
-        normalised = torchvision.transforms.functional.normalize(x.view(2, *SIZE), *map(list, IMAGENET))
+        normalised = normalize(x.view(2, *SIZE), list(IMAGENET[0]), list(IMAGENET[1]))
         torch.testing.assert_close(net(x), plain(normalised))
 
 

@@ -98,6 +98,7 @@ def test_a_large_canvas_is_pooled_and_a_small_one_is_not() -> None:
 
 def test_two_transformers_feed_four_channels_of_a_pair_of_digits() -> None:
     net = build_net(StFcnModel(units=4, transformers=2), transform="affine", canvas=42, channels=2, classes=19)
+    assert isinstance(net, SpatialTransformerNet)
     assert net.classifier_input(torch.rand(2, 2, 42, 42)).shape == (2, 4, 28, 28)
     first, second = ({id(part) for part in own.parameters()} for own in net.spatial_transformers())
     assert first

@@ -155,10 +155,15 @@ def photographs(*, size: int, mirror: bool) -> Photographs:
     return Photographs(images, torch.arange(6), size=size, key=4, device=CPU, mirror=mirror)
 
 
+def pixels_of(source: Photographs) -> torch.Tensor:
+    assert isinstance(source.images, torch.Tensor)
+    return source.images
+
+
 def test_crops_come_from_their_images_and_are_mirrored_at_times() -> None:
     source = photographs(size=7, mirror=True)
     crops, labels = source.fetch(EpochOrder(6, 30, 0).batch(2))
-    whole = source.images.float() / 255
+    whole = pixels_of(source).float() / 255
     found = set()
     for crop, label in zip(crops, labels.tolist(), strict=True):
         places = [
@@ -183,7 +188,7 @@ def test_test_images_are_the_middle_and_complete() -> None:
     source = photographs(size=6, mirror=False)
     parts = list(source.batches(4))
     images = torch.cat([part[0] for part in parts])
-    assert torch.equal(images, source.images[:, :, 2:8, 2:8].float() / 255)
+    assert torch.equal(images, pixels_of(source)[:, :, 2:8, 2:8].float() / 255)
     assert torch.cat([part[1] for part in parts]).tolist() == list(range(6))
 
 

@@ -9,7 +9,6 @@ from paperbench.cli.output import line
 from paperbench.config.paths import short
 from paperbench.engine.files import explain_os_errors
 from paperbench.errors import ConfigError
-from paperbench.report.html.book_writing import write_book
 from paperbench.report.html.quantities import plural, size
 from paperbench.report.html.writing import write_report
 
@@ -54,6 +53,8 @@ def book(root: Path | None, *, output: Path | None, benchmarks: Path | None, jso
             root.mkdir(exist_ok=True)
     if benchmarks is None and BENCHMARKS.is_dir():
         benchmarks = BENCHMARKS
+    from paperbench.report.html.book_writing import write_book  # composes layouts, which a report does not
+
     written = write_book(root, output, benchmarks=benchmarks)
     found = written.contents
     counts = {

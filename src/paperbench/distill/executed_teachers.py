@@ -65,7 +65,7 @@ class ExecutedTeacher(nn.Module):
         answers = torch.cat([self._answer(part) for part in parts]).float().to(x.device)
         return answers.clamp(min=1e-12).log() if self.probabilities else answers
 
-    def _answer(self, images: Tensor) -> Tensor:
+    def _answer(self, images: Tensor) -> Any:
         count = len(images)
         if self.fixed and count < self.fixed:
             images = torch.cat([images, images[-1:].expand(self.fixed - count, *images.shape[1:])])

@@ -79,7 +79,7 @@ def draw_answer(
     tidy(axes, title=f"{classes[int(chosen[0])]} {float(values[0]):.3f}", x="probability")
     places = np.arange(len(values))[::-1]
     axes.barh(places, values.numpy(), color=COLOURS[0])
-    axes.set_yticks(places, [classes[number][:24] for number in chosen.tolist()], fontsize=7)
+    axes.set_yticks(places, [classes[int(number)][:24] for number in chosen], fontsize=7)
     axes.set_xlim(0, 1)
     save(figure, output, software=software)
 

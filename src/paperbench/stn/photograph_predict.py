@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from paperbench.data import photographs
-from paperbench.data.pictures import notes_of, read_picture
+from paperbench.data.pictures import Exif, notes_of, read_picture
 from paperbench.engine import device as devices
 from paperbench.engine.checkpoints import load_for_evaluation, without_prefix
 from paperbench.engine.class_names import read_classes
@@ -70,7 +70,7 @@ def predict(
     recorded = read_classes(run_dir)
     classes = recorded or tuple(f"class {number}" for number in range(net.classifier.out_features))
     side = data.input_side(config.data)
-    exif = getattr(config.data, "exif", "apply")
+    exif: Exif = getattr(config.data, "exif", "apply")
 
     def read(number: int) -> tuple[Tensor, dict[str, Any]]:
         picture = read_picture(images[number], exif=exif)

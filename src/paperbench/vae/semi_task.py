@@ -162,7 +162,7 @@ def _run_m1(config: SemiTrain, run: Run, images: _Images) -> dict[str, float]:
     ).fit()
 
 
-def _make_objective(model: M1Model, *, size: tuple[int, int]) -> Aevb:
+def _make_objective(model: M1Model, *, size: data.Size) -> Aevb:
     net = VaeModel(latent=model.latent, hidden=model.hidden, activation=model.activation)
     return Aevb(make_generative(net, size=size, gaussian=False), make_encoder(net, size=size), BoundConfig())
 

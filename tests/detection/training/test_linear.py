@@ -187,7 +187,7 @@ def test_objects_that_do_not_count_are_no_examples(flag: str) -> None:
     with_more = []
     for own in dataset.records:
         boxes = np.concatenate([own.boxes, np.array([[41, 41, 61, 61]], np.float32)])
-        more = record(own.image_id, 64, 64, boxes.tolist(), **{flag: [False, True]})
+        more = record(int(own.image_id), 64, 64, boxes.tolist(), **{flag: [False, True]})
         with_more.append(replace(more, labels=np.array([int(own.labels[0]), 2])))
     other = replace(in_memory(*with_more)[0], classes=("a", "b"))
 

@@ -9,7 +9,7 @@ from typing import cast
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from paperbench.distill import datasets, figures
 from paperbench.distill.batches import Batch, Images, JitteredBatches
@@ -100,7 +100,9 @@ class SpecialistTraining:
         )
         generalist.train()
         self.metrics |= {f"{GENERALIST}/{name}": value for name, value in generalist.metrics.items()}
-        return generalist.net
+        net = generalist.net
+        assert isinstance(net, Net)  # the configuration of this task has no other
+        return net
 
     # --- classes of the specialists ------------------------------------------------------------------------------------
 
@@ -243,7 +245,7 @@ class SpecialistTraining:
         draw(figures.confusion, self._covariance(generalist), sets, self.train.classes, folder / "confusion.png")
         draw(figures.coverage, metrics, folder / "coverage.png")
 
-    def _logits(self, net: Net, images: Images) -> Tensor:
+    def _logits(self, net: nn.Module, images: Images) -> Tensor:
         return logits_of(net, images, batch_size=self.config.evaluation.batch_size)
 
 

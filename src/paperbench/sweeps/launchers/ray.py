@@ -360,7 +360,12 @@ def _probe(ray: ModuleType, address: str) -> None:
         found = ray._private.services.canonicalize_bootstrap_address_or_die(address)
     except ConnectionError:
         return  # there is no cluster, as `ray.init` is going to say
-    answer = threading.Thread(target=ray._raylet.GcsClient, kwargs={"address": found}, daemon=True)
+
+    def ask() -> None:
+        with suppress(Exception):  # what is wrong, `ray.init` says; and after the time is over nobody listens any more
+            ray._raylet.GcsClient(address=found)
+
+    answer = threading.Thread(target=ask, daemon=True)
     answer.start()
     answer.join(_SECONDS_TO_JOIN)
     if answer.is_alive():
