@@ -48,7 +48,6 @@ from paperbench.report.tables import Cell, Column, Table, blank_cell, number_cel
 INDEX = "index.html"
 NOTE = "note.md"
 _MOST_ROWS = 400
-_PLURALS = {"table": "tables", "sweep": "sweeps", "run": "runs", "benchmark": "benchmarks"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -201,7 +200,7 @@ class _Places:
     def _new(self, kind: str, name: str) -> PurePosixPath:
         slug = re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")[:80] or kind
         count = 1
-        while (place := f"{_PLURALS[kind]}/{slug}{'' if count == 1 else f'-{count}'}.html") in self._taken:
+        while (place := f"{kind}s/{slug}{'' if count == 1 else f'-{count}'}.html") in self._taken:
             count += 1
         self._taken.add(place)
         return PurePosixPath(place)
@@ -332,7 +331,7 @@ def _index(contents: Contents, places: _Places) -> Page:
     counted = published_numbers(
         (table.record.name, table.record.document) for table in contents.tables if table.is_published
     )
-    papers = dict.fromkeys([*(number.paper for number in counted), *_papers(contents.tables)])
+    papers = dict.fromkeys([*(number.paper for number in counted), *map(_paper, contents.tables)])
     by_paper = {paper: [table for table in contents.tables if _paper(table) == paper] for paper in papers}
     sections: list[Section] = [
         *section("trouble", "What could not be read", [_left_out(contents.left_out)]),
@@ -362,10 +361,6 @@ def _index(contents: Contents, places: _Places) -> Page:
         source=str(contents.root),
         book=INDEX,
     )
-
-
-def _papers(tables: Iterable[MadeTable]) -> Iterator[str]:
-    return (_paper(table) for table in tables)
 
 
 def _paper(table: MadeTable) -> str:

@@ -14,7 +14,7 @@ from paperbench.engine.outputs import output_folder
 from paperbench.errors import ConfigError
 from paperbench.report.html.book import INDEX, LEVELS, Contents, at_level, contents_of, pages_of
 from paperbench.report.html.page import Page
-from paperbench.report.html.render import SCRIPT, STYLE, resource, to_html
+from paperbench.report.html.render import SCRIPT, STYLE, is_made_by, resource, to_html
 
 GENERATOR = "paperbench book"
 FOLDER = "book"
@@ -109,21 +109,13 @@ def _refuse_foreign(folder: Path) -> None:
         held = folder.is_dir() and any(folder.iterdir())
     except OSError as error:
         raise ConfigError(f"{OPTION} {short(folder)}: {error.strerror or error}; name another folder") from error
-    if held and not _is_ours(folder / INDEX):
+    if held and not is_made_by(GENERATOR, folder / INDEX):
         raise ConfigError(f"{OPTION} {short(folder)}: holds files and is no book; name an empty folder or a new one")
-
-
-def _is_ours(html: Path) -> bool:
-    try:
-        with html.open("rb") as file:
-            return f'name="generator" content="{GENERATOR}'.encode() in file.read(2048)
-    except OSError:
-        return False
 
 
 def _remove_stale(folder: Path, written: set[Path]) -> None:
     for name in _FOLDERS:
         for page in (folder / name).glob("*.html"):
-            if page not in written and _is_ours(page):
+            if page not in written and is_made_by(GENERATOR, page):
                 with suppress(OSError):
                     page.unlink()

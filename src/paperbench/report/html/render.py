@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from datetime import datetime
 from functools import cache
 from importlib import resources
+from pathlib import Path
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
@@ -57,6 +58,15 @@ def _policy(script: str, *, inside: bool) -> str:
     return (
         f"default-src 'none'; img-src data:; style-src {style}; script-src {code}; base-uri 'none'; form-action 'none'"
     )
+
+
+def is_made_by(generator: str, html: Path) -> bool:
+    """Return True for a page whose head names this generator."""
+    try:
+        with html.open("rb") as file:
+            return f'name="generator" content="{generator}'.encode() in file.read(2048)
+    except OSError:
+        return False
 
 
 _JOINTS = re.compile(r"(?<=\w)([/_.])(?=\w)")

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 
 from paperbench.config.paths import expanded
@@ -17,7 +18,7 @@ from paperbench.records.record import RunRecord
 from paperbench.records.sweeps import SweepRecord
 from paperbench.report.html.page import Page
 from paperbench.report.html.quantities import Quantities
-from paperbench.report.html.render import GENERATOR, to_document, to_html
+from paperbench.report.html.render import GENERATOR, is_made_by, to_document, to_html
 from paperbench.report.html.reproduction_page import page_of_reproduction
 from paperbench.report.html.run_page import page_of_run
 from paperbench.report.html.sources import ReproductionRecord, Source, load
@@ -122,7 +123,7 @@ def _target(source: Path, output: Path | None) -> Path:
 def _refuse_foreign(html: Path) -> None:
     """Raise `ConfigError` for a page, or files beside it, that no report wrote: by its page they are known as a report's."""
     try:
-        output_file(html, what="a report", is_ours=_is_ours)
+        output_file(html, what="a report", is_ours=partial(is_made_by, GENERATOR))
         for path in (html.with_suffix(".md"), *(_table(html, name) for name in sorted(_TABLES))):
             output_file(path, what="part of a report", is_ours=lambda path: html.exists())
     except EnvironmentError_ as error:
@@ -131,14 +132,6 @@ def _refuse_foreign(html: Path) -> None:
 
 def _table(html: Path, name: str) -> Path:
     return html.with_name(f"{html.stem}-{name}.csv")
-
-
-def _is_ours(html: Path) -> bool:
-    try:
-        with html.open("rb") as file:
-            return f'name="generator" content="{GENERATOR}'.encode() in file.read(2048)
-    except OSError:
-        return False
 
 
 def _remove_stale(html: Path, written: set[Path]) -> None:
