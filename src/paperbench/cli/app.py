@@ -16,6 +16,7 @@ from paperbench import __version__
 from paperbench.cli import options as o
 from paperbench.cli import result_commands, run_commands
 from paperbench.cli.guard import guarded, open_closed_streams, silence, tolerate_any_text
+from paperbench.engine.waiting import let_threads_yield
 
 EPILOG = (
     "Exit codes: 0 done, 1 failed, 2 usage or configuration, 3 stopped and resumable, 4 environment (disk, device, data), "
@@ -206,6 +207,7 @@ def main() -> None:
     """Entry point of the `paperbench` command."""
     open_closed_streams()
     tolerate_any_text()
+    let_threads_yield()
     try:
         app()
     except BrokenPipeError:  # of the help, and of what Typer prints

@@ -20,6 +20,7 @@ from paperbench.cli.datasets import found_under
 from paperbench.cli.guard import emit_json
 from paperbench.cli.output import line, table
 from paperbench.config.paths import data_root, notices, shipped_conf
+from paperbench.engine.waiting import is_passive
 from paperbench.errors import EXIT_ENVIRONMENT
 
 OK, NOTE, BROKEN = "ok", "note", "broken"
@@ -122,7 +123,12 @@ def _torch() -> Iterator[Finding]:
         remedy="" if fast else "precision=auto means float32 here",
     )
     threads = torch.get_num_threads()
-    yield Finding(name="threads", state=OK, found=f"torch uses {threads} of {os.cpu_count()} logical processors")
+    yield Finding(
+        name="threads",
+        state=OK,
+        found=f"torch uses {threads} of {os.cpu_count()} logical processors"
+        + ("; other processes are using them, so waiting threads sleep" if is_passive() else ""),
+    )
 
 
 def _torchvision() -> Iterator[Finding]:
