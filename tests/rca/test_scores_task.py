@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -83,3 +84,28 @@ def test_thresholds_of_overlaps_mean_the_same_masks() -> None:
     assert dice is not None
     assert jaccard == pytest.approx(dice / (2 - dice), abs=1e-3)
     assert threshold_of(METRIC_SPECS["dsc"], 0.5) == (0.5, "")
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda text: text.replace(",", ";"), "semicolons separate them: save the file with commas"),
+        (lambda text: text.replace(".", ",").replace(",", ";"), "semicolons separate them"),
+        (lambda text: text.replace(",", "\t"), "tabs separate them"),
+        (lambda text: text.encode("utf-16"), "not a text file in UTF-8: it is in UTF-16; save it as UTF-8"),
+        (lambda text: text.replace("liver", "für").encode("latin-1"), "not a text file in UTF-8: .*; save it as UTF-8"),
+    ],
+)
+def test_other_separators_and_encodings_are_named(tmp_path: Path, change: Callable[[str], Any], said: str) -> None:
+    path = Path(write(tmp_path / "s.csv"))
+    content = change(path.read_text())
+    path.write_bytes(content if isinstance(content, bytes) else content.encode())
+    with pytest.raises(DataError, match=said):
+        scores_task.plan(RcaScores(scores=str(path)))
+
+
+def test_masks_without_a_number_are_counted_aloud(tmp_path: Path) -> None:
+    further = "\n".join(f"c9,liver,r{reference},nan,0.5" for reference in range(3))
+    scores = write(tmp_path / "s.csv", further=further)
+    assert "1 of 5 masks and labels have no score that is a number, such as case c9" in loaded(scores).remark
+    assert "no score" not in loaded(write(tmp_path / "t.csv")).remark

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import codecs
 import os
 from pathlib import Path
+from typing import Final
 
 from paperbench.catalog import DATASETS
 from paperbench.config.commands import command
 from paperbench.config.paths import expanded
 from paperbench.errors import DataError
+
+
+_UTF_16: Final = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 
 
 def data_root(root: str | Path | None) -> Path:
@@ -51,13 +56,20 @@ def contents(folder: Path) -> str:
 
 
 def read_text(path: Path) -> str:
-    """A small text file. Raises DataError for one that cannot be read or is no text."""
+    """A small text file in UTF-8, without its byte order mark. Raises DataError for one that cannot be read or is no text."""
     try:
-        return path.read_text(encoding="utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise DataError(f"{path}: not a text file in UTF-8: {error.reason} at byte {error.start}") from error
+        content = path.read_bytes()
     except OSError as error:
         raise DataError(f"{path}: cannot be read: {error.strerror}") from error
+    if content.startswith(_UTF_16):
+        raise DataError(f"{path}: not a text file in UTF-8: it is in UTF-16; save it as UTF-8")
+    try:
+        text = content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise DataError(
+            f"{path}: not a text file in UTF-8: {error.reason} at byte {error.start}; save it as UTF-8"
+        ) from error
+    return text.replace("\r\n", "\n").replace("\r", "\n")
 
 
 def count_departure(part: str, found: int, published: int, *, what: str = "images") -> list[str]:

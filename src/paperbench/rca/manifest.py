@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import csv
+import io
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from paperbench.config.paths import expanded
+from paperbench.data.layout import read_text
 from paperbench.errors import ConfigError, DataError
 from paperbench.rca.case_files import Entry, Files
 from paperbench.rca.config import RcaEstimate
@@ -83,26 +85,32 @@ def _take(
 def read_rows(path: Path, *, needed: Sequence[str], known: Sequence[str]) -> list[tuple[int, dict[str, str]]]:
     """Return line numbers and rows of a CSV file with a header. Raises DataError for a missing file or column."""
     try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            reader = csv.DictReader(file)
-            columns = [name.strip() for name in reader.fieldnames or ()]
-            missing = [name for name in needed if name not in columns]
-            if missing:
+        reader = csv.DictReader(io.StringIO(read_text(path), newline=""))
+        columns = [name.strip() for name in reader.fieldnames or ()]
+        missing = [name for name in needed if name not in columns]
+        if missing:
+            raise DataError(
+                f"{path}: has no column {', '.join(missing)}; its columns are {', '.join(columns) or 'none'}, "
+                f"known ones {', '.join(known)}{_separator(columns)}"
+            )
+        reader.fieldnames = columns
+        rows = []
+        for row in reader:
+            values = {k: v.strip() for k, v in row.items() if isinstance(k, str) and isinstance(v, str)}
+            if len(values) < len(columns) or None in row:
                 raise DataError(
-                    f"{path}: has no column {', '.join(missing)}; its columns are {', '.join(columns) or 'none'}, "
-                    f"known ones {', '.join(known)}"
+                    f"{path}:{reader.line_num}: has another number of fields than the header, {len(columns)}"
                 )
-            reader.fieldnames = columns
-            rows = []
-            for row in reader:
-                values = {k: v.strip() for k, v in row.items() if isinstance(k, str) and isinstance(v, str)}
-                if len(values) < len(columns) or None in row:
-                    raise DataError(
-                        f"{path}:{reader.line_num}: has another number of fields than the header, {len(columns)}"
-                    )
-                rows.append((reader.line_num, values))
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
+            rows.append((reader.line_num, values))
+    except csv.Error as error:
         raise DataError(f"{path}: cannot be read: {error}") from error
     if not rows:
         raise DataError(f"{path}: holds no row")
     return rows
+
+
+def _separator(columns: Sequence[str]) -> str:
+    """Text for a message about a header that another character than the comma separates."""
+    names = {";": "semicolons", "\t": "tabs", "|": "bars"}
+    found = next((name for mark, name in names.items() if len(columns) == 1 and mark in columns[0]), "")
+    return f"; {found} separate them: save the file with commas, and numbers with a decimal point" if found else ""

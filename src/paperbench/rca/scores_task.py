@@ -35,7 +35,8 @@ METRIC = "score"
 
 @dataclass(frozen=True, kw_only=True)
 class Scores:
-    """The masks of the files, and the metric of which their scores are. remark: an assumption about it, empty for none."""
+    """The masks of the files, and the metric of which their scores are. remark: an assumption about it, and what is
+    undefined; empty for none."""
 
     masks: Sequence[MaskScores]
     calibration: Sequence[MaskScores]
@@ -124,7 +125,19 @@ def _load(config: RcaScores) -> Scores:
     threshold, mistake = threshold_of(metric, config.threshold)
     if mistake:
         raise ConfigError(mistake)
-    return Scores(masks=masks, calibration=known, metric=metric, threshold=threshold, remark=remark)
+    remarks = [part for part in (remark, _without_a_number(masks)) if part]
+    return Scores(masks=masks, calibration=known, metric=metric, threshold=threshold, remark="; ".join(remarks))
+
+
+def _without_a_number(masks: Sequence[MaskScores]) -> str:
+    """Text for a remark about masks of which every score is NaN; empty where there is none."""
+    empty = [mask for mask in masks if all(math.isnan(score) for _, score in mask.scores)]
+    if not empty:
+        return ""
+    return (
+        f"{len(empty)} of {len(masks)} masks and labels have no score that is a number, such as case {empty[0].case}, label "
+        f"{empty[0].label}: their quality is undefined, and no statistic counts them"
+    )
 
 
 def metric_of(config: RcaScores, name: str, masks: Sequence[MaskScores]) -> tuple[MaskMetric, str]:
