@@ -6,7 +6,6 @@ in quotes counts as true in most programs. `area` and `iscrowd` may be absent or
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,9 +14,10 @@ from typing import Any, Final, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from paperbench.config import unique_keys
 from paperbench.data.faults import BAD_VALUE, UNKNOWN_CLASS, Faults
 from paperbench.data.layout import read_text
-from paperbench.data.values import flag, name_of, real, shown, whole
+from paperbench.data.values import class_name, flag, name_of, real, shown, whole
 from paperbench.errors import DataError
 
 Id = int | str
@@ -80,7 +80,7 @@ def load_json(path: Path) -> Any:
     """Raises DataError for a file that cannot be read or is not whole."""
     text = read_text(path)
     try:
-        return json.loads(text)
+        return unique_keys.load_json(text)
     except (ValueError, RecursionError) as error:
         what = "the file is empty" if not text.strip() else f"half-written or not valid JSON: {error}"
         raise DataError(f"{path}: {what}; copy or write it again") from error
@@ -129,7 +129,7 @@ def _categories(path: Path, entries: Sequence[Mapping[str, Any]]) -> tuple[tuple
     named: dict[Id, str] = {}
     owners: dict[str, Id] = {}
     for place, entry in enumerate(entries):
-        key, name = _known_id(entry["id"]), name_of(entry.get("name"))
+        key, name = _known_id(entry["id"]), class_name(entry.get("name"))
         where = f"{path}: categories[{place}] (id {shown(key)})"
         if name is None:
             given = shown(entry["name"]) if "name" in entry else "missing"

@@ -12,7 +12,6 @@ from paperbench.config.commands import command
 from paperbench.config.paths import expanded
 from paperbench.errors import DataError
 
-
 _UTF_16: Final = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 
 

@@ -11,12 +11,12 @@ import shutil
 import stat
 import tarfile
 import zipfile
-import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from typing import IO
 
+from paperbench.engine.zips import ZIP_FAULTS
 from paperbench.errors import DataError, DiskFullError, EnvironmentError_
 
 
@@ -48,7 +48,7 @@ def unpack(archive: Path, target: Path, progress: Callable[[int, int], None]) ->
                 _write(_tar_members(archive, file), target, progress)
         else:
             raise DataError(f"{archive}: neither a tar nor a zip file; remove it and download it again")
-    except (tarfile.TarError, zipfile.BadZipFile, zlib.error, EOFError) as error:
+    except (tarfile.TarError, *ZIP_FAULTS) as error:
         raise DataError(f"{archive}: damaged archive: {error}; remove it and download it again") from error
 
 

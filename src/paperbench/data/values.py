@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+import unicodedata
 from pathlib import Path
 from typing import Any, Final
 
@@ -58,6 +59,12 @@ def name_of(value: Any) -> str | None:
     except UnicodeEncodeError:
         return None
     return value.strip()
+
+
+def class_name(value: Any) -> str | None:
+    """A `name_of` a class, its accents composed (NFC): programs and file systems write é as one character or as two."""
+    name = name_of(value)
+    return None if name is None else unicodedata.normalize("NFC", name)
 
 
 def shown(value: Any, most: int = 60) -> str:

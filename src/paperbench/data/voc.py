@@ -33,7 +33,7 @@ from paperbench.data.image_files import BadImageError, Header, inspect_all
 from paperbench.data.layout import data_root, missing, read_text
 from paperbench.data.orientation import orientation_hint, orientation_remark, size_of
 from paperbench.data.pictures import Exif, decode_rgb, read_picture
-from paperbench.data.values import flag_of, is_file, number_of
+from paperbench.data.values import class_name, flag_of, is_file, number_of
 from paperbench.errors import DataError
 
 CLASSES: Final = (
@@ -231,7 +231,7 @@ def objects_of(
     """
     found = []
     for number, item in enumerate(tree.findall("object"), start=1):
-        name = (item.findtext("name") or "").strip()
+        name = class_name(item.findtext("name")) or ""
         where = f"{path}, object {number} ({name or 'without a name'})"
         if name not in labels:
             if unknown is not None:

@@ -17,9 +17,10 @@ from typing import Any, Final
 
 import yaml
 
+from paperbench.config import unique_keys
 from paperbench.config.paths import expanded
 from paperbench.data.layout import contents, data_root, read_text
-from paperbench.data.values import name_of, shown, whole
+from paperbench.data.values import class_name, name_of, shown, whole
 from paperbench.data.voc import SUFFIXES
 from paperbench.data.yolo_files import highest_number, looks_like_labels
 from paperbench.errors import DataError
@@ -264,7 +265,7 @@ def _of_list(path: Path) -> Iterator[Listed]:
 def _described(path: Path) -> Layout:
     text = read_text(path)
     try:
-        content = yaml.safe_load(text)
+        content = unique_keys.load_yaml(text)
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise DataError(f"{path}: not YAML: {' '.join(str(error).split())}") from error
     if not isinstance(content, dict):
@@ -297,7 +298,7 @@ def _names(path: Path, content: Mapping[str, Any]) -> dict[int, str]:
     found: dict[int, str] = {}
     for number, value in zip(numbers, texts, strict=True):
         number_as_text = isinstance(value, int | float) and not isinstance(value, bool)
-        name = name_of(str(value) if number_as_text else value)
+        name = class_name(str(value) if number_as_text else value)
         if name is None:
             hint = (
                 ": write it in quotes, YAML takes yes, no, on and off for true and false"
@@ -330,7 +331,7 @@ def _named(folder: Path) -> dict[int, str] | None:
     path = next((folder / name for name in _NAMES if (folder / name).is_file()), None)
     if path is None:
         return None
-    names = [line.strip() for line in read_text(path).split("\n")]
+    names = [class_name(line) or "" for line in read_text(path).split("\n")]
     while names and not names[-1]:
         names.pop()
     for number, name in enumerate(names):

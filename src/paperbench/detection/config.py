@@ -5,12 +5,13 @@ Section numbers are those of Ren, He, Girshick and Sun, "Faster R-CNN", TPAMI 20
 
 from __future__ import annotations
 
+import unicodedata
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
 from paperbench.config.schema import (
     ABSENT_BY_DEFAULT,
@@ -46,7 +47,11 @@ VocSource = Annotated[
     str,
     Field(pattern=r"^[A-Za-z0-9_]+/[^/]+$", description="a year and a split, such as 2007/trainval"),
 ]
-ClassName = Annotated[str, Field(min_length=1, max_length=200, coerce_numbers_to_str=True)]
+ClassName = Annotated[
+    str,
+    Field(min_length=1, max_length=200, coerce_numbers_to_str=True),
+    AfterValidator(lambda name: unicodedata.normalize("NFC", name)),  # as the readers compose accents
+]
 
 
 def class_mistakes(key: str, classes: Sequence[str]) -> list[str]:

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from paperbench.engine.zips import ZIP_FAULTS
 from paperbench.errors import DataError, EnvironmentError_
 
 _ASKED: Final = 2
@@ -82,7 +83,7 @@ def is_executed(path: Path) -> bool:
     try:
         with zipfile.ZipFile(path) as archive:
             return any("/code/" in name for name in archive.namelist())
-    except (OSError, zipfile.BadZipFile):
+    except (OSError, *ZIP_FAULTS):
         return False
 
 

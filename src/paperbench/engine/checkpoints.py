@@ -37,6 +37,7 @@ from paperbench.engine.files import (
     write_json,
 )
 from paperbench.engine.reporter import Reporter, SilentReporter
+from paperbench.engine.zips import ZIP_FAULTS
 from paperbench.errors import CheckpointError, ConfigError
 
 LAST, PREVIOUS, BEST, MANIFEST = "last.pt", "previous.pt", "best.pt", "manifest.json"
@@ -314,7 +315,7 @@ def _check_archive(path: Path) -> None:
     try:
         with zipfile.ZipFile(path) as archive:
             bad = archive.testzip()
-    except (OSError, zipfile.BadZipFile, NotImplementedError, RuntimeError) as error:
+    except (OSError, *ZIP_FAULTS) as error:
         raise DamagedError(str(error)) from error
     if bad is not None:
         raise DamagedError(f"the checksum of its part {bad} does not match")

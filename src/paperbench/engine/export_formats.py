@@ -20,6 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from paperbench.engine.exportable import Exportable, Tensors
+from paperbench.engine.zips import ZIP_FAULTS
 from paperbench.errors import EnvironmentError_
 
 SUFFIXES = {"safetensors": ".safetensors", "onnx": ".onnx", "torchscript": ".pt"}
@@ -65,7 +66,7 @@ def _of_torchscript(file: Path) -> Collection[str]:
         with zipfile.ZipFile(file) as archive:
             name = next(name for name in archive.namelist() if name.endswith("/extra/metadata.json"))
             metadata = json.loads(archive.read(name))
-    except (zipfile.BadZipFile, StopIteration, ValueError, NotImplementedError, RuntimeError):
+    except (StopIteration, *ZIP_FAULTS):
         return ()
     return metadata if isinstance(metadata, dict) else ()
 

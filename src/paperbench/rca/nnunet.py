@@ -6,14 +6,15 @@ the first channel is used. Names of labels come from `dataset.json`, in the form
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
+from paperbench.config import unique_keys
 from paperbench.config.paths import expanded
+from paperbench.data.layout import read_text
 from paperbench.data.volumes import stem
 from paperbench.errors import DataError
 from paperbench.rca.config import RcaEstimate
@@ -134,9 +135,10 @@ def label_names(images: str) -> LabelNames:
     path = folder.parent / FILE
     if folder.name not in (TRAINING[0], TEST[0]) or not path.is_file():
         return NO_NAMES
+    text = read_text(path)
     try:
-        content = json.loads(path.read_text(encoding="utf-8-sig"))
-    except (OSError, ValueError) as error:
+        content = unique_keys.load_json(text)
+    except (ValueError, RecursionError) as error:
         raise DataError(
             f"{path}: cannot be read: {error}; correct it, or take it away and give labels.names"
         ) from error

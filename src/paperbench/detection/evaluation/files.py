@@ -14,6 +14,7 @@ from __future__ import annotations
 import json
 import math
 import re
+import unicodedata
 from collections.abc import Callable, Mapping, Sequence
 from difflib import get_close_matches
 from pathlib import Path
@@ -43,6 +44,13 @@ def voc_file(directory: Path, split: str, name: str) -> Path:
     """
     safe = _UNSAFE.sub(lambda found: f"%{ord(found[0]):02X}", name)
     return directory / f"comp4_det_{split}_{safe}.txt"
+
+
+def _file_there(directory: Path, split: str, name: str) -> Path:
+    """The file of one class, also where a program wrote its accents as characters of their own."""
+    path = voc_file(directory, split, name)
+    apart = path.with_name(unicodedata.normalize("NFD", path.name))
+    return apart if not path.is_file() and apart.is_file() else path
 
 
 def write_voc(
@@ -75,7 +83,7 @@ def read_voc(directory: Path, split: str, image_ids: Sequence[str], classes: Seq
     """
     if not directory.is_dir():
         raise DataError(f"{directory}: no such folder; dt=DIR is the folder of comp4_det_{split}_<class>.txt")
-    paths = [voc_file(directory, split, name) for name in classes]
+    paths = [_file_there(directory, split, name) for name in classes]
     missing = [path for path in paths if not path.is_file()]
     if missing:
         raise DataError(_name_missing(directory, missing, len(paths)))

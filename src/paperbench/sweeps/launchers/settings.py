@@ -11,7 +11,7 @@ import yaml
 from pydantic import TypeAdapter, ValidationError
 
 from paperbench.catalog import TaskSpec
-from paperbench.config import _hydra
+from paperbench.config import _hydra, unique_keys
 from paperbench.config.explain import Explainer, Origin, explain
 from paperbench.config.fields import defaults
 from paperbench.config.paths import find, short
@@ -72,7 +72,7 @@ def compose_settings(name: str, overrides: Sequence[str], folders: Sequence[Path
 
 def _from_file(file: Path) -> dict[str, Any]:
     try:
-        values = yaml.safe_load(file.read_text(encoding="utf-8"))
+        values = unique_keys.load_yaml(file.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
         raise ConfigError(f"{short(file)}: cannot be read: {one_line(error)}") from None
     if not isinstance(values, dict | None):
