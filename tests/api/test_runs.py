@@ -21,6 +21,8 @@ import paperbench
 from paperbench import errors
 from paperbench.cli.app import app
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:

@@ -15,6 +15,8 @@ from paperbench.detection.export import export_model, match_detections
 from paperbench.engine.export import FORMATS, compare
 from paperbench.errors import ExportError
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module", params=["roi-align", "roi-pool"])
 def run(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:

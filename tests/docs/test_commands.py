@@ -12,6 +12,8 @@ from tests.docs.documents import Command, blocks, commands, written_file
 from tests.docs.exceptions import NOT_RUN
 from tests.docs.workspace import Workspace, arguments_of
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[2]
 ELSEWHERE = {"docs/extending.md": "tests/docs/test_extending.py runs it as a whole, in a copy of the source"}
 

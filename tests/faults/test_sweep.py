@@ -24,7 +24,10 @@ from tests.engine import processes, toy
 from tests.sweeps import disturbed, toys
 from tests.sweeps.launchers import counter
 
-pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="processes are found in /proc")
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(not sys.platform.startswith("linux"), reason="processes are found in /proc"),
+]
 
 
 @pytest.fixture(autouse=True)

@@ -11,6 +11,8 @@ from typer.testing import CliRunner
 
 from paperbench.cli.app import app
 
+pytestmark = pytest.mark.slow
+
 FILES = (
     "proposals.method=file",
     "proposals.train_file=boxes/train.npz",

@@ -24,6 +24,8 @@ from paperbench.report.outcomes import published_numbers
 from tests.report.html import made
 from tests.report.html.browser import Browser, chromium
 
+pytestmark = pytest.mark.slow
+
 GRID = [{"lr": lr, "seed": seed} for lr in (0.5, 10.0) for seed in (0, 1)]
 
 

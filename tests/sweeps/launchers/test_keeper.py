@@ -17,6 +17,7 @@ from tests.engine import processes
 from tests.sweeps.launchers import counter, toys
 
 pytestmark = [
+    pytest.mark.slow,
     pytest.mark.usefixtures("counter_everywhere"),
     pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="looks for processes in /proc"),
 ]
