@@ -14,7 +14,7 @@ from paperbench.cli.options import RunOptions
 from paperbench.cli.output import line
 from paperbench.config.commands import command
 from paperbench.config.experiments import Experiment, list_experiments
-from paperbench.config.paths import expanded, options, search_path, short
+from paperbench.config.paths import expanded, options, refuse_reserved, search_path, short
 from paperbench.config.suggest import nearest
 from paperbench.data.recognition import Recognised, recognise
 from paperbench.engine.files import explain_os_errors, write_atomic
@@ -88,6 +88,7 @@ def _new_file(name: str, conf_dir: Path | None) -> Path:
         raise ConfigError(f"{name}: is no name of an experiment; use letters, digits, - and _, such as my-cells")
     folder = expanded(conf_dir) if conf_dir is not None else _OWN_CONF
     file = folder / "experiment" / f"{name}.yaml"
+    refuse_reserved(file, name)
     if file.exists() or file.is_symlink():
         raise ConfigError(f"{short(file)}: exists; choose another name, or move that file away")
     if name in options("experiment", search_path()) or name in DATASETS:

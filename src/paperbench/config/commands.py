@@ -1,4 +1,4 @@
-"""Commands of this program as a message prints them: quoted for a POSIX shell, so that they work when they are pasted.
+"""Commands of this program as a message prints them: quoted for the shells of this system, so that they work when they are pasted.
 
 Every command that is printed is made here.
 """
@@ -6,6 +6,7 @@ Every command that is printed is made here.
 from __future__ import annotations
 
 import os
+import sys
 
 from paperbench.config.quoting import in_quotes, is_plain, quoted
 from paperbench.errors import ConfigError
@@ -25,7 +26,8 @@ def override(key: str, value: str | os.PathLike[str]) -> str:
         return f"{key}={text}"
     from paperbench.config import _hydra
 
-    for written in (text, in_quotes(text, '"'), in_quotes(text, "'")):
+    quotes = ("'", '"') if sys.platform == "win32" else ('"', "'")  # the shell's own are not to be needed inside
+    for written in (text, *(in_quotes(text, quote) for quote in quotes)):
         try:
             read = _hydra.parse(f"{key}={written}")
         except ConfigError:

@@ -6,6 +6,8 @@ A user's folder adds experiments (or any other group) and shadows shipped files 
 from __future__ import annotations
 
 import os
+import re
+import sys
 from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
@@ -21,6 +23,23 @@ GROUPS = ("experiment", "data", "model", "optim", "scale", "preset", "reproduce"
 """Folders that make a folder of configurations one of ours."""
 
 DATA_ROOT_VARIABLE = "PAPERBENCH_DATA"
+
+
+_RESERVED_ON_WINDOWS = re.compile(r"(con|prn|aux|nul|com[0-9]|lpt[0-9])(\..*)?|.*[<>:\"|?*].*|.*[. ]", re.IGNORECASE)
+"""Names of devices, signs that no name may hold, and ends that are dropped."""
+
+
+def refuse_reserved(path: Path, named: str) -> None:
+    """Raise `ConfigError` for a place to write that Windows cannot hold under its name; elsewhere every name will do.
+
+    named: how the place was named, for the message.
+    """
+    if sys.platform != "win32":
+        return
+    parts = path.parts[1:] if path.anchor else path.parts
+    for part in parts:
+        if part not in (".", "..") and _RESERVED_ON_WINDOWS.fullmatch(part):
+            raise ConfigError(f"{named}: Windows cannot hold a file or folder of the name {part}; choose another")
 
 
 def shipped_conf() -> Path:

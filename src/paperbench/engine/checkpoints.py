@@ -32,6 +32,7 @@ from paperbench.engine.files import (
     TMP_SUFFIX,
     disk_full,
     explain_os_errors,
+    replace_file,
     sync_directory,
     temporary_name,
     write_json,
@@ -131,7 +132,7 @@ class CheckpointStore:
                 self._link(temporary, BEST)
             if keep:
                 self._link(self._path(LAST), PREVIOUS)
-            temporary.replace(self._path(LAST))
+            replace_file(temporary, self._path(LAST))
         sync_directory(self.directory)
         self._write_manifest(after)
         self._verified.add(LAST)
@@ -163,7 +164,7 @@ class CheckpointStore:
                     shutil.copyfileobj(read, write, 1 << 20)
                     write.flush()
                     os.fsync(write.fileno())
-            temporary.replace(self._path(name))
+            replace_file(temporary, self._path(name))
         finally:
             with suppress(OSError):
                 temporary.unlink()

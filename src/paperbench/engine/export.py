@@ -18,7 +18,7 @@ from torch import Tensor
 
 from paperbench.engine import export_formats as formats
 from paperbench.engine.exportable import Exportable, Tensors
-from paperbench.engine.files import explain_os_errors, sync_directory, temporary_name, write_json
+from paperbench.engine.files import explain_os_errors, replace_file, sync_directory, temporary_name, write_json
 from paperbench.engine.outputs import output_file
 from paperbench.errors import ConfigError, EnvironmentError_, ExportError
 
@@ -55,7 +55,7 @@ def export(exportable: Exportable, kind: str, file: Path, facts: Mapping[str, An
         record = _record(exportable, kind, file, temporary, facts, check)
         with explain_os_errors(file, remedy=_REMEDY):
             record_file.unlink(missing_ok=True)
-            temporary.replace(file)
+            replace_file(temporary, file)
         sync_directory(file.parent)
         write_json(record_file, record)
     finally:

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from paperbench.engine import metriclog
-from paperbench.engine.files import explain_os_errors, temporary_name
+from paperbench.engine.files import explain_os_errors, replace_file, temporary_name
 from paperbench.engine.outputs import MARK
 
 if TYPE_CHECKING:
@@ -54,7 +54,7 @@ def write_png(path: Path, write: Callable[[Path], object]) -> Path:
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
             write(temporary)
-            temporary.replace(path)
+            replace_file(temporary, path)
         finally:
             temporary.unlink(missing_ok=True)
     return path

@@ -10,17 +10,21 @@ import json
 import math
 import os
 import shutil
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+from paperbench.engine.processes import ON_WINDOWS
 from paperbench.errors import DiskFullError, EnvironmentError_
 
 NO_SPACE = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 """Disk full, quota used up, file-size limit reached: the same remedy for all."""
 
 _RUN_REMEDY = "choose a folder that can be written with --run-dir or output.root"
+
+_TRIES, _SECONDS_BETWEEN_TRIES = 50, 0.02
 
 TMP_SUFFIX = ".tmp"
 """Ends the name of every file that is still being written; one that outlives its process can be removed."""
@@ -29,6 +33,16 @@ TMP_SUFFIX = ".tmp"
 def temporary_name(path: Path) -> Path:
     """Return the file that `path` is written to before it is renamed: hidden, beside it, and this process's own."""
     return path.with_name(f".{path.name}.{os.getpid()}{TMP_SUFFIX}")
+
+
+def replace_file(source: Path, target: Path) -> None:
+    """Rename `source` to `target`, over what is there. On Windows a reader of `target` is in the way, and waited for a second."""
+    for _ in range(_TRIES if ON_WINDOWS else 0):
+        with suppress(PermissionError):
+            source.replace(target)
+            return
+        time.sleep(_SECONDS_BETWEEN_TRIES)
+    source.replace(target)
 
 
 def sync_directory(directory: Path) -> None:
@@ -55,7 +69,7 @@ def write_atomic(path: Path, content: bytes | str) -> None:
                 file.write(data)
                 file.flush()
                 os.fsync(file.fileno())
-            temporary.replace(path)
+            replace_file(temporary, path)
         except BaseException:
             with suppress(OSError):
                 temporary.unlink()

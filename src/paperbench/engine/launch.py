@@ -57,6 +57,7 @@ def start(
     """
     if config is None:
         config = validate(task_named(resolved.get("task")), resolved)  # a mistake must not leave a directory behind
+    torchrun.require(config.nproc)
     if torchrun.under_torchrun():
         return _start_rank(dump(config), run_dir=run_dir, reporter=reporter)
     root = str(resolved.get("output", {}).get("root", "outputs"))
@@ -110,6 +111,7 @@ def proceed(
     caller's to set. A failed run raises its error after recording it in the directory.
     """
     nproc = int(directory.config().get("nproc", 1)) if config is None else config.nproc
+    torchrun.require(nproc)
     if nproc == 1:
         from paperbench.engine.session import execute
 

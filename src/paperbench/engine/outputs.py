@@ -11,7 +11,7 @@ import stat
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
-from paperbench.config.paths import short
+from paperbench.config.paths import refuse_reserved, short
 from paperbench.errors import ConfigError, EnvironmentError_
 
 OPTION = "--output"
@@ -31,6 +31,7 @@ def output_file(
     a folder and for a place that cannot be.
     """
     named = f"{option} {short(path)}"
+    refuse_reserved(path, named)
     state = _state(path, named)
     if state is None:
         if path.is_symlink():
@@ -54,6 +55,7 @@ def output_folder(path: Path, *, option: str = OPTION) -> Path:
 
     Raises `ConfigError` where it is something else, and `EnvironmentError_` where what should hold it is no folder.
     """
+    refuse_reserved(path, f"{option} {short(path)}")
     state = _state(path, f"{option} {short(path)}")
     if state is None:
         _check_parents(path, option)

@@ -21,6 +21,7 @@ from typing import Any
 import yaml
 
 from paperbench.config.commands import command
+from paperbench.config.paths import refuse_reserved
 from paperbench.engine.files import explain_os_errors, write_atomic, write_json
 from paperbench.engine.lock import FileLock
 from paperbench.errors import ConfigError, EnvironmentError_, RunLockedError
@@ -91,8 +92,10 @@ class RunDirectory:
         if run_dir is None:
             stamp = datetime.now().strftime("%Y%m%d-%H%M%S")
             path = Path(root) / (experiment or "run") / f"{stamp}-{secrets.token_hex(2)}"
+            refuse_reserved(path, f"output.root={root}")
         else:
             path = Path(run_dir)
+            refuse_reserved(path, f"--run-dir {path}")
             with explain_os_errors(path):
                 if path.exists() and not path.is_dir():
                     raise EnvironmentError_(f"the run directory {path} is a file; choose another --run-dir")

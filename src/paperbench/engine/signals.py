@@ -12,16 +12,21 @@ from contextlib import suppress
 from types import FrameType
 from typing import Any, Self
 
+from paperbench.engine.processes import ON_WINDOWS, catchable, watch_stdin
 from paperbench.errors import EXIT_INTERRUPTED
 
-HANDLED = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
+HANDLED = catchable("SIGTERM", "SIGINT", "SIGUSR1", "SIGBREAK")
+"""SIGBREAK is Ctrl-Break, which Windows has in place of the others."""
 
 ENV_LAST_STEP = "PAPERBENCH_LAST_STEP"
 """Environment variable with the step after which a training is to stop, as if it were asked to; it can be resumed."""
 
 
+_LOST_LAUNCHER = "loss of the launcher"
+
+
 class SignalHandlers(ABC):
-    """Hands SIGTERM, SIGINT and SIGUSR1 to `_handle` while the context is open; afterwards the handlers are those of before.
+    """Hands the signals of `HANDLED` to `_handle` while the context is open; afterwards the handlers are those of before.
 
     Outside the main thread no signals arrive and none are handled.
     """
@@ -46,10 +51,11 @@ class SignalHandlers(ABC):
 
 
 class StopFlag(SignalHandlers):
-    """Set by SIGTERM, SIGINT and SIGUSR1 while the context is open; a second SIGINT ends the process at once.
+    """Set by the signals of `HANDLED` while the context is open; a second SIGINT ends the process at once.
 
     With `watch_parent`, the death of the parent process sets it as well: a worker whose launcher was killed must not
-    train on unattended. `on_abort` is called before the process is ended, to put the terminal right.
+    train on unattended. On Windows its launcher holds the other end of stdin for that. `on_abort` is called before the
+    process is ended, to put the terminal right.
     """
 
     def __init__(self, *, watch_parent: bool = False, on_abort: Callable[[], None] | None = None) -> None:
@@ -59,7 +65,9 @@ class StopFlag(SignalHandlers):
         self.last_step = int(os.environ.get(ENV_LAST_STEP) or 0)
         """Step after which a longer training saves and stops; 0: none. The processes of a run inherit it."""
         self._interrupts = 0
-        self._parent = os.getppid() if watch_parent else None
+        self._parent = os.getppid() if watch_parent and not ON_WINDOWS else None
+        if watch_parent and ON_WINDOWS:
+            watch_stdin(lambda: self.set(_LOST_LAUNCHER))
         self._at_abort = [on_abort] if on_abort is not None else []
 
     def at_abort(self, action: Callable[[], None]) -> None:
@@ -68,7 +76,7 @@ class StopFlag(SignalHandlers):
 
     def __bool__(self) -> bool:
         if self._parent is not None and not self.reason and os.getppid() != self._parent:
-            self.reason = "loss of the launcher"
+            self.reason = _LOST_LAUNCHER
         return bool(self.reason)
 
     def set(self, reason: str) -> None:

@@ -27,6 +27,7 @@ from typing import Any
 
 from paperbench.config.commands import command
 from paperbench.engine.environment import ENV_ARGV
+from paperbench.engine.processes import require_posix
 from paperbench.engine.signals import SignalHandlers, StopFlag
 from paperbench.errors import EXIT_INTERRUPTED
 
@@ -79,6 +80,12 @@ def how_to_continue(run_dir: Path) -> str:
 
 
 # --- starting the agent -----------------------------------------------------------------------------------------------
+
+
+def require(nproc: int) -> None:
+    """Raise `EnvironmentError_` where this system cannot do a run in `nproc` processes."""
+    if nproc > 1:
+        require_posix(f"nproc={nproc}", instead="take nproc=1")
 
 
 def run_workers(

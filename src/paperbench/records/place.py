@@ -13,6 +13,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from paperbench.engine.files import replace_file
+
 FILE = ".job.json"
 
 QUEUED, REQUEUED = "queued", "requeued"
@@ -49,7 +51,7 @@ def write_place(directory: Path, place: Place | None) -> None:
             return
         temporary = file.with_name(f"{FILE}.tmp")
         temporary.write_text(json.dumps(asdict(place)), encoding="utf-8")
-        temporary.replace(file)
+        replace_file(temporary, file)
 
 
 def read_place(directory: Path) -> Place | None:

@@ -21,6 +21,7 @@ from paperbench.config.commands import command
 from paperbench.config.compose import Composed, compose
 from paperbench.config.paths import options, search_path
 from paperbench.config.validate import config_hash, incidental
+from paperbench.engine import torchrun
 from paperbench.engine.claims import refuse_other
 from paperbench.engine.task import Stacks, task_module
 from paperbench.errors import ConfigError, PaperbenchError
@@ -248,6 +249,7 @@ def _refusals(members: Sequence[Member]) -> list[PaperbenchError]:
             if question not in asked:
                 asked.add(question)
                 task = task_module(member.composed.task)
+                torchrun.require(member.composed.config.nproc)
                 task.plan(member.composed.config)
             if (member.directory / "config.yaml").is_file():
                 refuse_other(member.directory, member.composed.resolved)

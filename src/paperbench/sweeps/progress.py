@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from paperbench.engine.files import finite
+from paperbench.engine.files import finite, replace_file
 from paperbench.engine.reporter import SilentReporter
 
 FILE = ".progress.json"
@@ -55,7 +55,7 @@ class ProgressFile(SilentReporter):
         with suppress(OSError, ValueError, TypeError):
             # Not synced to the disk: after a power cut it would say nothing true anyway.
             temporary.write_text(json.dumps(finite(content)), encoding="utf-8")
-            temporary.replace(self._file)
+            replace_file(temporary, self._file)
 
     def close(self) -> None:
         self._remove()

@@ -265,7 +265,15 @@ class Scheduler:
         directories = tuple(entry.member.directory.absolute() for entry in group)
         lasts = [self._targets[entry.member.hash] for entry in group]
         last_step = max(lasts) if all(lasts) else 0
-        return Job(directories=directories, threads=self._threads, name=name, last_step=last_step)
+        config = group[0].member.composed.config
+        return Job(
+            directories=directories,
+            threads=self._threads,
+            name=name,
+            device=config.device,
+            processes=config.nproc,
+            last_step=last_step,
+        )
 
     def _track(self, handle: Handle, group: list[_Entry], event: str) -> None:
         self._running.append(_Running(handle, group))

@@ -22,6 +22,7 @@ from typing import NoReturn
 
 from paperbench.engine.claims import claim
 from paperbench.engine.launch import proceed
+from paperbench.engine.processes import ON_WINDOWS
 from paperbench.engine.reporter import Reporter
 from paperbench.engine.rundir import RunDirectory
 from paperbench.engine.signals import ENV_LAST_STEP, StopFlag
@@ -145,7 +146,7 @@ def _terminate_with(parent: int) -> None:
     """Have Linux send SIGTERM to this process when `parent` dies; end it if that has happened already."""
     if sys.platform.startswith("linux"):
         ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
-    if os.getppid() != parent:
+    if not ON_WINDOWS and os.getppid() != parent:
         os._exit(EXIT_STOPPED)
 
 

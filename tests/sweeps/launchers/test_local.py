@@ -132,7 +132,7 @@ def test_however_one_ends_its_sibling_does_not_notice(
 def test_gpus_are_handed_out_to_those_that_have_none(
     launcher: LocalLauncher, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(launcher, "_gpus", (2, 5))
+    monkeypatch.setattr(launcher, "_gpus", ("2", "5"))
     first, second, third = (submit(launcher, tmp_path / str(i), "wait", seed=i) for i in range(3))
     until(launcher, lambda: all((tmp_path / str(i) / "facts.json").exists() for i in range(3)))
     assert [facts(tmp_path / str(i))["gpu"] for i in range(3)] == ["2", "5", "2"]

@@ -251,6 +251,8 @@ class SpecialistTraining:
 
 def _read_sets(file: Path) -> list[tuple[int, ...]] | None:
     try:
-        return [tuple(int(number) for number in members) for members in json.loads(file.read_text())["sets"]]
+        return [
+            tuple(int(number) for number in members) for members in json.loads(file.read_text(encoding="utf-8"))["sets"]
+        ]
     except (OSError, ValueError, KeyError, TypeError):
         return None

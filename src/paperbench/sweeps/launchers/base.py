@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Protocol, Self, runtime_checkable
 
 from paperbench.config.suggest import nearest
+from paperbench.engine.processes import require_posix
 from paperbench.errors import ConfigError, EnvironmentError_
 from paperbench.records.place import Place
 
@@ -29,6 +30,9 @@ constructor imports it, and raises `EnvironmentError_` with the command that ins
 
 DEFAULT = "local"
 """The launcher of a sweep that names none."""
+
+_NEEDS_POSIX = frozenset({"slurm", "ray"})
+"""Launchers whose jobs are asked to save by signals that Windows lacks."""
 
 UNLIMITED = 1_000_000
 """`DEFAULT_JOBS` of a launcher with a queue of its own: it gets all jobs at once."""
@@ -44,6 +48,10 @@ class Job:
     """CPU threads of the job, 1 or more: its share of this machine. A launcher that works on others may replace it."""
     name: str
     """Short and for people: `vae-3f2a…`."""
+    device: str = "auto"
+    """Of each run's configuration."""
+    processes: int = 1
+    """Of each run: its configuration's `nproc`. On GPUs each process needs one of its own."""
     last_step: int = 0
     """Step after which a longer training saves and stops; 0: none."""
 
@@ -214,12 +222,17 @@ class Context:
 
 
 def launcher_class(name: str) -> type[Launcher]:
-    """Return the class behind a name. Raises `ConfigError` with the nearest names if there is none."""
+    """Return the class behind a name. Raises `ConfigError` with the nearest names if there is none.
+
+    Raises `EnvironmentError_` for one that this system cannot run.
+    """
     if name not in REGISTRY:
         near = nearest(name, REGISTRY)
         raise ConfigError(
             f"--launcher {name}: no such launcher. {'Nearest' if near else 'Launchers'}: {', '.join(near or REGISTRY)}"
         )
+    if name in _NEEDS_POSIX:
+        require_posix(f"--launcher {name}", instead="take --launcher local")
     module, _, attribute = REGISTRY[name].partition(":")
     return getattr(importlib.import_module(module), attribute)
 

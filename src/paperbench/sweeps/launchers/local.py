@@ -3,22 +3,22 @@
 from __future__ import annotations
 
 import os
-import signal
 import subprocess
 import sys
 import time
 from collections import Counter
 from collections.abc import Mapping
-from contextlib import suppress
 from dataclasses import dataclass
 from multiprocessing import connection
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from paperbench.config.schema import NonNegativeInt, Schema
+from paperbench.engine.processes import ON_WINDOWS, ask_to_save, end, group_options, require_posix
 from paperbench.errors import EnvironmentError_
 from paperbench.sweeps import worker
-from paperbench.sweeps.launchers.base import Context, ExitStatus, Job
+from paperbench.sweeps.launchers.base import Context, ExitStatus, Job, RunRefused
+from paperbench.sweeps.launchers.gpus import VISIBLE, visible_gpus
 
 if TYPE_CHECKING:
     from paperbench.sweeps.launchers.server import ForkedProcess, ForkServer
@@ -37,7 +37,7 @@ class LocalSettings(Schema):
     """`fork`: from a process that has imported torch once; `fresh`: a new interpreter for each run. `auto` forks on Linux;
     elsewhere the system's own libraries do not all survive it."""
     gpus: tuple[NonNegativeInt, ...] = ()
-    """Numbers of the GPUs to hand out, each run sees the one that fewest others have; empty: every run sees all of them."""
+    """Numbers of the GPUs to hand out among those that this process sees, from 0 as in `device=cuda:0`; empty: all of them."""
 
 
 class LocalHandle:
@@ -48,13 +48,13 @@ class LocalHandle:
         launcher: LocalLauncher,
         process: ForkedProcess | subprocess.Popen[bytes] | None,
         *,
-        gpu: int | None,
+        gpus: tuple[str, ...],
         exit_status: ExitStatus | None = None,
     ) -> None:
         self._launcher = launcher
         self._server = launcher.server
         self.process = process
-        self.gpu = gpu
+        self.gpus = gpus
         self.exit_status = exit_status
 
     @property
@@ -75,18 +75,13 @@ class LocalHandle:
 
     def stop(self) -> None:
         if self.poll() is None and self.pid is not None:
-            with suppress(OSError):
-                os.kill(self.pid, signal.SIGTERM)
+            ask_to_save(self.pid)
 
     def kill(self) -> None:
         """End the process and, since it leads a session, what it started in it."""
         if self.exit_status is not None or self.pid is None:
             return
-        try:
-            os.killpg(self.pid, signal.SIGKILL)
-        except ProcessLookupError:  # it has ended, or does not lead its session yet
-            with suppress(OSError):
-                os.kill(self.pid, signal.SIGKILL)
+        end(self.pid)
 
 
 class LocalLauncher:
@@ -96,8 +91,12 @@ class LocalLauncher:
     DEFAULT_JOBS = 1
 
     def __init__(self, settings: LocalSettings, context: Context) -> None:
+        if settings.start == "fork":
+            require_posix("launcher.start=fork", instead="take launcher.start=auto")
         self._fork = settings.start == "fork" or (settings.start == "auto" and sys.platform.startswith("linux"))
-        self._gpus = settings.gpus
+        self._wanted = settings.gpus
+        self._gpus: tuple[str, ...] | None = self._handed_out() if settings.gpus else None
+        """Names for CUDA_VISIBLE_DEVICES; None before a run asks for them."""
         self._modules = context.modules
         self._threads = context.threads
         self._handles: list[LocalHandle] = []
@@ -120,19 +119,43 @@ class LocalLauncher:
     def submit(self, job: Job) -> LocalHandle:
         self._handles = [handle for handle in self._handles if handle.poll() is None]
         self.warm_up()
-        taken = Counter(handle.gpu for handle in self._handles)
-        gpu = min(self._gpus, key=lambda number: taken[number], default=None)
-        environment = {} if gpu is None else {"CUDA_VISIBLE_DEVICES": str(gpu)}
+        gpus = self._gpus_for(job)
+        environment = {VISIBLE: ",".join(gpus)} if gpus else {}
         try:
-            handle = LocalHandle(self, self._start(job, environment), gpu=gpu)
+            handle = LocalHandle(self, self._start(job, environment), gpus=gpus)
         except (OSError, EOFError) as error:
             message = self.on_server_exit(self.server) or error
             reason = f"no process could be started for it ({message})"
             return LocalHandle(
-                self, None, gpu=None, exit_status=ExitStatus(exit_code=None, signal=None, reason=reason, lost=True)
+                self, None, gpus=(), exit_status=ExitStatus(exit_code=None, signal=None, reason=reason, lost=True)
             )
         self._handles.append(handle)
         return handle
+
+    def _handed_out(self) -> tuple[str, ...]:
+        """Return the names of the GPUs to hand out. Raises `EnvironmentError_` for one that is not there."""
+        visible = visible_gpus()
+        if any(number >= len(visible) for number in self._wanted):
+            there = f"sees {len(visible)} (0 to {len(visible) - 1})" if visible else "sees none"
+            raise EnvironmentError_(f"launcher.gpus={list(self._wanted)}: torch {there} of this machine's GPUs")
+        return tuple(visible[number] for number in self._wanted) or visible
+
+    def _gpus_for(self, job: Job) -> tuple[str, ...]:
+        """Return the GPUs that fewest other runs have, one for each process of the job; none where there is nothing to choose.
+
+        Raises `RunRefused` for a job of more processes than there are GPUs to hand out.
+        """
+        if job.device not in ("auto", "cuda"):  # a CPU, Apple's GPU, or one GPU by its number
+            return ()
+        if self._gpus is None:
+            self._gpus = self._handed_out()
+        if self._gpus and job.processes > len(self._gpus):
+            raise RunRefused(
+                f"nproc={job.processes}: each process needs a GPU of its own, and the sweep has {len(self._gpus)} to hand out "
+                f"({', '.join(self._gpus)}); lower nproc, or take device=cpu"
+            )
+        taken = Counter(name for handle in self._handles for name in handle.gpus)
+        return tuple(sorted(self._gpus, key=lambda name: taken[name])[: job.processes])
 
     def _start(self, job: Job, environment: Mapping[str, str]) -> ForkedProcess | subprocess.Popen[bytes]:
         if self.server is None:
@@ -184,5 +207,11 @@ def _start_interpreter(job: Job, environment: Mapping[str, str], *, threads: int
     command = [sys.executable, "-m", worker.__name__, "--parent", str(os.getpid()), *job.arguments()]
     with Path(job.directories[-1], "log.txt").open("ab") as log:  # what Python says before the worker has begun
         return subprocess.Popen(
-            command, env=variables, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
+            command,
+            env=variables,
+            # On Windows the run notices by it that the sweep has died: see `engine.processes`.
+            stdin=subprocess.PIPE if ON_WINDOWS else subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            **group_options(),
         )

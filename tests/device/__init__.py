@@ -1,0 +1,1 @@
+"""Rehearsals of devices that are not here: a GPU that is pretended on the CPU."""
