@@ -63,6 +63,14 @@ class DiskFullError(EnvironmentError_):
     """A file could not be written for want of space; whatever stood there before is untouched."""
 
 
+class OutOfMemoryError(EnvironmentError_):
+    """The memory of the device, or the machine's, is too small for the work; the message says what to lower."""
+
+
+class DeviceError(EnvironmentError_):
+    """The device failed, and cannot be used any more by this process."""
+
+
 class RunLockedError(EnvironmentError_):
     """Another process is working in this run directory."""
 

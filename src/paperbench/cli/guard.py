@@ -68,6 +68,11 @@ def guarded(*, json_output: bool = False, debug: bool = False) -> Iterator[None]
             traceback.print_exc(file=sys.stderr)
         if isinstance(error, OSError) and error.errno is not None:
             raise typer.Exit(_report(_in_words(error), [], EXIT_ENVIRONMENT, json_output)) from None
+        if "torch" in sys.modules:
+            from paperbench.engine.device_errors import explained
+
+            if (known := explained(error)) is not None:
+                raise typer.Exit(_report(str(known), [], known.exit_code, json_output)) from None
         reason = " ".join(str(error).split())
         text = f"{type(error).__name__}: {reason}" if reason else type(error).__name__
         hint = "" if debug else " (unexpected error; run again with --debug for the traceback)"

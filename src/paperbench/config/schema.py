@@ -67,8 +67,11 @@ class RunConfig(Schema):
     """Processes on this machine; more than one runs under torchrun."""
     threads: Annotated[NonNegativeInt, CIRCUMSTANTIAL] = 0
     """Threads of one process for operations on a CPU; 0 leaves torch's choice."""
-    precision: Annotated[Literal["auto", "float32", "bfloat16"], CIRCUMSTANTIAL] = "auto"
-    """`auto` is bfloat16 where the processor or GPU has instructions for it, else float32."""
+    precision: Annotated[Literal["auto", "float32", "tf32", "bfloat16"], CIRCUMSTANTIAL] = "auto"
+    """`auto` is bfloat16 where the processor or GPU has instructions for it, else float32; `tf32` rounds the factors of products
+    and convolutions, on NVIDIA's GPUs alone."""
+    deterministic: Annotated[bool, CIRCUMSTANTIAL, ABSENT_BY_DEFAULT] = False
+    """Whether an operation that may give other bits each time ends the run, and cuDNN and cuBLAS may not choose such kernels."""
     tensorboard: Annotated[bool, NO_EFFECT] = False
     output: OutputConfig = field(default_factory=OutputConfig)
     digests: Annotated[dict[str, str], CIRCUMSTANTIAL, ABSENT_BY_DEFAULT] = field(default_factory=dict)

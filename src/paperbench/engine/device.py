@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import ctypes
 import os
+import subprocess
 from pathlib import Path
 
 import torch
 
 from paperbench.errors import ConfigError, EnvironmentError_
+
+_FIRST_WITH_TF32 = 8
+"""Major compute capability: Ampere."""
 
 
 def resolve(name: str, *, local_rank: int = 0, nproc: int = 1) -> torch.device:
@@ -47,13 +51,23 @@ def resolve(name: str, *, local_rank: int = 0, nproc: int = 1) -> torch.device:
 
 
 def resolve_precision(name: str, device: torch.device) -> str:
-    """`float32` or `bfloat16`; `auto` is bfloat16 where the device has instructions for it, else float32."""
+    """Return `float32`, `tf32` or `bfloat16`; `auto` is bfloat16 where the device has instructions for it, else float32.
+
+    Raises `ConfigError` for TF32 on anything but a GPU by NVIDIA, and `EnvironmentError_` for one that lacks what is asked for.
+    """
     if name == "auto":
         return "bfloat16" if has_bfloat16(device) else "float32"
     if name == "bfloat16" and device.type == "cuda" and not torch.cuda.is_bf16_supported():
         raise EnvironmentError_(
             f"precision=bfloat16: {torch.cuda.get_device_name(device)} lacks it; take precision=float32"
         )
+    if name == "tf32":
+        if device.type != "cuda":
+            raise ConfigError(f"precision=tf32: device={device} has no TF32; take precision=float32 or device=cuda")
+        if torch.version.hip or torch.cuda.get_device_capability(device)[0] < _FIRST_WITH_TF32:
+            raise EnvironmentError_(
+                f"precision=tf32: {torch.cuda.get_device_name(device)} lacks it; take precision=float32"
+            )
     return name
 
 
@@ -90,6 +104,29 @@ def describe(device: torch.device) -> str:
     if device.type == "cuda":
         return f"{device} ({torch.cuda.get_device_name(device)})"
     return str(device)
+
+
+def describe_gpu(device: torch.device) -> dict[str, str | None] | None:
+    """Return the names and versions behind CUDA on this machine, for env.json; None for another device."""
+    if device.type != "cuda":
+        return None
+    return {
+        "name": torch.cuda.get_device_name(device),
+        "capability": ".".join(map(str, torch.cuda.get_device_capability(device))),
+        "driver": _driver_version(),
+        "cuda": torch.version.cuda or torch.version.hip,
+        "cudnn": str(torch.backends.cudnn.version()),
+    }
+
+
+def _driver_version() -> str | None:
+    """Return the version of NVIDIA's driver, as its own tool says it."""
+    command = ("nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader")
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True)
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return next(iter(done.stdout.split()), None)
 
 
 def keep_freed_memory() -> None:

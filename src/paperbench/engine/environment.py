@@ -8,7 +8,7 @@ import platform
 import socket
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from importlib import metadata
 from pathlib import Path
@@ -23,8 +23,18 @@ ENV_ARGV = "PAPERBENCH_ARGV"
 """Holds, as JSON, the command that the user typed, for the workers of a run."""
 
 
-def describe_environment(*, device: str, threads: int, world: int) -> dict[str, Any]:
-    """The content of env.json, for a process about to work on `device` as one of `world`."""
+def describe_environment(
+    *,
+    device: str,
+    threads: int,
+    world: int,
+    gpu: Mapping[str, Any] | None = None,
+    numerics: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:
+    """The content of env.json, for a process about to work on `device` as one of `world`.
+
+    gpu: its name and the versions of what drives it, None without one. numerics: torch's switches for the types computed in.
+    """
     return {
         "started": datetime.now().astimezone().isoformat(timespec="seconds"),
         "paperbench": __version__,
@@ -37,6 +47,8 @@ def describe_environment(*, device: str, threads: int, world: int) -> dict[str, 
         "threads": threads,
         "processes": world,
         "device": device,
+        **({"gpu": dict(gpu)} if gpu else {}),
+        **({"numerics": dict(numerics)} if numerics else {}),
         "argv": json.loads(os.environ.get(ENV_ARGV, "null")) or list(sys.argv),
         "directory": str(Path.cwd()),
         "git": git_state(Path.cwd()),

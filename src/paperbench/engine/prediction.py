@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import importlib
 import inspect
 from collections.abc import Callable, Mapping
@@ -21,8 +22,19 @@ def predict_of(task: TaskSpec, run: Path) -> Predict:
     for name in (task.module, *([TASKS[task.evaluated_by].module] if task.evaluated_by else [])):
         module = importlib.import_module(name)
         if hasattr(module, "predict"):
-            return module.predict
+            return _in_its_precision(module.predict)
     raise ConfigError(f"{run}: runs of task {task.name} have no model that predicts on images")
+
+
+def _in_its_precision(predict: Predict) -> Predict:
+    from paperbench.engine.precision import float32_products
+
+    @functools.wraps(predict)
+    def wrapper(config: Any, *arguments: Any, **options: Any) -> list[dict[str, Any]]:
+        with float32_products(config.precision):
+            return predict(config, *arguments, **options)
+
+    return wrapper
 
 
 def takes(predict: Predict, option: str) -> bool:

@@ -16,8 +16,10 @@ from paperbench.config.validate import dump, identity, load_file, task_named
 from paperbench.engine import device as devices
 from paperbench.engine import torchrun
 from paperbench.engine.checkpoints import CheckpointStore
+from paperbench.engine.device_errors import explained
 from paperbench.engine.environment import describe_environment
 from paperbench.engine.metriclog import JsonLines, MetricLog, MetricSink, TensorBoard
+from paperbench.engine.precision import describe_numerics, numerics, prepare_determinism
 from paperbench.engine.published_data import departures_of
 from paperbench.engine.ranks import Ranks, process_group
 from paperbench.engine.reporter import LoggingReporter, Outcome, Reporter, SilentReporter
@@ -51,7 +53,10 @@ def execute(directory: RunDirectory, reporter: Reporter, stop: StopFlag, *, conf
                 directory.write_log(str(stopped))
             return Outcome(directory.path, None, STOPPED, EXIT_STOPPED, str(stopped))
         except BaseException as error:
-            _record_failure(directory, error, main=main)
+            known = explained(error, directory.config())
+            _record_failure(directory, known or error, main=main)
+            if known is not None:
+                raise known from error
             raise
         finally:
             reporter.close()
@@ -66,10 +71,11 @@ def _work(directory: RunDirectory, reporter: Reporter, stop: StopFlag, group: Ex
     else:
         spec, resolved = task_named(config.task), dump(config)
     digests.check(type(config), resolved, directory.config_file)
+    prepare_determinism(config.deterministic)
     device = devices.resolve(config.device, local_rank=torchrun.local_rank(), nproc=torchrun.world_size())
     precision = spec.precision or devices.resolve_precision(config.precision, device)
     ranks = group.enter_context(process_group(device))
-    with torch_settings(device, config.threads):
+    with torch_settings(device, config.threads), numerics(device, precision, deterministic=config.deterministic):
         return _run_task(spec, config, resolved, directory, device, precision, ranks, reporter, stop)
 
 
@@ -118,7 +124,13 @@ def announce(
         why = f"the checkpoints in {directory.checkpoints} are gone" if saved else "no checkpoint had been saved"
         reporter.message(f"begins again at step 0: it had come to step {step}, and {why}")
     directory.write_environment(
-        describe_environment(device=devices.describe(device), threads=torch.get_num_threads(), world=ranks.world)
+        describe_environment(
+            device=devices.describe(device),
+            threads=torch.get_num_threads(),
+            world=ranks.world,
+            gpu=devices.describe_gpu(device),
+            numerics=describe_numerics(precision),
+        )
     )
     return facts.get("data", "")
 
@@ -180,25 +192,17 @@ def _sinks(directory: RunDirectory, *, tensorboard: bool) -> list[MetricSink]:
 
 @contextmanager
 def torch_settings(device: torch.device, threads: int) -> Iterator[None]:
-    """Apply torch's process-wide settings for the length of a run."""
-    filling: Any = torch.utils.deterministic  # its one attribute appears at run time only
-    before = torch.get_num_threads(), torch.get_deterministic_debug_mode(), filling.fill_uninitialized_memory
+    """Set the threads, and what a CPU does with freed memory, for the length of a run."""
+    before = torch.get_num_threads()
     try:
         if threads > 0:
             torch.set_num_threads(threads)
         if device.type == "cpu":
             devices.keep_freed_memory()
             devices.keep_compiled_kernels()
-            # Without it, accumulating index_put adds from several threads in whatever order they come, and two runs
-            # differ. Filling memory that is about to be written anyway would only cost time.
-            # (`use_deterministic_algorithms` does the same and first imports torch's compiler, which takes seconds.)
-            torch.set_deterministic_debug_mode("warn")
-            filling.fill_uninitialized_memory = False
         yield
     finally:
-        torch.set_num_threads(before[0])
-        torch.set_deterministic_debug_mode(before[1])
-        filling.fill_uninitialized_memory = before[2]
+        torch.set_num_threads(before)
 
 
 def _record_failure(directory: RunDirectory, error: BaseException, *, main: bool) -> None:

@@ -12,6 +12,8 @@ from paperbench.catalog import TaskSpec
 from paperbench.config.commands import command
 from paperbench.config.validate import load_file
 from paperbench.engine import device as devices
+from paperbench.engine.device_errors import explained
+from paperbench.engine.precision import numerics, prepare_determinism
 from paperbench.engine.ranks import process_group
 from paperbench.engine.reporter import LoggingReporter, Outcome, Reporter
 from paperbench.engine.run import Run
@@ -25,6 +27,7 @@ from paperbench.errors import (
     EXIT_STOPPED,
     ConfigError,
     EnvironmentError_,
+    OutOfMemoryError,
     PaperbenchError,
     Stopped,
 )
@@ -51,8 +54,11 @@ def execute_stacked(
         reason = f" on {stop.reason}" if stop.reason else ""
         return [_stopped(directory, f"stopped{reason}") for directory in directories]
     except BaseException as error:
+        known = explained(error, directories[0].config(), stacked=len(directories))
         for directory in directories:
-            _record_failure(directory, error, len(directories))
+            _record_failure(directory, known or error, len(directories))
+        if known is not None:
+            raise known from error
         raise
     finally:
         for reporter, directory in zip(logged, directories, strict=True):
@@ -67,10 +73,12 @@ def _work(
     spec, first, _ = loaded[0]
     configs = [config for _, config, _ in loaded]
     task = _stacking_task([spec for spec, _, _ in loaded], configs)
+    prepare_determinism(first.deterministic)
     device = devices.resolve(first.device)
     precision = devices.resolve_precision(first.precision, device)
     ranks = stack.enter_context(process_group(device))
     stack.enter_context(torch_settings(device, first.threads))
+    stack.enter_context(numerics(device, precision, deterministic=first.deterministic))
     data: list[str] = []
     runs: list[Run] = []
     for (_, config, resolved), directory, reporter in zip(loaded, directories, reporters, strict=True):
@@ -98,7 +106,7 @@ def _stacking_task(specs: Sequence[TaskSpec], configs: Sequence[Any]) -> Stacks:
         names = ", ".join(dict.fromkeys(other.name for other in specs))
         raise ConfigError(f"these runs cannot be stacked: task {names}")
     task = cast(Stacks, importlib.import_module(spec.module))
-    machine = {(config.device, config.precision, config.threads, config.nproc) for config in configs}
+    machine = {(c.device, c.precision, c.deterministic, c.threads, c.nproc) for c in configs}
     keys = {task.stack_key(config) for config in configs}
     if len(machine) > 1 or len(keys) > 1 or None in keys or configs[0].nproc != 1:
         raise ConfigError("these runs cannot be stacked: they differ in more than runs of one stack may")
@@ -126,7 +134,7 @@ def _record_failure(directory: RunDirectory, error: BaseException, count: int) -
     with suppress(Exception):  # a disk that is full refuses this as well
         if directory.status().get("state") == DONE:
             return
-        if isinstance(error, EnvironmentError_):
+        if isinstance(error, EnvironmentError_) and not isinstance(error, OutOfMemoryError):
             directory.update_status(
                 state=FAILED, message=str(error), error=type(error).__name__, exit_code=error.exit_code
             )

@@ -14,6 +14,7 @@ import torch
 from numpy.typing import NDArray
 
 from paperbench.data import phantoms
+from paperbench.engine.device_errors import raise_device_error
 from paperbench.engine.seeding import hashed
 from paperbench.errors import ConfigError, PaperbenchError
 from paperbench.rca.config import ReferenceConfig
@@ -106,7 +107,8 @@ def normalised(image: NDArray[np.float32]) -> NDArray[np.float64]:
 
 
 def reason(error: BaseException) -> str:
-    """Return an error in one line for a CSV file."""
+    """Return an error in one line for a CSV file. An error of the device is no case's, and raised again."""
+    raise_device_error(error)
     text = " ".join(str(error).split())
     return text if isinstance(error, PaperbenchError) and text else f"{type(error).__name__}: {text}"
 

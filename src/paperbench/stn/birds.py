@@ -16,6 +16,7 @@ import torch.nn.functional as F
 import torchvision
 from torch import Tensor, nn
 
+from paperbench.engine.precision import full_precision
 from paperbench.errors import ConfigError, DataError
 from paperbench.stn.config import Backbone, PartsModel
 from paperbench.stn.grids import Window
@@ -60,7 +61,7 @@ class WindowPlacer(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         """Return the centres in float32."""
         features = self.hidden(self.reduce(self.trunk(self.resize(images))).relu().flatten(1)).relu()
-        with torch.autocast(images.device.type, enabled=False):
+        with full_precision(images.device):
             return self.regression(features.float()).unflatten(1, (-1, 2))
 
 
@@ -93,7 +94,7 @@ class PartsNet(nn.Module):
         if self.placer is None:
             return [self.whole(images)]
         centres = self.centres(images)
-        with torch.autocast(images.device.type, enabled=False):
+        with full_precision(images.device):
             return [sample(images.float(), self.window(centre), padding="border") for centre in centres.unbind(1)]
 
     def forward(self, images: Tensor) -> Tensor:

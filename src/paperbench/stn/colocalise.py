@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from paperbench.engine.precision import full_precision
 from paperbench.stn.grids import Attention
 from paperbench.stn.networks import ConvolutionalNet
 from paperbench.stn.transformer import SpatialTransformer, strided_convolutional
@@ -150,7 +151,7 @@ class Colocaliser(nn.Module):
         with torch.no_grad():
             place = self.reach * (2 * torch.rand(len(images), 2, generator=generator, device=images.device) - 1)
             random = self.encode(self.transformer.warp(images, torch.cat([theta[:, :1], place], dim=1)))
-        with torch.autocast(images.device.type, enabled=False):
+        with full_precision(images.device):
             return {
                 "triplet": triplet_loss(windows, random, margin=self.margin, attraction=self.attraction),
                 "coarse": self.search_weight * (theta[:, 1:] - centres).square().sum(1).mean(),

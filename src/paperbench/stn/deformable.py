@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torchvision.ops import deform_conv2d
 
+from paperbench.engine.precision import full_precision
 from paperbench.stn.layers import ChannelsLast
 from paperbench.stn.sampling import ALIGN_CORNERS
 
@@ -67,7 +68,7 @@ class DeformableFront(nn.Module):
         """Return the convolved images, in the weights' precision: bfloat16 resolves offsets to a quarter pixel only."""
         coarse = self.offsets(images)
         kind = self.weight.dtype
-        with torch.autocast(images.device.type, enabled=False):
+        with full_precision(images.device):
             offsets = F.interpolate(coarse.to(kind), images.shape[-2:], mode="bilinear", align_corners=ALIGN_CORNERS)
             if images.device.type == "cpu":
                 return deform_conv(images.to(kind), offsets, self.weight, self.bias)

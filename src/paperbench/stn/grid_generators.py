@@ -7,6 +7,7 @@ from abc import ABC, abstractmethod
 import torch
 from torch import Tensor
 
+from paperbench.engine.precision import full_precision
 from paperbench.stn.layers import FullPrecision, at_least_float32
 from paperbench.stn.sampling import pixel_points
 
@@ -64,12 +65,12 @@ class LinearGrid(GridGenerator):
 
     def map_points(self, theta: Tensor, points: Tensor) -> Tensor:
         theta = at_least_float32(theta)
-        with torch.autocast(theta.device.type, enabled=False):
+        with full_precision(theta.device):
             return (self.coefficients(theta) @ self.basis(points).to(theta)).transpose(1, 2)
 
     def forward(self, theta: Tensor) -> Tensor:
         rows = self.coefficients(at_least_float32(theta)).flatten(0, 1)
         # One product for the whole batch is far faster than B small ones; the sampler reads planes of x and y directly.
-        with torch.autocast(theta.device.type, enabled=False):
+        with full_precision(theta.device):
             planes = (rows @ self.constant.to(rows.dtype)).view(-1, 2, *self.size)
         return planes.permute(0, 2, 3, 1)

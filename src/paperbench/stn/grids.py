@@ -10,6 +10,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from paperbench.engine.precision import full_precision
 from paperbench.stn.grid_generators import GridGenerator as GridGenerator
 from paperbench.stn.grid_generators import LinearGrid as LinearGrid
 from paperbench.stn.layers import FullPrecision, at_least_float32
@@ -141,7 +142,7 @@ class Projective(GridGenerator):
 
     def _planes(self, theta: Tensor, homogeneous: Tensor) -> Tensor:
         """Return positions (B, 2, N) of points (3, N)."""
-        with torch.autocast(theta.device.type, enabled=False):
+        with full_precision(theta.device):
             rows = self.matrices(theta).flatten(0, 1) @ homogeneous
         position = rows.view(-1, 3, homogeneous.shape[1])
         return position[:, :2] / position[:, 2:].clamp_min(self.NEAREST)
@@ -181,7 +182,7 @@ class Affine3d(FullPrecision):
     def forward(self, theta: Tensor) -> Tensor:
         """Return the sampling grids (B, D, H, W, 3), x before y before z, of `theta` (B, 12)."""
         theta = at_least_float32(theta)
-        with torch.autocast(theta.device.type, enabled=False):
+        with full_precision(theta.device):
             planes = theta.reshape(-1, 4) @ self.constant.to(theta.dtype)
         return planes.view(-1, 3, *self.size).permute(0, 2, 3, 4, 1)
 

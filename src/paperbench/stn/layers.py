@@ -11,6 +11,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd import Function
 
+from paperbench.engine.device_errors import raise_device_error
+from paperbench.engine.precision import full_precision
+
 
 def channels_last(images: Tensor) -> Tensor:
     """Return images (B, C, H, W) with C the fastest axis in memory, for C = 1 as well, where only the strides say so.
@@ -65,7 +68,7 @@ class ExactLinear(FullPrecision, nn.Linear):
 
     def forward(self, input: Tensor) -> Tensor:
         """Return (..., out) of (..., in)."""
-        with torch.autocast(input.device.type, enabled=False):
+        with full_precision(input.device):
             return F.linear(input.to(self.weight.dtype), self.weight, self.bias)
 
 
@@ -148,6 +151,7 @@ def count_features(body: nn.Module, channels: int, side: int) -> int:
         try:
             out: Tensor = body(torch.zeros(1, channels, side, side, device=device))
         except RuntimeError as error:
+            raise_device_error(error)
             raise ValueError(f"an input of {side}x{side} pixels is too small for the net: {error}") from error
     return out[0].numel()
 

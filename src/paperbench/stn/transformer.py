@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from paperbench.engine.precision import full_precision
 from paperbench.stn.layers import ChannelsLast, ExactLinear, count_features
 from paperbench.stn.sampling import Padding, Sampler, sample
 
@@ -62,9 +63,8 @@ class SpatialTransformer(nn.Module):
 
         In the precision of `theta` under autocast, whose layers cast for themselves, and in that of the images otherwise.
         """
-        device = images.device.type
-        kept = theta.dtype if torch.is_autocast_enabled(device) else images.dtype
-        with torch.autocast(device, enabled=False):
+        kept = theta.dtype if torch.is_autocast_enabled(images.device.type) else images.dtype
+        with full_precision(images.device):
             warped = sample(images.to(theta.dtype), self.grid(theta), sampler=self.sampler, padding=self.padding)
             return (F.avg_pool2d(warped, self.antialias) if self.antialias > 1 else warped).to(kept)
 
