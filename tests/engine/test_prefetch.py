@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 
 import pytest
 import torch
@@ -69,3 +70,21 @@ def test_no_gradients_are_recorded(depth: int) -> None:
     weight = torch.ones(2, requires_grad=True)
     with Prefetcher(lambda step: weight * step, 0, 3, depth=depth, device=CPU) as batches:
         assert not any(value.requires_grad for value in batches)
+
+
+@pytest.mark.parametrize("depth", [0, 2])
+def test_nothing_is_made_while_something_is_measured(depth: int) -> None:
+    making = threading.Event()
+
+    def produce(step: int) -> int:
+        making.set()
+        time.sleep(0.01)
+        making.clear()
+        return step
+
+    with Prefetcher(produce, 0, 20, depth=depth, device=CPU) as batches:
+        for _ in batches:
+            with batches.quiet():
+                assert not making.is_set()
+                time.sleep(0.005)
+                assert not making.is_set()

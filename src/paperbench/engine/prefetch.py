@@ -5,6 +5,7 @@ from __future__ import annotations
 import queue
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Generic, TypeVar
 
 import torch
@@ -38,6 +39,7 @@ class Prefetcher(Generic[T]):
         self._free = threading.Semaphore(depth)
         self._ready: queue.SimpleQueue[tuple[T, None] | tuple[None, BaseException]] = queue.SimpleQueue()
         self._closed = threading.Event()
+        self._making = threading.Lock()
         self._thread = threading.Thread(target=self._work, name="prefetch", daemon=True) if depth > 0 else None
 
     def __enter__(self) -> Prefetcher[T]:
@@ -50,6 +52,12 @@ class Prefetcher(Generic[T]):
         self._free.release()
         if self._thread is not None:
             self._thread.join()
+
+    @contextmanager
+    def quiet(self) -> Iterator[None]:
+        """Make nothing ahead while the body runs, which measures; what is being made is finished first."""
+        with self._making:
+            yield
 
     def __iter__(self) -> Iterator[T]:
         for step in self._steps:
@@ -74,7 +82,9 @@ class Prefetcher(Generic[T]):
             if self._closed.is_set():
                 return
             try:
-                self._ready.put((self._make(step), None))
+                with self._making:
+                    value = self._make(step)
+                self._ready.put((value, None))
             except BaseException as error:
                 self._ready.put((None, error))
                 return

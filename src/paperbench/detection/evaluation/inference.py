@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol, TypeVar
@@ -73,13 +74,18 @@ def map_batches(
     return [everything[index] for index in range(count)]
 
 
+TIMED_BATCHES = 50
+"""Batches whose detection is timed where making the next ones has to wait for it."""
+
+
 @dataclass(frozen=True, kw_only=True, eq=False)
 class InferenceResult:
     """Detections and proposals of every image of a data set, in its order.
 
     `proposals[i]` is (P, 4) float32 xyxy, best first, in pixels of the stored image; None where the net makes none.
     `seconds_per_image` is the time of the detector alone, from the batch on the device to boxes on the host, on one process,
-    without the first batch.
+    without the first batch. Where batches are made ahead, on the same GPU, that is held up while the first `TIMED_BATCHES` are
+    timed, and no others are.
     """
 
     detections: list[Detections]
@@ -107,8 +113,9 @@ def detect_all(
     model.eval()
     answers: dict[int, tuple[Detections, NDArray[np.float32] | None]] = {}
     seconds, timed = 0.0, 0
+    depth = depth_for(run.device)
     with Prefetcher(
-        lambda k: make(own[k], np.zeros_like(own[k])), 0, len(own), depth=depth_for(run.device), device=run.device
+        lambda k: make(own[k], np.zeros_like(own[k])), 0, len(own), depth=depth, device=run.device
     ) as batches:
         stream = iter(batches)
         for turn in range(-(-len(chunks) // run.ranks.world)):
@@ -116,13 +123,16 @@ def detect_all(
             if turn >= len(own):
                 continue
             batch = next(stream)
-            _synchronise(run.device)
-            began = time.perf_counter()
-            with run.autocast(), torch.inference_mode():
-                found, proposals = model.detect(batch)
-            answers |= dict(zip(own[turn].tolist(), per_image(found, proposals, batch), strict=True))
-            if turn or len(own) == 1:
-                seconds += time.perf_counter() - began
+            is_timed = (turn > 0 or len(own) == 1) and (depth == 0 or turn <= TIMED_BATCHES)
+            with batches.quiet() if is_timed else nullcontext():
+                _synchronise(run.device)
+                began = time.perf_counter()
+                with run.autocast(), torch.inference_mode():
+                    found, proposals = model.detect(batch)
+                answers |= dict(zip(own[turn].tolist(), per_image(found, proposals, batch), strict=True))
+                spent = time.perf_counter() - began
+            if is_timed:
+                seconds += spent
                 timed += len(own[turn])
             if progress is not None:
                 progress(min((turn + 1) * batch_size * run.ranks.world, count), count)
