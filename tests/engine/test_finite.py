@@ -16,7 +16,7 @@ def test_of_several_steps_that_are_not_finite_the_first_is_named() -> None:
     check = DeferredCheck(optimizer, torch.device("cpu"), Ranks())
 
     def watch(step: int, loss: float, norm: float) -> None:
-        check.watch(step, {"loss": torch.tensor(loss)}, torch.tensor(norm))
+        check.watch(step, ("loss",), torch.tensor([loss, norm]))
 
     watch(3, 0.5, 1.0)
     assert check.first_bad() is None

@@ -43,30 +43,32 @@ class DeferredCheck:
     def __init__(self, optimizer: torch.optim.Optimizer, device: torch.device, ranks: Ranks) -> None:
         self._ranks = ranks
         self._found = torch.zeros((), device=device)
-        self._step = torch.full((), -1, dtype=torch.int64, device=device)
-        self._values: torch.Tensor | None = None
-        self._names: tuple[str, ...] = ()
+        self._one = torch.ones((), device=device)
+        self._left_out = torch.zeros((), device=device)
+        """Steps since the first that was not finite, and that one."""
+        self._watched: list[tuple[int, tuple[str, ...], torch.Tensor]] = []
+        """Number, names and values of each step since the flag was read: small tensors, which stay where they are."""
         optimizer.found_inf = self._found  # type: ignore[attr-defined]  # what GradScaler sets for fused optimizers
 
-    def watch(self, step: int, losses: dict[str, torch.Tensor], norm: torch.Tensor) -> None:
-        """Take the values of a step in, before its optimizer step."""
-        values = torch.stack([*(loss.detach().float() for loss in losses.values()), norm.float()])
-        if self._values is None:
-            self._values = torch.zeros_like(values)
-            self._names = tuple(losses)
-        bad = self._ranks.max_((~torch.isfinite(values).all()).float())
-        first = bad * (1.0 - self._found) > 0
-        self._step.copy_(torch.where(first, step, self._step))
-        self._values.copy_(torch.where(first, values, self._values))
-        self._found.copy_(torch.maximum(self._found, bad))
+    def watch(self, step: int, names: tuple[str, ...], values: torch.Tensor) -> None:
+        """Take in the losses and, last, the norm of the gradient of a step, (names + 1,) float32, before its optimizer step.
+
+        Two kernels. The first is GradScaler's: it sets the flag where a value is not finite, and leaves it alone elsewhere.
+        """
+        torch._amp_foreach_non_finite_check_and_unscale_([values], self._found, self._one)
+        self._ranks.max_(self._found)
+        self._left_out += self._found
+        self._watched.append((step, names, values))
 
     def first_bad(self) -> NotFinite | None:
         """The first step that was not finite, or None. Waits for the device."""
-        step = int(self._step.item())
-        if step < 0 or self._values is None:
+        left_out = int(self._left_out.item())
+        if left_out == 0:
+            self._watched.clear()
             return None
-        *losses, norm = self._values.tolist()
-        return NotFinite(step, dict(zip(self._names, losses, strict=True)), norm)
+        step, names, values = self._watched[-left_out]
+        *losses, norm = values.tolist()
+        return NotFinite(step, dict(zip(names, losses, strict=True)), norm)
 
 
 def not_finite_error(found: NotFinite, order: EpochOrder, ranks: Ranks) -> TrainingError:

@@ -24,6 +24,12 @@ STATE_VERSION = 1
 _STATUS_EVERY_SECONDS = 2.0
 
 
+def _total(losses: Mapping[str, Tensor]) -> Tensor:
+    """Return the sum of the losses in float32. One alone is its own sum: a stack of one would cost four kernels."""
+    parts = [loss.float() for loss in losses.values()]
+    return parts[0] if len(parts) == 1 else torch.stack(parts).sum()
+
+
 class Interrupt(NamedTuple):
     """A demand from outside the steps, on which the ranks agree: a signal asks for a stop, the clock for a save."""
 
@@ -204,23 +210,24 @@ class Trainer:
         stream = generator(run.device, run.seed, STEP, step, run.ranks.rank)
         with run.autocast():
             losses: dict[str, Tensor] = self._model(batch, stream)
-        torch.stack([loss.float() for loss in losses.values()]).sum().backward()
+        _total(losses).backward()
         gradients = [parameter.grad for parameter in self._parameters if parameter.grad is not None]
         norm = nn.utils.get_total_norm(gradients)
+        values = torch.stack([*(loss.detach().float() for loss in losses.values()), norm.detach().float()])
         if self._deferred is None:
             bad, *asked = run.ranks.any_of((not self._immediate.allows(losses, norm), *self._interrupt()))
             if bad:
-                values = {name: float(loss.detach()) for name, loss in losses.items()}
-                raise not_finite_error(NotFinite(step, values, float(norm)), self.order, run.ranks)
+                found = NotFinite(step, {name: float(loss.detach()) for name, loss in losses.items()}, float(norm))
+                raise not_finite_error(found, self.order, run.ranks)
         else:
-            self._deferred.watch(step, losses, norm)
+            self._deferred.watch(step, tuple(losses), values)
             asked = run.ranks.any_of(self._interrupt())
         if self.clip_norm > 0:
             nn.utils.clip_grads_with_norm_(self._parameters, self.clip_norm, norm)
         self.optimizer.step()
         for parameter in self._parameters:
             parameter.grad = None  # `zero_grad` by itself is a step's hundredth in a small net
-        self._sum(losses, norm)
+        self.add_sums(tuple(losses), values, steps=1)
         return Interrupt(*asked)
 
     def _interrupt(self) -> Interrupt:
@@ -315,10 +322,6 @@ class Trainer:
         self.run.ranks.broadcast_(list(self.module.buffers()))
 
     # --- numbers ------------------------------------------------------------------------------------------------------
-
-    def _sum(self, losses: dict[str, Tensor], norm: Tensor) -> None:
-        values = torch.stack([*(loss.detach().float() for loss in losses.values()), norm.detach().float()])
-        self.add_sums(tuple(losses), values, steps=1)
 
     def add_sums(self, names: tuple[str, ...], sums: Tensor, *, steps: int) -> None:
         """Add the sums over some steps of each named loss and, last, of the norm of the gradient: (names + 1,)."""
