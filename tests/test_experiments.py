@@ -30,6 +30,8 @@ def check_model(run: Path) -> None:
     model = module.load_model(config, run)
     assert isinstance(model, torch.nn.Module)
     assert not any(part.training for part in model.modules())
+    # NCCL sends no other tensor between ranks.
+    assert [name for name, value in model.named_buffers() if not value.is_contiguous()] == []
     saved = [
         value
         for file in run.rglob("last.pt")

@@ -236,3 +236,13 @@ def test_what_lies_behind_the_horizon_is_far_outside_the_image() -> None:
     behind = x < -0.5
     assert (found[behind] < -100).all()
     torch.testing.assert_close(found[x > -0.45], (x / (1 + 2 * x))[x > -0.45])
+
+
+@pytest.mark.parametrize(
+    "grid", [*(family((5, 7)) for family in [*FAMILIES, Window]), Affine3d((3, 4, 5))], ids=lambda g: g.name
+)
+def test_constants_can_be_sent_between_ranks(grid: torch.nn.Module) -> None:
+    """NCCL broadcasts contiguous tensors alone."""
+    buffers = dict(grid.named_buffers())
+    assert buffers
+    assert [name for name, value in buffers.items() if not value.is_contiguous()] == []

@@ -65,10 +65,13 @@ class Ranks:
         return value
 
     def broadcast_(self, tensors: Sequence[torch.Tensor]) -> None:
-        """Replace every tensor by that of rank 0."""
+        """Replace every tensor by that of rank 0; NCCL sends contiguous ones alone, others go through a copy."""
         if self.world > 1:
             for tensor in tensors:
-                dist.broadcast(tensor, src=0)
+                sent = tensor.contiguous()
+                dist.broadcast(sent, src=0)
+                if sent is not tensor:
+                    tensor.copy_(sent)
 
     def on_main(self, work: Callable[[], T]) -> T:
         """Run `work` on rank 0 and give every rank its result. An error there is raised on every rank."""

@@ -39,8 +39,11 @@ class GridGenerator(FullPrecision, ABC):
         """Return the sampling grids (B, H, W, 2) of `theta` (B, P)."""
 
     def _register_constant(self, name: str, values: Tensor) -> None:
-        """Register a constant that moves with the module and is no part of its state."""
-        self.register_buffer(name, values.to(torch.get_default_dtype()), persistent=False)
+        """Register a constant that moves with the module and is no part of its state.
+
+        It is contiguous: NCCL sends no other tensor between ranks.
+        """
+        self.register_buffer(name, values.to(torch.get_default_dtype()).contiguous(), persistent=False)
 
 
 class LinearGrid(GridGenerator):
