@@ -68,9 +68,10 @@ class MultiStageTraining:
 
         Returns the last losses and the speed of the last trained stage, and the numbers of `scorer`.
         """
-        self.model.train().learns = (
-            ("classification", "box") if self.config.model.boxes == "multi-task" else ("classification",)
-        )
+        several = self.config.model.boxes == "multi-task"
+        self.model.train().learns = ("classification", "box") if several else ("classification",)
+        # Ranks on GPUs wait for the gradient of every parameter that asks for one.
+        self.model.predictor.deltas.requires_grad_(several)
         if self.single:
             return self._train("2-net", self.model, self.config.train.samples, scorer)
         metrics = {} if self._finished() else self._fit_all()
