@@ -4,8 +4,9 @@ import pytest
 import torch
 import torchvision
 
+from paperbench.detection import nms
 from paperbench.detection.model_config import HeadConfig, YOLOModel
-from paperbench.detection.nms import batched_nms, postprocess, postprocess_boxes
+from paperbench.detection.nms import apart, batched_nms, postprocess, postprocess_boxes
 from tests.detection.test_boxes import random_boxes
 
 BOXES = torch.tensor([[10.0, 10, 50, 60], [11, 12, 48, 60], [8, 9, 40, 50], [100, 100, 150, 140], [99, 110, 155, 139]])
@@ -59,3 +60,31 @@ def test_detections_of_an_image_do_not_depend_on_the_others_of_its_batch() -> No
         assert alone.valid.any()
         for part, whole in zip(alone[:4], same_boxes[:4], strict=True):
             assert torch.equal(part, whole[one])
+
+
+def test_one_call_on_boxes_moved_apart_leaves_what_a_call_a_group_does() -> None:
+    boxes, groups = random_boxes(200, seed=5).double(), torch.arange(200) % 7
+    scores = torch.rand(200, generator=torch.Generator().manual_seed(6), dtype=torch.float64)
+    kept = torchvision.ops.nms(apart(boxes, groups), scores, 0.4)
+    each = [
+        rows[torchvision.ops.nms(boxes[rows], scores[rows], 0.4)]
+        for rows in (torch.where(groups == k)[0] for k in range(7))
+    ]
+    assert sorted(kept.tolist()) == sorted(torch.cat(each).tolist())
+
+
+def test_images_in_several_calls_are_suppressed_as_in_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    boxes = random_boxes(240, seed=7).view(3, 80, 4)
+    scores = torch.rand(3, 80, generator=torch.Generator().manual_seed(8)).sort(dim=1, descending=True).values
+    whole = batched_nms(boxes, scores, iou=0.3, keep=20)
+    monkeypatch.setattr(nms, "_rows_at_once", lambda images, candidates, device: 2)
+    parts = batched_nms(boxes, scores, iou=0.3, keep=20)
+    assert all(torch.equal(part, other) for part, other in zip(parts, whole, strict=True))
+
+
+def test_a_gpu_suppresses_as_many_images_at_once_as_the_operator_s_cost_allows() -> None:
+    gpu = torch.device("cuda")
+    assert nms._rows_at_once(16, 2000, gpu) == 12
+    assert nms._rows_at_once(16, 30_000, gpu) == 1
+    assert nms._rows_at_once(16, 0, gpu) == 16
+    assert nms._rows_at_once(16, 2000, torch.device("cpu")) == 16

@@ -8,6 +8,10 @@ import torchvision
 from torch import Tensor
 
 from paperbench.detection.roi_pooling import (
+    _pool_chosen,
+    _pool_without_waiting,
+    as_rois,
+    level_of,
     pool_from_levels,
     pool_regions,
     pyramid_pool,
@@ -88,3 +92,20 @@ def test_several_regions_of_several_images_are_pooled_as_each_image_s_alone(way:
     together = WAYS[way](maps, boxes)
     alone = [WAYS[way](maps[image : image + 1], boxes[image : image + 1]) for image in range(3)]
     torch.testing.assert_close(together, torch.cat(alone))
+
+
+@pytest.mark.parametrize("kind", ["roi-pool", "roi-align"])
+def test_pooling_that_waits_for_no_count_equals_that_of_each_level_s_own_regions(kind: str) -> None:
+    """Values and gradients; a region of another level must not even leave a NaN behind."""
+    stream = torch.Generator().manual_seed(3)
+    strides = (4, 8, 16)
+    maps = tuple(torch.randn(2, 3, 96 // s, 128 // s, generator=stream, requires_grad=True) for s in strides)
+    boxes = random_boxes(40, seed=4, side=90.0).view(2, 20, 4)
+    level = level_of(boxes, strides, 64.0).flatten()
+    assert set(level.tolist()) == {0, 1, 2}
+    results = []
+    for pool in (_pool_chosen, _pool_without_waiting):
+        pooled = pool(maps, as_rois(boxes), level, strides, kind, 3)  # type: ignore[arg-type]
+        results.append((pooled, *torch.autograd.grad(pooled.square().sum(), maps)))
+    for expected, found in zip(*results, strict=True):
+        torch.testing.assert_close(found, expected, rtol=1e-6, atol=1e-6)

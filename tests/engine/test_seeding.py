@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from paperbench.engine.seeding import generator, hashed, seed_everything, seed_step
+from paperbench.engine.seeding import generator, hashed, on_host, seed_everything, seed_step
 
 
 def draws(*key: int) -> list[float]:
@@ -54,3 +54,9 @@ def test_everything_is_seeded(seed: Callable[..., None]) -> None:
         torch.set_rng_state(before[0])
         np.random.set_state(before[1])
         random.setstate(before[2])
+
+
+def test_a_stream_of_the_host_is_itself() -> None:
+    stream = generator("cpu", 3)
+    assert on_host(stream) is stream
+    assert on_host(None) is None

@@ -14,6 +14,8 @@ import math
 import torch
 from torch import Tensor
 
+from paperbench.engine.constants import constant
+
 BoxStd = tuple[float, float, float, float]
 """Standard deviations that the regression targets `(tx, ty, tw, th)` are divided by."""
 
@@ -61,12 +63,12 @@ def encode(reference: Tensor, boxes: Tensor, std: BoxStd = (1.0, 1.0, 1.0, 1.0))
     size = boxes[..., 2:] - boxes[..., :2]
     shift = (boxes[..., :2] + 0.5 * size - reference[..., :2] - 0.5 * ref_size) / ref_size
     scale = torch.log(size / ref_size)
-    return torch.cat([shift, scale], dim=-1) / shift.new_tensor(std)
+    return torch.cat([shift, scale], dim=-1) / constant(std, shift)
 
 
 def decode(reference: Tensor, deltas: Tensor, std: BoxStd = (1.0, 1.0, 1.0, 1.0)) -> Tensor:
     """The inverse of `encode`: (..., 4) reference and (..., 4) deltas -> (..., 4) boxes, not clipped to any image."""
-    deltas = deltas * deltas.new_tensor(std)
+    deltas = deltas * constant(std, deltas)
     ref_size = reference[..., 2:] - reference[..., :2]
     centre = reference[..., :2] + 0.5 * ref_size + deltas[..., :2] * ref_size
     half = 0.5 * ref_size * torch.exp(deltas[..., 2:].clamp(max=MAX_LOG_SCALE))

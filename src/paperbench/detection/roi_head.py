@@ -11,6 +11,7 @@ from paperbench.detection import boxes as box_ops
 from paperbench.detection.matching import POSITIVE, Matches, Sample, match, sample
 from paperbench.detection.model_config import HeadConfig
 from paperbench.detection.rpn import Proposals
+from paperbench.engine.constants import constant
 
 
 class Regions(NamedTuple):
@@ -81,7 +82,7 @@ def _with_targets(
     positive = matches.labels.gather(1, drawn.chosen) == POSITIVE
     labels = torch.where(positive, gt_labels.gather(1, own), 0)
     target_boxes = gt_boxes.gather(1, own[..., None].expand(-1, -1, 4))
-    reference = torch.where(positive[..., None], chosen, chosen.new_tensor([0.0, 0.0, 1.0, 1.0]))
+    reference = torch.where(positive[..., None], chosen, constant((0.0, 0.0, 1.0, 1.0), chosen))
     target_boxes = torch.where(positive[..., None], target_boxes, reference)
     return Regions(chosen, labels, box_ops.encode(reference, target_boxes, config.target_std), drawn.valid)
 

@@ -92,6 +92,10 @@ def pool_regions(features: Tensor, boxes: Tensor, *, kind: Pooling, size: int, s
     return roi_align(features, boxes, size=size, scale=scale)
 
 
+OUTSIDE = -1e6
+"""A position, in pixels, that lies outside of every map."""
+
+
 def level_of(boxes: Tensor, strides: Sequence[int], canonical: float) -> Tensor:
     """Equation 1: the level a region is pooled from, (...,) int64 in 0..L - 1, of boxes (..., 4) xyxy.
 
@@ -123,11 +127,34 @@ def pool_from_levels(
             chosen = torch.where((level == number)[:, None, None, None], candidate, chosen)
         return chosen
     rois = as_rois(boxes.detach().float())
+    gather = _pool_chosen if boxes.device.type == "cpu" else _pool_without_waiting
+    return gather(maps, rois, level, strides, kind, size).to(maps[0].dtype)
+
+
+def _pool_chosen(maps: Maps, rois: Tensor, level: Tensor, strides: Sequence[int], kind: Pooling, size: int) -> Tensor:
+    """Pool each of rois (N, 5) from its level (N,) alone -> (N, F, size, size). A GPU would have to be waited for at each level."""
     result = maps[0].new_zeros(len(rois), maps[0].shape[1], size, size)
     for number, (features, stride) in enumerate(zip(maps, strides, strict=True)):
         own = torch.nonzero(level == number)[:, 0]
         result = result.index_put((own,), _pooled(features, rois[own], kind, size, 1 / stride).to(result.dtype))
     return result
+
+
+def _pool_without_waiting(
+    maps: Maps, rois: Tensor, level: Tensor, strides: Sequence[int], kind: Pooling, size: int
+) -> Tensor:
+    """The same as a sum over the levels, on each of which the regions of the others lie outside of the map.
+
+    There they are 0 and read nothing, so that they cost little, and no number of regions has to be known.
+    """
+    total: Tensor | None = None
+    for number, (features, stride) in enumerate(zip(maps, strides, strict=True)):
+        own = (level == number)[:, None]
+        places = torch.where(own, rois[:, 1:], OUTSIDE)
+        part = _pooled(features, torch.cat([rois[:, :1], places], dim=1), kind, size, 1 / stride)
+        total = part if total is None else total + part
+    assert total is not None
+    return total
 
 
 def _pooled(features: Tensor, rois: Tensor, kind: Pooling, size: int, scale: float) -> Tensor:

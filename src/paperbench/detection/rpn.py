@@ -99,7 +99,8 @@ class RPNLoss(nn.Module):
             # Only positives are regressed; the others get their own anchor as target, which keeps padding free of log(0).
             target_boxes = torch.where(positive[..., None], target_boxes, reference)
             targets = box_ops.encode(reference, target_boxes)
-            per_map = [(sizes.double() / step).ceil().prod(1) for step in stride]
+            # Sides rounded up to whole cells, in integers: exact, and a GPU may have no float64.
+            per_map = [torch.div(sizes + (step - 1), step, rounding_mode="floor").prod(1) for step in stride]
             locations = torch.stack(per_map).sum(0).to(deltas.dtype)
         return rpn_loss(
             logits.gather(1, drawn.chosen[..., None].expand(-1, -1, logits.shape[-1])),

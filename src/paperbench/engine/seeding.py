@@ -24,6 +24,13 @@ def generator(device: torch.device | str, *key: int) -> torch.Generator:
     return torch.Generator(device=device).manual_seed(hashed(*key))
 
 
+def on_host(stream: torch.Generator | None) -> torch.Generator | None:
+    """Return `stream`, or one on the host with the same seed where it is on a device: what that draws is known without waiting."""
+    if stream is None or stream.device.type == "cpu":
+        return stream
+    return torch.Generator().manual_seed(stream.initial_seed())
+
+
 def seed_everything(*key: int) -> None:
     """Seed the global generators of torch (on every device), NumPy and Python from `key`."""
     torch.manual_seed(hashed(*key))

@@ -19,6 +19,7 @@ from paperbench.detection.detectors.faster_rcnn import FasterRCNN, build_parts
 from paperbench.detection.model_config import FasterRCNNModel
 from paperbench.detection.nms import DetectionBatch, postprocess
 from paperbench.detection.rpn import Proposals
+from paperbench.engine.constants import constant
 from paperbench.errors import ConfigError
 
 CHUNK = 256
@@ -102,7 +103,7 @@ class OneStage(FasterRCNN):
 
 def nearest_level(boxes: Tensor, scales: tuple[float, ...], side: float) -> Tensor:
     """Return the index of the scale that brings a box closest to `side` squared pixels: (A, 4) -> (A,) int64; ties: the first."""
-    areas = box_ops.area(boxes)[:, None] * boxes.new_tensor(scales).square()
+    areas = box_ops.area(boxes)[:, None] * constant(scales, boxes).square()
     return (areas - side**2).abs().argmin(dim=1)
 
 

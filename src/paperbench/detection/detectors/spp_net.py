@@ -13,6 +13,7 @@ from paperbench.detection.model_config import HeadConfig
 from paperbench.detection.rcnn_config import SPPNetModel
 from paperbench.detection.roi_head import sample_regions
 from paperbench.detection.roi_pooling import pyramid_pool, warp
+from paperbench.engine.seeding import on_host
 
 
 class SPPNet(FastRCNN):
@@ -56,7 +57,7 @@ class WarpedRegionClassifier(nn.Module):
         """The classification loss; `generator` decides which regions are drawn, and the size they are warped to."""
         assert batch.proposals is not None
         regions = sample_regions(batch.proposals, batch.boxes, batch.labels, self._config, generator=generator)
-        drawn = torch.randint(len(self.crops), (), generator=generator, device=batch.images.device)
+        drawn = torch.randint(len(self.crops), (), generator=on_host(generator))
         images = self._normalise(batch.images, batch.sizes)
         warped = warp(images, regions.boxes, size=self.crops[int(drawn)], context=0)
         maps = self.neck(self.backbone(warped.contiguous(memory_format=torch.channels_last)))
