@@ -17,6 +17,7 @@ from paperbench.distill.batches import Images
 from paperbench.distill.executed_teachers import ExecutedTeacher
 from paperbench.distill.losses import hard_loss
 from paperbench.distill.torchvision_nets import Classifier
+from paperbench.engine.device import as_float64
 
 _MOST_PIXELS = 4_000_000
 """Numbers in a batch of a deep net."""
@@ -43,23 +44,25 @@ def _at_once(net: nn.Module, images: Images, batch_size: int) -> int:
 
 def scores(logits: Tensor, labels: Tensor, *, split: str = "test") -> dict[str, float]:
     """Return `<split>/errors` in images, `/error` and `/accuracy` in percent, `/nll` in nats per image."""
+    exact = as_float64(logits)
     count = errors(logits, labels)
     rate = 100 * count / len(labels)
     return {
         f"{split}/errors": float(count),
         f"{split}/error": rate,
         f"{split}/accuracy": 100 - rate,
-        f"{split}/nll": float(hard_loss(logits.double(), labels)),
+        f"{split}/nll": float(hard_loss(exact, labels.to(exact.device))),
     }
 
 
 def errors(logits: Tensor, labels: Tensor) -> int:
     """Return the number of images whose largest logit is not that of their label."""
-    return int((logits.argmax(1) != labels).sum())
+    return int((logits.argmax(1) != labels.to(logits.device)).sum())
 
 
 def class_scores(logits: Tensor, labels: Tensor, classes: Sequence[int]) -> dict[str, float]:
     """Return `errors` and the percentage `right` of the images of `classes`; NaN where there are none."""
+    labels = labels.to(logits.device)
     shown = torch.isin(labels, torch.tensor(list(classes), device=labels.device))
     count = int(shown.sum())
     wrong = errors(logits[shown], labels[shown])
@@ -88,7 +91,7 @@ def best_bias(logits: Tensor, labels: Tensor, classes: Sequence[int]) -> Correct
     inside[list(classes)] = True
     if bool(inside.all()) or not bool(inside.any()):
         raise ValueError("the classes to correct must be some, and not all, of the classes")
-    z = logits.double().cpu()
+    z = logits.cpu().double()
     y = labels.cpu()
     own, own_class = z.masked_fill(~inside, -torch.inf).max(1)
     other, other_class = z.masked_fill(inside, -torch.inf).max(1)
@@ -105,9 +108,10 @@ def best_bias(logits: Tensor, labels: Tensor, classes: Sequence[int]) -> Correct
 
 def add_bias(logits: Tensor, classes: Sequence[int], bias: float) -> Tensor:
     """Return (N, K) float64 with `bias` added to the logits of `classes`."""
-    added = torch.zeros(logits.shape[1], dtype=torch.float64, device=logits.device)
+    exact = as_float64(logits)
+    added = torch.zeros(exact.shape[1], dtype=torch.float64, device=exact.device)
     added[list(classes)] = bias
-    return logits.double() + added
+    return exact + added
 
 
 def omitted_class_metrics(

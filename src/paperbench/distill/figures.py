@@ -170,7 +170,7 @@ def bias_curve(
     logits: Tensor, labels: Tensor, classes: Sequence[int], names: str, *, chosen: Mapping[str, float], output: Path
 ) -> None:
     """Draw test errors against the bias on the logits of `classes`, and the biases `chosen`, by their label."""
-    z, y = logits.double().cpu(), labels.cpu()
+    z, y = logits.cpu().double(), labels.cpu()
     best = best_bias(z, y, classes).bias
     reach = max(2.0, 2 * abs(best), *(1.2 * abs(value) for value in chosen.values()))
     places = torch.linspace(-reach if best < 0 else -0.25 * reach, reach if best > 0 else 0.25 * reach, 241).double()

@@ -20,6 +20,7 @@ from paperbench.distill.batches import Images
 from paperbench.distill.executed_teachers import ExecutedTeacher
 from paperbench.distill.nets import Net, Pixels, by_pixel
 from paperbench.distill.torchvision_nets import IMAGENET, Classifier
+from paperbench.engine.device import as_float64
 
 FEWEST: Final = 200
 """Images below which chance is not told from agreement."""
@@ -173,7 +174,8 @@ def better_normalisation(
     size = sets[0].size
     pixels = torch.cat([next(images.batches(len(images))) for images in some])
     labels = torch.cat([images.labels for images in some])
-    own = float(pixels.double().mean()), float(pixels.double().std()), "the mean and standard deviation of these images"
+    exact = as_float64(pixels)
+    own = float(exact.mean()), float(exact.std()), "the mean and standard deviation of these images"
     net.eval()
 
     def number(value: Pixels) -> float | Tensor:
@@ -182,10 +184,11 @@ def better_normalisation(
     def trial(middle: Pixels, scale: Pixels) -> Trial:
         changed = (pixels - number(middle)) / number(scale) * number(std) + number(mean)
         at_once = _AT_ONCE if isinstance(net, Net) else max(1, _AT_ONCE * 784 // changed.shape[1])
-        logits = torch.cat([net(part) for part in changed.split(at_once)]).double()
-        losses = [cross_entropy(factor * logits, labels, reduction="none") for factor in (1.0, *_SCALES)]
+        logits = as_float64(torch.cat([net(part) for part in changed.split(at_once)]))
+        truth = labels.to(logits.device)
+        losses = [cross_entropy(factor * logits, truth, reduction="none") for factor in (1.0, *_SCALES)]
         return Trial(
-            wrong=logits.argmax(1) != labels,
+            wrong=logits.argmax(1) != truth,
             nll=losses[0],
             scaled=min(losses, key=lambda loss: float(loss.mean())),
         )
@@ -199,7 +202,7 @@ def better_normalisation(
     if not better:
         return ""
     best, (middle, scale, meaning) = min(better, key=lambda pair: float(pair[0].nll.mean()))
-    before, after = (100 * float(found.wrong.double().mean()) for found in (given, best))
+    before, after = (100 * int(found.wrong.sum()) / len(labels) for found in (given, best))
     return (
         f"{meaning} suit its training better than the pixels that it gets: of {len(labels)} images it answers {before:.1f} % "
         f"wrongly, with them {after:.1f} %, at {float(given.nll.mean()):.3g} and {float(best.nll.mean()):.3g} nats; "

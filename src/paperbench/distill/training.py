@@ -351,7 +351,8 @@ class Distillation:
         assert self.teacher_logits is not None
         rows = self.split.transfer
         answers = self._logits(student, self.data.train.select(rows)).argmax(1)
-        return 100 * float((answers == self._ensemble(self.teacher_logits)[rows].argmax(1)).double().mean())
+        alike = answers == self._ensemble(self.teacher_logits)[rows].argmax(1)
+        return 100 * int(alike.sum()) / len(alike)
 
     def _train_accuracy(self, net: Net | Classifier, rows: Tensor | None) -> float:
         """Accuracy on the images that a net learned from, in percent."""

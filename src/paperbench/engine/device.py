@@ -99,6 +99,16 @@ def autocast(device: torch.device, precision: str) -> torch.autocast:
     return torch.autocast(device.type, dtype=torch.bfloat16, enabled=precision == "bfloat16")
 
 
+def where_float64(values: torch.Tensor) -> torch.Tensor:
+    """Return `values` on a device that has float64: as they are, or on the host, since Apple's GPUs have none."""
+    return values.cpu() if values.device.type == "mps" else values
+
+
+def as_float64(values: torch.Tensor) -> torch.Tensor:
+    """Return `values` in float64, on the host where their own device has none."""
+    return where_float64(values).double()
+
+
 def describe(device: torch.device) -> str:
     """The name of the device, for the opening panel and results.json."""
     if device.type == "cuda":

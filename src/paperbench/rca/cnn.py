@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from paperbench.engine.device import as_float64
 from paperbench.engine.seeding import generator, hashed
 from paperbench.rca.cases import RECORDED, Image, normalised, reason
 from paperbench.rca.scoring import ReferenceLabels
@@ -85,8 +86,8 @@ class CnnClassifier:
         """Train a net on one mask; return it with the label value of each of its classes."""
         values, classes = np.unique(mask, return_inverse=True)
         inputs = net_inputs(normalised(image.intensities)).to(self.device)
-        target = torch.from_numpy(classes.reshape(mask.shape)).to(self.device)[None, None]
-        target = F.interpolate(target.double(), inputs.shape[2:], mode="nearest-exact")[:, 0].long()
+        target = torch.from_numpy(classes.reshape(mask.shape))[None, None]
+        target = F.interpolate(target.double(), inputs.shape[2:], mode="nearest-exact")[:, 0].long().to(self.device)
         key = hashed(self.seed, CNN, *name.encode())
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(key)
@@ -125,4 +126,5 @@ def net_inputs(image: NDArray[np.float64]) -> Tensor:
 @torch.no_grad()
 def _predict(net: UNet, values: Tensor, inputs: Tensor, shape: Sequence[int]) -> Tensor:
     labels = values[net(inputs).argmax(1)]
-    return F.interpolate(labels[None].double(), tuple(shape), mode="nearest-exact")[0, 0].long()
+    resized = F.interpolate(as_float64(labels[None]), tuple(shape), mode="nearest-exact")[0, 0]
+    return resized.long().to(values.device)

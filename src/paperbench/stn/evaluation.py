@@ -41,20 +41,23 @@ class DigitEvaluator:
         """Return `test/error` in percent, `test/errors` in images and `test/loss` in nats, or the same of `validation/`."""
         net, ranks = self.classifier.net, self.run.ranks
         classes, shape = self.inputs.classes, self.classifier.means.shape[2:]
-        totals = torch.zeros(2, dtype=torch.float64, device=self.run.device)
+        errors = torch.zeros((), dtype=torch.int64, device=self.run.device)
+        losses: list[Tensor] = []
         counts = torch.zeros(classes, device=self.run.device)
         sums = torch.zeros(classes, shape.numel(), device=self.run.device)
         for images, labels in self.inputs.batches(self.batch_size, share=slice(ranks.rank, None, ranks.world)):
             with self.run.autocast():
                 classifier_input = net.classifier_input(images)
                 logits = net.classifier(classifier_input).float()
-            totals[0] += (logits.argmax(1) != labels).sum()
-            totals[1] += F.cross_entropy(logits, labels, reduction="sum")
+            errors += (logits.argmax(1) != labels).sum()
+            losses.append(F.cross_entropy(logits, labels, reduction="sum"))
             one_hot = F.one_hot(labels, classes).to(sums.dtype)
             counts += one_hot.sum(0)
             sums += one_hot.t() @ classifier_input.flatten(1).to(sums.dtype)
-        parts = ranks.all_gather((totals.cpu(), counts.cpu(), sums.cpu()))
-        (errors, loss), counts, sums = (torch.stack(part).sum(0) for part in zip(*parts, strict=True))
+        # Added up on the host: not every device has the float64 that a sum over many batches needs.
+        loss = torch.stack(losses).cpu().double().sum() if losses else torch.zeros((), dtype=torch.float64)
+        parts = ranks.all_gather((errors.cpu(), loss, counts.cpu(), sums.cpu()))
+        errors, loss, counts, sums = (torch.stack(part).sum(0) for part in zip(*parts, strict=True))
         means = (sums / counts.clamp_min(1)[:, None]).view(classes, *shape)
         self.classifier.record_means(means.to(self.run.device))
         return {

@@ -148,7 +148,7 @@ def _run_m1(config: SemiTrain, run: Run, images: _Images) -> dict[str, float]:
 
         return {
             **_errors(predicted, images.test),
-            "test/bound": float(_map_chunks(images.test, bound_of).double().mean()),
+            "test/bound": float(_map_chunks(images.test, bound_of).cpu().double().mean()),
         }
 
     return build_trainer(

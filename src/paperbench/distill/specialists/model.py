@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from paperbench.distill.batches import Batch
 from paperbench.distill.losses import hard_loss, soft_loss
 from paperbench.distill.nets import Net
+from paperbench.engine.device import as_float64
 from paperbench.engine.order import BatchKey, EpochOrder
 from paperbench.engine.seeding import hashed
 
@@ -28,7 +29,8 @@ from paperbench.engine.seeding import hashed
 
 def covariance(probabilities: Tensor) -> Tensor:
     """Return the covariance (K, K) float64 of predictions (N, K): positive at i, j where both are likely for the same images."""
-    centred = probabilities.double() - probabilities.double().mean(0)
+    exact = as_float64(probabilities)
+    centred = exact - exact.mean(0)
     return centred.T @ centred / max(1, len(probabilities) - 1)
 
 
@@ -142,7 +144,7 @@ class SpecialistLoss(nn.Module):
 
 def softmax_corrected(logits: Tensor, correction: float) -> Tensor:
     """Return probabilities (B, n) with `correction` added to the last logit, the dustbin's."""
-    adjusted = logits.double()
+    adjusted = as_float64(logits)
     adjusted[:, -1] += correction
     return F.softmax(adjusted, dim=1)
 

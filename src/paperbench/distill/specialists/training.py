@@ -31,6 +31,7 @@ from paperbench.distill.specialists.model import (
     specialist_from,
 )
 from paperbench.distill.supervised import Recipe, SupervisedStage, machine_of, shared_folder
+from paperbench.engine.device import where_float64
 from paperbench.engine.files import write_json
 from paperbench.engine.order import BatchKey
 from paperbench.engine.run import Run
@@ -194,10 +195,9 @@ class SpecialistTraining:
         self, generalist: Net, sets: list[tuple[int, ...]], specialists: list[tuple[Net, float]]
     ) -> dict[str, float]:
         """Return all metrics of the run and draw its figures."""
-        known = membership(sets, self.classes).to(self.run.device)
-        before = self._logits(generalist, self.test)
+        before = where_float64(self._logits(generalist, self.test))
+        known, labels = membership(sets, self.classes).to(before.device), self.test.labels.to(before.device)
         after = self._combined(F.softmax(before.double(), dim=1), sets, specialists, known)
-        labels = self.test.labels
         together = scores(after.log(), labels)
         first = scores(before, labels)["test/accuracy"]
         out = {
