@@ -20,6 +20,8 @@ PAGEABLE = "pageable copy"
 RACE = "race"
 """A copy to the host that is read before it has arrived."""
 FLOAT64 = "float64"
+NO_GRADIENT = "no gradient"
+"""A parameter that asks for a gradient and gets none in a step: with several GPUs, ranks wait for it until they give up."""
 SCALAR = "host scalar"
 """A tensor of the host without dimensions among operands of the device: legal, a kernel reads its value with the launch."""
 

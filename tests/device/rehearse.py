@@ -16,10 +16,11 @@ import pkgutil
 import sys
 import traceback
 from pathlib import Path
+from typing import Any
 
 from tests.device.patches import install
 from tests.device.pretended import Mode
-from tests.device.record import Record
+from tests.device.record import NO_GRADIENT, Record
 
 
 def main() -> None:
@@ -40,7 +41,8 @@ def main() -> None:
         if child == 0:
             _rehearse(record, arguments, folder / name)
         os.waitpid(child, 0)
-        print(name, flush=True)
+        sys.stdout.write(f"{name}\n")
+        sys.stdout.flush()
 
 
 def _source() -> Path:
@@ -72,6 +74,19 @@ def _mark_steps(record: Record) -> None:
 
     marked(trainer.Trainer, "_step")
     marked(stacked_trainer._Stack, "_step")
+    build = trainer.Trainer.__init__
+
+    def init(self: trainer.Trainer, **settings: Any) -> None:
+        build(self, **settings)
+
+        def note_missing(*_: object) -> None:
+            for name, parameter in self.module.named_parameters():
+                if parameter.requires_grad and parameter.grad is None:
+                    record.note(NO_GRADIENT, name)
+
+        self.optimizer.register_step_pre_hook(note_missing)
+
+    trainer.Trainer.__init__ = init  # type: ignore[method-assign]
 
 
 def _rehearse(record: Record, arguments: list[str], target: Path) -> None:
