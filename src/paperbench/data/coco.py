@@ -33,7 +33,7 @@ from paperbench.data.image_files import BadImageError, Header, inspect_all
 from paperbench.data.layout import data_root, missing
 from paperbench.data.orientation import orientation_hint, orientation_remark, size_of
 from paperbench.data.pictures import Exif, decode_rgb, read_picture
-from paperbench.data.values import is_file, name_of, shown, whole
+from paperbench.data.values import as_stored, is_file, name_of, shown, whole
 from paperbench.errors import DataError
 
 _FILE_AND_FOLDER: Final = re.compile(r"(?P<file>.+\.json)(?::(?P<folder>.+))?", re.IGNORECASE)
@@ -268,6 +268,6 @@ def _unusable(entry: Mapping[str, Any]) -> str:
 
 def _file(folder: Path, name: str) -> Path:
     """The file of an image; names that Windows wrote have backslashes between folders."""
-    file = folder / name
-    other = folder / name.replace("\\", "/")
+    file = as_stored(folder / name)
+    other = as_stored(folder / name.replace("\\", "/"))
     return other if "\\" in name and not is_file(file) and is_file(other) else file

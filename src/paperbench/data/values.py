@@ -62,9 +62,14 @@ def name_of(value: Any) -> str | None:
 
 
 def class_name(value: Any) -> str | None:
-    """A `name_of` a class, its accents composed (NFC): programs and file systems write é as one character or as two."""
+    """A `name_of` a class, its accents composed (NFC): programs and file systems write é as one character or as two.
+
+    None also for control characters, which would break tables and terminals.
+    """
     name = name_of(value)
-    return None if name is None else unicodedata.normalize("NFC", name)
+    if name is None or any(unicodedata.category(letter) == "Cc" for letter in name):
+        return None
+    return unicodedata.normalize("NFC", name)
 
 
 def shown(value: Any, most: int = 60) -> str:
@@ -74,6 +79,15 @@ def shown(value: Any, most: int = 60) -> str:
     except ValueError:  # an integer of more digits than Python writes
         text = "a number of thousands of digits"
     return text if len(text) <= most else f"{text[:most]}…"
+
+
+def as_stored(path: Path) -> Path:
+    """The path of a file, or of the one beside it whose accents are encoded otherwise, where only that is there: macOS and its
+    archives write é as two characters, lists of names as one."""
+    if path.name.isascii() or is_file(path):
+        return path
+    others = (path.with_name(unicodedata.normalize(form, path.name)) for form in ("NFC", "NFD"))
+    return next((other for other in others if is_file(other)), path)
 
 
 def is_file(path: Path) -> bool:

@@ -33,7 +33,7 @@ from paperbench.data.image_files import BadImageError, Header, inspect_all
 from paperbench.data.layout import data_root, missing, read_text
 from paperbench.data.orientation import orientation_hint, orientation_remark, size_of
 from paperbench.data.pictures import Exif, decode_rgb, read_picture
-from paperbench.data.values import class_name, flag_of, is_file, number_of
+from paperbench.data.values import as_stored, class_name, flag_of, is_file, number_of
 from paperbench.errors import DataError
 
 CLASSES: Final = (
@@ -136,7 +136,7 @@ def read(
     repaired: Counter[str] = Counter()
     turned = 0
     for (name, path), header in zip(ids.items(), inspect_all(list(ids.values())), strict=True):
-        annotation = folder / "Annotations" / f"{name}.xml"
+        annotation = as_stored(folder / "Annotations" / f"{name}.xml")
         if isinstance(header, BadImageError):
             faults.add(header.reason, str(header.path), header.detail or _other_name(folder, name) or _others(path))
             continue
@@ -165,7 +165,7 @@ def read(
 
 def _image_path(folder: Path, name: str) -> Path:
     candidates = [folder / "JPEGImages" / f"{name}{suffix}" for suffix in SUFFIXES]
-    return next((path for path in candidates if is_file(path)), candidates[0])
+    return next((stored for path in candidates if is_file(stored := as_stored(path))), candidates[0])
 
 
 def _other_name(folder: Path, name: str) -> str:
@@ -293,5 +293,8 @@ def _record(
 
 def _unknown(name: str, known: Sequence[str]) -> str:
     near = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
+    number = number_of(name)
+    if number is not None and (same := [other for other in known if number_of(other) == number]):
+        return f"'{name}'; without quotes it was read as the number {same[0]}: 'data.classes=[\"{name}\"]'"
     hint = f"nearest: {', '.join(near)}" if near else f"known: {', '.join(known[:8])}{' …' if len(known) > 8 else ''}"
     return f"'{name}'; {hint}; data.classes=[…] gives a label set of one's own"

@@ -14,7 +14,6 @@ from __future__ import annotations
 import json
 import math
 import re
-import unicodedata
 from collections.abc import Callable, Mapping, Sequence
 from difflib import get_close_matches
 from pathlib import Path
@@ -25,7 +24,7 @@ import numpy as np
 from paperbench.data.detection import Record
 from paperbench.data.faults import Faults
 from paperbench.data.layout import read_text
-from paperbench.data.values import number_of
+from paperbench.data.values import as_stored, number_of
 from paperbench.data.voc import CLASSES, VocObject, objects_of, parse, read_ids
 from paperbench.detection.evaluation.detections import Detections
 from paperbench.detection.masks import as_runs, in_image
@@ -44,13 +43,6 @@ def voc_file(directory: Path, split: str, name: str) -> Path:
     """
     safe = _UNSAFE.sub(lambda found: f"%{ord(found[0]):02X}", name)
     return directory / f"comp4_det_{split}_{safe}.txt"
-
-
-def _file_there(directory: Path, split: str, name: str) -> Path:
-    """The file of one class, also where a program wrote its accents as characters of their own."""
-    path = voc_file(directory, split, name)
-    apart = path.with_name(unicodedata.normalize("NFD", path.name))
-    return apart if not path.is_file() and apart.is_file() else path
 
 
 def write_voc(
@@ -83,7 +75,7 @@ def read_voc(directory: Path, split: str, image_ids: Sequence[str], classes: Seq
     """
     if not directory.is_dir():
         raise DataError(f"{directory}: no such folder; dt=DIR is the folder of comp4_det_{split}_<class>.txt")
-    paths = [_file_there(directory, split, name) for name in classes]
+    paths = [as_stored(voc_file(directory, split, name)) for name in classes]
     missing = [path for path in paths if not path.is_file()]
     if missing:
         raise DataError(_name_missing(directory, missing, len(paths)))
@@ -189,7 +181,7 @@ def read_truth(folder: Path, split: str, classes: Sequence[str] = (), *, zero_ba
     faults = Faults(f"{folder} ({split})", "error", remedy="Nothing was scored: correct the annotations")
     records = []
     for name in dict.fromkeys(read_ids(folder, split)):
-        path = folder / "Annotations" / f"{name}.xml"
+        path = as_stored(folder / "Annotations" / f"{name}.xml")
         tree = parse(path, faults)
         if tree is not None:
             objects = objects_of(tree, path, labels, faults, unknown=None if classes else _unknown(labels))
