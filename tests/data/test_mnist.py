@@ -3,6 +3,7 @@ from __future__ import annotations
 import gzip
 import hashlib
 import struct
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ import torch
 
 from paperbench.data import labelled, mnist
 from paperbench.data.image_sets import MnistData
+from paperbench.distill import datasets as distill_datasets
 from paperbench.errors import DataError
 
 
@@ -57,6 +59,17 @@ def test_limits_and_counts(tmp_path: Path) -> None:
     assert counts["train: images"] == 12
     assert counts["test: images by class"] == {str(digit): 2 for digit in range(10)}
     assert "at most 12 training images" in labelled.describe(config)
+    assert not any("training split too" in name for name in counts)
+
+
+@pytest.mark.parametrize("check", [labelled.check, distill_datasets.check])
+def test_images_of_both_splits_are_counted(tmp_path: Path, check: Callable[[MnistData], dict[str, object]]) -> None:
+    folder = write_mnist(tmp_path)
+    images = {split: mnist.load(tmp_path, split).images.numpy() for split in ("train", "test")}
+    images["test"][[2, 7]] = images["train"][[11, 3]]
+    (folder / "t10k-images-idx3-ubyte.gz").write_bytes(packed(idx(images["test"])))
+    counts = check(MnistData(root=str(tmp_path)))
+    assert [count for name, count in counts.items() if "in the training split too" in name] == [2]
 
 
 def packed(content: bytes) -> bytes:

@@ -11,6 +11,7 @@ from PIL import Image
 
 from paperbench.engine.drawings import SOFTWARE, Drawings
 from paperbench.engine.figures import new_figure, save, save_image
+from paperbench.engine.files import write_atomic
 from paperbench.engine.outputs import is_marked, output_file, output_folder
 from paperbench.errors import ConfigError, DataError, EnvironmentError_
 
@@ -146,3 +147,10 @@ def test_a_damaged_image_is_named_and_the_others_are_drawn(tmp_path: Path) -> No
     with pytest.raises(DataError, match="missing"):
         Drawings(images[1:2], tmp_path / "none").of_each(lambda number: read(number + 1), drawn, skip_damaged=True)
     assert not (tmp_path / "none").exists()
+
+
+def test_a_name_as_long_as_the_file_system_allows_is_written(tmp_path: Path) -> None:
+    for name in ("x" * 255, "é" * 127, "x" * 250 + ".png"):
+        write_atomic(tmp_path / name, "text")
+        assert (tmp_path / name).read_text() == "text"
+    assert len(list(tmp_path.iterdir())) == 3

@@ -197,3 +197,11 @@ def test_a_case_that_calibrates_itself_says_so(tmp_path: Path) -> None:
         said = {row["case"]: row["problem"] for row in csv.DictReader(file) if row["problem"]}
     assert list(said) == ["c1"]
     assert "the calibration image k0 is this very image" in said["c1"]
+
+
+def test_a_reference_without_a_label_is_left_out_and_named(tmp_path: Path) -> None:
+    write(tmp_path)
+    write_png(tmp_path / "ref-masks" / "r1.png", np.zeros(SHAPE, np.uint8))
+    found = loaded(tmp_path)
+    assert [reference.name for reference in found.references] == ["r0", "r2"]
+    assert any("r1.png: no label in it, background alone" in remark for remark in found.remarks)

@@ -8,7 +8,7 @@ from typing import Any, Literal
 import torch
 
 from paperbench.data import digits, mnist
-from paperbench.data.image_sets import DigitsData, ImageSet, MnistData
+from paperbench.data.image_sets import DigitsData, ImageSet, MnistData, shared_images
 from paperbench.errors import DataError
 
 Split = Literal["train", "test"]
@@ -43,6 +43,7 @@ def departures(data: Mapping[str, Any]) -> list[str]:
 def check(config: DigitsData | MnistData) -> dict[str, Any]:
     """Read both splits in whole and count what is in them. Raises DataError with the faults of both."""
     counts: dict[str, Any] = {}
+    sets: list[ImageSet] = []
     errors: list[str] = []
     for split in ("train", "test"):
         try:
@@ -50,6 +51,7 @@ def check(config: DigitsData | MnistData) -> dict[str, Any]:
         except DataError as error:
             errors.append(str(error))
             continue
+        sets.append(found)
         numbers = torch.bincount(found.labels, minlength=len(found.classes)).tolist()
         counts |= {
             f"{split}: images": len(found),
@@ -59,4 +61,4 @@ def check(config: DigitsData | MnistData) -> dict[str, Any]:
         }
     if errors:
         raise DataError("\n".join(dict.fromkeys(errors)))
-    return counts
+    return counts | shared_images(*sets)

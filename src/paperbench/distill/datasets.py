@@ -8,7 +8,7 @@ from typing import Any, Literal
 import torch
 
 from paperbench.data import cifar, class_folders, digit_pairs, emnist, labelled, mnist, photographs
-from paperbench.data.image_sets import ImageSet, TransferFoldersData
+from paperbench.data.image_sets import ImageSet, TransferFoldersData, shared_images
 from paperbench.distill.config import Cifar100Data, DataConfig, DigitPairsData, EmnistData
 from paperbench.errors import DataError
 
@@ -95,6 +95,7 @@ def describe(config: DataConfig) -> str:
 def check(config: DataConfig) -> dict[str, Any]:
     """Read both splits entirely and count images and classes. Raises DataError with the faults of both."""
     counts: dict[str, Any] = {}
+    sets: list[ImageSet] = []
     faults: list[str] = []
     for split in ("train", "test"):
         try:
@@ -102,6 +103,7 @@ def check(config: DataConfig) -> dict[str, Any]:
         except DataError as error:
             faults.append(str(error))
             continue
+        sets.append(found)
         numbers = torch.bincount(found.labels, minlength=len(found.classes))
         counts |= {
             f"{split}: images": len(found),
@@ -112,7 +114,7 @@ def check(config: DataConfig) -> dict[str, Any]:
         }
     if faults:
         raise DataError("\n".join(dict.fromkeys(faults)))
-    return counts
+    return counts | shared_images(*sets)
 
 
 def departures(data: Mapping[str, Any]) -> list[str]:

@@ -6,6 +6,7 @@ No torch here: the command line reads run directories through this module.
 from __future__ import annotations
 
 import errno
+import hashlib
 import json
 import math
 import os
@@ -26,13 +27,19 @@ _RUN_REMEDY = "choose a folder that can be written with --run-dir or output.root
 
 _TRIES, _SECONDS_BETWEEN_TRIES = 50, 0.02
 
+_LONGEST_NAME = 255
+"""Bytes of a file's name on the usual file systems."""
+
 TMP_SUFFIX = ".tmp"
 """Ends the name of every file that is still being written; one that outlives its process can be removed."""
 
 
 def temporary_name(path: Path) -> Path:
     """Return the file that `path` is written to before it is renamed: hidden, beside it, and this process's own."""
-    return path.with_name(f".{path.name}.{os.getpid()}{TMP_SUFFIX}")
+    name = f".{path.name}.{os.getpid()}{TMP_SUFFIX}"
+    if len(os.fsencode(name)) > _LONGEST_NAME:  # the file's own name may just fit
+        name = f".{hashlib.sha256(os.fsencode(path.name)).hexdigest()}.{os.getpid()}{TMP_SUFFIX}"
+    return path.with_name(name)
 
 
 def replace_file(source: Path, target: Path) -> None:

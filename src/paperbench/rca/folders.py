@@ -100,6 +100,8 @@ def _readable(entries: Sequence[Entry], *, resample: bool) -> tuple[list[Image],
     for entry in entries:
         try:
             image = read(entry, resample=resample)
+            if image.truth is not None and not image.truth.any():
+                raise DataError(f"{entry.truth}: no label in it, background alone: nothing can be compared with it")
         except RECORDED as error:
             faults.append(f"reference {entry.name}: {reason(error)}")
             continue
