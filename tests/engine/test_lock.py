@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import re
+import signal
 import threading
 import time
 from pathlib import Path
@@ -10,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from paperbench.engine.lock import FileLock
-from paperbench.errors import EnvironmentError_
+from paperbench.errors import DiskFullError, EnvironmentError_
 
 
 def test_one_holds_it_and_the_others_see_who(tmp_path: Path) -> None:
@@ -55,3 +57,19 @@ def test_a_place_that_cannot_be_locked(tmp_path: Path) -> None:
         FileLock(tmp_path / "nowhere" / "lock").acquire()
     assert not FileLock(tmp_path / "nowhere" / "lock").is_held()
     assert FileLock(tmp_path / "nowhere" / "lock").holder() == "another process"
+
+
+def test_a_full_disk_is_named_with_the_file(tmp_path: Path) -> None:
+    resource = pytest.importorskip("resource", reason="Windows limits no sizes of files")
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    before = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    try:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (0, hard))
+        with pytest.raises(DiskFullError, match=rf"cannot write {re.escape(str(tmp_path / 'lock'))}"):
+            FileLock(tmp_path / "lock").acquire()
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+        signal.signal(signal.SIGXFSZ, before)
+    lock = FileLock(tmp_path / "lock")
+    assert lock.acquire(), "the failed one holds nothing"
+    lock.release()

@@ -48,8 +48,13 @@ class FileLock:
             raise EnvironmentError_(
                 f"cannot lock {self.path}: {error.strerror}; use a file system with locks"
             ) from error
-        file.truncate(0)
-        file.write(f"\npid {os.getpid()} on {socket.gethostname()}\n".encode())
+        try:
+            with explain_os_errors(self.path):
+                file.truncate(0)
+                file.write(f"\npid {os.getpid()} on {socket.gethostname()}\n".encode())
+        except EnvironmentError_:  # the disk is full
+            file.close()
+            raise
         self._file = file
         return True
 
