@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 import shlex
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -25,6 +27,26 @@ def test_words_and_values_are_read_back_as_they_were(text: str) -> None:
     assert shlex.split(command("resume", text)) == ["paperbench", "resume", text]
     pasted = shlex.split(command("train", override("output.root", text)))[-1]
     assert _hydra.parse(pasted).value == text or (text == "" and pasted == "output.root=")
+
+
+@pytest.mark.parametrize("text", TEXTS)
+def test_words_on_windows_are_those_that_its_programs_read(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "platform", "win32")
+    word = command("resume", text).removeprefix("paperbench resume ")
+    in_quotes = subprocess.list2cmdline([f" {text}"]).replace(" ", "", 1)  # the space has it quote every text
+    assert word == in_quotes or (word == text and re.fullmatch(r"[\w.:/\\=+-]+", text, re.ASCII))
+    pasted = command("train", override("output.root", text)).removeprefix("paperbench train ")
+    assert "'" not in pasted or pasted.startswith('"')
+
+
+def test_a_folder_with_spaces_on_windows(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "platform", "win32")
+    assert (
+        command("train", "vae", override("output.root", r"C:\my runs"))
+        == r'paperbench train vae "output.root=C:\my runs"'
+    )
+    assert command("sweep", "vae", "seed=range(0,8)") == 'paperbench sweep vae "seed=range(0,8)"'
+    assert command("resume", Path("runs/a-1")) == "paperbench resume runs/a-1"
 
 
 @pytest.mark.parametrize(("path", "word"), [("-x", "./-x"), ("~x", "./~x"), ("a b", "a b"), ("/-x", "/-x")])
