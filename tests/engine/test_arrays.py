@@ -65,3 +65,23 @@ def test_every_damage_is_a_value_error(tmp_path: Path, content: bytes) -> None:
     path.write_bytes(content)
     with pytest.raises(ValueError, match=r"\w"):
         read_arrays(path)
+
+
+class _Leaves:
+    """Leaves a file when it is unpickled."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple[object, tuple[object, ...]]:
+        return Path.touch, (self.path,)
+
+
+@pytest.mark.parametrize("ending", ["npy", "npz"])
+def test_nothing_in_a_file_is_executed(tmp_path: Path, ending: str) -> None:
+    objects = np.array([_Leaves(tmp_path / "left")], object)
+    path = tmp_path / f"objects.{ending}"
+    np.save(path, objects, allow_pickle=True) if ending == "npy" else np.savez(path, x=np.ones(2), y=objects)
+    with pytest.raises(ValueError, match="Object arrays"):
+        read_arrays(path)
+    assert not (tmp_path / "left").exists()
