@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from paperbench.detection import boxes as box_ops
 from paperbench.detection.matching import POSITIVE, Matches, Sample, match, sample
@@ -100,6 +101,26 @@ def two_layer_head(*, in_channels: int, pool_size: int, hidden: int, batch_norm:
             layers.append(nn.Dropout(dropout))
         width = hidden
     return nn.Sequential(*layers)
+
+
+def over_valid(layers: nn.Module, x: Tensor, valid: Tensor | None) -> Tensor:
+    """Run `layers` on rows (N, ...) so that rows which are not `valid` (N,) take no part in statistics over the batch.
+
+    Where a layer normalises over its batch in training, the valid rows alone are given to it, and the others' output is 0.
+    One row has no variance and none has no mean: then the running statistics serve, as at test. Without such a layer all rows
+    are computed, which asks the device for nothing.
+    """
+    norms = [module for module in layers.modules() if isinstance(module, _BatchNorm) and module.training]
+    if valid is None or not norms:
+        return layers(x)
+    rows = valid.flatten().nonzero()[:, 0]
+    enough = len(rows) > 1
+    for norm in norms:
+        norm.train(enough)
+    found = layers(x[rows])
+    for norm in norms:
+        norm.train()
+    return found.new_zeros(len(x), *found.shape[1:]).index_copy(0, rows, found)
 
 
 class BoxPredictor(nn.Module):

@@ -21,7 +21,7 @@ from paperbench.detection.losses import fast_rcnn_loss
 from paperbench.detection.model_config import HeadConfig
 from paperbench.detection.nms import DetectionBatch, class_scores, finite_or_nan, postprocess_scores
 from paperbench.detection.rcnn_config import Boxes, FastRCNNModel, RCNNModel, SPPNetModel, check_model
-from paperbench.detection.roi_head import BoxPredictor, sample_regions, two_layer_head
+from paperbench.detection.roi_head import BoxPredictor, over_valid, sample_regions, two_layer_head
 from paperbench.detection.roi_pooling import pool_regions
 from paperbench.detection.rpn import Proposals
 
@@ -86,8 +86,11 @@ class FastRCNN(Detector):
         """Return the map that regions are pooled from: features (B, F, H / stride, W / stride)."""
         return self.neck(self.backbone(self.normalise(batch.images, batch.sizes)))
 
-    def pool(self, maps: Tensor, boxes: Tensor) -> Tensor:
-        """Pooled regions of `maps`: boxes (B, R, 4) -> (B * R, F, size, size)."""
+    def pool(self, maps: Tensor, boxes: Tensor, valid: Tensor | None = None) -> Tensor:
+        """Pooled regions of `maps`: boxes (B, R, 4) -> (B * R, F, size, size).
+
+        valid: (B, R) bool, False for boxes that only fill the batch; in training they count in no statistics over it.
+        """
         config = self.head_config
         return pool_regions(maps, boxes, kind=config.pool, size=config.pool_size, scale=1 / self.stride)
 
@@ -108,7 +111,8 @@ class FastRCNN(Detector):
         """The losses that the net learns from, scalars whose sum is minimised; `generator` decides which regions are sampled."""
         assert batch.proposals is not None
         regions = sample_regions(batch.proposals, batch.boxes, batch.labels, self.head_config, generator=generator)
-        logits, deltas = self.predictor(self.head(self.pool(self.maps(batch), regions.boxes)))
+        pooled = self.pool(self.maps(batch), regions.boxes, regions.valid)
+        logits, deltas = self.predictor(over_valid(self.head, pooled, regions.valid))
         classification, box = fast_rcnn_loss(
             logits,
             deltas,

@@ -25,7 +25,14 @@ from paperbench.detection.model_config import (
     RpnConfig,
 )
 from paperbench.detection.nms import DetectionBatch, postprocess
-from paperbench.detection.roi_head import BoxPredictor, Regions, every_region, sample_regions, two_layer_head
+from paperbench.detection.roi_head import (
+    BoxPredictor,
+    Regions,
+    every_region,
+    over_valid,
+    sample_regions,
+    two_layer_head,
+)
 from paperbench.detection.roi_pooling import pool_regions
 from paperbench.detection.rpn import Proposals, RPNHead, RPNLoss, objectness_score, propose
 from paperbench.errors import ConfigError
@@ -90,11 +97,14 @@ class FasterRCNN(Detector):
             training=self.training,
         )
 
-    def classify(self, features: Features, boxes: Tensor) -> tuple[Tensor, Tensor]:
-        """Features and boxes (B, R, 4) -> logits (B * R, C + 1) and deltas (B * R, C + 1, 4)."""
+    def classify(self, features: Features, boxes: Tensor, valid: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Features and boxes (B, R, 4) -> logits (B * R, C + 1) and deltas (B * R, C + 1, 4).
+
+        valid: (B, R) bool, False for boxes that only fill the batch; in training they count in no statistics over it.
+        """
         head = self.head_config
         pooled = pool_regions(features, boxes, kind=head.pool, size=head.pool_size, scale=1 / self.anchors.stride)
-        return self.predictor(self.head(pooled))
+        return self.predictor(over_valid(self.head, pooled, valid))
 
     # --- training -----------------------------------------------------------------------------------------------------
 
@@ -126,7 +136,7 @@ class FasterRCNN(Detector):
 
     def region_losses(self, batch: Batch, features: Features, regions: Regions) -> dict[str, Tensor]:
         """The losses of what is computed for each region, by name."""
-        class_logits, box_deltas = self.classify(features, regions.boxes)
+        class_logits, box_deltas = self.classify(features, regions.boxes, regions.valid)
         classification, box = fast_rcnn_loss(
             class_logits,
             box_deltas,

@@ -15,7 +15,7 @@ from paperbench.detection.deformable import deform
 from paperbench.detection.detectors.faster_rcnn import FasterRCNN, require_two_shared_stages, two_stage_settings
 from paperbench.detection.feature_pyramid import BottomUp, Maps, PyramidNeck
 from paperbench.detection.model_config import FPNModel
-from paperbench.detection.roi_head import BoxPredictor, two_layer_head
+from paperbench.detection.roi_head import BoxPredictor, over_valid, two_layer_head
 from paperbench.detection.roi_pooling import pool_from_levels
 from paperbench.detection.rpn import Proposals, objectness_score, propose
 from paperbench.errors import ConfigError
@@ -78,9 +78,10 @@ class FPN(FasterRCNN):
             size=size,
         )
 
-    def classify(self, features: Maps, boxes: Tensor) -> tuple[Tensor, Tensor]:
+    def classify(self, features: Maps, boxes: Tensor, valid: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """As in `FasterRCNN`."""
-        return self.predictor(self.head(self.pool_regions(features, boxes, self.head_config.pool_size)))
+        pooled = self.pool_regions(features, boxes, self.head_config.pool_size)
+        return self.predictor(over_valid(self.head, pooled, valid))
 
 
 def best_of_levels(levels: Sequence[Proposals], count: int) -> Proposals:

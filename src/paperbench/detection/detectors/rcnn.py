@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from paperbench.detection.batches import Batch
 from paperbench.detection.detectors.fast_rcnn import FastRCNN, build_parts
 from paperbench.detection.rcnn_config import RCNNModel
+from paperbench.detection.roi_head import over_valid
 from paperbench.detection.roi_pooling import warp
 
 
@@ -27,13 +28,14 @@ class RCNN(FastRCNN):
         """The normalised images themselves, (B, 3, H, W)."""
         return self.normalise(batch.images, batch.sizes)
 
-    def pool(self, maps: Tensor, boxes: Tensor) -> Tensor:
+    def pool(self, maps: Tensor, boxes: Tensor, valid: Tensor | None = None) -> Tensor:
         """Warped regions through the convolutions, then the maximum in a grid: (B * R, F, size, size)."""
         with torch.no_grad():
             warped = warp(maps, boxes, size=self.config.crop, context=self.config.context)
             warped = warped.contiguous(memory_format=torch.channels_last)
         with torch.no_grad() if not self.config.fine_tune else nullcontext():
-            return nn.functional.adaptive_max_pool2d(self.neck(self.backbone(warped)), self.head_config.pool_size)
+            features = over_valid(nn.Sequential(self.backbone, self.neck), warped, valid)
+        return nn.functional.adaptive_max_pool2d(features, self.head_config.pool_size)
 
     def classify_regions(self, maps: Tensor, boxes: Tensor) -> tuple[Tensor, Tensor]:
         """As of `FastRCNN`, `crops` regions at a time."""

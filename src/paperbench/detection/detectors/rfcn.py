@@ -84,10 +84,11 @@ class RFCN(FasterRCNN):
             **settings,
         )
 
-    def classify(self, features: Tensor, boxes: Tensor) -> tuple[Tensor, Tensor]:
+    def classify(self, features: Tensor, boxes: Tensor, valid: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """(B, F, h, w) and boxes (B, R, 4) -> logits (B * R, C + 1) and deltas (B * R, C + 1, 4), the same for every class.
 
-        Each cell of a region reads maps of its own; the mean over cells is the vote (equation 1 and figure 3).
+        Each cell of a region reads maps of its own; the mean over cells is the vote (equation 1 and figure 3). The layers are those
+        of the whole image, so that regions which only fill the batch change nothing: `valid` is not asked.
         """
         rois = as_rois(boxes.detach().float())
         features = self.head(features)

@@ -11,7 +11,7 @@ from paperbench.detection.batches import Batch
 from paperbench.detection.detectors.fast_rcnn import FastRCNN, build_parts
 from paperbench.detection.model_config import HeadConfig
 from paperbench.detection.rcnn_config import SPPNetModel
-from paperbench.detection.roi_head import sample_regions
+from paperbench.detection.roi_head import over_valid, sample_regions
 from paperbench.detection.roi_pooling import pyramid_pool, warp
 from paperbench.engine.seeding import on_host
 
@@ -37,7 +37,7 @@ class SPPNet(FastRCNN):
         with torch.no_grad():
             return super().maps(batch)
 
-    def pool(self, maps: Tensor, boxes: Tensor) -> Tensor:
+    def pool(self, maps: Tensor, boxes: Tensor, valid: Tensor | None = None) -> Tensor:
         """(B * R, F * cells of all levels)."""
         return pyramid_pool(maps, boxes, levels=self.pyramid, scale=1 / self.stride)
 
@@ -60,7 +60,8 @@ class WarpedRegionClassifier(nn.Module):
         drawn = torch.randint(len(self.crops), (), generator=on_host(generator))
         images = self._normalise(batch.images, batch.sizes)
         warped = warp(images, regions.boxes, size=self.crops[int(drawn)], context=0)
-        maps = self.neck(self.backbone(warped.contiguous(memory_format=torch.channels_last)))
+        warped = warped.contiguous(memory_format=torch.channels_last)
+        maps = over_valid(nn.Sequential(self.backbone, self.neck), warped, regions.valid)
         losses = nn.functional.cross_entropy(
             self.scores(maps.mean((2, 3))).float(), regions.labels.flatten(), reduction="none"
         )

@@ -50,9 +50,9 @@ class UnsharedFasterRCNN(FasterRCNN):
         """As of `FasterRCNN`, on the features of the proposals' own net."""
         return super().score_anchors(features.proposals)
 
-    def classify(self, features: TwoFeatures, boxes: Tensor) -> tuple[Tensor, Tensor]:
+    def classify(self, features: TwoFeatures, boxes: Tensor, valid: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """As of `FasterRCNN`, on the features of the detector's own net."""
-        return super().classify(features.regions, boxes)
+        return super().classify(features.regions, boxes, valid)
 
 
 def build_unshared(model: FasterRCNNModel, *, classes: Sequence[str], pretrained: bool = True) -> UnsharedFasterRCNN:
