@@ -35,7 +35,7 @@ def test_annotations_that_would_replace_others(tmp_path: Path) -> None:
     path = write_coco(tmp_path, coco_content([{"image_id": 10, "category_id": 3, "bbox": [1, 2, 20, 20]}]))
     path.write_text(path.read_text()[:-1] + ', "annotations": []}')
     with pytest.raises(DataError, match=r"the key 'annotations' stands twice in one object"):
-        coco.read(root=tmp_path, split="val2017")
+        coco.read(root=str(tmp_path), split="val2017")
 
 
 def test_names_of_classes_that_would_replace_others(tmp_path: Path) -> None:

@@ -23,10 +23,10 @@ def categories(*names: str) -> list[dict[str, object]]:
 def test_coco(tmp_path: Path) -> None:
     content = coco_content([{"image_id": 10, "category_id": 3, "bbox": [1, 2, 20, 20]}])
     write_coco(tmp_path, {**content, "categories": categories(TWO, "dog")})
-    assert coco.read(root=tmp_path, split="val2017").classes == (ONE, "dog")
+    assert coco.read(root=str(tmp_path), split="val2017").classes == (ONE, "dog")
     write_coco(tmp_path, {**content, "categories": categories(ONE, TWO)})
     with pytest.raises(DataError, match="share an id or a name"):
-        coco.read(root=tmp_path, split="val2017")
+        coco.read(root=str(tmp_path), split="val2017")
 
 
 def test_voc_and_its_keys(tmp_path: Path) -> None:
@@ -62,7 +62,7 @@ def test_files_whose_accents_are_apart_are_found_by_the_composed_name(tmp_path: 
     content["images"][0]["file_name"] = f"{TWO}.jpg"
     path = write_coco(tmp_path, content)
     path.write_text(path.read_text().replace("e\\u0301", "\\u00e9"))
-    assert coco.read(root=tmp_path, split="val2017").files[0].name == f"{TWO}.jpg"
+    assert coco.read(root=str(tmp_path), split="val2017").files[0].name == f"{TWO}.jpg"
 
 
 def test_a_class_that_reads_as_a_number(tmp_path: Path) -> None:
@@ -79,4 +79,4 @@ def test_control_characters_are_no_name(tmp_path: Path, name: str) -> None:
     content = coco_content([{"image_id": 10, "category_id": 3, "bbox": [1, 2, 20, 20]}])
     write_coco(tmp_path, {**content, "categories": categories(name, "dog")})
     with pytest.raises(DataError, match=r"name is '.*\\.*'; a category is named by text"):
-        coco.read(root=tmp_path, split="val2017")
+        coco.read(root=str(tmp_path), split="val2017")
