@@ -18,7 +18,7 @@ _FIRST_WITH_TF32 = 8
 def resolve(name: str, *, local_rank: int = 0, nproc: int = 1) -> torch.device:
     """The device called `auto`, `cpu`, `cuda`, `cuda:<k>` or `mps`; with several processes, that of `local_rank`.
 
-    `auto` is CUDA, else the CPU: MPS has no doubles, and no experiment has been run on it, so it is taken on request alone. Raises
+    `auto` is CUDA, else the CPU: MPS was rehearsed and never run, so it is taken on request alone. Raises
     `EnvironmentError_` when the machine lacks the device and `ConfigError` when several processes would share one.
     """
     if name == "auto":
