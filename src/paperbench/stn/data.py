@@ -6,9 +6,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from typing import Any, Literal
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from paperbench.data import cub, numbers, parts, photographs, svhn
@@ -27,6 +25,7 @@ from paperbench.data.photographs import PhotographStore
 from paperbench.engine.counter_rng import uniform
 from paperbench.engine.order import BatchKey
 from paperbench.engine.seeding import hashed
+from paperbench.engine.transfer import to_device
 from paperbench.errors import DataError
 from paperbench.stn.distortions import Distortion
 
@@ -72,19 +71,32 @@ class DistortedDigits:
 
     def __call__(self, samples: Tensor, epochs: Tensor) -> Batch:
         """Return the batch of samples and epochs, (B,) int64 each, on the device."""
+        return self._make(self._plan(samples, epochs))
+
+    def fetch(self, key: BatchKey) -> Batch:
+        """Return the batch of a training step.
+
+        What is drawn is a few numbers for each image, and takes 44 operations and more to draw: all on the host, whatever device
+        the images are on. A GPU gets the result in one copy for each part.
+        """
+        plan = self._plan(torch.from_numpy(key.indices), torch.from_numpy(key.epochs))
+        return self._make([(to_device(chosen, self.device), to_device(own, self.device)) for chosen, own in plan])
+
+    def _plan(self, samples: Tensor, epochs: Tensor) -> list[tuple[Tensor, Tensor]]:
+        """Return for each digit of an input the images (B,), and what the distortion prepared for them, (B, ...)."""
         noise = uniform(self._key, samples, epochs, self.digits * (self.distortion.draws + 1))
-        inputs, labels = [], []
+        plan = []
         for number, own in enumerate(noise.chunk(self.digits, dim=1)):
             chosen = samples if number == 0 else (own[:, 0] * len(self)).long().clamp_(max=len(self) - 1)
-            inputs.append(self.distortion(self.images, chosen, own[:, 1:]))
-            labels.append(self.labels[chosen])
+            plan.append((chosen, self.distortion.prepare(own[:, 1:])))
+        return plan
+
+    def _make(self, plan: list[tuple[Tensor, Tensor]]) -> Batch:
+        inputs = [self.distortion.apply(self.images, chosen, prepared) for chosen, prepared in plan]
+        labels = [self.labels[chosen] for chosen, _ in plan]
         if self.digits == 1:
             return inputs[0], labels[0]
         return torch.cat(inputs, dim=1), torch.stack(labels).sum(0)
-
-    def fetch(self, key: BatchKey) -> Batch:
-        """Return the batch of a training step."""
-        return self(self._to_device(key.indices), self._to_device(key.epochs))
 
     def batches(self, size: int, *, share: slice | None = None) -> Iterator[Batch]:
         """Yield every sample once, in order, `size` at a time, as of epoch 0; of the batches only those in `share`."""
@@ -92,9 +104,6 @@ class DistortedDigits:
         for start in starts:
             samples = torch.arange(start, min(start + size, len(self)), device=self.device)
             yield self(samples, torch.zeros_like(samples))
-
-    def _to_device(self, numbers: NDArray[np.int64]) -> Tensor:
-        return torch.from_numpy(numbers).to(self.device, non_blocking=True)
 
 
 def training_digits(
@@ -144,7 +153,7 @@ class Photographs:
 
     def fetch(self, key: BatchKey) -> Batch:
         """Return the batch of a training step."""
-        samples, epochs = (torch.from_numpy(part).to(self.device) for part in (key.indices, key.epochs))
+        samples, epochs = (to_device(part, self.device) for part in (key.indices, key.epochs))
         noise = uniform(self._key, samples, epochs, 3)
         room = self.images.shape[-1] - self.size + 1
         left, top = ((noise[:, k] * room).long().clamp_(max=room - 1) for k in (0, 1))

@@ -21,14 +21,26 @@ SIDE = 28
 
 
 class Distortion(ABC):
-    """`canvas`: side of the result in pixels. `draws`: random numbers for one image."""
+    """`canvas`: side of the result in pixels. `draws`: random numbers for one image.
+
+    It has two halves. `prepare` makes what is a few numbers an image of the random numbers, on any device: for a GPU on the host,
+    where it costs no launches. `apply` makes the images with it.
+    """
 
     canvas: int
     draws: int
 
-    @abstractmethod
     def __call__(self, images: Tensor, indices: Tensor, uniform: Tensor) -> Tensor:
         """Return (B, 1, canvas, canvas) float32; see the module."""
+        return self.apply(images, indices, self.prepare(uniform))
+
+    def prepare(self, uniform: Tensor) -> Tensor:
+        """Return what `apply` takes, (B, ...), of `uniform` (B, draws) and on its device; here `uniform` itself."""
+        return uniform
+
+    @abstractmethod
+    def apply(self, images: Tensor, indices: Tensor, prepared: Tensor) -> Tensor:
+        """Return (B, 1, canvas, canvas) float32 of images (N, S, S), indices (B,) and what `prepare` gave, on one device."""
 
     def to(self, device: torch.device) -> Distortion:
         """Return the same distortion, its constants on `device`."""
@@ -41,7 +53,7 @@ class Identity(Distortion):
     canvas = SIDE
     draws = 0
 
-    def __call__(self, images: Tensor, indices: Tensor, uniform: Tensor) -> Tensor:
+    def apply(self, images: Tensor, indices: Tensor, prepared: Tensor) -> Tensor:
         return _select(images, indices)
 
 
@@ -60,8 +72,11 @@ class Warp(Distortion):
     def parameters(self, uniform: Tensor) -> Tensor:
         """Return parameters (B, P) of the grid."""
 
-    def __call__(self, images: Tensor, indices: Tensor, uniform: Tensor) -> Tensor:
-        return sample(_select(images, indices), self.grid(self.parameters(uniform)))
+    def prepare(self, uniform: Tensor) -> Tensor:
+        return self.parameters(uniform)
+
+    def apply(self, images: Tensor, indices: Tensor, prepared: Tensor) -> Tensor:
+        return sample(_select(images, indices), self.grid(prepared))
 
 
 class Rotation(Warp):
@@ -129,9 +144,12 @@ class Perspective(Warp):
         anywhere = uniform.new_tensor([-1.0, -1.0, 1.0, 1.0]).expand(len(uniform), 4)
         return quadrilateral_to_square(self.corners(uniform, anywhere if boxes is None else boxes))
 
-    def __call__(self, images: Tensor, indices: Tensor, uniform: Tensor) -> Tensor:
+    def prepare(self, uniform: Tensor) -> Tensor:
+        return uniform  # the corners depend on the ink of the images
+
+    def apply(self, images: Tensor, indices: Tensor, prepared: Tensor) -> Tensor:
         chosen = _select(images, indices)
-        return sample(chosen, self.grid(self.parameters(uniform, ink_boxes(chosen))))
+        return sample(chosen, self.grid(self.parameters(prepared, ink_boxes(chosen))))
 
     def corners(self, uniform: Tensor, boxes: Tensor) -> Tensor:
         """Return the moved corners (B, 4, 2), normalised, from the upper left one clockwise, for ink within `boxes` (B, 4)."""
@@ -167,15 +185,12 @@ class Elastic(Warp):
     def __init__(self) -> None:
         super().__init__(ThinPlateSpline((SIDE, SIDE)), SIDE)
         self._control = self.grid.identity()
-
-    def to(self, device: torch.device) -> Distortion:
-        self._control = self._control.to(device)
-        return super().to(device)
+        """On the host, where the parameters of inputs for a GPU are made too."""
 
     def parameters(self, uniform: Tensor) -> Tensor:
         scale = _uniform_between(uniform[:, :1], 0.75, 1.0)
         shifts = normal(uniform[:, 1:]) * (2 * self.deviation / SIDE)
-        return (self._control + shifts) / scale
+        return (self._control.to(uniform.device) + shifts) / scale
 
 
 class TranslationClutter(Distortion):
@@ -191,7 +206,8 @@ class TranslationClutter(Distortion):
         self.patch = patch
         self.draws = 2 + 5 * patches
 
-    def __call__(self, images: Tensor, indices: Tensor, uniform: Tensor) -> Tensor:
+    def apply(self, images: Tensor, indices: Tensor, prepared: Tensor) -> Tensor:
+        uniform = prepared
         canvas = torch.zeros(len(indices), self.canvas * self.canvas, dtype=torch.int32, device=images.device)
         digits = images.index_select(0, indices).flatten(1).to(torch.int32)
         left, top = self.corners(uniform).unbind(1)
