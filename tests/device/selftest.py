@@ -8,6 +8,7 @@ prints, as JSON, what became of each: the message of the error, or null; and wha
 from __future__ import annotations
 
 import json
+import pickle
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -18,6 +19,7 @@ import torch
 import torch.nn.functional as F
 import torchvision
 
+from paperbench.engine.ranks import as_bytes
 from tests.device.patches import install
 from tests.device.pretended import Mode
 from tests.device.record import Record
@@ -75,6 +77,7 @@ def legal(own: torch.Tensor, host: torch.Tensor) -> dict[str, Callable[[], Any]]
         "to the host": lambda: own.cpu().numpy(),
         "pinned copy": lambda: host.pin_memory().to(KIND, non_blocking=True),
         "pageable copy": lambda: host.to(KIND, non_blocking=True),
+        "sent to another rank": lambda: _arrives_on_the_host({"part": (own, 3)}),
         "gradient and step": lambda: _step(own),
     }
 
@@ -85,6 +88,13 @@ def _step(own: torch.Tensor) -> None:
     assert weight.grad is not None
     assert weight.grad.device.type == KIND
     torch.optim.AdamW([weight], fused=True if KIND == "cuda" else None).step()
+
+
+def _arrives_on_the_host(value: dict[str, Any]) -> None:
+    part, number = pickle.loads(as_bytes(value))["part"]
+    assert type(part) is torch.Tensor
+    assert part.device.type == "cpu"
+    assert number == 3
 
 
 def _tried(use: Callable[[], Any]) -> str | None:

@@ -35,5 +35,5 @@ def test_a_wait_is_recorded_with_its_line(tried: dict[str, Any]) -> None:
 
 
 def test_waits_of_legal_uses(tried: dict[str, Any]) -> None:
-    # copy, assignment, host indices, mask, item, list of indices, truth, list, to the host; none by a copy that does not wait.
-    assert tried["waits"] == 9
+    # copy, assignment, host indices, mask, item, list of indices, truth, list, to the host, to a rank; a copy that may is none.
+    assert tried["waits"] == 10

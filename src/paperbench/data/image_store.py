@@ -14,6 +14,7 @@ from torch import Tensor
 
 from paperbench.data.detection import DetectionSet
 from paperbench.data.image_files import READERS
+from paperbench.engine.transfer import to_device
 from paperbench.errors import DataError
 
 
@@ -107,7 +108,7 @@ class ImageStore:
         if self._stack is None:
             return torch.stack(self.get_many(indices.tolist()))
         self._fill(indices)
-        return self._stack.index_select(0, torch.from_numpy(indices).to(self.device, non_blocking=True))
+        return self._stack.index_select(0, to_device(indices, self.device))
 
     def _fill(self, indices: NDArray[np.int64]) -> None:
         assert self._stack is not None
@@ -135,5 +136,5 @@ class ImageStore:
 
     def _prepare(self, index: int, pixels: NDArray[np.uint8]) -> Tensor:
         # A copy on the host first: decoders hand out read-only arrays, which torch cannot wrap.
-        image = torch.from_numpy(np.array(pixels)).to(self.device).permute(2, 0, 1)
+        image = to_device(np.array(pixels), self.device).permute(2, 0, 1)
         return resize(image, *self.size(index)).contiguous()

@@ -21,6 +21,7 @@ from paperbench.data.image_store import ImageStore
 from paperbench.detection.masks import FRAME, in_frames
 from paperbench.detection.rpn import Proposals
 from paperbench.engine.seeding import hashed
+from paperbench.engine.transfer import to_device
 
 FLIP = 100
 """First key of the stream that decides about flips."""
@@ -136,7 +137,7 @@ class BatchMaker:
         device = self.store.device
 
         def move(array: NDArray) -> Tensor:
-            return torch.from_numpy(array).to(device, non_blocking=True)
+            return to_device(array, device)
 
         return Batch(
             images=self._uniform_images(indices, flipped)
@@ -169,7 +170,7 @@ class BatchMaker:
     def _uniform_images(self, indices: NDArray[np.int64], flipped: NDArray[np.bool_]) -> Tensor:
         images = self.store.stack(indices)
         if flipped.any():
-            chosen = torch.from_numpy(flipped).to(images.device, non_blocking=True)
+            chosen = to_device(flipped, images.device)
             images = torch.where(chosen[:, None, None, None], images.flip(-1), images)
         height, width = images.shape[2:]
         right, below = self._padded(width) - width, self._padded(height) - height

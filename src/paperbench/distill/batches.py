@@ -23,6 +23,7 @@ from paperbench.engine.counter_rng import uniform
 from paperbench.engine.order import BatchKey
 from paperbench.engine.seeding import hashed
 from paperbench.engine.store import content_key
+from paperbench.engine.transfer import to_device
 
 _HASHED_AT_ONCE = 4096
 JITTER = 100
@@ -137,7 +138,7 @@ class JitteredBatches:
         return as_float(pixels), self.images.labels[rows], rows
 
     def _to_device(self, numbers: NDArray[np.int64]) -> Tensor:
-        return torch.from_numpy(numbers).to(self.images.pixels.device, non_blocking=True)
+        return to_device(numbers, self.images.pixels.device)
 
 
 def _shifted(pixels: Tensor, reach: int) -> Tensor:

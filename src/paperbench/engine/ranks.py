@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import os
+import pickle
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -32,12 +34,15 @@ class Ranks:
         return self.rank == 0
 
     def all_gather(self, value: T) -> list[T]:
-        """Every rank's value, in the order of the ranks. Values are pickled; they come from this run's own processes."""
+        """Every rank's value, in the order of the ranks. Values are pickled; they come from this run's own processes.
+
+        With several ranks, tensors in them arrive on the host: one of another rank's GPU would take memory on that GPU here too.
+        """
         if self.world == 1:
             return [value]
         gathered: list[Any] = [None] * self.world
-        dist.all_gather_object(gathered, value, group=self.control)
-        return cast("list[T]", gathered)
+        dist.all_gather_object(gathered, as_bytes(value), group=self.control)
+        return cast("list[T]", [pickle.loads(part) for part in gathered])
 
     def any(self, flag: bool) -> bool:
         """Return True if `flag` is true on any rank."""
@@ -87,6 +92,22 @@ class Ranks:
         if outcome[1] is not None:
             raise outcome[1]
         return outcome[0]
+
+
+class _HostPickler(pickle.Pickler):
+    """Writes tensors of a device as tensors of the host."""
+
+    def reducer_override(self, obj: Any) -> Any:
+        if isinstance(obj, torch.Tensor) and obj.device.type != "cpu":
+            return obj.detach().cpu().__reduce_ex__(pickle.HIGHEST_PROTOCOL)
+        return NotImplemented
+
+
+def as_bytes(value: Any) -> bytes:
+    """Return `value` pickled, its tensors as tensors of the host."""
+    buffer = io.BytesIO()
+    _HostPickler(buffer, pickle.HIGHEST_PROTOCOL).dump(value)
+    return buffer.getvalue()
 
 
 @contextmanager

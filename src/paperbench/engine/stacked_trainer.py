@@ -20,6 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from paperbench.engine.finite import NotFinite, not_finite_error
+from paperbench.engine.prefetch import Prefetcher
 from paperbench.engine.seeding import GLOBAL, STEP, generator
 from paperbench.engine.stacked_layers import StackedDropout, copy_from_stack, copy_into_stack, members
 from paperbench.engine.stacked_optim import StackedOptimizer
@@ -39,7 +40,9 @@ class Joint(Protocol):
         ...
 
     def fetch(self, step: int) -> Any:
-        """The batches of all models for a step: what the trainers' own `fetch` give, stacked, or one where all are the same."""
+        """The batches of all models for a step: what the trainers' own `fetch` give, stacked, or one where all are the same.
+
+        Called in a background thread where there is a GPU."""
         ...
 
     def losses(self, batch: Any, streams: Sequence[torch.Generator]) -> Mapping[str, Tensor]:
@@ -115,19 +118,22 @@ class _Stack:
         self._for_all(lambda trainer: trainer.begin(self.start))
         for trainer in self.trainers:
             trainer.clock.start()
-        for step in range(self.start, self.steps):
-            if not self._alive():
-                break
-            self._step(step)
-            for trainer in self.trainers:
-                if step == self.start:
-                    trainer.clock.start()  # as in `Trainer.fit`: the time of the first step is not the speed
-                else:
-                    trainer.clock.count(trainer.order.batch_size)
-            self._after_step(step + 1)
+        depth = self.trainers[0].prefetch
+        with Prefetcher(self.joint.fetch, self.start, self.steps, depth=depth, device=self.device) as batches:
+            for step, batch in enumerate(batches, self.start):
+                if not self._alive():
+                    break
+                self._step(step, batch)
+                del batch
+                for trainer in self.trainers:
+                    if step == self.start:
+                        trainer.clock.start()  # as in `Trainer.fit`: the time of the first step is not the speed
+                    else:
+                        trainer.clock.count(trainer.order.batch_size)
+                self._after_step(step + 1)
         return [self.failed.get(number) or self._finished(number) for number in range(len(self.trainers))]
 
-    def _step(self, step: int) -> None:
+    def _step(self, step: int, batch: Any) -> None:
         """Take one optimizer step of every model, as `Trainer._step` does, with an axis for the models."""
         for trainer in self.trainers:
             factor = trainer.lr_factor(step)
@@ -138,7 +144,7 @@ class _Stack:
             # One stream for all of a model's dropout layers, as alone: the later ones draw on where the first left off.
             dropout.use(self.dropouts[0].streams if number else self._global_streams(step))
         with self.trainers[0].run.autocast():
-            losses = self.joint.losses(self.joint.fetch(step), streams)
+            losses = self.joint.losses(batch, streams)
         torch.stack([loss.float() for loss in losses.values()]).sum().backward()
         norms = self._gradient_norms()
         self.sums.add(step, losses, norms)

@@ -15,6 +15,7 @@ from paperbench.data.photographs import PhotographStore
 from paperbench.engine.counter_rng import uniform
 from paperbench.engine.order import BatchKey
 from paperbench.engine.seeding import generator, hashed
+from paperbench.engine.transfer import to_device
 from paperbench.errors import ConfigError
 from paperbench.vae.config import Binarisation, FreyData
 
@@ -70,10 +71,10 @@ class Pixels:
 
     def train_batch(self, key: BatchKey, *, seed: int) -> Tensor:
         """Return the images of a training step, (B, D)."""
-        index = torch.from_numpy(key.indices).to(self.device)
+        index = to_device(key.indices, self.device)
         if self._grey is None:
             return self._to_float(self._fixed[index].flatten(1))
-        epochs = torch.from_numpy(key.epochs).to(self.device)
+        epochs = to_device(key.epochs, self.device)
         drawn = uniform(hashed(seed, DYNAMIC), index, epochs, self.width)
         return (drawn < self._grey[index].float() / _WHITE).float()
 

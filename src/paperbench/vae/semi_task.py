@@ -18,6 +18,7 @@ from paperbench.engine.order import BatchKey, EpochOrder
 from paperbench.engine.run import Run
 from paperbench.engine.seeding import MODEL_INIT, generator, hashed, seed_everything
 from paperbench.engine.trainer import build_trainer
+from paperbench.engine.transfer import to_device
 from paperbench.errors import ConfigError, DataError
 from paperbench.vae import data, drawing
 from paperbench.vae.config import BoundConfig, M1Model, M2Model, SemiTrain, VaeModel
@@ -184,7 +185,7 @@ def _run_m2(config: SemiTrain, run: Run, images: _Images) -> dict[str, float]:
 
     def fetch(key: BatchKey) -> SemiBatch:
         labelled_key = order_labelled.batch(key.step)
-        index = torch.from_numpy(labelled_key.indices).to(run.device)
+        index = to_device(labelled_key.indices, run.device)
         return SemiBatch(
             images.unlabelled.train_batch(key, seed=run.seed),
             images.labelled.train_batch(labelled_key, seed=hashed(run.seed, LABELLED)),

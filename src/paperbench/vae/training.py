@@ -18,6 +18,7 @@ from paperbench.engine.reporter import Reporter
 from paperbench.engine.run import Run
 from paperbench.engine.seeding import MODEL_INIT, seed_everything
 from paperbench.engine.trainer import Trainer, build_trainer
+from paperbench.engine.transfer import to_device
 from paperbench.errors import CheckpointError
 from paperbench.vae import data, drawing
 from paperbench.vae.config import VaeTrain
@@ -141,7 +142,7 @@ def _trainer(
     def fetch(key: BatchKey) -> Any:
         x = train.train_batch(key, seed=run.seed)
         if isinstance(objective, Mcem):
-            return x, torch.from_numpy(key.indices).to(run.device), key.step
+            return x, to_device(key.indices, run.device), key.step
         return x
 
     return build_trainer(

@@ -25,6 +25,7 @@ from paperbench.engine.order import BatchKey, EpochOrder
 from paperbench.engine.run import Run
 from paperbench.engine.seeding import MODEL_INIT, hashed, seed_everything
 from paperbench.engine.trainer import Trainer, build_trainer
+from paperbench.engine.transfer import to_device
 from paperbench.errors import CheckpointError
 from paperbench.rca.cases import Image, normalised
 from paperbench.rca.cnn import UNet
@@ -194,7 +195,7 @@ class UnetSegmenter:
         ends = dict(zip(stage_steps(self.model, order.length), self.stages, strict=True))
 
         def fetch(key: BatchKey) -> tuple[Tensor, Tensor, Tensor]:
-            indices, epochs = (torch.from_numpy(part).to(run.device) for part in (key.indices, key.epochs))
+            indices, epochs = (to_device(part, run.device) for part in (key.indices, key.epochs))
             draws = uniform(hashed(run.seed, AUGMENTATION), indices, epochs, 4 + examples.targets.dim() - 1)
             return examples.images[indices], examples.targets[indices], draws
 
