@@ -177,13 +177,17 @@ def test_the_index_counts_each_published_number_once(root: Path, monkeypatch: py
     assert outcomes(empty, document) == ["within tolerance"]
     assert outcomes(document, empty) == ["within tolerance"]
 
-    for changes in ({"scale": "short"}, {"overrides": ["optim.lr=1"]}):
-        record = made.reproduction(root / "reproduce/vae/figure-2" / str(len(changes["scale"]) if "scale" in changes else 0), ["c"],
-            {"r": {"c": made.cell([1.0], 1.0)}}, name=first.table, paper=first.paper, **changes)  # fmt: skip
-        assert record.is_dir()
-    write_book(root)
-    index = (root / "book/index.html").read_text()
-    assert set(column(index, "within tolerance")[: len({n.paper for n in nothing})]) == {"0"}
+    def counted(place: str, **changes: Any) -> int:
+        cells = {first.row: {first.column: made.cell([1.0], 1.0)}}
+        changes |= {"name": first.table, "paper": first.paper}
+        made.reproduction(root / "reproduce/vae/figure-2" / place, [first.column], cells, **changes)
+        write_book(root)
+        index = (root / "book/index.html").read_text()
+        return sum(map(int, column(index, "within tolerance")[: len({n.paper for n in nothing})]))
+
+    assert counted("other-scale", scale="short") == 0
+    assert counted("own-settings", overrides=["optim.lr=1"]) == 0
+    assert counted("paper") == 1
 
 
 def test_what_travels_with_the_program_is_said_to_be_made_elsewhere(
@@ -247,6 +251,13 @@ def test_measurements_get_a_page_each(root: Path, tmp_path: Path) -> None:
     index = found["index.html"]
     assert column(index, "rows") == ["0", "0", "2"]
     assert column(index, "last day") == ["\u2013", "\u2013", "2026-01-03"]
+
+
+def test_a_column_is_of_numbers_where_every_row_has_one(tmp_path: Path) -> None:
+    (tmp_path / "mixed.csv").write_text("net,images,factor\n1,2,3\nb,3,2 to 4\n")
+    page = book._page_of_benchmark(book.read_measurements(tmp_path / "mixed.csv"))
+    (table,) = (block for part in page.sections for block in part.blocks if isinstance(block, book.Table))
+    assert [column.numeric for column in table.columns] == [False, True, False]
 
 
 def test_a_second_book_replaces_the_first_and_what_it_lacks(root: Path) -> None:
