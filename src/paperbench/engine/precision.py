@@ -77,7 +77,7 @@ def full_precision(device: torch.device) -> Iterator[None]:
 
 def describe_numerics(precision: str) -> dict[str, Any]:
     """Return the switches as they stand, for env.json."""
-    cudnn = torch.backends.cudnn
+    cudnn: Any = torch.backends.cudnn
     return {
         "precision": precision,
         "autocast": "bfloat16" if precision == "bfloat16" else None,

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from multiprocessing import connection
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from paperbench.config.schema import NonNegativeInt, Schema
 from paperbench.engine.processes import ON_WINDOWS, ask_to_save, end, group_options, require_posix
@@ -206,7 +206,7 @@ def _start_interpreter(job: Job, environment: Mapping[str, str], *, threads: int
     variables = {**os.environ, **dict.fromkeys(worker.THREAD_VARIABLES, str(threads)), **environment}
     command = [sys.executable, "-m", worker.__name__, "--parent", str(os.getpid()), *job.arguments()]
     with Path(job.directories[-1], "log.txt").open("ab") as log:  # what Python says before the worker has begun
-        return subprocess.Popen(
+        process: subprocess.Popen[Any] = subprocess.Popen(
             command,
             env=variables,
             # On Windows the run notices by it that the sweep has died: see `engine.processes`.
@@ -215,3 +215,4 @@ def _start_interpreter(job: Job, environment: Mapping[str, str], *, threads: int
             stderr=log,
             **group_options(),
         )
+    return process
