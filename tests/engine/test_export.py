@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import signal
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from torch import Tensor, nn
 from paperbench.engine import export_formats
 from paperbench.engine.export import FORMATS, compare, export, place_for
 from paperbench.engine.exportable import Exportable, Output, Tensors
-from paperbench.errors import ConfigError, EnvironmentError_, ExportError
+from paperbench.errors import ConfigError, DiskFullError, EnvironmentError_, ExportError
 
 FACTS = {"run": "r", "experiment": "e", "task": "t", "config_hash": "h"}
 
@@ -217,3 +218,19 @@ def test_only_an_earlier_export_is_replaced(kind: str, tmp_path: Path) -> None:
     file.with_name("model.bin.json").write_text('{"kind": "notes"}')
     with pytest.raises(ConfigError, match=r"model\.bin\.json.*exists"):
         place_for(file)
+
+
+@pytest.mark.parametrize("kind", FORMATS)
+def test_a_full_disk_is_an_error_and_leaves_nothing(kind: str, tmp_path: Path) -> None:
+    """torch's own writer of archives would end the process."""
+    resource = pytest.importorskip("resource", reason="Windows limits no sizes of files")
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    before = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    try:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (300, hard))
+        with pytest.raises(DiskFullError, match="cannot write"):
+            export(exportable(), kind, tmp_path / "net.out", FACTS)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+        signal.signal(signal.SIGXFSZ, before)
+    assert list(tmp_path.iterdir()) == []

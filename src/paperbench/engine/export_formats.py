@@ -6,6 +6,7 @@ that of the example. Torch has deprecated it in favour of `torch.export`; it is 
 
 from __future__ import annotations
 
+import io
 import json
 import warnings
 import zipfile
@@ -198,7 +199,9 @@ def _write_torchscript(exportable: Exportable, file: Path, metadata: dict[str, s
         warnings.filterwarnings("ignore", category=torch.jit.TracerWarning)
         # torch's own check would repeat the trace with the same example; other examples are compared here.
         traced = torch.jit.trace(exportable.module, exportable.inputs[0], check_trace=False)
-        torch.jit.save(traced, str(file), _extra_files={"metadata.json": json.dumps(metadata, sort_keys=True)})
+        content = io.BytesIO()  # on a full disk torch's own writer of files ends the process
+        torch.jit.save(traced, content, _extra_files={"metadata.json": json.dumps(metadata, sort_keys=True)})
+    file.write_bytes(content.getvalue())
 
 
 def _read_torchscript(exportable: Exportable, file: Path) -> Callable[[Tensors], Tensors]:
