@@ -15,6 +15,12 @@ from pathlib import Path
 
 PROGRAM = Path(sys.executable).parent / "ray"
 _NODE = ("--num-gpus=0", "--object-store-memory=100000000", "--disable-usage-stats")
+_LIST = """
+import ray
+ray.init(address="auto", log_to_driver=False, logging_level="error")
+alive = [node for node in ray.nodes() if node["Alive"]]
+print(*(node["NodeID"] for node in sorted(alive, key=lambda node: "node:__internal_head__" not in node["Resources"])))
+"""
 
 
 class Ray:
@@ -32,12 +38,16 @@ class Ray:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self.end()
+        shutil.rmtree(self.run, ignore_errors=True)
+
+    def end(self) -> None:
+        """End the head, its nodes and what they run."""
         for number in (signal.SIGTERM, signal.SIGKILL):
             for pid in self.pids(""):
                 with suppress(OSError):
                     os.kill(pid, number)
             time.sleep(0.5)
-        shutil.rmtree(self.run, ignore_errors=True)
 
     def start_head(self) -> None:
         self._start("--head", "--port=6399", "--include-dashboard=false", "--num-cpus=2")
@@ -45,6 +55,14 @@ class Ray:
     def add_node(self, *, cpus: int = 2) -> None:
         """Start one more node, in another working directory than everything else."""
         self._start("--address=auto", f"--num-cpus={cpus}")
+
+    def nodes(self) -> list[str]:
+        """The ids of the nodes that are alive, the head first."""
+        listing = subprocess.run(
+            [sys.executable, "-c", _LIST], env={**os.environ, **self.environment},
+            check=True, capture_output=True, text=True, timeout=60,
+        ).stdout  # fmt: skip
+        return listing.split()
 
     def pids(self, name: str) -> list[int]:
         """The processes of this cluster whose command line has `name`."""
