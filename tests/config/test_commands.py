@@ -68,10 +68,14 @@ def test_signs_that_mean_nothing_need_no_quotes() -> None:
 
 def test_home_folders_are_those_of_a_shell(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
     assert expanded("~") == tmp_path
     assert expanded("~/a b") == tmp_path / "a b"
     assert expanded("a/~") == Path("a/~")
-    assert expanded("~no-such-user/x") == Path("~no-such-user/x")
+    with pytest.raises(ConfigError, match=r"no user is called no-such-user; write \./~no-such-user"):
+        expanded("~no-such-user/x")
+    (tmp_path / "~1.png").touch()
+    assert expanded("~1.png") == Path("~1.png")
 
 
 def test_nothing_prints_a_command_of_its_own_making() -> None:

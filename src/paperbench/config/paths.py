@@ -151,8 +151,19 @@ def short(path: Path) -> str:
 
 
 def expanded(path: str | Path) -> Path:
-    """Return a path that a user gave, a leading `~` or `~NAME` read as a home folder; an unknown NAME stays, as in a shell."""
-    return Path(os.path.expanduser(path))  # noqa: PTH111 - `Path.expanduser` raises for an unknown name
+    """Return a path that a user gave, a leading `~` or `~NAME` read as a home folder.
+
+    What is no user's is a name where such a file is there. Otherwise it raises ConfigError: a folder `~name` would be made, and
+    searched in vain.
+    """
+    try:
+        return Path(path).expanduser()
+    except RuntimeError:
+        name = Path(path).parts[0]
+        if os.path.lexists(name):
+            return Path(path)
+        reason = "the home folder is not known" if name == "~" else f"no user is called {name[1:]}"
+        raise ConfigError(f"{path}: {reason}; write ./{name} for a file or folder of that name") from None
 
 
 def data_root() -> Path:

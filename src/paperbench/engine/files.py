@@ -120,7 +120,9 @@ def disk_full(path: Path, error: OSError, *, needed: int | None) -> DiskFullErro
         errno.EDQUOT: "free some of the quota",
         errno.EFBIG: "raise the limit on file sizes (ulimit -f)",
     }.get(error.errno or 0, "free some disk space")
-    return DiskFullError(f"cannot write {path} ({cause}){wanted}; {remedy}, then `paperbench resume` the run")
+    return DiskFullError(
+        f"cannot write {path} ({cause}){wanted}; {remedy}, then give the command again; a run goes on by `paperbench resume`"
+    )
 
 
 def _free(directory: Path) -> str:
