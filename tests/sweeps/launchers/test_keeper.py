@@ -26,7 +26,7 @@ WORKER = """
 import sys
 from pathlib import Path
 from paperbench.sweeps.launchers.ray import run_task
-print(run_task(sys.argv[2:], ".", {"SEEN": "yes"}, sys.argv[1]), flush=True)
+print(run_task(sys.argv[2:], str(Path(sys.argv[1]).parent), {"SEEN": "yes"}, sys.argv[1]), flush=True)
 """
 
 
@@ -34,7 +34,8 @@ def start(tmp_path: Path, **changes: object) -> subprocess.Popen[str]:
     """A process that does what Ray's does, and prints what the task returns."""
     job = toys.job(tmp_path / "run", **changes)
     command = [sys.executable, "-c", WORKER, str(tmp_path / "order"), *job.arguments()]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, text=True, start_new_session=True)
+    elsewhere = tmp_path.parent
+    return subprocess.Popen(command, cwd=elsewhere, stdout=subprocess.PIPE, text=True, start_new_session=True)
 
 
 def until(condition: Callable[[], bool], seconds: float = 60) -> None:
@@ -80,7 +81,11 @@ def test_the_run_saves_whatever_ends_it(by: str, tmp_path: Path) -> None:
 
 
 def test_an_order_to_kill_ends_the_run_at_once(tmp_path: Path) -> None:
+    """Until then it works in the folder, and with the environment, that it was given."""
     worker = start(tmp_path, pace=0.05, steps=4000)
     until(lambda: toys.at_work(tmp_path / "run"))
+    place = Path("/proc") / str(processes.status(tmp_path / "run")["pid"])
+    assert place.joinpath("cwd").readlink() == tmp_path
+    assert b"SEEN=yes" in place.joinpath("environ").read_bytes().split(b"\0")
     (tmp_path / "order").write_text("kill")
     assert worker.communicate(timeout=60)[0] == "-9\n"
