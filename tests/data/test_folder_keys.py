@@ -18,8 +18,10 @@ from paperbench.distill import datasets
 from paperbench.errors import DataError
 from tests.data.photos import write_classes, write_photo
 
-BOTH, TRAIN, TEST = {"train", "test"}, {"train"}, {"test"}
-CHANGES: dict[str, tuple[Any, set[str]]] = {
+TRAIN: set[datasets.Split] = {"train"}
+TEST: set[datasets.Split] = {"test"}
+BOTH = TRAIN | TEST
+CHANGES: dict[str, tuple[Any, set[datasets.Split]]] = {
     "side": (12, BOTH),
     "test_fraction": (0.5, BOTH),
     "split_seed": (1, BOTH),

@@ -1,5 +1,8 @@
 """The parts of torch that ask for a device in Python, answered for the pretended one."""
 
+# What torch's stubs do not say of its own parts.
+# pyright: reportAttributeAccessIssue=false, reportCallIssue=false, reportIncompatibleVariableOverride=false
+
 from __future__ import annotations
 
 import contextlib

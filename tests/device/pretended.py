@@ -3,6 +3,9 @@
 Every operator goes through `dispatch`, which refuses what a real device would refuse and records what it would wait for.
 """
 
+# What torch's stubs do not say of its own parts.
+# pyright: reportAttributeAccessIssue=false, reportAssignmentType=false, reportIncompatibleMethodOverride=false
+
 from __future__ import annotations
 
 from collections.abc import Callable
@@ -239,8 +242,8 @@ class _Call:
         if not kernels.has_kernel(self.func, Device.kind):
             self.fail(f"{Device.kind} has no kernel of it")
         types = {part.dtype for part in self.own}
-        if on_device:
-            types.add(self.kwargs.get("dtype"))
+        if on_device and (asked := self.kwargs.get("dtype")) is not None:
+            types.add(asked)
         if self.name in kernels.NO_BFLOAT16 and torch.bfloat16 in types:
             self.fail("no kernel for bfloat16")
         if torch.float64 in types:
