@@ -104,18 +104,20 @@ def test_a_killed_job_process_and_a_requeue_lose_nothing(slurm: Slurm, folder: F
     sweep = folder.sweep("seed=0", "steps=300", "pace=0.05", *SMALL)
     sweep.until(lambda: any(len(steps) > 20 for steps in folder.steps().values()))
     (run_dir,) = folder.run_dirs()
-    os.kill(submitit_process(), signal.SIGKILL)
+    os.kill(submitit_process(folder.path), signal.SIGKILL)
     sweep.until(lambda: "it continues" in sweep.output)
     assert sweep.end() == 0, sweep.output
     assert folder.steps()[run_dir.name] == list(range(300))  # it saved when its parent died
 
 
-def submitit_process() -> int:
+def submitit_process(folder: Path) -> int:
+    """The process that runs the newest job of a sweep in the folder; others may have a Slurm of their own on this machine."""
     found = [
         int(entry.name)
         for entry in Path("/proc").iterdir()
         if entry.name.isdigit()
         and b"submitit.core._submit" in _command_line(entry)
+        and str(folder).encode() in _command_line(entry)
         and b"srun" not in _command_line(entry)
     ]
     return max(found)

@@ -14,7 +14,7 @@ from tests.device.conftest import Rehearsals
 
 WAITS = {
     "distill": 0,
-    "faster-rcnn": 1,  # the suppression of proposals
+    "faster-rcnn": 2,  # the suppression of proposals, and the regions of its batch norm
     "segment": 0,
     "ssd": 0,
     "stn-mnist": 0,
