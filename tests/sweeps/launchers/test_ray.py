@@ -60,6 +60,49 @@ def test_a_cancellation_that_was_lost_is_given_again(tmp_path: Path, monkeypatch
     assert order.read_text() == "kill"
 
 
+class FakeErrors:
+    RayError = type("RayError", (Exception,), {})
+    TaskCancelledError = type("TaskCancelledError", (RayError,), {})
+
+
+@pytest.mark.parametrize(
+    ("code", "error", "killed", "expected"),
+    [
+        ("3", FakeErrors.RayError, False, (3, None, "")),  # Ray's worker crashed while it ended
+        ("3", FakeErrors.TaskCancelledError, False, (3, None, "")),
+        ("0", FakeErrors.TaskCancelledError, True, (0, None, "")),
+        ("-9", FakeErrors.RayError, True, (None, 9, "killed by SIGKILL")),
+        (None, FakeErrors.TaskCancelledError, False, (3, None, "withdrawn")),
+        (None, FakeErrors.RayError, True, (None, 9, "killed")),
+        (None, FakeErrors.RayError, False, (None, None, "Ray: the worker died")),
+    ],
+)
+def test_the_end_of_a_run_whose_task_ray_ended(
+    code: str | None,
+    error: type[Exception],
+    killed: bool,
+    expected: tuple[int | None, int | None, str],
+    tmp_path: Path,
+) -> None:
+    """The run's own exit code counts where there is one, and a sweep that asked for an end has not thereby killed anything."""
+
+    def get(reference: object) -> None:
+        raise error("the worker died")
+
+    ray: Any = SimpleNamespace(
+        cancel=lambda *_, **__: None, wait=lambda references, timeout: (references, []), get=get, exceptions=FakeErrors
+    )
+    handle = RayHandle(ray, object(), tmp_path / "order")
+    handle.stop()
+    if killed:
+        handle.kill()
+    if code is not None:
+        (tmp_path / "order.code").write_text(code)
+    ending = handle.poll()
+    assert ending is not None
+    assert (ending.exit_code, ending.signal, ending.reason) == expected
+
+
 def test_a_task_that_was_told_to_stop_before_it_began_does_nothing(tmp_path: Path) -> None:
     (tmp_path / "order").write_text("stop")
     assert run_task(["no such folder"], str(tmp_path), {}, str(tmp_path / "order")) == 3

@@ -5,7 +5,8 @@ therefore the child of a keeper, a process in a session of its own that no Ray p
 and Ray worker: when its other end is closed, which the death of the Ray worker does, the keeper asks the run to save and end.
 
 The sweep stops a run through a file, as it does under Slurm (`cluster.read_order`): `ray.cancel` raises an exception in the
-Ray worker, anywhere, and one that falls into a destructor is lost for good, since Ray does not ask a second time.
+Ray worker, anywhere: one that falls into a destructor is lost for good, since Ray does not ask a second time, and one that falls
+into Ray's own code after the run has ended takes the worker along. The keeper therefore also writes the exit code into a file.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, Self
 
+from paperbench.engine.files import write_atomic
 from paperbench.sweeps.launchers.orders import KILL, STOP, read_order
 
 _SECONDS_BETWEEN_LOOKS = 0.1
@@ -92,14 +94,25 @@ def main(arguments: Sequence[str]) -> None:
     os.setsid()
     command = [sys.executable, "-m", "paperbench.sweeps.worker", "--parent", str(os.getpid()), *worker]
     run = subprocess.Popen(command, stdin=subprocess.DEVNULL)
-    code = _watch(run, int(requests), Path(order))
+    code, open_ = _watch(run, int(requests), Path(order))
+    if open_:  # else Ray may have started the task again, whose exit code this is not
+        with suppress(OSError):
+            write_atomic(code_file(Path(order)), str(code))
     with suppress(BrokenPipeError):  # nobody is there to read it; the run's own files say everything
         os.write(int(replies), f"{code}\n".encode())
     os._exit(0)
 
 
-def _watch(run: subprocess.Popen[bytes], requests: int, order: Path) -> int:
-    """Wait for the end of the run, passing on what the pipe and the file say; return its exit code."""
+def code_file(order: Path) -> Path:
+    """Return the file in which a keeper writes down the exit code of its run."""
+    return order.with_suffix(".code")
+
+
+def _watch(run: subprocess.Popen[bytes], requests: int, order: Path) -> tuple[int, bool]:
+    """Wait for the end of the run, passing on what the pipe and the file say.
+
+    Return its exit code, and True if the Ray worker still lives.
+    """
     asked, open_ = False, True
     while (code := run.poll()) is None:
         wanted = read_order(order)
@@ -114,7 +127,7 @@ def _watch(run: subprocess.Popen[bytes], requests: int, order: Path) -> int:
         if not open_ or asked:
             with suppress(subprocess.TimeoutExpired):
                 run.wait(_SECONDS_BETWEEN_LOOKS)
-    return code
+    return code, open_
 
 
 if __name__ == "__main__":

@@ -30,7 +30,7 @@ from paperbench.errors import EXIT_ENVIRONMENT, EXIT_STOPPED, EnvironmentError_
 from paperbench.records.place import Place
 from paperbench.sweeps.launchers.base import UNLIMITED, Context, ExitStatus, Job, LauncherLost, RunRefused
 from paperbench.sweeps.launchers.cluster import import_library, resources_of, worker_arguments
-from paperbench.sweeps.launchers.keeper import KeptRun
+from paperbench.sweeps.launchers.keeper import KeptRun, code_file
 from paperbench.sweeps.launchers.orders import KILL, STOP, order_file, read_order
 
 _HOW_TO_START = (
@@ -127,6 +127,7 @@ class RayLauncher:
             self._folder.mkdir(parents=True, exist_ok=True)
             order.unlink(missing_ok=True)
             node_file(order).unlink(missing_ok=True)
+            code_file(order).unlink(missing_ok=True)
         return order
 
     def _look_at_resources(self) -> None:
@@ -213,7 +214,7 @@ def _exit_at_once() -> None:
 
 
 class RayHandle:
-    """One task; see `base.Handle`. It is asked to end through its order, and through Ray in case it has not begun."""
+    """One task; see `base.Handle`. It is asked to end through its order, and withdrawn through Ray if it has not begun."""
 
     def __init__(
         self,
@@ -268,10 +269,15 @@ class RayHandle:
             self._cancel()
 
     def _cancel(self) -> None:
-        """Withdraw the task, should it wait; Ray may lose this, so `poll` asks again."""
+        """Withdraw the task, should it wait; Ray may lose this, so `poll` asks again.
+
+        One that runs reads its order: an exception of Ray's, raised in it while it ends, would hide how it ended.
+        """
         self._stopping = True
         self._cancelled_at = time.monotonic()
-        self._ray.cancel(self.reference, force=self._force)
+        place = self.place()
+        if self._force or place is None or place.state != "running":
+            self._ray.cancel(self.reference, force=self._force)
 
     def _read_status(self) -> ExitStatus:
         errors = self._ray.exceptions
@@ -280,10 +286,12 @@ class RayHandle:
             if code is None:
                 return ExitStatus(exit_code=None, signal=None, reason="the keeper of the run was killed", lost=True)
             return ExitStatus.from_code(code)
-        except errors.TaskCancelledError:
-            return ExitStatus(exit_code=EXIT_STOPPED, signal=None, reason="withdrawn")
         except errors.RayError as error:
-            if self._stopping:
+            if code := read_order(code_file(self._order)):  # the run had ended before Ray's worker did
+                return ExitStatus.from_code(int(code))
+            if isinstance(error, errors.TaskCancelledError) and not self._force:
+                return ExitStatus(exit_code=EXIT_STOPPED, signal=None, reason="withdrawn")
+            if self._force:
                 return ExitStatus(exit_code=None, signal=int(signal.SIGKILL), reason="killed")
             lines = str(error).strip().splitlines()
             return ExitStatus(
@@ -299,6 +307,7 @@ def run_task(arguments: Sequence[str], folder: str, environment: Mapping[str, st
     """
     if read_order(Path(order)):
         return EXIT_STOPPED
+    code_file(Path(order)).unlink(missing_ok=True)  # of an earlier attempt, whose worker died in the moment of its end
     _note_node(Path(order))
     with KeptRun(arguments, folder=folder, environment=environment, order=Path(order)) as run:
         return run.wait()
