@@ -292,6 +292,24 @@ def test_the_rate_by_the_papers_rule_is_a_choice_and_a_fixed_one_a_deviation(pla
     assert not any(text.startswith("the rate is") for text in found.choices)
 
 
+@pytest.mark.parametrize(
+    ("place", "choices"),
+    [
+        (("ssd", "Table 2", "nothing", "mAP"), ["default boxes end at the border", "objects with the same best box"]),
+        (("yolo", "Table 1", "YOLO VGG-16", "mAP"), []),
+    ],
+    ids=["ssd", "yolo"],
+)
+def test_what_detectors_of_one_stage_do_otherwise_or_by_choice_is_named(
+    place: tuple[str, str, str, str], choices: list[str]
+) -> None:
+    number = published.find(*place)
+    found = conditions_of_run(number, paper_config(*number.place), precision="float32")
+    assert [text for text in found.settings if text.startswith("images keep their shape")]
+    assert len(found.choices) == len(choices)
+    assert all(any(wanted in text for text in found.choices) for wanted in choices)
+
+
 def test_a_remark_about_the_print_takes_nothing_from_a_verdict() -> None:
     number = published.find("vae", "Figure 2", "Frey, 2 latent, wake-sleep, test", "1e8")
     assert number.remark
