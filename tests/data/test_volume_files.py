@@ -133,6 +133,62 @@ def test_whatever_a_reader_raises_names_the_file(tmp_path: Path, write: Any, sai
     assert str(path) in str(caught.value)
 
 
+# --- the place in space -----------------------------------------------------------------------------------------------
+
+
+def with_fields(path: Path, **fields: Any) -> Path:
+    """A volume of voxels of 1 x 2 x 3 whose header has these fields; `pixdim1` is one number of a field."""
+    nibabel.save(nibabel.Nifti1Image(ARRAY, np.diag([1.0, 2, 3, 1])), path)
+    content = bytearray(path.read_bytes())
+    header = nibabel.Nifti1Header(bytes(content[:348]), check=False)
+    for name, value in fields.items():
+        if name == "pixdim1":
+            header["pixdim"][1] = value
+        else:
+            header[name] = value
+    content[:348] = header.binaryblock
+    path.write_bytes(content)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("fields", "said"),
+    [
+        ({"sform_code": 1, "srow_y": [0, float("nan"), 0, 0]}, r"srow_y of its sform is \(0, nan, 0, 0\); convert it again"),
+        ({"sform_code": 1, "srow_x": [1, 0, 0, float("inf")]}, r"srow_x of its sform is \(1, 0, 0, inf\)"),
+        ({"sform_code": 0, "qform_code": 1, "quatern_b": float("nan")}, "the quaternion of its qform"),
+        ({"sform_code": 0, "qform_code": 1, "quatern_b": 2}, "squares sum to more than 1"),
+        ({"sform_code": 0, "qform_code": 1, "qoffset_z": float("nan")}, "the offset of its qform"),
+        ({"sform_code": 0, "qform_code": 0, "pixdim1": float("nan")}, r"voxel size \(pixdim\) in its header is \(nan, 2, 3\)"),
+    ],
+)
+def test_a_header_without_a_place_is_refused_by_its_field(tmp_path: Path, fields: dict[str, Any], said: str) -> None:
+    with pytest.raises(DataError, match=f"a.nii: its header gives no place in space: .*{said}"):
+        read_image(with_fields(tmp_path / "a.nii", **fields))
+
+
+def test_a_field_that_nothing_is_computed_from_may_hold_anything(tmp_path: Path) -> None:
+    found = read_image(with_fields(tmp_path / "a.nii", sform_code=1, qform_code=1, qoffset_x=float("nan")))
+    assert found.spacing == (1, 2, 3)
+    found = read_image(with_fields(tmp_path / "a.nii", sform_code=0, qform_code=0, srow_x=float("nan"), xyzt_units=5))
+    assert found.spacing == (1, 2, 3)
+
+
+@pytest.mark.parametrize(("code", "factor"), [(0, 1), (1, 1000), (2, 1), (3, 0.001)])
+def test_lengths_become_millimetres_as_in_another_reader(tmp_path: Path, code: int, factor: float) -> None:
+    path = with_fields(tmp_path / "a.nii", xyzt_units=code)
+    found = read_image(path)
+    assert found.spacing == pytest.approx([factor, 2 * factor, 3 * factor])
+    assert bool(found.notes) == (factor != 1)
+    sitk = pytest.importorskip("SimpleITK")
+    assert found.spacing == pytest.approx(sitk.ReadImage(str(path)).GetSpacing())
+
+
+def test_a_voxel_size_of_nothing_is_remarked_on(tmp_path: Path) -> None:
+    found = read_image(with_fields(tmp_path / "a.nii", sform_code=0, qform_code=0, pixdim1=0))
+    assert "the voxel sizes (0, 2, 3): what is 0 is taken as 1" in found.notes[0]
+
+
 # --- pictures ---------------------------------------------------------------------------------------------------------
 
 

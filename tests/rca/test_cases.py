@@ -11,7 +11,7 @@ import pytest
 from paperbench.config.compose import compose
 from paperbench.errors import ConfigError
 from paperbench.rca import datasets
-from paperbench.rca.cases import ReferenceSelection, leave_one_out, normalised, thumbnail, without
+from paperbench.rca.cases import ReferenceSelection, leave_one_out, normalised, reason, thumbnail, without
 from paperbench.rca.config import PhantomData, ReferenceConfig
 from paperbench.rca.labels import Labels
 from tests.rca.made import make_image, write_nifti, write_png
@@ -120,5 +120,6 @@ def test_intensities_are_normalised() -> None:
     np.testing.assert_allclose(normalised(image), normalised(image * 1e6), atol=1e-5)
     assert normalised(image).min() == 0
     assert normalised(image).max() == 1
-    with pytest.raises(ValueError, match="one value 7"):
+    with pytest.raises(ValueError, match="one value 7") as caught:
         normalised(np.full((4, 4), 7, np.float32))
+    assert reason(caught.value) == "the image has the one value 7 everywhere: nothing can be registered to it"

@@ -1,7 +1,7 @@
 """Formats of volumes: NIfTI and Analyze through nibabel, MetaImage and NRRD through SimpleITK (an extra).
 
 A file is brought to the axes of the patient (RAS+) by flips and permutations alone, no value is interpolated; an axis of length 1
-is dropped. Whether a file is packed with gzip is told by its content, not by its name.
+is dropped. Lengths become millimetres. Whether a file is packed with gzip is told by its content, not by its name.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from paperbench.data.grids import Volume, numbers, times
+from paperbench.data.nifti_headers import check_header, unit
 from paperbench.errors import DataError, EnvironmentError_
 
 NIFTI: Final = (".nii", ".nii.gz")
@@ -49,16 +50,17 @@ def _loaded(path: Path) -> tuple[Any, tuple[str, ...]]:
         return _itk(path), ()
     import nibabel
 
-    if name.endswith(PAIRS):
-        return nibabel.load(path), ()
     content = path.read_bytes()
     packed = content.startswith(_GZIP)
     # The whole stream is read, so that its checksum is compared.
     raw = gzip.decompress(content) if packed else content
+    notes = check_header(path, raw)
+    if name.endswith(PAIRS):
+        return nibabel.load(path), notes
     kind = nibabel.Nifti2Image if int.from_bytes(raw[:4], "little") in _NIFTI2_SIZES else nibabel.Nifti1Image
     loaded = cast(Any, kind.from_bytes(raw))
     _refuse_surplus(path, loaded, raw)
-    return loaded, () if packed == name.endswith(".gz") else (_misnamed(packed),)
+    return loaded, notes if packed == name.endswith(".gz") else (*notes, _misnamed(packed))
 
 
 _NIFTI2_SIZES: Final = (_NIFTI2_HEADER, int.from_bytes(_NIFTI2_HEADER.to_bytes(4, "big"), "little"))
@@ -91,13 +93,17 @@ def _refuse_other_numbers(path: Path, kind: np.dtype[Any]) -> None:
 def _volume(path: Path, loaded: Any, notes: tuple[str, ...]) -> Volume:
     import nibabel
 
-    header = describe_header(loaded)
     place = np.asarray(loaded.affine, np.float64)
-    if not np.isfinite(place).all() or abs(np.linalg.det(place[:3, :3])) < 1e-12:
+    if not np.isfinite(place).all():
+        raise DataError(f"{path}: its header gives no place in space: its numbers are not all finite")
+    header = describe_header(loaded)
+    sizes = np.linalg.norm(place[:3, :3], axis=0)
+    if not sizes.all() or abs(np.linalg.det(place[:3, :3] / sizes)) < 1e-9:
         raise DataError(f"{path}: its header gives no usable place in space: {header}")
     image = cast(Any, nibabel.as_closest_canonical(loaded))
     array = np.asarray(image.dataobj)
     affine = np.asarray(image.affine, np.float64)
+    affine[:3] *= unit(loaded.header)
     while array.ndim > 3 and array.shape[-1] == 1:
         array = array[..., 0]
     if array.ndim > 3:
@@ -122,10 +128,10 @@ def _volume(path: Path, loaded: Any, notes: tuple[str, ...]) -> Volume:
 
 def describe_header(image: Any) -> str:
     """Describe shape, spacing, origin and codes of a header in one line; a qform that contradicts the sform is mentioned."""
-    header, affine = image.header, image.affine
-    spacing = np.linalg.norm(affine[:3, :3], axis=0)
+    header, affine, scale = image.header, image.affine, unit(image.header)
+    spacing = scale * np.linalg.norm(affine[:3, :3], axis=0)
     text = (
-        f"shape {times(image.shape)}, spacing {numbers(spacing)} mm, origin {numbers(affine[:3, 3])} mm, "
+        f"shape {times(image.shape)}, spacing {numbers(spacing)} mm, origin {numbers(scale * affine[:3, 3])} mm, "
         f"axes {''.join(_axes(affine))}"
     )
     qform, q_code = header.get_qform(coded=True) if hasattr(header, "get_qform") else (None, 0)
@@ -133,7 +139,7 @@ def describe_header(image: Any) -> str:
     if qform is not None and sform is not None:
         text += f", from the {'sform' if s_code else 'qform' if q_code else 'voxel sizes'}"
         if not np.allclose(qform, sform, atol=1e-3):
-            text += f" (its qform differs: origin {numbers(qform[:3, 3])} mm)"
+            text += f" (its qform differs: origin {numbers(scale * qform[:3, 3])} mm)"
     return text
 
 

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from paperbench.engine.store import ArrayStore, content_key
 from paperbench.errors import EnvironmentError_
-from paperbench.rca.cases import RECORDED, Image, normalised, reason
+from paperbench.rca.cases import RECORDED, CaseError, Image, normalised, reason
 from paperbench.rca.config import RegistrationConfig
 from paperbench.rca.labels import Labels, narrow
 from paperbench.rca.propagation import propagate_labels
@@ -190,7 +190,7 @@ def _scale(reference: Image, image: Image) -> Tensor:
     """Return the ratio of the reference's extent to the image's, the last axis first; 1 where either has no physical size."""
     dims = image.intensities.ndim
     if reference.intensities.ndim != dims:
-        raise ValueError(f"the image has {dims} dimensions, the reference {reference.intensities.ndim}")
+        raise CaseError(f"the image has {dims} dimensions, the reference {reference.intensities.ndim}")
     if not (reference.physical and image.physical):
         return torch.ones(dims)
     extents = [

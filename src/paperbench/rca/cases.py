@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from paperbench.data import phantoms
 from paperbench.engine.device_errors import raise_device_error
 from paperbench.engine.seeding import hashed
-from paperbench.errors import ConfigError, PaperbenchError
+from paperbench.errors import ConfigError, DataError, PaperbenchError
 from paperbench.rca.config import ReferenceConfig
 from paperbench.rca.labels import Labels
 
@@ -25,6 +25,10 @@ LOW, HIGH = 1.0, 99.0
 
 RECORDED: Final = (PaperbenchError, ValueError, ArithmeticError, RuntimeError, OSError, MemoryError)
 """Errors of one case's files or of one registration: they are recorded, and the run continues."""
+
+
+class CaseError(DataError, ValueError):
+    """An image that cannot be scored: damaged data to a command, which reports it, and a wrong value to a caller in Python."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,13 +100,13 @@ class CaseSource:
 def normalised(image: NDArray[np.float32]) -> NDArray[np.float64]:
     """Scale intensities to 0..1 between the 1st and the 99th percentile, clipped: scales differ by up to 1e6 between cases.
 
-    Raises ValueError for an image of one value.
+    Raises CaseError for an image of one value.
     """
     low, high = (float(value) for value in np.percentile(image, [LOW, HIGH]))
     if high <= low:
         low, high = float(image.min()), float(image.max())
     if high <= low:
-        raise ValueError(f"the image has the one value {low:g} everywhere: nothing can be registered to it")
+        raise CaseError(f"the image has the one value {low:g} everywhere: nothing can be registered to it")
     return np.clip((image.astype(np.float64) - low) / (high - low), 0, 1)
 
 

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from paperbench.engine.files import write_atomic
-from paperbench.rca.cases import Image, Remark
+from paperbench.rca.cases import CaseError, Image, Remark
 from paperbench.rca.labels import Labels, narrow
 from paperbench.rca.mask_metrics import compare
 
@@ -78,11 +78,11 @@ def score_masks(
     labels: Labels,
     metrics: Sequence[str],
 ) -> CaseResult:
-    """Score every mask of `image` on every reference. Raises ValueError when no reference can be used."""
+    """Score every mask of `image` on every reference. Raises CaseError when no reference can be used."""
     if not image.masks:
         return CaseResult(case=image.name, problems=dict(image.problems) or {"": "no mask"}, remarks=image.remarks)
     if not references:
-        raise ValueError("no reference is left to score it")
+        raise CaseError("no reference is left to score it")
     scores: dict[str, dict[str, list[dict[str, float]]]] = {name: {} for name in image.masks}
     failures: list[tuple[str, str]] = []
     by_name = {reference.name: reference for reference in references}
@@ -96,7 +96,7 @@ def score_masks(
             planes = labels.planes(predicted)
             scores[name][labelled.reference] = compare(planes, truth.to(planes.device), reference.spacing, metrics)
     if len(failures) == len(references):
-        raise ValueError(
+        raise CaseError(
             f"none of {len(references)} references could be used; the first, {failures[0][0]}: {failures[0][1]}"
         )
     masks = [

@@ -297,7 +297,7 @@ def _best_objects(truth: _Truth, found: _Flat, *, images: int, iou: float, inclu
     first_pair = np.cumsum(count) - count
     detection = np.repeat(with_objects, count)
     gt = by_key[np.arange(count.sum()) - np.repeat(first_pair - start, count)]
-    overlap = _paired_iou(found.boxes[detection], truth.boxes[gt], inclusive=inclusive)
+    overlap = paired_iou(found.boxes[detection], truth.boxes[gt], inclusive=inclusive)
 
     highest = np.maximum.reduceat(overlap, first_pair)
     is_highest = overlap == np.repeat(highest, count)
@@ -306,7 +306,7 @@ def _best_objects(truth: _Truth, found: _Flat, *, images: int, iou: float, inclu
     return best
 
 
-def _paired_iou(a: NDArray[np.float64], b: NDArray[np.float64], *, inclusive: bool) -> NDArray[np.float64]:
+def paired_iou(a: NDArray[np.float64], b: NDArray[np.float64], *, inclusive: bool) -> NDArray[np.float64]:
     """(P,) overlap of a[p] with b[p]; boxes (P, 4) xyxy. Boxes without area overlap nothing."""
     extra = 1.0 if inclusive else 0.0
     size = np.minimum(a[:, 2:], b[:, 2:]) - np.maximum(a[:, :2], b[:, :2]) + extra

@@ -17,6 +17,7 @@ from paperbench.detection.config import ScoreFiles, class_mistakes
 from paperbench.detection.drawing import precision_recall_curves
 from paperbench.detection.evaluation import coco, voc
 from paperbench.detection.evaluation.files import read_truth, read_voc
+from paperbench.detection.evaluation.pixel_origin import is_moved
 from paperbench.detection.evaluation.result_remarks import remarks_on_boxes
 from paperbench.detection.evaluation.scoring import measure, voc_metrics
 from paperbench.detection.evaluation.yolo_detections import read_yolo
@@ -85,9 +86,10 @@ def _voc(config: ScoreFiles, run: Run) -> dict[str, float]:
     without = [curve.name for curve in result.curves if not curve.objects]
     if without:
         run.reporter.message(f"no object to find, so left out of the means: {', '.join(without)}")
-    moved = [replace(record, boxes=record.boxes + (-1 if config.zero_based else 1)) for record in records]
+    shift = -1 if config.zero_based else 1
+    moved = [replace(record, boxes=record.boxes + shift) for record in records]
     otherwise = voc.evaluate(moved, detections, classes, inclusive=True)
-    if otherwise.map_area > result.map_area + 0.01:
+    if otherwise.map_area > result.map_area + 0.01 and is_moved(records, detections, shift):
         other = str(not config.zero_based).lower()
         run.reporter.message(
             f"the detections fit annotations that count pixels from {int(config.zero_based)} better: zero_based={other} gives "
