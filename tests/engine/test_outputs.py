@@ -12,7 +12,7 @@ from PIL import Image
 from paperbench.engine.drawings import SOFTWARE, Drawings
 from paperbench.engine.figures import new_figure, save, save_image
 from paperbench.engine.files import write_atomic
-from paperbench.engine.outputs import is_marked, output_file, output_folder
+from paperbench.engine.outputs import is_marked, output_file, output_folder, refuse_run_folder
 from paperbench.errors import ConfigError, DataError, EnvironmentError_
 
 
@@ -55,6 +55,28 @@ def test_everything_else_is_refused_by_name(tmp_path: Path) -> None:
             place(tmp_path / name)
     with pytest.raises(ConfigError, match="a device"):
         place(Path("/dev/null"))
+
+
+def test_folders_that_a_run_writes_are_refused(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    for folder in ("checkpoints", "detections/deep", "figures", "report", "drawn"):
+        (run / folder).mkdir(parents=True)
+    for file in ("config.yaml", "status.json", "checkpoints/last.pt", "detections/deep/cat.txt"):
+        (run / file).write_text("the run's")
+    (run / "drawn/first.x").write_text("ours")
+    (run / "drawn/notes.y").write_text("somebody's")
+    (tmp_path / "link").symlink_to(run / "checkpoints")
+    for name in ("run/checkpoints/new.x", "run/checkpoints/a/new.x", "run/figures/new.x", "run/detections/new.x", "link/new.x"):
+        with pytest.raises(ConfigError, match=r"lies in .*run/(checkpoints|figures|detections), which the run .* writes; name"):
+            place(tmp_path / name)
+    (run / "checkpoints/last.pt").unlink()
+    (run / "checkpoints").rmdir()
+    with pytest.raises(ConfigError, match="checkpoints, which the run"):
+        place(run / "checkpoints/new.x")
+    for name in ("new.x", "report/new.x", "export/new.x", "figures/predictions/new.x", "drawn/new.x", "other/new.x"):
+        assert place(run / name) == run / name
+    with pytest.raises(ConfigError, match="checkpoints, which the run"):
+        refuse_run_folder(run / "checkpoints", "--out")
 
 
 def test_an_input_is_refused_under_whatever_name(tmp_path: Path) -> None:

@@ -18,6 +18,10 @@ OPTION = "--output"
 MARK = "Software"
 """Keyword of the text in a PNG that says which program wrote it."""
 _HEAD = 4096
+RUN_FOLDERS = ("checkpoints", "figures")
+"""Folders that every run writes, there or not."""
+RUN_OUTPUTS = (("report",), ("export",), ("figures", "predictions"))
+"""Folders within a run that commands write by default."""
 
 
 def output_file(
@@ -27,11 +31,12 @@ def output_file(
 
     what: the kind of output in words, "an export". is_ours: True for a regular file that this kind of command wrote, which alone
     may be replaced. inputs: what the command reads. option: how the place was named, for messages. Raises `ConfigError` for a
-    special file (a pipe, a device), an input under whatever name, and every file of somebody else, and `EnvironmentError_` for
-    a folder and for a place that cannot be.
+    special file (a pipe, a device), an input under whatever name, every file of somebody else, and a place in a folder that a run
+    writes, and `EnvironmentError_` for a folder and for a place that cannot be.
     """
     named = f"{option} {short(path)}"
     refuse_reserved(path, named)
+    refuse_run_folder(path.parent, named, is_ours=lambda other: other.suffix == path.suffix and is_ours(other))
     state = _state(path, named)
     if state is None:
         if path.is_symlink():
@@ -62,6 +67,36 @@ def output_folder(path: Path, *, option: str = OPTION) -> Path:
     elif not stat.S_ISDIR(state.st_mode):
         raise ConfigError(f"{option} {short(path)}: is {_kind(state)}, no folder; name another place")
     return path
+
+
+def refuse_run_folder(folder: Path, named: str, *, is_ours: Callable[[Path], bool] = lambda path: False) -> None:
+    """Raise `ConfigError` for `folder` within a folder that a run writes, such as its checkpoints; the run's own top is none.
+
+    Folders of outputs (`RUN_OUTPUTS`), and one that an earlier output alone has made, are free. named: how the place was named.
+    is_ours: True for an earlier output.
+    """
+    folder = Path(os.path.realpath(folder))
+    run = next((place for place in (folder, *folder.parents) if _is_run(place)), None)
+    if run is None or folder == run:
+        return
+    parts = folder.relative_to(run).parts
+    if any(parts[: len(free)] == free for free in RUN_OUTPUTS):
+        return
+    top = run / parts[0]
+    if parts[0] in RUN_FOLDERS or (_held(top) and not any(map(is_ours, _held(folder)))):
+        raise ConfigError(f"{named}: lies in {short(top)}, which the run {short(run)} writes; name another place")
+
+
+def _is_run(folder: Path) -> bool:
+    return (folder / "config.yaml").is_file() and (folder / "status.json").is_file()
+
+
+def _held(folder: Path) -> list[Path]:
+    """What is in a folder; nothing where it cannot be looked into, which the writing will say."""
+    try:
+        return list(folder.iterdir())
+    except OSError:
+        return []
 
 
 def _check_parents(path: Path, option: str) -> None:

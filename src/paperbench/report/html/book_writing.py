@@ -10,7 +10,7 @@ from pathlib import Path, PurePosixPath
 
 from paperbench.config.paths import expanded, short
 from paperbench.engine.files import explain_os_errors, write_atomic
-from paperbench.engine.outputs import output_folder
+from paperbench.engine.outputs import output_folder, refuse_run_folder
 from paperbench.errors import ConfigError
 from paperbench.report.html.book import INDEX, LEVELS, Contents, at_level, contents_of, pages_of
 from paperbench.report.html.page import Page
@@ -48,6 +48,7 @@ def write_book(
     if not root.is_dir():
         raise ConfigError(f"{short(root)}: no such folder; name the one that runs were written to, by default outputs")
     folder = output_folder(expanded(output) if output else root / FOLDER, option=OPTION)
+    refuse_run_folder(folder, f"{OPTION} {short(folder)}")
     _refuse_foreign(folder)
     contents = contents_of(root, benchmarks)
     made = datetime.now().astimezone()
