@@ -46,6 +46,25 @@ def test_area_and_crowd_may_be_absent(tmp_path: Path) -> None:
     assert record.crowd.tolist() == [False]
 
 
+@pytest.mark.parametrize("width", [1000, 1e308])
+def test_an_absent_area_is_that_of_the_box_as_it_is_used(tmp_path: Path, width: float) -> None:
+    write_coco(tmp_path, coco_content([{"image_id": 10, "category_id": 3, "bbox": [40, 10, width, 20]}]))
+    record = read(tmp_path, on_bad_box="clip").records[0]
+    assert record.boxes.tolist() == [[40, 10, 60, 30]]
+    assert record.area.tolist() == [400]
+
+
+def test_areas_that_are_no_objects_are_counted(tmp_path: Path) -> None:
+    boxes = [[0, 0, 20, 20]] * 5
+    areas = [400, 0, 410, 1600, None]  # all of it, a tool's filler, rounding, an image twice the size, none
+    entries = [
+        {"image_id": 10, "category_id": 3, "bbox": box, "area": area} for box, area in zip(boxes, areas, strict=True)
+    ]
+    write_coco(tmp_path, coco_content(entries))
+    counts = {text: count for text, count in read(tmp_path).remarks.items() if "larger than their box" in text}
+    assert list(counts.values()) == [2]
+
+
 @pytest.mark.parametrize("layout", ["coco", "here", "images"])
 def test_layouts(tmp_path: Path, layout: str) -> None:
     write_coco(tmp_path, coco_content([CAR]))

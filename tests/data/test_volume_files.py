@@ -154,12 +154,18 @@ def with_fields(path: Path, **fields: Any) -> Path:
 @pytest.mark.parametrize(
     ("fields", "said"),
     [
-        ({"sform_code": 1, "srow_y": [0, float("nan"), 0, 0]}, r"srow_y of its sform is \(0, nan, 0, 0\); convert it again"),
+        (
+            {"sform_code": 1, "srow_y": [0, float("nan"), 0, 0]},
+            r"srow_y of its sform is \(0, nan, 0, 0\); convert it again",
+        ),
         ({"sform_code": 1, "srow_x": [1, 0, 0, float("inf")]}, r"srow_x of its sform is \(1, 0, 0, inf\)"),
         ({"sform_code": 0, "qform_code": 1, "quatern_b": float("nan")}, "the quaternion of its qform"),
         ({"sform_code": 0, "qform_code": 1, "quatern_b": 2}, "squares sum to more than 1"),
         ({"sform_code": 0, "qform_code": 1, "qoffset_z": float("nan")}, "the offset of its qform"),
-        ({"sform_code": 0, "qform_code": 0, "pixdim1": float("nan")}, r"voxel size \(pixdim\) in its header is \(nan, 2, 3\)"),
+        (
+            {"sform_code": 0, "qform_code": 0, "pixdim1": float("nan")},
+            r"voxel size \(pixdim\) in its header is \(nan, 2, 3\)",
+        ),
     ],
 )
 def test_a_header_without_a_place_is_refused_by_its_field(tmp_path: Path, fields: dict[str, Any], said: str) -> None:

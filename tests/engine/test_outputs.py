@@ -66,8 +66,16 @@ def test_folders_that_a_run_writes_are_refused(tmp_path: Path) -> None:
     (run / "drawn/first.x").write_text("ours")
     (run / "drawn/notes.y").write_text("somebody's")
     (tmp_path / "link").symlink_to(run / "checkpoints")
-    for name in ("run/checkpoints/new.x", "run/checkpoints/a/new.x", "run/figures/new.x", "run/detections/new.x", "link/new.x"):
-        with pytest.raises(ConfigError, match=r"lies in .*run/(checkpoints|figures|detections), which the run .* writes; name"):
+    for name in (
+        "run/checkpoints/new.x",
+        "run/checkpoints/a/new.x",
+        "run/figures/new.x",
+        "run/detections/new.x",
+        "link/new.x",
+    ):
+        with pytest.raises(
+            ConfigError, match=r"lies in .*run/(checkpoints|figures|detections), which the run .* writes; name"
+        ):
             place(tmp_path / name)
     (run / "checkpoints/last.pt").unlink()
     (run / "checkpoints").rmdir()

@@ -16,8 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from paperbench.data import coco_masks
-from paperbench.data.coco_files import Content, Id, Objects, load, objects_of
-from paperbench.data.detection import DetectionSet, Record
+from paperbench.data.coco_files import UNLIKELY_AREA, Content, Id, Objects, load, objects_of
+from paperbench.data.detection import DetectionSet, Record, box_areas
 from paperbench.data.faults import (
     BAD_MASK,
     BAD_VALUE,
@@ -111,6 +111,7 @@ def read(
     if masks != "none":
         _examine_masks(content, objects, images, have_masks, reasons, faults, needed=masks == "all")
     sound = np.array([reason is None for reason in reasons], bool)
+    area = objects.areas(box_areas(boxes))
     maskless = int((sound & ~have_masks).sum())
 
     # Objects of image i stand together after a stable sort, at starts[i]:starts[i + 1].
@@ -128,7 +129,7 @@ def read(
             labels=objects.label[part],
             difficult=np.zeros(len(part), bool),
             crowd=objects.crowd[part],
-            area=objects.area[part],
+            area=area[part],
         )
         for image, part in zip(images, own, strict=True)
     ]
@@ -147,6 +148,8 @@ def read(
     remarks = orientation_remark(sum(image.header.orientation != 1 for image in images), exif)
     if objects.without_area:
         remarks["objects without an area, which have their box's"] = objects.without_area
+    if unlikely := int((objects.unlikely_area() & sound).sum()):
+        remarks[f"objects with {UNLIKELY_AREA}"] = unlikely
     if masks == "there" and maskless:
         remarks["objects without a mask, which models with masks refuse or leave out"] = maskless
     return DetectionSet(

@@ -49,11 +49,19 @@ class Content:
         return {key: label for label, key in enumerate(self.category_ids, start=1)}
 
 
+_LARGER: Final = 1.2
+_LARGER_BY: Final = 16.0
+"""Square pixels; boxes of whole pixels may be one short."""
+UNLIKELY_AREA: Final = (
+    "an area of 0 or larger than their box, and it decides whether they count as small, medium or large"
+)
+
+
 class Objects(NamedTuple):
     """Annotations whose image, class and numbers are known, in the order of the file.
 
     places: (N,) places in the file's list, see `Content.where`; image: (N,) place of the image; label: (N,) in 1..C; xywh: (N, 4),
-    which may be infinite or NaN; area: (N,); `without_area` counts those that have their box's.
+    which may be infinite or NaN; area: (N,), NaN for the `without_area` annotations that have none.
     """
 
     places: list[int]
@@ -64,6 +72,17 @@ class Objects(NamedTuple):
     crowd: NDArray[np.bool_]
     segmentation: list[Any]
     without_area: int
+
+    def areas(self, of_boxes: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Return the areas, (N,); that of the box where there is none. of_boxes: (N,), of the boxes as they are used."""
+        return np.where(np.isnan(self.area), of_boxes, self.area)
+
+    def unlikely_area(self) -> NDArray[np.bool_]:
+        """Return which areas are no object's: larger than its box by more than rounding does, as when boxes alone were scaled, or
+        0."""
+        with np.errstate(over="ignore", invalid="ignore"):
+            of_boxes = np.prod(self.xywh[:, 2:], axis=1)
+        return (self.area > _LARGER * of_boxes + _LARGER_BY) | ((self.area == 0) & (of_boxes > 0))
 
 
 def entry_id(value: Any) -> Id | None:
@@ -186,7 +205,7 @@ def objects_of(content: Content, places: Mapping[Id, int], faults: Faults, *, st
             used.append((number, place, label, entry.get("segmentation")))
             numbers.append([x, y, width, height])
             without_area += size is None
-            areas.append(width * height if size is None else size)
+            areas.append(np.nan if size is None else size)
             crowds.append(crowd)
     return Objects(
         places=[number for number, _, _, _ in used],

@@ -28,7 +28,9 @@ def check_header(path: Path, raw: bytes) -> tuple[str, ...]:
     header = _header(raw)
     if header is None:
         return ()
-    notes = () if unit(header) == 1 else (f"its header counts lengths in {_unit_name(header)}s, which become millimetres",)
+    notes = (
+        () if unit(header) == 1 else (f"its header counts lengths in {_unit_name(header)}s, which become millimetres",)
+    )
     if int(header["sform_code"]) > 0:
         for axis in "xyz":
             _refuse_infinite(path, f"the row srow_{axis} of its sform", header[f"srow_{axis}"])

@@ -166,6 +166,15 @@ def test_an_annotation_numbered_zero_without_area_or_crowd_flag_is_scored(tmp_pa
     assert score(tmp_path, truth_with(), [HIT])["coco/APm"] == pytest.approx(100)
 
 
+def test_areas_that_are_no_objects_are_remarked_on(tmp_path: Path) -> None:
+    entry = truth_with()["annotations"][0]
+    for area, said in ((1500, False), (1600, False), (0, True), (6400, True)):
+        (tmp_path / "gt.json").write_text(json.dumps(truth_with(annotations=[{**entry, "area": area}])))
+        (tmp_path / "dt.json").write_text(json.dumps([HIT]))
+        remarks = evaluate_files(tmp_path / "gt.json", tmp_path / "dt.json").remarks
+        assert any("1 annotations have an area of 0 or larger than their box" in remark for remark in remarks) == said
+
+
 def test_an_empty_list_of_results_scores_zero(tmp_path: Path) -> None:
     assert score(tmp_path, truth_with(), [])["coco/AP"] == 0
 

@@ -18,7 +18,17 @@ from numpy.typing import NDArray
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from paperbench.data.coco_files import Content, Id, Objects, Results, id_order, load, objects_of, read_results
+from paperbench.data.coco_files import (
+    UNLIKELY_AREA,
+    Content,
+    Id,
+    Objects,
+    Results,
+    id_order,
+    load,
+    objects_of,
+    read_results,
+)
 from paperbench.data.detection import Record
 from paperbench.data.faults import Faults
 from paperbench.data.values import real
@@ -150,6 +160,7 @@ def evaluate_files(ground_truth: Path, results: Path) -> CocoResult:
                 "no box", content.where(place), f"bbox is {xywh}, which needs finite numbers and sides of 0 or more"
             )
     faults.finish(1)
+    area = objects.areas(np.prod(objects.xywh[:, 2:], axis=1))
     found = read_results(results, content, places)
     if objects.crowd.all():
         what = (
@@ -164,7 +175,7 @@ def evaluate_files(ground_truth: Path, results: Path) -> CocoResult:
         "annotations": [
             {"image_id": image, "category_id": label, "bbox": xywh, "area": area, "iscrowd": int(crowd)}
             for image, label, xywh, area, crowd in zip(
-                *(part.tolist() for part in (objects.image, objects.label, objects.xywh, objects.area, objects.crowd)),
+                *(part.tolist() for part in (objects.image, objects.label, objects.xywh, area, objects.crowd)),
                 strict=True,
             )
         ],
@@ -179,6 +190,8 @@ def evaluate_files(ground_truth: Path, results: Path) -> CocoResult:
 def _remarks(content: Content, places: Mapping[Id, int], objects: Objects, found: Results) -> Iterator[str]:
     if objects.without_area:
         yield f"{objects.without_area} annotations have no area and take that of their box: it decides what is small or large"
+    if unlikely := int(objects.unlikely_area().sum()):
+        yield f"{unlikely} annotations have {UNLIKELY_AREA}"
     sides = np.full((len(places), 2), np.inf)
     for key, entry in zip(content.image_ids, content.images, strict=True):
         width, height = real(entry.get("width")), real(entry.get("height"))
