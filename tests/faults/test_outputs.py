@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import shutil
 import socket
 from pathlib import Path
 
@@ -12,7 +13,7 @@ import pytest
 from paperbench.engine.launch import resume, start
 from paperbench.engine.reporter import SilentReporter
 from paperbench.engine.rundir import RunDirectory
-from paperbench.errors import EnvironmentError_, RunLockedError
+from paperbench.errors import EnvironmentError_, RunLockedError, Stopped
 from tests.engine import processes, toy
 
 
@@ -103,3 +104,23 @@ def test_a_folder_without_write_permission(tmp_path: Path, monkeypatch: pytest.M
             start(toy.config(), run_dir=tmp_path / "run", reporter=SilentReporter())
     finally:
         tmp_path.chmod(0o700)
+
+
+@pytest.mark.parametrize("ends", [OSError("what follows from it"), Stopped("stopped on SIGTERM"), None])
+def test_a_run_folder_that_is_removed_while_the_run_works(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ends: Exception | None
+) -> None:
+    toy.register(monkeypatch)
+    folder = tmp_path / "run"
+
+    def run(config: toy.ToyConfig, run: object) -> dict[str, float]:
+        shutil.rmtree(folder)
+        if ends is not None:
+            raise ends
+        return {}
+
+    monkeypatch.setattr(toy, "run", run)
+    with pytest.raises(EnvironmentError_, match=r"run is gone: it was removed or moved while the run worked in it") as caught:
+        start(toy.config(), run_dir=folder, reporter=SilentReporter())
+    assert caught.value.exit_code == 4
+    assert not folder.exists()

@@ -187,6 +187,14 @@ class RunDirectory:
             raise ConfigError(f"{self.config_file} holds no configuration; start the run anew")
         return value
 
+    def refuse_loss(self) -> None:
+        """Raise `EnvironmentError_` where the run's folder has gone from its place while a process worked in it."""
+        if not self.config_file.exists():
+            raise EnvironmentError_(
+                f"{self.path} is gone: it was removed or moved while the run worked in it. Where it was moved to, `paperbench resume` "
+                "continues it from its last checkpoint; otherwise start it anew"
+            )
+
     def status(self) -> dict[str, Any]:
         """The content of status.json; empty when there is none that can be read."""
         return _read_json(self.status_file)
@@ -330,3 +338,12 @@ def _read_json(path: Path) -> dict[str, Any]:
     except (OSError, ValueError):
         return {}
     return value if isinstance(value, dict) else {}
+
+
+def refuse_losses(directories: Sequence[RunDirectory], error: BaseException) -> None:
+    """Raise an error that says so where a run's folder is gone; what else went wrong, `error`, followed from it."""
+    for directory in directories:
+        try:
+            directory.refuse_loss()
+        except EnvironmentError_ as lost:
+            raise lost from error

@@ -24,7 +24,7 @@ from paperbench.engine.published_data import departures_of
 from paperbench.engine.ranks import Ranks, process_group
 from paperbench.engine.reporter import LoggingReporter, Outcome, Reporter, SilentReporter
 from paperbench.engine.run import Run
-from paperbench.engine.rundir import DONE, FAILED, RUNNING, STOPPED, RunDirectory
+from paperbench.engine.rundir import DONE, FAILED, RUNNING, STOPPED, RunDirectory, refuse_losses
 from paperbench.engine.seeding import MODEL_INIT, seed_everything
 from paperbench.engine.signals import StopFlag
 from paperbench.engine.task import Task
@@ -49,10 +49,13 @@ def execute(directory: RunDirectory, reporter: Reporter, stop: StopFlag, *, conf
             results = _work(directory, reporter, stop, group, config)
         except Stopped as stopped:
             if main:
+                directory.refuse_loss()
                 directory.update_status(state=STOPPED, message=str(stopped), exit_code=EXIT_STOPPED)
                 directory.write_log(str(stopped))
             return Outcome(directory.path, None, STOPPED, EXIT_STOPPED, str(stopped))
         except BaseException as error:
+            if isinstance(error, Exception):
+                refuse_losses([directory], error)
             known = explained(error, directory.config())
             _record_failure(directory, known or error, main=main)
             if known is not None:

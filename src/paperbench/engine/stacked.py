@@ -17,7 +17,7 @@ from paperbench.engine.precision import numerics, prepare_determinism
 from paperbench.engine.ranks import process_group
 from paperbench.engine.reporter import LoggingReporter, Outcome, Reporter
 from paperbench.engine.run import Run
-from paperbench.engine.rundir import DONE, FAILED, RUNNING, STOPPED, RunDirectory
+from paperbench.engine.rundir import DONE, FAILED, RUNNING, STOPPED, RunDirectory, refuse_losses
 from paperbench.engine.session import announce, finish, open_run, torch_settings
 from paperbench.engine.signals import StopFlag
 from paperbench.engine.task import Stacks, Task
@@ -50,10 +50,13 @@ def execute_stacked(
             directory.update_status(state=RUNNING, message="", error="", exit_code=None)
         with ExitStack() as stack:
             return _work(directories, logged, stop, stack)
-    except Stopped:
+    except Stopped as stopped:
+        refuse_losses(directories, stopped)
         reason = f" on {stop.reason}" if stop.reason else ""
         return [_stopped(directory, f"stopped{reason}") for directory in directories]
     except BaseException as error:
+        if isinstance(error, Exception):
+            refuse_losses(directories, error)
         known = explained(error, directories[0].config(), stacked=len(directories))
         for directory in directories:
             _record_failure(directory, known or error, len(directories))
