@@ -7,7 +7,16 @@ import numpy as np
 import pytest
 
 from paperbench.data.detection import DetectionSet
-from paperbench.data.faults import INVERTED, NOT_FINITE, OUTSIDE, ZERO_AREA, Faults, check_dataset, examine_boxes
+from paperbench.data.faults import (
+    FRACTIONS,
+    INVERTED,
+    NOT_FINITE,
+    OUTSIDE,
+    ZERO_AREA,
+    Faults,
+    check_dataset,
+    examine_boxes,
+)
 from paperbench.data.image_files import inspect
 from paperbench.data.pictures import decode_rgb
 from paperbench.errors import DataError
@@ -158,3 +167,14 @@ def test_pixels_of_another_size_are_found() -> None:
     wrong = replace(dataset, decode=lambda index: np.zeros((20, 10, 3), np.uint8))
     with pytest.raises(DataError, match="image 0: size contradicts the image: 10 x 20 decoded, 20 x 10 announced"):
         check_dataset(wrong)
+
+
+@pytest.mark.parametrize("first_pixel", [None, 0, 1])
+def test_boxes_that_are_shares_of_the_image_are_faulty(first_pixel: int | None) -> None:
+    sizes = np.array([[64, 96]] * 2)
+    shares = np.array([[0.1, 0.2, 0.5, 0.9], [0.25, 0.25, 1, 1]])
+    assert examine_boxes(shares, sizes, first_pixel=first_pixel)[1] == [FRACTIONS] * 2
+    pixels = np.array([[0.1, 0.2, 0.5, 0.9], [0.25, 0.25, 7, 1]])  # the first is small
+    assert examine_boxes(pixels, sizes, first_pixel=first_pixel)[1] == [None] * 2
+    corner = np.array([[0.0, 0, 1, 1]])
+    assert examine_boxes(corner, sizes[:1], first_pixel=first_pixel)[1] == [None]

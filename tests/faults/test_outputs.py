@@ -120,7 +120,9 @@ def test_a_run_folder_that_is_removed_while_the_run_works(
         return {}
 
     monkeypatch.setattr(toy, "run", run)
-    with pytest.raises(EnvironmentError_, match=r"run is gone: it was removed or moved while the run worked in it") as caught:
+    with pytest.raises(
+        EnvironmentError_, match=r"run is gone: it was removed or moved while the run worked in it"
+    ) as caught:
         start(toy.config(), run_dir=folder, reporter=SilentReporter())
     assert caught.value.exit_code == 4
     assert not folder.exists()

@@ -36,6 +36,7 @@ _LEVELS: Final = re.compile(r"up to \d+ ")
 NOT_FINITE: Final = "coordinates that are not finite"
 INVERTED: Final = "inverted corners"
 ZERO_AREA: Final = "zero area"
+FRACTIONS: Final = "within the first pixel, where all boxes are: they count pixels, and are no shares of the image"
 OUTSIDE: Final = "outside the image"
 UNKNOWN_CLASS: Final = "unknown class"
 BAD_VALUE: Final = "a value that cannot be read"
@@ -95,7 +96,8 @@ def examine_boxes(
 
     corners: (N, 4) x1, y1, x2, y2 as written; sizes: (N, 2) height and width of each box's image.
     first_pixel: what the file calls the first pixel (1 for VOC), both corners included; None for corners that are
-    continuous and 0-based already. A box whose corners coincide counts as zero area in every convention. clip: boxes that reach
+    continuous and 0-based already. A box whose corners coincide counts as zero area in every convention. Where no box reaches
+    beyond 1 and some have fractions, all are shares of the image, and faulty. clip: boxes that reach
     further than `SLACK` beyond their image are sound as well, if part of them lies within.
     Returns boxes (N, 4); the reason for each faulty box, else None; and (N,) the pixels by which a sound box was clipped.
     """
@@ -111,10 +113,12 @@ def examine_boxes(
     shift = np.abs(clipped - boxes).max(axis=1, initial=0)
     x1, y1, x2, y2 = raw.T
     left, top, right, bottom = clipped.T
+    fractions = bool(finite.any()) and raw.max() <= 1 and bool((raw % 1).any())
     conditions = (
         (NOT_FINITE, ~finite),
         (INVERTED, (x2 < x1) | (y2 < y1)),
         (ZERO_AREA, (x2 - x1 < THINNEST) | (y2 - y1 < THINNEST)),
+        (FRACTIONS, np.full(len(raw), fractions)),
         (OUTSIDE, ((shift > SLACK) & (not clip)) | (right - left < THINNEST) | (bottom - top < THINNEST)),
     )
     kind = np.select([fault for _, fault in conditions], range(len(conditions)), default=-1)

@@ -191,8 +191,8 @@ class RunDirectory:
         """Raise `EnvironmentError_` where the run's folder has gone from its place while a process worked in it."""
         if not self.config_file.exists():
             raise EnvironmentError_(
-                f"{self.path} is gone: it was removed or moved while the run worked in it. Where it was moved to, `paperbench resume` "
-                "continues it from its last checkpoint; otherwise start it anew"
+                f"{self.path} is gone: it was removed or moved while the run worked in it. Where it was moved to, `paperbench "
+                "resume` continues it from its last checkpoint; otherwise start it anew"
             )
 
     def status(self) -> dict[str, Any]:

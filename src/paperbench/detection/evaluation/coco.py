@@ -33,6 +33,7 @@ from paperbench.data.detection import Record
 from paperbench.data.faults import Faults
 from paperbench.data.values import real
 from paperbench.detection.evaluation.detections import Detections, Ranked
+from paperbench.detection.evaluation.fit import Flat, remarks_on_fit
 from paperbench.detection.evaluation.result_remarks import remarks_on_boxes, remarks_on_images
 from paperbench.detection.masks import as_runs, in_image
 from paperbench.detection.metrics import class_metric
@@ -198,8 +199,26 @@ def _remarks(content: Content, places: Mapping[Id, int], objects: Objects, found
         if width and height:
             sides[places[key]] = width, height
     boxes = np.array(found.xywh, np.float64).reshape(-1, 4)
-    yield from remarks_on_boxes(np.hstack([boxes[:, :2], boxes[:, :2] + boxes[:, 2:]]), sides[found.image])
+    yield from remarks_on_boxes(_far_corners(boxes), sides[found.image])
     yield from remarks_on_images(objects.image[~objects.crowd].tolist(), found.image)
+    wanted = ~objects.crowd
+    truth = Flat(
+        images=objects.image[wanted],
+        labels=objects.label[wanted],
+        boxes=_far_corners(objects.xywh[wanted]),
+        scores=np.ones(int(wanted.sum())),
+    )
+    detections = Flat(
+        images=np.array(found.image, np.int64),
+        labels=np.array(found.label, np.int64),
+        boxes=_far_corners(boxes),
+        scores=np.array(found.score, np.float64),
+    )
+    yield from remarks_on_fit(truth, detections, content.classes)
+
+
+def _far_corners(xywh: NDArray[np.float64]) -> NDArray[np.float64]:
+    return np.hstack([xywh[:, :2], xywh[:, :2] + xywh[:, 2:]])
 
 
 # --- pycocotools ------------------------------------------------------------------------------------------------------

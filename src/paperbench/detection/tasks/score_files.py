@@ -17,6 +17,7 @@ from paperbench.detection.config import ScoreFiles, class_mistakes
 from paperbench.detection.drawing import precision_recall_curves
 from paperbench.detection.evaluation import coco, voc
 from paperbench.detection.evaluation.files import read_truth, read_voc
+from paperbench.detection.evaluation.fit import Flat, remarks_on_fit
 from paperbench.detection.evaluation.pixel_origin import is_moved
 from paperbench.detection.evaluation.result_remarks import remarks_on_boxes
 from paperbench.detection.evaluation.scoring import measure, voc_metrics
@@ -82,6 +83,8 @@ def _voc(config: ScoreFiles, run: Run) -> dict[str, float]:
     )
     for remark in remarks_on_boxes(np.concatenate([item.boxes for item in detections])):
         run.reporter.message(remark)
+    for remark in remarks_on_fit(Flat.objects(records), Flat.detections(detections), classes):
+        run.reporter.message(remark)
     result = voc.evaluate(records, detections, classes, inclusive=True)
     without = [curve.name for curve in result.curves if not curve.objects]
     if without:
@@ -115,6 +118,8 @@ def _yolo(config: ScoreFiles, run: Run) -> dict[str, float]:
     silent = sum(not len(item) for item in detections)
     run.reporter.message(datasets.describe(dataset))
     run.reporter.message(f"{sum(map(len, detections)):,} detections; none in {silent:,} of {len(dataset):,} images")
+    for remark in remarks_on_fit(Flat.objects(dataset.records), Flat.detections(detections), dataset.classes):
+        run.reporter.message(remark)
     evaluation = measure(dataset, detections)
     run.draw(precision_recall_curves, evaluation.voc, run.directory.figures / "precision_recall.png")
     return evaluation.metrics
