@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
-from paperbench.rca.evaluation import agreement, auroc, pearson, quality_metrics
+from paperbench.rca.evaluation import agreement, auroc, equal_to_truth, pearson, quality_metrics
 from paperbench.rca.prediction import NONE, Rule, calibrate, predict
 from paperbench.rca.scoring import MaskScores
 
@@ -161,3 +162,14 @@ def test_a_lost_organ_counts_in_failure_detection_for_distances() -> None:
     assert (found["masks"], found["finite"], found["poor"]) == (3, 2, 1)
     assert found["mae"] == pytest.approx(0.35)
     assert found["failure_auroc"] == 1.0
+
+
+def test_masks_that_are_copies_of_their_truth_are_counted() -> None:
+    def named(segmenter: str, case: str, real: float) -> MaskScores:
+        return replace(mask([0.8, 0.9], real, case=case), segmenter=segmenter)
+
+    masks = [named("copied", case, 1.0) for case in "abc"] + [named("good", case, 1.0) for case in "ab"]
+    masks += [named("good", "c", 0.999), named("few", "a", 1.0), named("unknown", "a", math.nan)]
+    predictions = [predict(each, Rule()) for each in masks]
+    assert equal_to_truth(predictions, 1.0) == {"copied": 3}
+    assert equal_to_truth(predictions, None) == {}

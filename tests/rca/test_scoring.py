@@ -183,3 +183,46 @@ def test_large_images_are_reduced_before_they_are_registered(shape: tuple[int, .
         torch.testing.assert_close(one.grid(0, shape), other.grid(0, shape), atol=0.02, rtol=0)
     result = score_masks(enlarged(case), [enlarged(case)], atlas, LABELS, ["dsc"])
     assert min(best(result)[:5]) > 0.97
+
+
+# --- labels that stand for each other -----------------------------------------------------------------------------------
+
+
+def renamed(labels: np.ndarray, names: dict[int, int]) -> np.ndarray:
+    out = labels.copy()
+    for old, new in names.items():
+        out[labels == old] = new
+    return out
+
+
+@pytest.mark.parametrize(
+    ("names", "said"),
+    [
+        ({1: 2, 2: 1}, "a, b lie where the references have b, a"),
+        ({3: 4, 4: 5, 5: 3}, "c, d, e lie where the references have e, c, d"),
+    ],
+)
+def test_exchanged_labels_of_a_mask_are_told_from_a_bad_mask(names: dict[int, int], said: str) -> None:
+    case = make_image(9)
+    assert case.truth is not None
+    masks = {"good": case.truth, "mixed": renamed(case.truth, names), "bad": np.roll(case.truth, 9, axis=0)}
+    remarks = score_masks(replace(case, masks=masks), REFERENCES, fast(), LABELS, ["hd95"]).remarks
+    assert [remark.segmenter for remark in remarks] == ["mixed"]
+    assert f"its labels {said}: do they mean the same?" in remarks[0].text
+
+
+def test_exchanged_labels_of_a_truth_are_told_from_a_bad_mask() -> None:
+    case = make_image(9, masks=1)
+    assert case.truth is not None
+    turned = replace(case, truth=renamed(case.truth, {1: 2, 2: 1}))
+    (remark,) = score_masks(turned, REFERENCES, fast(), LABELS, ["dsc"]).remarks
+    assert "its labels a, b lie where the truth has b, a" in remark.text
+
+
+def test_masks_of_phantoms_however_bad_have_their_own_labels() -> None:
+    rng = np.random.default_rng(0)
+    case = make_image(9)
+    assert case.truth is not None
+    planes = LABELS.planes(torch.from_numpy(case.truth)).numpy()
+    masks = {f"{k}": LABELS.map_of(degraded(planes, k / 8, rng)) for k in range(9)}
+    assert score_masks(replace(case, masks=masks), REFERENCES, fast(), LABELS, ["dsc"]).remarks == ()

@@ -265,6 +265,11 @@ def summarise(
             run.reporter.message(f"{metric}: too few masks of known quality to calibrate on ({calibration.masks})")
     first = config.metrics[0]
     rule = rule_of(config, first)
+    for segmenter, count in evaluation.equal_to_truth(predictions[first], METRIC_SPECS[first].of_equal).items():
+        run.reporter.message(
+            f"{segmenter}: the masks of all {count} cases equal their truth, voxel by voxel. Where one was copied from the other, "
+            "no number that is held against the truth says anything"
+        )
     flagged = write_tables(run.directory.path, config, predictions, results, rule, threshold)
     if threshold is None:
         run.reporter.message(f"{first} has no usual threshold: no mask is flagged; threshold=VALUE gives one")

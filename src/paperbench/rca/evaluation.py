@@ -11,7 +11,7 @@ import io
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -162,6 +162,23 @@ def flag(prediction: Prediction, *, threshold: float | None, on: str, rule: Rule
     if threshold is None:
         return ""
     return POOR if is_poor(value, threshold, rule) else GOOD
+
+
+FEWEST_COPIES: Final = 3
+"""Cases whose masks equal their truth, from which a copy is likelier than a perfect segmenter."""
+
+
+def equal_to_truth(predictions: Iterable[Prediction], of_equal: float | None) -> dict[str, int]:
+    """Return the segmenters whose masks all equal their truth, with their cases. of_equal: the value that equal masks have."""
+    cases: dict[str, set[str]] = {}
+    unequal: set[str] = set()
+    for prediction in predictions:
+        mask = prediction.mask
+        if not math.isnan(mask.real):
+            cases.setdefault(mask.segmenter, set()).add(mask.case)
+            if mask.real != of_equal:
+                unequal.add(mask.segmenter)
+    return {name: len(held) for name, held in cases.items() if name not in unequal and len(held) >= FEWEST_COPIES}
 
 
 def case_row(prediction: Prediction, flagged: str, failed: int = 0) -> dict[str, Any]:

@@ -19,6 +19,11 @@ class MaskMetric:
     threshold: float | None = None
 
     @property
+    def of_equal(self) -> float | None:
+        """The value that equal masks have, and no others; None where others have it too."""
+        return None if self.name in ("precision", "recall", "hd95") else self.upper if self.higher_is_better else 0.0
+
+    @property
     def range(self) -> str:
         """The range in words."""
         return f"0 to {self.upper:g}" if math.isfinite(self.upper) else f"0 {self.unit} and above"

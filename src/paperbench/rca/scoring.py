@@ -18,6 +18,7 @@ from torch import Tensor
 
 from paperbench.engine.files import write_atomic
 from paperbench.rca.cases import CaseError, Image, Remark
+from paperbench.rca.label_order import Exchange, exchange, remarks_on_exchange
 from paperbench.rca.labels import Labels, narrow
 from paperbench.rca.mask_metrics import compare
 
@@ -85,6 +86,7 @@ def score_masks(
         raise CaseError("no reference is left to score it")
     scores: dict[str, dict[str, list[dict[str, float]]]] = {name: {} for name in image.masks}
     failures: list[tuple[str, str]] = []
+    exchanges: dict[str, list[Exchange]] = {name: [] for name in image.masks}
     by_name = {reference.name: reference for reference in references}
     for labelled in classifier.segment(image, references):
         if labelled.failure:
@@ -94,7 +96,9 @@ def score_masks(
         truth = truth_planes(reference, labels)
         for name, predicted in labelled.maps.items():
             planes = labels.planes(predicted)
-            scores[name][labelled.reference] = compare(planes, truth.to(planes.device), reference.spacing, metrics)
+            there = truth.to(planes.device)
+            scores[name][labelled.reference] = compare(planes, there, reference.spacing, metrics)
+            exchanges[name].append(exchange(planes, there))
     if len(failures) == len(references):
         raise CaseError(
             f"none of {len(references)} references could be used; the first, {failures[0][0]}: {failures[0][1]}"
@@ -118,8 +122,15 @@ def score_masks(
         masks=tuple(masks),
         failures=tuple(failures),
         problems=dict(image.problems),
-        remarks=image.remarks,
+        remarks=(*image.remarks, *remarks_on_exchange(exchanges, _exchanged_in_truth(image, labels), labels.names)),
     )
+
+
+def _exchanged_in_truth(image: Image, labels: Labels) -> dict[str, Exchange]:
+    if image.truth is None:
+        return {}
+    truth = truth_planes(image, labels)
+    return {name: exchange(labels.planes(torch.from_numpy(narrow(mask))), truth) for name, mask in image.masks.items()}
 
 
 def true_scores(image: Image, segmenter: str, labels: Labels, metrics: Sequence[str]) -> list[dict[str, float]] | None:

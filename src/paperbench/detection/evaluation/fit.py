@@ -94,8 +94,8 @@ def _fit(objects: Flat, found: Flat, classes: Sequence[str]) -> Iterator[str]:
             best, said = share, what
     if said:
         yield (
-            f"the boxes of {100 * here:.0f} % of the objects are met as they are read, and of {100 * best:.0f} % if {said}: correct "
-            "the file of detections"
+            f"the boxes of {100 * here:.0f} % of the objects are met as they are read, and of {100 * best:.0f} % if {said}: "
+            "correct the file of detections"
         )
 
 
