@@ -9,8 +9,9 @@ import socket
 import subprocess
 import tempfile
 import time
-from contextlib import suppress
+from contextlib import AbstractContextManager, ExitStack, suppress
 from pathlib import Path
+from typing import Protocol
 
 PROGRAMS = ("slurmctld", "slurmd", "munged", "sbatch", "squeue", "scontrol", "scancel", "sinfo")
 PATH = os.pathsep.join([os.environ.get("PATH", ""), "/usr/sbin", "/sbin"])
@@ -43,11 +44,14 @@ JobRequeue=1
 MaxArraySize={max_array_size}
 MaxJobCount={max_job_count}
 MinJobAge={min_job_age}
-AccountingStorageType=accounting_storage/none
-JobAcctGatherType=jobacct_gather/none
-NodeName=n1 NodeHostname={host} NodeAddr=127.0.0.1 Port={ports[1]} CPUs=2 RealMemory=8000 State=UNKNOWN
+{accounting}NodeName=n1 NodeHostname={host} NodeAddr=127.0.0.1 Port={ports[1]} CPUs=2 RealMemory=8000 State=UNKNOWN
 NodeName=n2 NodeHostname={host} NodeAddr=127.0.0.1 Port={ports[2]} CPUs=2 RealMemory=8000 State=UNKNOWN
 PartitionName=main Nodes=n1,n2 Default=YES MaxTime=INFINITE State=UP
+"""
+
+_NO_ACCOUNTING = """\
+AccountingStorageType=accounting_storage/none
+JobAcctGatherType=jobacct_gather/none
 """
 
 
@@ -59,15 +63,37 @@ def why_not() -> str:
     return "" if os.geteuid() == 0 else "a Slurm of one's own needs root"
 
 
+class Accounting(Protocol):
+    """What the controller writes its jobs into."""
+
+    def configuration(self, run: Path, port: int) -> str:
+        """The lines of slurm.conf."""
+        ...
+
+    def __call__(self, run: Path, port: int) -> AbstractContextManager[None]:
+        """Start it, with its files in the folder `run`."""
+        ...
+
+
 class Slurm:
     """Started by entering it, and ended by leaving it."""
 
-    def __init__(self) -> None:
+    def __init__(self, accounting: Accounting | None = None) -> None:
         self.run = Path(tempfile.mkdtemp(prefix="slurm-"))
+        self._accounting = accounting
+        self._to_leave = ExitStack()
         self.environment = {"SLURM_CONF": str(self.run / "slurm.conf"), "PATH": PATH}
-        self._ports = _free_ports(3)
+        self._ports = _free_ports(4)
 
     def __enter__(self) -> Slurm:
+        try:
+            self._start()
+        except BaseException:
+            self.__exit__()
+            raise
+        return self
+
+    def _start(self) -> None:
         (self.run / "state").mkdir()
         self.configure()
         key = self.run / "munge.key"
@@ -76,18 +102,21 @@ class Slurm:
         names = ("socket", "pid-file", "log-file", "seed-file")
         files = [f"--{name}={self.run}/munge.{name.partition('-')[0]}" for name in names]
         self.command("munged", "--force", f"--key-file={key}", *files)
+        if self._accounting is not None:
+            self._to_leave.enter_context(self._accounting(self.run, self._ports[3]))
         self.start_controller()
         for node in ("n1", "n2"):
             (self.run / f"spool.{node}").mkdir()
             self.command("slurmd", "-N", node)
         self.until(lambda: self.command("sinfo", "--noheader", "--Node", "--format=%T").split() == ["idle"] * 2)
-        return self
 
     def __exit__(self, *_: object) -> None:
         with suppress(subprocess.SubprocessError, AssertionError):
             self.clear()
-        for name in ("slurmd.n1", "slurmd.n2", "slurmctld", "munge"):
+        for name in ("slurmd.n1", "slurmd.n2", "slurmctld"):
             self._end(name)
+        self._to_leave.close()
+        self._end("munge")
         shutil.rmtree(self.run, ignore_errors=True)
 
     def clear(self) -> None:
@@ -105,6 +134,7 @@ class Slurm:
             max_array_size=max_array_size,
             max_job_count=max_job_count,
             min_job_age=min_job_age,
+            accounting=self._accounting.configuration(self.run, self._ports[3]) if self._accounting else _NO_ACCOUNTING,
         )
         (self.run / "slurm.conf").write_text(text)
 
