@@ -9,7 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from paperbench.config.validate import load_file
 from paperbench.errors import EnvironmentError_
+from paperbench.records.place import read_place
 from paperbench.sweeps.launchers import ray as ray_launcher
 from paperbench.sweeps.launchers.ray import RayLauncher, RaySettings
 from tests.clusters.ray import PROGRAM, Ray, until
@@ -69,6 +71,25 @@ def test_a_run_that_waits_is_queued_and_says_why(ray: Ray, folder: Folder) -> No
     assert "1 CPU" in waiting[0]["job"]["reason"]
     assert sweep.end() == 0, sweep.output
     assert states(folder) == ["done"] * 3
+
+
+def test_two_sweeps_that_share_a_run_submit_it_once(ray: Ray, folder: Folder) -> None:
+    command = ("steps=60", "pace=0.1")
+    first = start(folder, "seed=0,1,2", *command)
+    first.until(lambda: "running" in first.output and "queued" in first.output)
+    (waiting,) = [path for path in folder.run_dirs() if (place := read_place(path)) and place.state == "queued"]
+    seed = load_file(waiting / "config.yaml").seed
+    second = start(folder, f"seed={seed}", "steps=60,30", "pace=0.1")
+    assert [sweep.end() for sweep in (first, second)] == [0, 0], second.output
+    assert states(folder) == ["done"] * 4
+    submitted = [event["run"] for event in folder.events() if event["event"] == "submitted"]
+    assert len(submitted) == len(set(submitted)) == 4
+    # A run whose sweep was killed while it waited is anybody's.
+    first = start(folder, "seed=5,6,7", *command)
+    first.until(lambda: "running" in first.output and "queued" in first.output)
+    first.kill()
+    assert start(folder, "seed=5,6,7", *command).end() == 0
+    assert states(folder) == ["done"] * 7
 
 
 def test_a_killed_worker_is_replaced(ray: Ray, folder: Folder) -> None:

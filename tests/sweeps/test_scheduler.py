@@ -13,12 +13,12 @@ from paperbench.engine.lock import FileLock
 from paperbench.engine.rundir import RunDirectory
 from paperbench.engine.signals import StopFlag
 from paperbench.errors import ConfigError, EnvironmentError_, RunLockedError
-from paperbench.records.place import Place, read_place
+from paperbench.records.place import Place, read_place, write_place
 from paperbench.records.record import read_run
 from paperbench.sweeps import record, scheduler
 from paperbench.sweeps.launchers.base import ExitStatus, Handle, Job, LauncherLost, RunRefused
 from paperbench.sweeps.plan import Sweep
-from paperbench.sweeps.run import SweepOutcome, run, threads_of
+from paperbench.sweeps.run import SweepOutcome, cancel_jobs, run, threads_of
 from paperbench.sweeps.scheduler import MAX_LOSSES
 from paperbench.sweeps.watch import MemberStatus
 from tests.engine import toy
@@ -398,6 +398,42 @@ def test_a_job_of_an_earlier_sweep_is_watched_and_can_be_stopped(tmp_path: Path)
     assert (states(outcome), outcome.exit_code) == (["stopped", "not started"], 3)
     assert [len(launcher.jobs), RunDirectory(at_work.path).current_state()] == [1, "stopped"]
     assert '"event": "found at work"' in (sweep.directory / record.EVENTS).read_text()
+
+
+@pytest.mark.parametrize("run_by_another", [False, True])
+def test_cancelling_a_sweep_stops_the_jobs_that_its_cluster_still_has(run_by_another: bool, tmp_path: Path) -> None:
+    sweep = toys.sweep(tmp_path, 3)
+    sweep.directory.mkdir(parents=True)
+    with_job, without_job = (
+        RunDirectory.create(tmp_path, "toy", member.composed.resolved, member.directory) for member in sweep.members[:2]
+    )
+    for directory in (with_job, without_job):
+        directory.release()
+        write_place(directory.path, Place(state="queued", job="7_0"))
+
+    class Outliving(Pretender):
+        """Has the job of the first run alone, and the third was never begun."""
+
+        def reattach(self, job: Job) -> Handle | None:
+            assert job.directories[0] != sweep.members[2].directory.absolute()
+            return self.submit(job) if job.directories == (with_job.path.absolute(),) else None
+
+    launcher = Outliving()
+    if run_by_another:
+        lock = FileLock(sweep.directory / "lock")
+        assert lock.acquire()
+        with pytest.raises(RunLockedError, match="Ctrl-C there stops it and its jobs"):
+            cancel_jobs(sweep, launcher)
+        assert not launcher.jobs
+        lock.release()
+    cancelled = cancel_jobs(sweep, launcher)
+    assert len(cancelled) == len(launcher.jobs) == 1
+    assert with_job.current_state() == "stopped"
+    assert [read_place(path.path) for path in (with_job, without_job)] == [None, None]
+    assert '"event": "cancelled", "jobs": 1' in (sweep.directory / record.EVENTS).read_text()
+    lock = FileLock(sweep.directory / "lock")
+    assert lock.acquire()  # it has let go of the sweep
+    lock.release()
 
 
 # --- what the scheduler of a cluster says -----------------------------------------------------------------------------

@@ -27,7 +27,7 @@ from pydantic import Field
 from paperbench.config.schema import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, Schema
 from paperbench.engine.files import explain_os_errors, write_atomic
 from paperbench.errors import EXIT_ENVIRONMENT, EXIT_STOPPED, EnvironmentError_
-from paperbench.records.place import Place
+from paperbench.records.place import Place, read_place
 from paperbench.sweeps.launchers.base import UNLIMITED, Context, ExitStatus, Job, LauncherLost, RunRefused
 from paperbench.sweeps.launchers.cluster import import_library, resources_of, worker_arguments
 from paperbench.sweeps.launchers.keeper import KeptRun, code_file
@@ -41,6 +41,7 @@ _HOW_TO_START = (
 _SECONDS_BETWEEN_CANCELS = 5.0
 _SECONDS_BETWEEN_LOOKS = 2.0
 _SECONDS_TO_JOIN = 60.0
+_DIGITS_OF_A_DRIVER = 8
 _SECONDS_OF_SILENCE = 30.0
 """Of the head, before the cluster counts as gone. Ray itself ends the process after 60 s, in the middle of anything."""
 
@@ -102,6 +103,16 @@ class RayLauncher:
         handle = RayHandle(self._ray, reference, order, launcher=self, amounts=amounts)
         self._handles.append(handle)
         return handle
+
+    def is_elsewhere(self, job: Job) -> bool:
+        """Return True while a task that another sweep submitted for one of the runs waits or works."""
+        places = [place for directory in job.directories if (place := read_place(directory)) is not None]
+        # The name of a task ends with that of the driver it dies with.
+        drivers = {place.job[-_DIGITS_OF_A_DRIVER:] for place in places if place.job}
+        drivers.discard(self._ray.get_runtime_context().get_job_id())
+        if not drivers or self._head.silent:
+            return False
+        return not drivers.isdisjoint(row["JobID"] for row in self._ray._private.state.jobs() if not row["IsDead"])
 
     def wait(self, seconds: float) -> None:
         """Return when a task ended, or after `seconds`. Raises `LauncherLost` when the head has been silent for long."""
