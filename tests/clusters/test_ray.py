@@ -141,3 +141,19 @@ def test_a_dead_head_ends_the_sweep_with_the_command_that_continues_it(ray: Ray,
     assert "Check failed" not in sweep.output
     assert "gcs_rpc_client" not in sweep.output
     until(lambda: [processes.status(path).get("state") for path in folder.run_dirs()] == ["stopped"], seconds=120)
+
+
+def test_a_lost_node_ends_the_sweep_with_the_command_that_continues_it(ray: Ray, folder: Folder) -> None:
+    """As when the machine of the head restarts: Ray then ends the process that had joined it, in the middle of anything."""
+    ray.end()
+    ray.start_head()
+    sweep = start(folder, "seed=0", "steps=2000", "pace=0.1")
+    sweep.until(lambda: len(folder.steps()) == 1)
+    ray.end()
+    code = sweep.end(100)
+    assert code == 4, sweep.output
+    assert "head" in sweep.output
+    assert "paperbench sweep --resume" in sweep.output
+    assert "[0x" not in sweep.output
+    assert folder.events()[-1]["exit_code"] == 4
+    until(lambda: [processes.status(path).get("state") for path in folder.run_dirs()] == ["stopped"], seconds=120)

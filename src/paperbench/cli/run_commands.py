@@ -160,20 +160,19 @@ def sweep(
         given = RunOptions(
             seed=seed, device=device, smoke=smoke, dry_run=dry_run, json_output=json_output, conf_dir=conf_dir
         )
-        sweeping.sweep(
-            experiment,
-            overrides,
-            sweeping.Options(
-                run=given,
-                jobs=jobs,
-                launcher=launcher,
-                resume=resume,
-                retry_failed=retry_failed,
-                fail_fast=fail_fast,
-                stacked=stacked,
-                detach=detach,
-            ),
+        options = sweeping.Options(
+            run=given,
+            jobs=jobs,
+            launcher=launcher,
+            resume=resume,
+            retry_failed=retry_failed,
+            fail_fast=fail_fast,
+            stacked=stacked,
+            detach=detach,
         )
+        words = [*([experiment] if experiment else []), *(overrides or [])]
+        with sweeping.process_for(launcher, resume, words, dry_run=dry_run):
+            sweeping.sweep(experiment, overrides, options)
 
 
 def reproduce(
@@ -233,24 +232,22 @@ def reproduce(
     Runs what is missing and reuses what is done. Overrides hold for every run.
     """
     with guarded(json_output=json_output, debug=debug):
-        from paperbench.cli import reproducing
+        from paperbench.cli import reproducing, sweeping
 
-        reproducing.reproduce(
-            name,
-            overrides or (),
-            reproducing.Options(
-                scale=scale,
-                seeds=seeds,
-                rows=tuple(rows or ()),
-                columns=tuple(columns or ()),
-                export=export,
-                jobs=jobs,
-                launcher=launcher,
-                retry_failed=retry_failed,
-                fail_fast=fail_fast,
-                stacked=stacked,
-                dry_run=dry_run,
-                json_output=json_output,
-                conf_dir=conf_dir,
-            ),
+        options = reproducing.Options(
+            scale=scale,
+            seeds=seeds,
+            rows=tuple(rows or ()),
+            columns=tuple(columns or ()),
+            export=export,
+            jobs=jobs,
+            launcher=launcher,
+            retry_failed=retry_failed,
+            fail_fast=fail_fast,
+            stacked=stacked,
+            dry_run=dry_run,
+            json_output=json_output,
+            conf_dir=conf_dir,
         )
+        with sweeping.process_for(launcher, None, (), dry_run=dry_run):
+            reproducing.reproduce(name, overrides or (), options)

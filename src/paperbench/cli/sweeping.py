@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import closing, contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import typer
 
+from paperbench.cli.apart import LibraryExitError, apart, note
 from paperbench.cli.guard import emit_json
 from paperbench.cli.options import RunOptions
 from paperbench.cli.output import duration, line, table
@@ -17,10 +19,12 @@ from paperbench.cli.sweep_display import labelled, make_watcher, title
 from paperbench.config.commands import command
 from paperbench.config.compose import output_root
 from paperbench.config.paths import short
-from paperbench.errors import EXIT_ENVIRONMENT, EXIT_STOPPED
+from paperbench.errors import EXIT_ENVIRONMENT, EXIT_STOPPED, EnvironmentError_, PaperbenchError
 from paperbench.records.metrics import metrics_of
 from paperbench.records.place import read_place
 from paperbench.records.record import RunStatus, read_status
+from paperbench.records.sweeps import read_sweep
+from paperbench.sweeps import record
 from paperbench.sweeps.launch import SweepOptions, plan_sweep, run_planned
 from paperbench.sweeps.launch import cancel as cancel_sweep
 from paperbench.sweeps.launchers.base import DEFAULT
@@ -54,6 +58,7 @@ def sweep(experiment: str | None, overrides: list[str] | None, options: Options)
     if launcher is None:
         _print_plan(planned, options)
         return
+    note(str(planned.directory.absolute()))
     watcher = make_watcher(json_output=run.json_output)
     outcome = run_planned(planned, launcher, options=options, watcher=watcher)
     if run.json_output:
@@ -62,6 +67,42 @@ def sweep(experiment: str | None, overrides: list[str] | None, options: Options)
         _print_end(planned, outcome, options)
     if outcome.exit_code:
         raise typer.Exit(outcome.exit_code)
+
+
+@contextmanager
+def process_for(launcher: str | None, resume: str | None, overrides: Sequence[str], *, dry_run: bool) -> Iterator[None]:
+    """Run the body in a process of its own if the sweep's runs are Ray's, which may end it without a word: see `apart`."""
+    if launcher is None and resume is not None:
+        with suppress(PaperbenchError):  # the body is going to say it
+            launcher = read_sweep(record.find(resume, output_root(overrides))).launcher
+    if launcher != "ray" or dry_run:
+        yield
+        return
+    try:
+        with apart():
+            yield
+    except LibraryExitError as ended:
+        raise _lost_by_ray(ended) from None
+
+
+def _lost_by_ray(ended: LibraryExitError) -> EnvironmentError_:
+    why = f" ({ended.said})" if ended.said else ""
+    text = (
+        f"--launcher ray: Ray ended the process of this sweep, as it does when its head or its node here is lost{why}; "
+    )
+    if not ended.noted:
+        return EnvironmentError_(f"{text}its runs save and end. Start Ray again, then the same command continues them")
+    folder = Path(ended.noted[-1])
+    text += "its runs save and end"
+    with suppress(PaperbenchError):  # of a record that could not be written either
+        entries = read_sweep(folder).entries
+        done = sum(read_status(entry.directory).state == "done" for entry in entries)
+        text += f", {done} of {len(entries)} are done"
+    again = command("sweep", "--resume", Path(short(folder)), "--launcher", "ray")
+    text += f". Start Ray again, then continue it with `{again}`"
+    with suppress(PaperbenchError), closing(record.Events(folder)) as events:
+        events.write("sweep ended", exit_code=EXIT_ENVIRONMENT, reason=text)
+    return EnvironmentError_(text)
 
 
 def cancel(name: str, *, overrides: Sequence[str], json_output: bool) -> None:
