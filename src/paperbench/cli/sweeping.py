@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
@@ -75,7 +76,7 @@ def process_for(launcher: str | None, resume: str | None, overrides: Sequence[st
     if launcher is None and resume is not None:
         with suppress(PaperbenchError):  # the body is going to say it
             launcher = read_sweep(record.find(resume, output_root(overrides))).launcher
-    if launcher != "ray" or dry_run:
+    if launcher != "ray" or dry_run or not hasattr(os, "fork"):
         yield
         return
     try:
