@@ -131,7 +131,7 @@ def _on_ray(ray: Ray, path: Path, runs: int) -> int:
         sweep.say("and are there again")
 
     def drain() -> None:
-        address, nodes = "127.0.0.1:6399", ray.nodes()
+        address, nodes = f"127.0.0.1:{ray.port}", ray.nodes()
         why = ("--reason=DRAIN_NODE_REASON_PREEMPTION", "--reason-message=test", "--deadline-remaining-seconds=10")
         words = [str(PROGRAM), "drain-node", f"--address={address}", f"--node-id={nodes[-1]}", *why]
         subprocess.run(words, env=folder.environment, check=True, capture_output=True, timeout=60)

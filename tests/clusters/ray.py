@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import random
 import shutil
 import signal
 import subprocess
@@ -28,6 +29,8 @@ class Ray:
 
     def __init__(self) -> None:
         self.run = Path(tempfile.mkdtemp(prefix="ray-"))  # sockets lie there, whose paths must be short
+        # Ray refuses one that any head on this machine has, in whatever network namespace.
+        self.port = random.randint(20_000, 30_000)
         self.environment = {
             "RAY_TMPDIR": str(self.run),
             "RAY_memory_monitor_refresh_ms": "0",
@@ -50,7 +53,7 @@ class Ray:
             time.sleep(0.5)
 
     def start_head(self) -> None:
-        self._start("--head", "--port=6399", "--include-dashboard=false", "--num-cpus=2")
+        self._start("--head", f"--port={self.port}", "--include-dashboard=false", "--num-cpus=2")
 
     def add_node(self, *, cpus: int = 2) -> None:
         """Start one more node, in another working directory than everything else."""
