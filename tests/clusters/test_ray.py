@@ -8,8 +8,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import yaml
 
-from paperbench.config.validate import load_file
 from paperbench.errors import EnvironmentError_
 from paperbench.records.place import read_place
 from paperbench.sweeps.launchers import ray as ray_launcher
@@ -52,6 +52,10 @@ def states(folder: Folder) -> list[str]:
     return sorted(str(run["state"]) for run in folder.runs())
 
 
+def queued(folder: Folder) -> list[Path]:
+    return [path for path in folder.run_dirs() if (place := read_place(path)) and place.state == "queued"]
+
+
 def test_the_runs_of_a_killed_sweep_save_and_the_same_command_continues_them(ray: Ray, folder: Folder) -> None:
     command = ("seed=0,1", "steps=150", "pace=0.1", "save_every=1000")
     sweep = start(folder, *command)
@@ -76,17 +80,17 @@ def test_a_run_that_waits_is_queued_and_says_why(ray: Ray, folder: Folder) -> No
 def test_two_sweeps_that_share_a_run_submit_it_once(ray: Ray, folder: Folder) -> None:
     command = ("steps=60", "pace=0.1")
     first = start(folder, "seed=0,1,2", *command)
-    first.until(lambda: "running" in first.output and "queued" in first.output)
-    (waiting,) = [path for path in folder.run_dirs() if (place := read_place(path)) and place.state == "queued"]
-    seed = load_file(waiting / "config.yaml").seed
+    first.until(lambda: len(folder.steps()) == 2 and len(queued(folder)) == 1)
+    (waiting,) = queued(folder)
+    seed = yaml.safe_load((waiting / "config.yaml").read_text())["seed"]
     second = start(folder, f"seed={seed}", "steps=60,30", "pace=0.1")
     assert [sweep.end() for sweep in (first, second)] == [0, 0], second.output
     assert states(folder) == ["done"] * 4
-    submitted = [event["run"] for event in folder.events() if event["event"] == "submitted"]
+    submitted = [event["run"] for event in folder.events() if event["event"] == "started"]
     assert len(submitted) == len(set(submitted)) == 4
     # A run whose sweep was killed while it waited is anybody's.
     first = start(folder, "seed=5,6,7", *command)
-    first.until(lambda: "running" in first.output and "queued" in first.output)
+    first.until(lambda: len(queued(folder)) == 1)
     first.kill()
     assert start(folder, "seed=5,6,7", *command).end() == 0
     assert states(folder) == ["done"] * 7
