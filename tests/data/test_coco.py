@@ -13,7 +13,7 @@ from paperbench.data import coco, coco_masks
 from paperbench.errors import DataError
 from tests.data.files import coco_content, write_coco, write_image
 
-CAR = {"image_id": 10, "category_id": 3, "bbox": [1.5, 2, 20, 30.25], "area": 400.5, "iscrowd": 0}
+CAR: dict[str, Any] = {"image_id": 10, "category_id": 3, "bbox": [1.5, 2, 20, 30.25], "area": 400.5, "iscrowd": 0}
 CROWD = {"image_id": 12, "category_id": 90, "bbox": [0, 0, 60, 40], "area": 2000, "iscrowd": 1}
 
 
@@ -52,6 +52,24 @@ def test_an_absent_area_is_that_of_the_box_as_it_is_used(tmp_path: Path, width: 
     record = read(tmp_path, on_bad_box="clip").records[0]
     assert record.boxes.tolist() == [[40, 10, 60, 30]]
     assert record.area.tolist() == [400]
+
+
+def test_masks_elsewhere_than_their_boxes_are_counted(tmp_path: Path) -> None:
+    def square(x: float, y: float, side: float) -> list[list[float]]:
+        return [[x, y, x + side, y, x + side, y + side, x, y + side]]
+
+    masks = [square(4, 4, 20), square(2, 2, 10), [[4, 4, 24, 4, 14, 24]], square(20, 4, 20), [[4, 4, 5, 4, 5, 24]]]
+    boxes = [[4, 4, 20, 20]] * 4 + [[4, 4, 1, 20]]
+    entries = [
+        {"image_id": 10, "category_id": 3, "bbox": box, "area": 10, "segmentation": mask}
+        for box, mask in zip(boxes, masks, strict=True)
+    ]
+    write_coco(tmp_path, coco_content(entries))
+    elsewhere = "objects whose mask lies elsewhere than their box"
+    assert (
+        read(tmp_path, masks="all").remarks[elsewhere] == 2
+    )  # one is of an image half the size, one is another object's
+    assert elsewhere not in read(tmp_path, masks="none").remarks
 
 
 def test_areas_that_are_no_objects_are_counted(tmp_path: Path) -> None:
@@ -290,7 +308,8 @@ def test_masks_are_looked_at_with_the_boxes_where_they_are_asked_for(
 
 @pytest.mark.parametrize("nothing", [[], None])
 def test_an_empty_list_is_no_mask(tmp_path: Path, nothing: Any) -> None:
-    write_coco(tmp_path, coco_content([{**CAR, "segmentation": nothing}, {**CAR, "segmentation": SQUARE}]))
+    drawn = {**CAR, "bbox": [2, 3, 10, 10], "segmentation": SQUARE}
+    write_coco(tmp_path, coco_content([{**CAR, "segmentation": nothing}, drawn]))
     with pytest.raises(DataError, match=rf"annotation 100 of .*: no mask: segmentation is {re.escape(str(nothing))}"):
         read(tmp_path, masks="all")
     left = read(tmp_path, masks="all", on_bad_box="drop")

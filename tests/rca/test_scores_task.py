@@ -109,3 +109,18 @@ def test_masks_without_a_number_are_counted_aloud(tmp_path: Path) -> None:
     scores = write(tmp_path / "s.csv", further=further)
     assert "1 of 5 masks and labels have no score that is a number, such as case c9" in loaded(scores).remark
     assert "no score" not in loaded(write(tmp_path / "t.csv")).remark
+
+
+@pytest.mark.parametrize(
+    ("further", "said"),
+    [
+        ("C3,liver,r0,0.5,0.5", "case C3 and case c3 are taken for two"),
+        ("c3,1.0,r0,0.5,0.5\nc3,1,r0,0.5,0.5", "label 1 and label 1.0 are taken for two"),
+        ("c3,liver,c3,1,0.5", "1 of 4 masks and labels have a score on a reference of their own name, such as case c3"),
+        ("nan,liver,r0,0.5,0.5\nc30,liver,r0,0.5,0.5", ""),
+    ],
+)
+def test_names_that_mislead_are_remarked_on(tmp_path: Path, further: str, said: str) -> None:
+    remark = loaded(write(tmp_path / "s.csv", further=further), metric="dsc").remark
+    assert said in remark
+    assert bool(said) == bool(remark)

@@ -150,6 +150,13 @@ def read(
         remarks["objects without an area, which have their box's"] = objects.without_area
     if unlikely := int((objects.unlikely_area() & sound).sum()):
         remarks[f"objects with {UNLIKELY_AREA}"] = unlikely
+    elsewhere = sum(
+        coco_masks.lies_elsewhere(objects.segmentation[k], boxes[k].tolist())
+        for k in np.flatnonzero(sound & have_masks & ~objects.crowd).tolist()
+        if masks != "none"
+    )
+    if elsewhere:
+        remarks["objects whose mask lies elsewhere than their box"] = elsewhere
     if masks == "there" and maskless:
         remarks["objects without a mask, which models with masks refuse or leave out"] = maskless
     return DetectionSet(

@@ -8,6 +8,7 @@ here.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -33,6 +34,20 @@ def examine(segmentation: Any, height: int, width: int) -> str:
     if isinstance(parts, list) and any(_has_pixels(polygon, height, width) for polygon in parts):
         return ""  # what is wider than a pixel has pixels, and drawing every mask of a large data set takes minutes
     return "" if _drawn(parts, height, width).any() else "it has no pixel"
+
+
+def lies_elsewhere(segmentation: Any, box: Sequence[float]) -> bool:
+    """Return True for sound polygons whose extent and the box, xyxy, overlap by less than a half. Runs are not looked at."""
+    if not isinstance(segmentation, list):
+        return False
+    x = [value for polygon in segmentation for value in polygon[::2]]
+    y = [value for polygon in segmentation for value in polygon[1::2]]
+    both = 1.0
+    for low, high, first, last in ((min(x), max(x), box[0], box[2]), (min(y), max(y), box[1], box[3])):
+        # A pixel is added to each: boxes of whole pixels may be one off, and objects one thin.
+        both *= max(0.0, min(high, last) - max(low, first) + 1)
+    union = (max(x) - min(x) + 1) * (max(y) - min(y) + 1) + (box[2] - box[0] + 1) * (box[3] - box[1] + 1) - both
+    return 2 * both < union
 
 
 def draw(segmentation: Any, height: int, width: int) -> NDArray[np.bool_]:

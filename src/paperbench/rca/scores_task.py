@@ -125,8 +125,39 @@ def _load(config: RcaScores) -> Scores:
     threshold, mistake = threshold_of(metric, config.threshold)
     if mistake:
         raise ConfigError(mistake)
-    remarks = [part for part in (remark, _without_a_number(masks)) if part]
-    return Scores(masks=masks, calibration=known, metric=metric, threshold=threshold, remark="; ".join(remarks))
+    remarks = [remark, _without_a_number(masks), _own_references(masks), _alike([*masks, *known])]
+    return Scores(
+        masks=masks, calibration=known, metric=metric, threshold=threshold, remark="; ".join(filter(None, remarks))
+    )
+
+
+def _own_references(masks: Sequence[MaskScores]) -> str:
+    """Text for a remark about masks that are scored on a reference of their own name; empty where none is."""
+    own = [mask.case for mask in masks if mask.case in dict(mask.scores)]
+    if not own:
+        return ""
+    return (
+        f"{len(own)} of {len(masks)} masks and labels have a score on a reference of their own name, such as case {own[0]}: where it is "
+        "the same image, remove the row, a mask is never scored on its own image"
+    )
+
+
+def _alike(masks: Sequence[MaskScores]) -> str:
+    """Text for a remark about names that differ in upper and lower case, or as 1 and 1.0 do; empty where there are none."""
+    for what in ("case", "segmenter", "label"):
+        folded: dict[str, str] = {}
+        for name in sorted({getattr(mask, what) for mask in masks}):
+            other = folded.setdefault(_folded(name), name)
+            if other != name:
+                return f"{what} {other} and {what} {name} are taken for two, though they differ in their spelling alone"
+    return ""
+
+
+def _folded(name: str) -> str:
+    try:
+        return repr(as_number(name)) if name else name
+    except ValueError:
+        return name.casefold()
 
 
 def _without_a_number(masks: Sequence[MaskScores]) -> str:
