@@ -308,7 +308,7 @@ def test_masks_are_looked_at_with_the_boxes_where_they_are_asked_for(
 
 @pytest.mark.parametrize("nothing", [[], None])
 def test_an_empty_list_is_no_mask(tmp_path: Path, nothing: Any) -> None:
-    drawn = {**CAR, "bbox": [2, 3, 10, 10], "segmentation": SQUARE}
+    drawn = {**CAR, "bbox": [2, 3, 10, 10], "area": 100, "segmentation": SQUARE}
     write_coco(tmp_path, coco_content([{**CAR, "segmentation": nothing}, drawn]))
     with pytest.raises(DataError, match=rf"annotation 100 of .*: no mask: segmentation is {re.escape(str(nothing))}"):
         read(tmp_path, masks="all")
