@@ -137,8 +137,8 @@ def _own_references(masks: Sequence[MaskScores]) -> str:
     if not own:
         return ""
     return (
-        f"{len(own)} of {len(masks)} masks and labels have a score on a reference of their own name, such as case {own[0]}: where it "
-        "is the same image, remove the row, a mask is never scored on its own image"
+        f"{len(own)} of {len(masks)} masks and labels have a score on a reference of their own name, such as case {own[0]}: where "
+        "it is the same image, remove the row, a mask is never scored on its own image"
     )
 
 
