@@ -73,7 +73,7 @@ class Objects(NamedTuple):
     segmentation: list[Any]
     without_area: int
 
-    def areas(self, of_boxes: NDArray[np.float64]) -> NDArray[np.float64]:
+    def areas(self, of_boxes: NDArray[np.floating[Any]]) -> NDArray[np.float64]:
         """Return the areas, (N,); that of the box where there is none. of_boxes: (N,), of the boxes as they are used."""
         return np.where(np.isnan(self.area), of_boxes, self.area)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 
@@ -24,7 +26,7 @@ def flats(seed: int, *, spread: float = 1.0, clutter: int = 6) -> tuple[Flat, Fl
         noise = np.hstack([places, places + rng.integers(10, 60, (clutter, 2))])
         labels = np.concatenate([[1, 2, 3], rng.integers(1, 4, clutter)])
         scores = np.concatenate([rng.uniform(0.5, 1, 3), rng.uniform(0, 0.5, clutter)])
-        everything = np.vstack([boxes + rng.normal(0, spread, (3, 4)), noise])
+        everything = np.vstack([boxes + rng.normal(0, spread, (3, 4)), noise]).astype(np.float64)
         found.append(Detections(boxes=everything, scores=scores, labels=labels))
     return Flat.objects(records), Flat.detections(found)
 
@@ -71,8 +73,7 @@ def test_classes_in_another_order_are_named(numbers: tuple[int, ...], said: str)
         (lambda b: b * [3, 0.5, 3, 0.5], "they are of images 2.99 times"),
     ],
 )
-def test_another_form_of_the_boxes_is_named(write: object, said: str) -> None:
-    assert callable(write)
+def test_another_form_of_the_boxes_is_named(write: Callable[[np.ndarray], np.ndarray], said: str) -> None:
     objects, found = flats(2)
     (remark,) = remarks_on_fit(objects, read_as(found, boxes=write(found.boxes)), CLASSES)
     assert said in remark

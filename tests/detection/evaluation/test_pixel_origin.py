@@ -55,6 +55,12 @@ def test_boxes_one_pixel_off_are_seen(shift: int) -> None:
             assert not is_moved(moved(records, shift), found, shift)
 
 
+def test_one_object_whose_sides_err_by_one_pixel_on_average_is_chance() -> None:
+    box = [20.0, 20, 60, 60]
+    guess = Detections(boxes=np.array([[14.0, 25, 64, 61]]), scores=np.ones(1), labels=np.ones(1, np.int64))
+    assert not is_moved([record([box], [1])], [guess], 1)  # -6, 5, 4 and 1
+
+
 def test_boxes_farther_off_have_another_cause() -> None:
     assert not is_moved(*case(0, images=10, spread=0.5, offset=4), 1)
     assert not is_moved(*case(0, images=0, spread=0, offset=0), 1)
