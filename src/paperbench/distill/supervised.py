@@ -172,6 +172,7 @@ class SupervisedStage:
             evaluate=lambda: self.evaluate(self.net),
             watch=self.watch,
             watch_mode="min",
+            cast_together=True,
         )
 
     def finish(self, metrics: dict[str, float]) -> None:

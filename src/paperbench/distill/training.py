@@ -267,6 +267,7 @@ class Distillation:
             order=EpochOrder(len(batches), loop.batch_size, self.run.seed),
             fetch=LabelledBatches(batches, self.targets()),
             evaluate=lambda: self._test_scores(student.net),
+            cast_together=True,
         )
 
     # --- numbers ------------------------------------------------------------------------------------------------------

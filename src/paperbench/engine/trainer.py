@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Literal, NamedTuple
 
 import torch
@@ -11,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from paperbench.config.schema import LoopConfig, OptimConfig
+from paperbench.engine.cast_weights import CastWeights
 from paperbench.engine.clock import Clock, SaveTimer
 from paperbench.engine.finite import DeferredCheck, ImmediateCheck, NotFinite, not_finite_error
 from paperbench.engine.optim import build_optimizer, lr_factor
@@ -50,6 +52,7 @@ def build_trainer(
     evaluate_at: Collection[int] = (),
     watch: str | None = None,
     watch_mode: Literal["max", "min"] = "max",
+    cast_together: bool = False,
 ) -> Trainer:
     """Return the `Trainer` of `module`, on the run's device, for the settings of a configuration.
 
@@ -76,6 +79,7 @@ def build_trainer(
         evaluate=evaluate,
         watch=watch,
         watch_mode=watch_mode,
+        cast_together=cast_together,
     )
 
 
@@ -91,6 +95,8 @@ class Trainer:
     `evaluate()` is called on every rank, with `module` in evaluation mode, every `evaluate_every` steps (0: never), after
     those that `evaluate_at` names, and after the last one. Of its values, that called `watch` decides which checkpoint is the
     best.
+
+    `cast_together`: no layer of `module` is called where autocast is off, so that a GPU may cast all weights at once.
 
     With several ranks gradients are averaged, `fetch` returns the rank's share, and rank 0's buffers count.
 
@@ -118,6 +124,7 @@ class Trainer:
         evaluate: Callable[[], dict[str, float]] | None = None,
         watch: str | None = None,
         watch_mode: Literal["max", "min"] = "max",
+        cast_together: bool = False,
     ) -> None:
         self.run = run
         self.module = module
@@ -145,6 +152,7 @@ class Trainer:
         )
         self._immediate = ImmediateCheck()
         self._model: nn.Module = module
+        self._cast = CastWeights(module) if cast_together else None
         self._best: float | None = None
         self._names: tuple[str, ...] = ()
         self._sums: Tensor | None = None
@@ -208,7 +216,7 @@ class Trainer:
             run.device, run.seed, GLOBAL, step, run.ranks.rank
         )  # dropout and the like draw from the global generators
         stream = generator(run.device, run.seed, STEP, step, run.ranks.rank)
-        with run.autocast():
+        with run.autocast(), self._weights_cast():
             losses: dict[str, Tensor] = self._model(batch, stream)
         _total(losses).backward()
         gradients = [parameter.grad for parameter in self._parameters if parameter.grad is not None]
@@ -229,6 +237,16 @@ class Trainer:
             parameter.grad = None  # `zero_grad` by itself is a step's hundredth in a small net
         self.add_sums(tuple(losses), values, steps=1)
         return Interrupt(*asked)
+
+    def _weights_cast(self) -> AbstractContextManager[None]:
+        """Cast the weights for autocast, where launches are what a step waits for.
+
+        Not with several ranks: DistributedDataParallel sends each gradient as soon as it is there, which this would hold up.
+        """
+        run = self.run
+        if self._cast is None or run.device.type != "cuda" or run.precision != "bfloat16" or run.ranks.world > 1:
+            return nullcontext()
+        return self._cast.replaced(torch.bfloat16)
 
     def _interrupt(self) -> Interrupt:
         """What this rank has to say. Each has a clock of its own: rank 0's alone counts."""

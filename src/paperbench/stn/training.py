@@ -154,6 +154,7 @@ def make_trainer(
         order=len(train_set),
         fetch=train_set.fetch,
         evaluate=evaluate,
+        cast_together=True,
     )
 
 

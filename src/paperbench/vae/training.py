@@ -155,6 +155,7 @@ def _trainer(
         fetch=fetch,
         evaluate=evaluate,
         evaluate_at=evaluate_at,
+        cast_together=True,
     )
 
 

@@ -223,6 +223,7 @@ class UnetSegmenter:
             fetch=fetch,
             evaluate=store_weights,
             evaluate_at=list(ends),
+            cast_together=True,
         )
 
     @torch.no_grad()
