@@ -15,11 +15,14 @@ import tempfile
 from contextlib import closing
 from pathlib import Path
 
+from benchmarks.common import machine
 from tests.device import guard
 from tests.device.conftest import Rehearsals
 from tests.device.test_cuda import WAITS
 
-COLUMNS = ("experiment", "step", "input", "waits")
+_KEPT = ("torch", "commit", "date")
+"""Columns of `benchmarks.common.machine`: the numbers are the same on every machine."""
+COLUMNS = ("experiment", "step", "input", "waits", *_KEPT)
 
 
 def main() -> None:
@@ -28,6 +31,7 @@ def main() -> None:
         guard.build(library)
         table = csv.writer(sys.stdout, lineterminator="\n")
         table.writerow(COLUMNS)
+        known = machine("cpu")
         with closing(Rehearsals("cuda", library, Path(folder))) as rehearsals:
             for number, words in enumerate(sys.argv[1:] or WAITS):
                 run = rehearsals.run(str(number), "train", *words.split(), "--smoke")
@@ -35,7 +39,15 @@ def main() -> None:
                     raise SystemExit(f"{words}: {run['error'] or run['log'][-2000:]}")
                 steps = run["step_launches"]
                 made = run["launches"].get("fetch", 0) / len(steps)
-                table.writerow([words, steps[-1], round(made), statistics.median(run["step_waits"])])
+                table.writerow(
+                    [
+                        words,
+                        steps[-1],
+                        round(made),
+                        statistics.median(run["step_waits"]),
+                        *(known[key] for key in _KEPT),
+                    ]
+                )
 
 
 if __name__ == "__main__":
