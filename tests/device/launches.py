@@ -16,6 +16,7 @@ from contextlib import closing
 from pathlib import Path
 
 from benchmarks.common import machine
+
 from tests.device import guard
 from tests.device.conftest import Rehearsals
 from tests.device.test_cuda import WAITS
