@@ -77,9 +77,9 @@ def build_trainer(
         evaluate_at=evaluate_at,
         prefetch=loop.prefetch,
         evaluate=evaluate,
+        cast_together=cast_together,
         watch=watch,
         watch_mode=watch_mode,
-        cast_together=cast_together,
     )
 
 
