@@ -68,6 +68,39 @@ def test_settings_that_are_not_clearly_better_leave_the_defaults() -> None:
     assert noisy.settings == found.settings
 
 
+def test_what_differs_by_chance_seldom_leaves_the_defaults() -> None:
+    """Eleven candidates whose errors have the same mean: of 100 searches most keep the defaults, and those by a limit that one
+    standard error would not be."""
+
+    def changed(seed: int) -> bool:
+        def measure(settings: Settings) -> Errors:
+            rng = np.random.default_rng([seed, *np.float64([*asdict(settings).values()]).view(np.uint32).tolist()])
+            return 0.05 + rng.normal(0, 0.03, 8)
+
+        config = RegistrationConfig()
+        return search(initial_settings(config, 2), search_steps(config), measure).settings != initial_settings(
+            config, 2
+        )
+
+    assert sum(map(changed, range(100))) < 40
+
+
+@pytest.mark.parametrize("images", [3, 5, 8])
+def test_a_gain_is_clear_at_the_95_percent_of_students_t(images: int) -> None:
+    before, deviations = np.full(images, 0.5), np.linspace(-1, 1, images)
+    error = deviations.std(ddof=1) / math.sqrt(images)
+    quantile = {3: 2.920, 5: 2.132, 8: 1.895}[images]  # of a table, one side, n - 1 degrees of freedom
+    config = RegistrationConfig(window=2.0, focus=0.05, resolution=1.0, stiffness=0.03)
+    for factor, accepted in ((0.99, False), (1.01, True)):
+
+        def measure(settings: Settings, factor: float = factor) -> Errors:
+            gain = factor * quantile * error * 0.1 + 0.1 * deviations
+            return before - gain * (settings.contrast > 0)
+
+        found = search(initial_settings(config, 2), search_steps(config), measure)
+        assert (found.settings.contrast > 0) == accepted
+
+
 @pytest.mark.parametrize("key", ["contrast", "window", "focus", "resolution", "stiffness"])
 def test_a_given_key_is_kept_and_not_searched(key: str) -> None:
     wanted = Settings(contrast=0.13, window=0.0, focus=0.1, resolution=2.0, stiffness=0.27)

@@ -1,9 +1,10 @@
 """Choice of the registration settings by their errors: sequential, coarse, from the defaults of the dimension.
 
 Every step varies one or two settings and keeps the others. A candidate replaces the present settings where its error is clearly
-smaller: the mean gain over the images exceeds its standard error, as Breiman et al., Classification and Regression Trees, 1984,
-choose among trees, and `LEAST_GAIN` of the error. So settings that are equal on the references stay the defaults, and the choice is
-stable. Nothing here registers anything: `settings_choice` measures the errors.
+smaller: the gain over the images exceeds `LEAST_GAIN` of the error, and 0 by Student's t test of pairs, one-sided at `CONFIDENCE`.
+(By one standard error, the rule of Breiman et al., 1984, most searches among equal candidates leave the defaults.) So settings that
+are equal on the references stay the defaults, and the choice is stable. Nothing here registers anything: `settings_choice` measures
+the errors.
 """
 
 from __future__ import annotations
@@ -29,6 +30,8 @@ STIFFNESS_FACTOR: Final = 3.0
 """Stiffness is tried a factor higher and lower, and further in the direction that is clearly better."""
 LEAST_GAIN: Final = 0.05
 """Least gain for which settings are changed, as a fraction of the present error."""
+CONFIDENCE: Final = 0.95
+"""Confidence that a gain is one, of Student's t on one side."""
 FEWEST: Final = 3
 """Fewest images with errors on which anything is chosen."""
 WORST: Final = 1.0
@@ -181,7 +184,9 @@ def search(initial: Settings, steps: Sequence[Step], measure: Callable[[Settings
             found = [(each, errors_of(each), *gain_of(errors, errors_of(each))) for each in options]
             tried.update(options)
             least = LEAST_GAIN * mean_error(errors)
-            allowed = [one for one in found if not step.clearly or one[2] > max(one[3], least)]
+            allowed = [
+                one for one in found if not step.clearly or one[2] > max(limit_of(errors, one[1], one[3]), least)
+            ]
             best = min(allowed, key=lambda one: (mean_error(one[1]), options.index(one[0])), default=None)
             trials += [
                 Trial(
@@ -210,11 +215,23 @@ def gain_of(before: Errors, after: Errors) -> tuple[float, float]:
 
     With fewer than `FEWEST` images the standard error is infinite: nothing is clear.
     """
-    either = np.isfinite(before) | np.isfinite(after)
+    either = _either(before, after)
     gains = np.nan_to_num(before[either], nan=WORST) - np.nan_to_num(after[either], nan=WORST)
     if len(gains) < FEWEST:
         return float(gains.mean()) if len(gains) else math.nan, math.inf
     return float(gains.mean()), float(gains.std(ddof=1) / math.sqrt(len(gains)))
+
+
+def limit_of(before: Errors, after: Errors, standard_error: float) -> float:
+    """Return the gain above which it is clear: the quantile of Student's t in standard errors."""
+    from scipy.special import stdtrit
+
+    freedom = int(_either(before, after).sum()) - 1
+    return float(stdtrit(freedom, CONFIDENCE)) * standard_error if freedom > 0 else math.inf
+
+
+def _either(before: Errors, after: Errors) -> NDArray[np.bool_]:
+    return np.isfinite(before) | np.isfinite(after)
 
 
 def choice_from(content: Mapping[str, Any]) -> Choice:

@@ -46,7 +46,7 @@ from paperbench.rca.settings import (
 LEFT_OUT: Final = 8
 OTHERS: Final = 8
 MASKS: Final = 8
-CHOICE_VERSION: Final = 1
+CHOICE_VERSION: Final = 2
 """Part of the key of a stored choice; increased when the search changes its results."""
 FILE: Final = "registration.csv"
 COLUMNS: Final = ("step", *KEYS, "mae", "gain", "standard_error", "accepted")
@@ -240,7 +240,9 @@ def describe(choice: Choice, left_out: LeftOutSet, *, earlier: bool = False) -> 
                 f"{trial.standard_error:.4f}"
             )
     if len(lines) == 1:
-        lines.append(f"  nothing was better than the defaults by one standard error and {LEAST_GAIN:.0%} of the error")
+        lines.append(
+            f"  nothing was clearly better than the defaults (95 % by Student's t, and {LEAST_GAIN:.0%} of the error)"
+        )
     return lines
 
 
