@@ -234,3 +234,28 @@ def test_masks_without_references_say_what_is_needed(tmp_path: Path) -> None:
 
 def test_nothing(tmp_path: Path) -> None:
     assert recognise(tmp_path) == []
+
+
+def test_folders_named_as_parts_of_a_set_are_no_classes(tmp_path: Path) -> None:
+    for name in ("images", "GT"):
+        picture(tmp_path / name / "a.png")
+    found = only(tmp_path)
+    assert found.kind == "folders"
+    assert "GT and images are names of images and masks" in found.lacking
+    assert "paperbench estimate rca images=DIR" in found.lacking
+
+
+def test_one_class_may_have_the_name_of_a_part(tmp_path: Path) -> None:
+    for name in ("masks", "helmets"):
+        picture(tmp_path / name / "a.png")
+    assert only(tmp_path).lacking == ""
+
+
+@pytest.mark.parametrize(("masks", "reference"), [("pred", "ref"), ("predictions", "references"), ("preds", "refs")])
+def test_other_names_of_masks_to_judge(tmp_path: Path, masks: str, reference: str) -> None:
+    for name in ("images", masks, "truth", f"{reference}/images", f"{reference}/masks"):
+        picture(tmp_path / name / "a.png")
+    found = only(tmp_path)
+    assert (found.kind, found.lacking) == ("rca", "")
+    assert found.values["masks"] == str(tmp_path / masks)
+    assert found.values["reference.images"] == str(tmp_path / reference / "images")

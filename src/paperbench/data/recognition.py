@@ -20,6 +20,10 @@ VOLUMES = (".nii", ".nii.gz", ".mha", ".mhd", ".nrrd", ".hdr")
 _TRAIN = ("trainval", "train", "training", "train2017")
 _TEST = ("test", "val", "valid", "validation", "testing", "val2017")
 _KNOWN = (*_TRAIN, *_TEST)
+_PREDICTIONS = ("predictions", "predictionsTs", "predicted", "prediction", "preds", "pred")
+_REFERENCES = ("reference", "references", "refs", "ref")
+_ROLES = frozenset({"images", "imgs", "masks", "labels", "annotations", "truth", "gt", *_PREDICTIONS, *_REFERENCES})
+"""Names of folders that say what part of a set they hold, where the names of classes would say what is to be seen."""
 _PUBLISHED_YEAR = re.compile(r"VOC20(0[6-9]|1[0-2])")
 _MOST_FILES = 20_000
 _MOST_BYTES = 2_000_000_000
@@ -207,12 +211,21 @@ def _folders(folder: Path) -> Recognised | None:
     }
     if len(classes) < 2:
         return None
+    roles = [name for name in classes if name.casefold() in _ROLES]
+    lacking = ""
+    if len(roles) > 1:
+        lacking = (
+            f"{' and '.join(roles)} are names of images and masks, not of classes. Masks to judge: paperbench estimate rca "
+            "images=DIR masks=DIR reference.images=DIR reference.masks=DIR. Classes all the same: "
+            "paperbench train stn-birds data=folders data.root=DIR"
+        )
     return Recognised(
         kind="folders",
         found=f"{_some(list(classes), 'folder of pictures', 'folders of pictures')}, {sum(classes.values()):,} pictures"
         f"{f' in {split}' if split else ''}",
         data="folders",
         values={"root": str(folder)},
+        lacking=lacking,
     )
 
 
@@ -221,9 +234,9 @@ def _rca(folder: Path) -> Recognised | None:
     if all((folder / name).is_dir() for name in ("imagesTr", "imagesTs")):
         return Recognised(kind="rca", found="an nnU-Net archive", values={"images": str(folder)})
     images = _first(folder, "imagesTs", "images", "test/images")
-    masks = _first(folder, "predictions", "predictionsTs", "predicted", "masks", "test/masks")
-    known = _first(folder, "imagesTr", "reference/images", "references/images", "train/images")
-    trusted = _first(folder, "labelsTr", "reference/masks", "references/masks", "train/masks", "train/labels")
+    masks = _first(folder, *_PREDICTIONS, "masks", "test/masks")
+    known = _first(folder, "imagesTr", *(f"{name}/images" for name in _REFERENCES), "train/images")
+    trusted = _first(folder, "labelsTr", *(f"{name}/masks" for name in _REFERENCES), "train/masks", "train/labels")
     truth = _first(folder, "labelsTs", "truth", "test/labels")
     there = {"images": images, "masks": masks, "reference.images": known, "reference.masks": trusted}
     present = {key: path for key, path in there.items() if path is not None}
