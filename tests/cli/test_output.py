@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from paperbench.cli.output import print_table
+from paperbench.cli.output import pair_lines, print_table
 from paperbench.report.tables import Cell, Column, Table, text_cell
 
 TABLE = Table(
@@ -40,3 +40,16 @@ def test_on_a_terminal_nothing_is_taken_for_markup(
     shown = capsys.readouterr().out
     for text in ("the table", "[one]", "69.12", "within tolerance", "missing", "[1] a note"):
         assert text in shown
+
+
+def test_pairs_are_folded_below_themselves(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "60")
+    pair_lines(
+        [("train", ", ".join(f"class-{number} 3" for number in range(6))), ("a longer name", "1"), ("empty", "")]
+    )
+    assert capsys.readouterr().out.splitlines() == [
+        "  train          class-0 3, class-1 3, class-2 3, class-3 3,",
+        "                 class-4 3, class-5 3",
+        "  a longer name  1",
+        "  empty",
+    ]

@@ -128,6 +128,7 @@ def test_what_cannot_be_read_says_what_was_looked_for(voc: Path, tmp_path: Path)
     assert nothing.exit_code == 2
     assert "none of the known layouts" in nothing.output
     assert "There is: nothing" in nothing.output
+    assert max(map(len, nothing.output.splitlines())) < 119
     assert "no such folder" in call("mine", "nowhere").output
     assert "is a file" in call("mine", "notes.txt").output
     assert "--as coco: " in call("mine", str(voc), "--as", "coco").output
@@ -141,6 +142,7 @@ def test_two_layouts_in_one_folder_are_asked_about(voc: Path) -> None:
     result = call("mine", str(voc))
 
     assert result.exit_code == 2
+    assert [line.split(":")[0] for line in result.output.splitlines()[1:]] == ["       --as voc", "       --as yolo"]
     assert "--as voc: VOC's layout" in result.output
     assert "--as yolo: the YOLO layout" in result.output
     assert call("mine", str(voc), "--as", "voc").exit_code == 0

@@ -10,7 +10,7 @@ from typing import Any
 
 from paperbench.catalog import DATASETS, DatasetSpec
 from paperbench.cli.guard import emit_json
-from paperbench.cli.output import line, table
+from paperbench.cli.output import folded_table, line, pair_lines
 from paperbench.config.commands import override
 from paperbench.config.paths import data_root, expanded, options, search_path
 from paperbench.config.quoting import quoted
@@ -55,7 +55,7 @@ def ls(root: Path | None, *, json_output: bool) -> None:
         )
         return
     line(f"data root: {base}")
-    table(
+    folded_table(
         ("name", "found", "what", "layout below the root"),
         ((spec.name, _state(spec, found[spec.name], base), spec.summary, spec.layout) for spec in DATASETS.values()),
     )
@@ -131,10 +131,10 @@ def check(name: str, overrides: list[str] | None, *, json_output: bool, conf_dir
     line(f"{data.name}: {'read without faults, but not the published set' if departures else 'no faults'}")
     for text in departures:
         line(f"  {text}")
-    width = max((len(str(key)) for key in counts), default=0)
-    for key, value in counts.items():
-        shown = ", ".join(f"{k} {v}" for k, v in value.items()) if isinstance(value, Mapping) else str(value)
-        line(f"  {str(key).ljust(width)}  {shown}")
+    pair_lines(
+        (str(key), ", ".join(f"{k} {v}" for k, v in value.items()) if isinstance(value, Mapping) else str(value))
+        for key, value in counts.items()
+    )
 
 
 def _experiment_for(spec: DatasetSpec, conf_dir: Path | None) -> str:

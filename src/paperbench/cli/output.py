@@ -50,6 +50,24 @@ def folded_table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
             line("  ".join(text.ljust(width) for text, width in zip(texts, widths, strict=True)).rstrip())
 
 
+def pair_lines(pairs: Iterable[tuple[str, str]]) -> None:
+    """Print indented names with texts beside them, folded to `page_width`: long texts go on below themselves."""
+    kept = list(pairs)
+    indent = 4 + max((len(name) for name, _ in kept), default=0)
+    for name, text in kept:
+        line(
+            textwrap.fill(
+                text,
+                max(page_width(), indent + 30),
+                initial_indent=f"  {name}".ljust(indent),
+                subsequent_indent=" " * indent,
+                break_long_words=False,
+                break_on_hyphens=False,
+            )
+            or f"  {name}"
+        )
+
+
 def page_width() -> int:
     """Return how many characters a line of a listing takes: the terminal's, 118 in a pipe, 60 at least."""
     return max(60, min(shutil.get_terminal_size((118, 24)).columns, 118))

@@ -109,13 +109,14 @@ def _chosen(folder: Path, kind: str | None) -> Recognised:
     if not found:
         there = sorted(path.name + ("/" if path.is_dir() else "") for path in folder.iterdir())[:8]
         raise ConfigError(
-            f"{short(folder)}: none of the known layouts. Looked for {'; '.join(_LAYOUTS.values())}. "
-            f"There {'are' if there else 'is'}: {', '.join(there) or 'nothing'}"
+            f"{short(folder)}: none of the known layouts. Looked for",
+            *(f"  {layout}" for layout in _LAYOUTS.values()),
+            f"There {'are' if there else 'is'}: {', '.join(there) or 'nothing'}",
         )
     whole = [item for item in found if not item.lacking]
     if len(whole) > 1:
-        lines = "; ".join(f"--as {item.kind}: {item.found}" for item in whole)
-        raise ConfigError(f"{short(folder)}: can be read in {len(whole)} ways, choose one: {lines}")
+        ways = (f"--as {item.kind}: {item.found}" for item in whole)
+        raise ConfigError(f"{short(folder)}: can be read in {len(whole)} ways, choose one:", *ways)
     if not whole:
         raise ConfigError(*(f"{short(folder)}: {item.found}, but {item.lacking}" for item in found))
     return whole[0]
