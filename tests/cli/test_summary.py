@@ -97,6 +97,11 @@ def test_commands_can_be_pasted_whatever_the_folder_is_called(tmp_path: Path) ->
     assert summary.commands[0][1] == "paperbench predict 'my runs' IMAGE.jpg"
 
 
+def test_an_estimate_offers_its_page(run_dir: Path) -> None:
+    summary = summarise(RESULTS | {"task": "rca-estimate", "experiment": "rca"}, str(run_dir))
+    assert summary.commands == (("look at it", "paperbench report outputs/one"),)
+
+
 def test_an_evaluation_offers_no_further_commands(run_dir: Path) -> None:
     assert summarise(RESULTS | {"task": "detect-score", "experiment": "detections"}, str(run_dir)).commands == ()
     assert summarise(RESULTS | {"task": "from-the-future"}, str(run_dir)).commands == ()

@@ -146,6 +146,8 @@ def _commands(results: Mapping[str, Any], directory: str) -> tuple[tuple[str, st
     commands = []
     if task.predicts:
         commands.append(("see it work", command("predict", _short(directory), "IMAGE.jpg")))
+    if task.verb == "estimate":  # its page opens with the cases that need a look
+        commands.append(("look at it", command("report", _short(directory))))
     if task.evaluated_by:
         experiment = results.get("experiment") or next(iter(PAPERS))
         commands.append(
