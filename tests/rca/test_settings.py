@@ -74,7 +74,8 @@ def test_what_differs_by_chance_seldom_leaves_the_defaults() -> None:
 
     def changed(seed: int) -> bool:
         def measure(settings: Settings) -> Errors:
-            rng = np.random.default_rng([seed, *np.float64([*asdict(settings).values()]).view(np.uint32).tolist()])
+            values = np.array([*asdict(settings).values()], np.float64)
+            rng = np.random.default_rng([seed, *map(int, values.view(np.uint32))])
             return 0.05 + rng.normal(0, 0.03, 8)
 
         config = RegistrationConfig()
