@@ -20,6 +20,8 @@ import atexit, os, signal, sys, time
 import typer
 from paperbench.cli.apart import LibraryExitError, apart, note
 
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job ignores it
+
 def body():
     print("pid", os.getpid(), flush=True)
     {body}

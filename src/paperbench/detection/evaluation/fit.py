@@ -17,7 +17,7 @@ from paperbench.detection.evaluation.voc import paired_iou
 Boxes = NDArray[np.float64]
 
 FEWEST: Final = 5
-"""Objects of a class, and of all together, from which something is said."""
+"""Objects of a class, of all together, and detections of one score, from which something is said."""
 MOST_IMAGES: Final = 300
 """Images that are looked at, the first of those with objects."""
 _OVERLAP: Final = 0.5
@@ -70,7 +70,7 @@ def _repeated(found: Flat) -> Iterator[str]:
             f"{again:,} of {count:,} detections stand in the files more than once, to the last digit of box and score: all but the "
             "first of them count as mistakes"
         )
-    if count > 1 and found.scores.min() == found.scores.max():
+    if count >= FEWEST and found.scores.min() == found.scores.max():
         yield f"all {count:,} detections have the score {found.scores[0]:g}: they are ranked in the order of the files"
 
 
