@@ -16,7 +16,7 @@ from pathlib import Path
 
 from tests.clusters.slurm import PATH
 
-_PROGRAMS = ("slurmdbd", "sacct", "mariadbd", "mariadb-install-db", "mariadb")
+_PROGRAMS = ("slurmdbd", "sacct", "mariadbd", "mariadb-install-db", "mariadb", "ip")
 
 _DAEMON = """\
 AuthType=auth/munge
