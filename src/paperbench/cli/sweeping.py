@@ -60,6 +60,7 @@ def sweep(experiment: str | None, overrides: list[str] | None, options: Options)
         _print_plan(planned, options)
         return
     note(str(planned.directory.absolute()))
+    note(_command(planned, options))
     watcher = make_watcher(json_output=run.json_output)
     outcome = run_planned(planned, launcher, options=options, watcher=watcher)
     if run.json_output:
@@ -93,13 +94,12 @@ def _lost_by_ray(ended: LibraryExitError) -> EnvironmentError_:
     )
     if not ended.noted:
         return EnvironmentError_(f"{text}its runs save and end. Start Ray again, then the same command continues them")
-    folder = Path(ended.noted[-1])
+    folder, again = Path(ended.noted[0]), ended.noted[-1]
     text += "its runs save and end"
     with suppress(PaperbenchError):  # of a record that could not be written either
         entries = read_sweep(folder).entries
         done = sum(read_status(entry.directory).state == "done" for entry in entries)
         text += f", {done} of {len(entries)} are done"
-    again = command("sweep", "--resume", Path(short(folder)), "--launcher", "ray")
     text += f". Start Ray again, then continue it with `{again}`"
     with suppress(PaperbenchError), closing(record.Events(folder)) as events:
         events.write("sweep ended", exit_code=EXIT_ENVIRONMENT, reason=text)
