@@ -8,14 +8,20 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import pytest
 import yaml
 
+from tests.clusters.slurm import Slurm
 from tests.engine import toy
 from tests.sweeps.launchers import counter
+
+SMALL = ("launcher.threads=1", "launcher.poll_seconds=0.5", "launcher.minutes=10")
+"""What a sweep of the counter asks of Slurm."""
 
 
 class Folder:
@@ -109,3 +115,23 @@ class Command:
         except subprocess.TimeoutExpired:
             self.kill()
             raise AssertionError(f"did not end within {seconds:.0f} s: {self.output}") from None
+
+
+@contextmanager
+def on_slurm(slurm: Slurm, path: Path) -> Iterator[Folder]:
+    """A folder below `path` whose sweeps go to `slurm`, which is empty again at the end."""
+    pytest.importorskip("submitit", reason="the extra slurm is not installed")
+    folder = Folder(path / "work", slurm.environment)
+    yield folder
+    folder.close()
+    slurm.clear()
+
+
+def start_on_ray(folder: Folder, *arguments: str) -> Command:
+    """Begin a sweep of the counter, which Ray's workers do not know by themselves."""
+    known = f"launcher.environment={{PYTHONPATH:'{folder.environment['PYTHONPATH']}'}}"
+    return folder.sweep(*arguments, "launcher.threads=1", known, launcher="ray")
+
+
+def states(folder: Folder) -> list[str]:
+    return sorted(str(run["state"]) for run in folder.runs())

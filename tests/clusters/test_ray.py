@@ -1,4 +1,4 @@
-"""Sweeps on a real Ray cluster, which loses its sweep, its workers and its head."""
+"""Sweeps on a real Ray cluster, which loses its sweep and its workers."""
 
 from __future__ import annotations
 
@@ -10,23 +10,17 @@ from pathlib import Path
 import pytest
 import yaml
 
-from paperbench.errors import EnvironmentError_
 from paperbench.records.place import read_place
-from paperbench.sweeps.launchers import ray as ray_launcher
-from paperbench.sweeps.launchers.ray import RayLauncher, RaySettings
 from tests.clusters.ray import PROGRAM, Ray, until
-from tests.clusters.sweeps import Command, Folder
+from tests.clusters.sweeps import Folder, start_on_ray, states
 from tests.engine import processes
 from tests.loopback import loopback_only
-from tests.sweeps.launchers import toys
 
 pytestmark = [
     pytest.mark.slow,
     pytest.mark.timeout(500),
     pytest.mark.skipif(not PROGRAM.exists(), reason="the extra ray is not installed"),
 ]
-
-SMALL = ("launcher.threads=1",)
 
 
 @pytest.fixture(scope="module")
@@ -42,33 +36,23 @@ def folder(ray: Ray, tmp_path: Path) -> Iterator[Folder]:
     folder.close()
 
 
-def start(folder: Folder, *arguments: str) -> Command:
-    """Begin a sweep of the counter, which Ray's workers do not know by themselves."""
-    known = f"launcher.environment={{PYTHONPATH:'{folder.environment['PYTHONPATH']}'}}"
-    return folder.sweep(*arguments, *SMALL, known, launcher="ray")
-
-
-def states(folder: Folder) -> list[str]:
-    return sorted(str(run["state"]) for run in folder.runs())
-
-
 def queued(folder: Folder) -> list[Path]:
     return [path for path in folder.run_dirs() if (place := read_place(path)) and place.state == "queued"]
 
 
 def test_the_runs_of_a_killed_sweep_save_and_the_same_command_continues_them(ray: Ray, folder: Folder) -> None:
     command = ("seed=0,1", "steps=150", "pace=0.1", "save_every=1000")
-    sweep = start(folder, *command)
+    sweep = start_on_ray(folder, *command)
     sweep.until(lambda: len(folder.steps()) == 2 and all(len(steps) > 10 for steps in folder.steps().values()))
     sweep.kill()
     until(lambda: [processes.status(path).get("state") for path in folder.run_dirs()] == ["stopped"] * 2)
-    assert start(folder, *command).end() == 0
+    assert start_on_ray(folder, *command).end() == 0
     assert states(folder) == ["done"] * 2
     assert all(steps == list(range(150)) for steps in folder.steps().values())
 
 
 def test_a_run_that_waits_is_queued_and_says_why(ray: Ray, folder: Folder) -> None:
-    sweep = start(folder, "seed=0,1,2", "steps=60", "pace=0.1")
+    sweep = start_on_ray(folder, "seed=0,1,2", "steps=40", "pace=0.1")
     sweep.until(lambda: "running" in sweep.output and "queued" in sweep.output)
     waiting = [run for run in folder.runs() if run["state"] == "queued"]
     assert len(waiting) == 1
@@ -78,11 +62,11 @@ def test_a_run_that_waits_is_queued_and_says_why(ray: Ray, folder: Folder) -> No
 
 
 def test_two_sweeps_that_share_a_run_submit_it_once(ray: Ray, folder: Folder) -> None:
-    first = start(folder, "seed=0,1,2", "steps=60", "pace=0.1")
+    first = start_on_ray(folder, "seed=0,1,2", "steps=40", "pace=0.1")
     first.until(lambda: len(folder.steps()) == 2 and len(queued(folder)) == 1)
     (waiting,) = queued(folder)
     seed = yaml.safe_load((waiting / "config.yaml").read_text())["seed"]
-    second = start(folder, f"seed={seed}", "steps=60", "pace=0.1")
+    second = start_on_ray(folder, f"seed={seed}", "steps=40", "pace=0.1")
     assert [sweep.end() for sweep in (first, second)] == [0, 0], second.output
     assert states(folder) == ["done"] * 3
     submitted = [event["run"] for event in folder.events() if event["event"] == "started"]
@@ -90,7 +74,7 @@ def test_two_sweeps_that_share_a_run_submit_it_once(ray: Ray, folder: Folder) ->
 
 
 def test_a_killed_worker_is_replaced(ray: Ray, folder: Folder) -> None:
-    sweep = start(folder, "seed=0", "steps=100", "pace=0.1")
+    sweep = start_on_ray(folder, "seed=0", "steps=100", "pace=0.1")
     sweep.until(lambda: any(len(steps) > 10 for steps in folder.steps().values()))
     (worker,) = [pid for pid in _ray_workers() if _is_of_namespace(pid)]
     os.kill(worker, signal.SIGKILL)
@@ -112,45 +96,3 @@ def _ray_workers() -> list[int]:
 
 def _is_of_namespace(pid: int) -> bool:
     return Path(f"/proc/{pid}/ns/net").readlink() == Path("/proc/thread-self/ns/net").readlink()
-
-
-def test_a_head_that_does_not_answer_is_given_up(ray: Ray, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ray_launcher, "_SECONDS_TO_JOIN", 4.0)
-    monkeypatch.setenv("RAY_TMPDIR", str(ray.run))
-    (head,) = ray.pids("gcs_server")
-    os.kill(head, signal.SIGSTOP)
-    try:
-        with pytest.raises(EnvironmentError_, match="does not answer within 4 s"):
-            RayLauncher(RaySettings(), toys.context(tmp_path / "sweep"))
-    finally:
-        os.kill(head, signal.SIGCONT)
-
-
-def test_a_dead_head_ends_the_sweep_with_the_command_that_continues_it(ray: Ray, folder: Folder) -> None:
-    sweep = start(folder, "seed=0", "steps=2000", "pace=0.1")
-    sweep.until(lambda: len(folder.steps()) == 1)
-    ray.kill("gcs_server")
-    code = sweep.end(100)
-    assert code == 4, sweep.output
-    assert "the head of the Ray cluster" in sweep.output
-    assert "continue it" in sweep.output
-    assert "--resume" in sweep.output
-    assert "Check failed" not in sweep.output
-    assert "gcs_rpc_client" not in sweep.output
-    until(lambda: [processes.status(path).get("state") for path in folder.run_dirs()] == ["stopped"], seconds=120)
-
-
-def test_a_lost_node_ends_the_sweep_with_the_command_that_continues_it(ray: Ray, folder: Folder) -> None:
-    """As when the machine of the head restarts: Ray then ends the process that had joined it, in the middle of anything."""
-    ray.end()
-    ray.start_head()
-    sweep = start(folder, "seed=0", "steps=2000", "pace=0.1")
-    sweep.until(lambda: len(folder.steps()) == 1)
-    ray.end()
-    code = sweep.end(100)
-    assert code == 4, sweep.output
-    assert "head" in sweep.output
-    assert "paperbench sweep --resume" in sweep.output
-    assert "[0x" not in sweep.output
-    assert folder.events()[-1]["exit_code"] == 4
-    until(lambda: [processes.status(path).get("state") for path in folder.run_dirs()] == ["stopped"], seconds=120)
