@@ -18,7 +18,7 @@ from pydantic import TypeAdapter, ValidationError
 from paperbench.engine.rundir import RunDirectory
 from paperbench.errors import EnvironmentError_
 from paperbench.sweeps.launchers import base
-from paperbench.sweeps.launchers.ray import RayHandle, RayLauncher, RaySettings, run_task
+from paperbench.sweeps.launchers.ray import RayHandle, RayLauncher, RaySettings, run_task, shortage
 from tests.loopback import loopback_only
 from tests.sweeps.launchers import counter, toys
 
@@ -36,6 +36,18 @@ def test_without_ray(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_settings_are_checked(settings: dict[str, object]) -> None:
     with pytest.raises(ValidationError, match=next(iter(settings))):
         TypeAdapter(RaySettings).validate_python(settings)
+
+
+@pytest.mark.parametrize(
+    ("free", "reason"),
+    [
+        ([{"CPU": 1.0}, {"CPU": 1.0}], "waits for 2 CPU on one node; at most 1 CPU are free on one"),
+        ([], "waits for 2 CPU on one node; at most 0 CPU are free on one"),
+        ([{"CPU": 1.0}, {"CPU": 2.0}], "Ray is starting a process for it"),
+    ],
+)
+def test_a_task_that_has_not_begun_says_what_it_lacks_on_any_node(free: list[dict[str, float]], reason: str) -> None:
+    assert shortage({"CPU": 2.0, "GPU": 0.0}, free) == reason
 
 
 def test_a_cancellation_that_was_lost_is_given_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

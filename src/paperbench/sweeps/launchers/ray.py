@@ -78,7 +78,7 @@ class RayLauncher:
         self._task = self._ray.remote(run_task)
         self._resources_read_at = float("-inf")
         self._nodes: dict[str, str] = {}
-        self._free: Mapping[str, float] = {}
+        self._free: list[Mapping[str, float]] = []
         self._look_at_resources()
         self._handles: list[RayHandle] = []
 
@@ -148,7 +148,8 @@ class RayLauncher:
         self._resources_read_at = time.monotonic()
         nodes = [node for node in self._ray.nodes() if node["Alive"]]
         self._nodes = {node["NodeID"]: node["NodeManagerHostname"] for node in nodes}
-        self._free = self._ray.available_resources()
+        free = self._ray._private.state.available_resources_per_node()
+        self._free = [free.get(node["NodeID"], {}) for node in nodes]
 
     def node_name(self, node_id: str) -> str | None:
         """Return the name of a node that lives, else None."""
@@ -157,11 +158,8 @@ class RayLauncher:
         return self._nodes.get(node_id)
 
     def shortage(self, amounts: Mapping[str, float]) -> str:
-        """Return `waits for 4 CPU, 1 GPU; free are 2 CPU, 0 GPU`."""
-        wanted = {name: amount for name, amount in amounts.items() if amount}
-        asked = ", ".join(f"{amount:g} {name}" for name, amount in wanted.items())
-        free = ", ".join(f"{self._free.get(name, 0):g} {name}" for name in wanted)
-        return f"waits for {asked}; free are {free}"
+        """Return why a task that asks for these amounts has not begun."""
+        return shortage(amounts, self._free)
 
     def _check_that_it_fits(self, amounts: Mapping[str, float]) -> None:
         if self._settings.autoscaling:
@@ -322,6 +320,19 @@ def run_task(arguments: Sequence[str], folder: str, environment: Mapping[str, st
     _note_node(Path(order))
     with KeptRun(arguments, folder=folder, environment=environment, order=Path(order)) as run:
         return run.wait()
+
+
+def shortage(amounts: Mapping[str, float], free: Sequence[Mapping[str, float]]) -> str:
+    """Return why a task has not begun, such as `waits for 4 CPU, 1 GPU on one node; at most 2 CPU, 1 GPU are free on one`.
+
+    amounts: of each resource, what the task asks for; free: what each node has left of it.
+    """
+    wanted = {name: amount for name, amount in amounts.items() if amount}
+    if any(all(node.get(name, 0) >= amount for name, amount in wanted.items()) for node in free):
+        return "Ray is starting a process for it"
+    asked = ", ".join(f"{amount:g} {name}" for name, amount in wanted.items())
+    most = ", ".join(f"{max((node.get(name, 0) for node in free), default=0):g} {name}" for name in wanted)
+    return f"waits for {asked} on one node; at most {most} are free on one"
 
 
 def node_file(order: Path) -> Path:
