@@ -204,6 +204,17 @@ def test_a_split_that_is_not_there_names_those_that_are(tmp_path: Path) -> None:
         coco.read(root=str(tmp_path), split="train2017")
 
 
+@pytest.mark.parametrize("split", ["~/a/b.json:~/a", "~/a/b.json"])
+def test_a_file_and_its_folder_below_the_home_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, split: str
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    folder = tmp_path / "home" / "a"
+    folder.mkdir(parents=True)
+    (folder / "b.json").write_text("{}")
+    assert coco.find(str(tmp_path), split) == (folder / "b.json", folder)
+
+
 def test_annotations_without_their_images(tmp_path: Path) -> None:
     write_coco(tmp_path, coco_content([CAR]))
     (tmp_path / "coco" / "val2017").rename(tmp_path / "coco" / "elsewhere")

@@ -160,6 +160,16 @@ def test_lists_of_images_and_lists_of_places(tmp_path: Path) -> None:
         yolo.read(root=tmp_path, split="val")
 
 
+def test_a_list_below_the_home_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    write_image(tmp_path / "home" / "images" / "a.jpg")
+    write_image(tmp_path / "~b.jpg")
+    (tmp_path / "~b.txt").write_text(BOX)
+    (tmp_path / "train.txt").write_text("~/images/a.jpg\n~b.jpg\n")
+    (tmp_path / "data.yaml").write_text("train: train.txt\nval: train.txt\nnames: [cat]\n")
+    assert [record.image_id for record in yolo.read(root=tmp_path, split="train").records] == ["a", "~b"]
+
+
 def test_an_export_of_cvat(tmp_path: Path) -> None:
     write_image(tmp_path / "obj_train_data" / "a.jpg")
     (tmp_path / "obj_train_data" / "a.txt").write_text(BOX)

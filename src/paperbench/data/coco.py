@@ -15,6 +15,7 @@ from typing import Any, Final, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from paperbench.config.paths import expanded
 from paperbench.data import coco_masks
 from paperbench.data.coco_files import UNLIKELY_AREA, Content, Id, Objects, load, objects_of
 from paperbench.data.detection import DetectionSet, Record, box_areas
@@ -46,7 +47,8 @@ def find(root: str | None, split: str) -> tuple[Path, Path]:
     """The annotation file and the folder of images of a split. Raises DataError.
 
     split: a name, of `annotations/instances_<split>.json` and a folder `<split>` or `images/<split>`; or `FILE.json:FOLDER`, both
-    below `root` or absolute; `FILE.json` alone has its images in its own folder, as many labelling programs write them.
+    below `root` or absolute, with `~` for a home folder; `FILE.json` alone has its images in its own folder, as many labelling
+    programs write them.
     """
     base = data_root(root)
     if named := _FILE_AND_FOLDER.fullmatch(split):
@@ -64,10 +66,10 @@ def find(root: str | None, split: str) -> tuple[Path, Path]:
 
 
 def _named(base: Path, file: str, folder: str | None) -> tuple[Path, Path]:
-    annotations = base / file
+    annotations = base / expanded(file)
     if not annotations.is_file():
         raise missing("coco", base, f"the annotation file {annotations} was looked for")
-    images = base / folder if folder else annotations.parent
+    images = base / expanded(folder) if folder else annotations.parent
     if not images.is_dir():
         raise missing("coco", base, f"the folder of images {images} was looked for")
     return annotations, images

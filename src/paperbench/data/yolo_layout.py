@@ -254,6 +254,7 @@ def _of_list(path: Path) -> Iterator[Listed]:
     for number, line in lines:
         if line:
             text = line.replace("\\", "/")
+            text = str(expanded(text)) if text.startswith("~/") else text
             bases = (path.parent, *list(path.parent.parents)[:2])
             candidates = [*(base / text for base in bases), path.parent / text.partition("/")[2]]
             yield Listed(next((place for place in candidates if place.is_file()), candidates[0]), f"{path}:{number}")
