@@ -60,6 +60,14 @@ def test_a_run_folder_whose_name_is_no_text_is_refused_and_not_half_made(conf: P
         assert not (tmp_path / name).exists()
 
 
+def test_a_dry_run_looks_at_the_place_of_the_run(tmp_path: Path) -> None:
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "thesis.tex").write_text("x")
+    result = call("train", "vae", "--smoke", "--dry-run", "--run-dir", str(tmp_path / "mine"))
+    assert result.exit_code == 2
+    assert "mine is not empty (it holds thesis.tex)" in result.stderr
+
+
 def test_a_current_folder_that_was_deleted_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "gone").mkdir()
     monkeypatch.chdir(tmp_path / "gone")

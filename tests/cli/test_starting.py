@@ -88,6 +88,12 @@ def test_without_the_check(voc: Path) -> None:
     assert call("mine", str(voc), "--no-check").exit_code == 0
 
 
+@pytest.mark.parametrize("name", ["12", "1e3", "true", "null"])
+def test_names_that_yaml_reads_otherwise(voc: Path, name: str) -> None:
+    assert call(name, str(voc), "--no-check").exit_code == 0
+    assert compose(name).experiment == name
+
+
 def test_nothing_is_overwritten_and_no_name_is_taken_twice(voc: Path, tmp_path: Path) -> None:
     call("mine", str(voc))
     before = (tmp_path / "conf/experiment/mine.yaml").read_text()

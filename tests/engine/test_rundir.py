@@ -17,7 +17,7 @@ import yaml
 from paperbench.engine import environment, files
 from paperbench.engine.files import write_atomic
 from paperbench.engine.rundir import RunDirectory
-from paperbench.errors import ConfigError, DiskFullError, RunLockedError
+from paperbench.errors import ConfigError, DiskFullError, EnvironmentError_, RunLockedError
 
 CONFIG: dict[str, Any] = {"experiment": "toy", "task": "toy", "scale": "smoke", "seed": 5, "optim": {"lr": 0.1}}
 
@@ -59,6 +59,24 @@ def test_a_directory_that_holds_something_is_refused_untouched(tmp_path: Path, d
     (tmp_path / "mine" / "thesis.tex").write_text("x")
     with pytest.raises(ConfigError, match=r"mine is not empty \(it holds thesis\.tex\)"):
         RunDirectory.create(tmp_path, "toy", CONFIG, tmp_path / "mine")
+
+
+@pytest.mark.parametrize("folder", ["checkpoints", "checkpoints/sub", "figures"])
+def test_a_run_is_not_made_within_the_folders_of_another(tmp_path: Path, directory: RunDirectory, folder: str) -> None:
+    place = directory.path / folder
+    with pytest.raises(ConfigError, match=r"--run-dir .* which the run .* writes"):
+        RunDirectory.create(tmp_path, "toy", CONFIG, place)
+    with pytest.raises(ConfigError, match=r"output\.root=.* which the run .* writes"):
+        RunDirectory.create(place, "toy", CONFIG)
+    with pytest.raises(ConfigError, match="which the run"):
+        RunDirectory.refuse_unusable(place)
+    assert not place.exists()
+
+
+def test_a_link_to_nothing_is_no_directory(tmp_path: Path) -> None:
+    (tmp_path / "link").symlink_to(tmp_path / "nothing")
+    with pytest.raises(EnvironmentError_, match="link is a link to nothing"):
+        RunDirectory.create(tmp_path, "toy", CONFIG, tmp_path / "link")
 
 
 def test_opening_what_is_no_run(tmp_path: Path, directory: RunDirectory) -> None:

@@ -14,6 +14,7 @@ from paperbench.config.compose import Composed, compose
 from paperbench.config.difference import difference
 from paperbench.engine import torchrun
 from paperbench.engine.reporter import Outcome, Reporter, SilentReporter
+from paperbench.engine.rundir import RunDirectory
 from paperbench.errors import EXIT_STOPPED
 from paperbench.records import launch
 from paperbench.records.launch import compose_for, plan_of
@@ -23,6 +24,8 @@ def start(verb: str, experiment: str, overrides: list[str] | None, options: RunO
     """Compose and run an experiment, and print its results."""
     composed = compose_for(verb, experiment, options.overrides(overrides), conf_dir=options.conf_dir)
     if options.dry_run:
+        if options.run_dir is not None and not torchrun.under_torchrun():
+            RunDirectory.refuse_unusable(options.run_dir)
         if torchrun.rank() == 0:
             _print_plan(composed, options)
         return

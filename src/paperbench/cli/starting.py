@@ -60,7 +60,7 @@ def init(
     base = _base(found, experiment, conf_dir)
     verb = TASKS[base.task].verb
     content = _content(name, found, base, command(verb, name))
-    with explain_os_errors(file):
+    with explain_os_errors(file, remedy="choose another folder with --conf-dir"):
         file.parent.mkdir(parents=True, exist_ok=True)
     write_atomic(file, content)
     if json_output:

@@ -289,4 +289,5 @@ def load(folders: Sequence[Path], config_path: str) -> DictConfig:
 
 
 def _quote(name: str) -> str:
-    return name if name.isascii() and name.replace("-", "").replace("_", "").replace("/", "").isalnum() else f'"{name}"'
+    """Return the name in quotes, without which Hydra reads `12`, `true` and `null` as values of other types."""
+    return f'"{name}"'

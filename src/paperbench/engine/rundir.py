@@ -24,6 +24,7 @@ from paperbench.config.commands import command
 from paperbench.config.paths import refuse_reserved
 from paperbench.engine.files import explain_os_errors, write_atomic, write_json
 from paperbench.engine.lock import FileLock
+from paperbench.engine.outputs import refuse_run_folder
 from paperbench.errors import ConfigError, EnvironmentError_, RunLockedError
 
 SCHEMA_VERSION = 1
@@ -93,13 +94,11 @@ class RunDirectory:
             stamp = datetime.now().strftime("%Y%m%d-%H%M%S")
             path = Path(root) / (experiment or "run") / f"{stamp}-{secrets.token_hex(2)}"
             refuse_reserved(path, f"output.root={root}")
+            refuse_run_folder(Path(root), f"output.root={root}")
+            _refuse_undecodable(path)
         else:
             path = Path(run_dir)
-            refuse_reserved(path, f"--run-dir {path}")
-            with explain_os_errors(path):
-                if path.exists() and not path.is_dir():
-                    raise EnvironmentError_(f"the run directory {path} is a file; choose another --run-dir")
-        _refuse_undecodable(path)
+            cls.refuse_unusable(path)
         with _remove_on_failure(path):
             with explain_os_errors(path):
                 path.mkdir(parents=True, exist_ok=run_dir is not None)
@@ -114,6 +113,20 @@ class RunDirectory:
                 directory.release()
                 raise
         return directory
+
+    @classmethod
+    def refuse_unusable(cls, path: Path) -> None:
+        """Raise the error of `create` for a `run_dir` that can be told before anything is made: of a dry run, for instance."""
+        refuse_reserved(path, f"--run-dir {path}")
+        _refuse_undecodable(path)
+        with explain_os_errors(path):
+            if path.exists() and not path.is_dir():
+                raise EnvironmentError_(f"the run directory {path} is a file; choose another --run-dir")
+        if path.is_symlink() and not path.exists():
+            raise EnvironmentError_(f"the run directory {path} is a link to nothing; choose another --run-dir")
+        refuse_run_folder(path, f"--run-dir {path}")
+        if path.exists():
+            cls(path)._refuse_content()
 
     @classmethod
     def open(cls, path: Path | str) -> RunDirectory:
