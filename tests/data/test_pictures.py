@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import struct
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 from numpy.typing import NDArray
@@ -33,6 +35,57 @@ def test_fewer_bits_in_sixteen_are_scaled_by_their_depth_and_said(tmp_path: Path
     Image.fromarray(GREY.astype(np.uint16) << (bits - 8)).save(tmp_path / "a.png")
     _same(tmp_path / "a.png", tolerance=1)
     assert f"read as {bits} bits" in read_picture(tmp_path / "a.png").notes[0]
+
+
+@pytest.mark.parametrize("opaque", [True, False])
+@pytest.mark.parametrize("bits", [8, 12, 16])
+def test_colours_in_sixteen_bits_are_scaled_by_their_depth(tmp_path: Path, bits: int, opaque: bool) -> None:
+    colours = np.stack([GREY, GREY.T, 231 - GREY], axis=2)
+    layers = colours if opaque else np.dstack([colours, np.full_like(GREY, 255)])
+    values = layers.astype(np.uint16) * 257 if bits == 16 else layers.astype(np.uint16) << (bits - 8)
+    cv2.imwrite(str(tmp_path / "a.png"), values[..., [2, 1, 0, 3][: values.shape[2]]])
+    picture = read_picture(tmp_path / "a.png")
+    if bits == 16 or opaque:
+        assert np.abs(picture.pixels.astype(int) - colours).max() <= 1
+        assert bool(picture.notes) == (bits < 16)
+
+
+@pytest.mark.parametrize(
+    ("bits", "sample", "samples", "message"), [(8, 2, 1, "signed"), (16, 1, 3, r"stored apart \(planar\)")]
+)
+def test_tiffs_that_pillow_reads_wrong_are_refused(
+    tmp_path: Path, bits: int, sample: int, samples: int, message: str
+) -> None:
+    planes = samples
+    tags = [(256, 4), (257, 4), (258, bits), (259, 1), (262, 2 if samples == 3 else 1), (277, samples), (278, 4)]
+    size = 16 * bits // 8
+    table = struct.pack("<H", len(tags) + 4)
+    far = 8 + 2 + 12 * (len(tags) + 4) + 4
+    data_at = far + 40
+    lists = {273: [data_at + k * size for k in range(planes)], 279: [size] * planes}
+    extra = b""
+    entries = [(key, struct.pack("<HHIHH", key, 3, 1, value, 0)) for key, value in tags]
+    for key, values in lists.items():
+        place = values[0] if planes == 1 else far + len(extra)
+        extra += b"" if planes == 1 else struct.pack(f"<{planes}I", *values)
+        entries.append((key, struct.pack("<HHII", key, 4, planes, place)))
+    entries += [(key, struct.pack("<HHIHH", key, 3, 1, value, 0)) for key, value in [(284, 2), (339, sample)]]
+    table += b"".join(entry for _, entry in sorted(entries)) + struct.pack("<I", 0)
+    (tmp_path / "a.tif").write_bytes(
+        b"II*\0" + struct.pack("<I", 8) + table + extra.ljust(40, b"\0") + bytes(size * planes)
+    )
+    for read in (inspect, decode_rgb):
+        with pytest.raises(BadImageError, match=message):
+            read(tmp_path / "a.tif")
+
+
+@pytest.mark.parametrize(
+    ("content", "message"), [(b"\0\0\0\x18ftypheic" + bytes(50), "HEIC"), (b"<!DOCTYPE html><p>404", "a web page")]
+)
+def test_files_of_another_kind_are_named(tmp_path: Path, content: bytes, message: str) -> None:
+    (tmp_path / "a.jpg").write_bytes(content)
+    with pytest.raises(BadImageError, match=message):
+        inspect(tmp_path / "a.jpg")
 
 
 def test_a_pgm_names_its_own_white(tmp_path: Path) -> None:

@@ -66,7 +66,24 @@ def failure(path: Path, error: Exception) -> BadImageError:
     empty = _is_empty(path)
     if "truncated" in text.lower() or empty:
         return BadImageError(path, TRUNCATED, "the file is empty" if empty else text)
-    return BadImageError(path, UNREADABLE, text or type(error).__name__)
+    return BadImageError(path, UNREADABLE, _foreign(path) or text or type(error).__name__)
+
+
+def _foreign(path: Path) -> str:
+    """Name a file that is no picture, or one of a format that is not read here; empty for all others."""
+    try:
+        with path.open("rb") as file:
+            head = file.read(64)
+    except OSError:
+        return ""
+    if head[4:8] == b"ftyp" and head[8:12] in _HEIF:
+        return "a picture of a phone (HEIC), which is not read here; convert it to JPEG or PNG"
+    if head.lstrip().lower().startswith((b"<html", b"<!doctype html")):
+        return "a web page and no picture; download it again"
+    return ""
+
+
+_HEIF: Final = frozenset({b"heic", b"heix", b"hevc", b"heim", b"heis", b"mif1", b"msf1"})
 
 
 def _is_empty(path: Path) -> bool:
@@ -102,6 +119,11 @@ def _refusal(image: Image.Image) -> str:
     if image.mode == "F" or (image.mode == "I" and image.format not in ("PNG", "PPM")):
         kind = "floating-point" if image.mode == "F" else "32-bit or signed"
         return f"its values are {kind} numbers, which do not say what is black and white; store 8 or 16 bits"
+    tags: Any = getattr(image, "tag_v2", {})
+    if _SIGNED in tags.get(_SAMPLE_FORMAT, ()):
+        return "its values are signed numbers, which do not say what is black and white; store 8 or 16 bits"
+    if tags.get(_PLANAR) == _APART and tags.get(_CHANNELS, 1) > 1 and max(tags.get(_BITS, (1,))) > 8:
+        return "its colours of 16 bits are stored apart (planar), which is not read here; store them side by side"
     if image.format == "TIFF" and image.getexif().get(_ORIENTATION, 1) != 1:
         return "it is a TIFF that is stored turned, which readers treat differently; store it upright"
     return ""
@@ -166,6 +188,8 @@ def orientation_of(image: Image.Image) -> int:
 
 _ORIENTATION: Final = 0x0112
 _SUBFILE: Final = 254
+_BITS, _CHANNELS, _PLANAR, _SAMPLE_FORMAT = 258, 277, 284, 339
+_APART, _SIGNED = 2, 2
 
 
 def inspect(path: Path) -> tuple[int, int]:

@@ -1,6 +1,6 @@
 """Pixels of pictures as a viewer shows them: the one decoder of data sets and of `paperbench predict`.
 
-Grey levels of more than 8 bits are scaled by their depth, transparent pictures are laid over a ground, palettes and CMYK become
+Values of more than 8 bits are scaled by their depth, transparent pictures are laid over a ground, palettes and CMYK become
 RGB. Refused by name is whatever has no one meaning: floating-point and 32-bit values, whose black and white nothing tells, and
 files of several pages. The orientation that a camera writes into a file (EXIF) is applied or ignored as `exif` says: annotations
 of VOC, COCO and Penn-Fudan count pixels in the order in which they are stored. A TIFF that is stored turned is refused.
@@ -51,7 +51,7 @@ def read_picture(path: Path, *, exif: Exif = "apply") -> Picture:
         orientation = orientation_of(image)
         try:
             verify_png(path)
-            pixels = _rgb(image, notes)
+            pixels = _rgb(image, path, notes)
         except Exception as error:  # decoders of damaged files raise whatever their parsing stumbles over
             raise failure(path, error) from error
     if orientation != 1:
@@ -92,15 +92,38 @@ def _oriented(pixels: NDArray[np.uint8], orientation: int, exif: Exif, notes: li
     return np.asarray(Image.fromarray(pixels).transpose(_TURNS[orientation]))
 
 
-def _rgb(image: Image.Image, notes: list[str]) -> NDArray[np.uint8]:
+def _rgb(image: Image.Image, path: Path, notes: list[str]) -> NDArray[np.uint8]:
     if image.mode.startswith("I"):  # 16 bits: `opened` lets no other integers through
         grey, seen = _grey(image, notes)
         return _over_ground(np.repeat(grey[..., None], 3, axis=2), seen, notes)
+    sixteen = image.mode.startswith("RGB") and any(";16" in str(tile) for tile in image.tile)
     if "transparency" in image.info or image.mode in ("RGBA", "LA", "PA", "RGBa", "La"):
-        pixels = np.asarray((image.convert("LA") if image.mode == "La" else image).convert("RGBA"))
+        pixels = np.array((image.convert("LA") if image.mode == "La" else image).convert("RGBA"))
+        if sixteen:
+            pixels[..., :3] = _by_depth(pixels[..., :3], path, notes)
         return _over_ground(pixels[..., :3], pixels[..., 3], notes)
     # A palette may have colours that RGB takes over only by way of RGBA.
-    return np.asarray((image.convert("RGBA") if image.mode == "P" else image).convert("RGB"))
+    pixels = np.asarray((image.convert("RGBA") if image.mode == "P" else image).convert("RGB"))
+    return _by_depth(pixels, path, notes) if sixteen else pixels
+
+
+def _by_depth(pixels: NDArray[np.uint8], path: Path, notes: list[str]) -> NDArray[np.uint8]:
+    """Return colours (H, W, 3) that a file keeps in 16 bits, scaled by the depth that its values need.
+
+    pixels: the upper 8 bits, which are all that Pillow reads, and all there is to read where the values need the 16.
+    """
+    if pixels.max(initial=0) >= 2 ** (_DEPTHS[-2] - 8):
+        return pixels
+    import cv2  # it takes long to import, for few files
+
+    values = cv2.imdecode(np.frombuffer(path.read_bytes(), np.uint8), cv2.IMREAD_UNCHANGED)
+    if values is None or values.dtype != np.uint16 or values.ndim != 3:
+        raise ValueError("its colours of 16 bits cannot be read; store 8 bits")
+    colours = values[..., 2::-1].astype(np.int64)
+    top = int(colours.max(initial=0))
+    bits = next(depth for depth in _DEPTHS if top < 2**depth)
+    notes.append(f"colours up to {top} in 16 bits read as {bits} bits")
+    return np.round(colours * (255 / (2**bits - 1))).astype(np.uint8)
 
 
 def _grey(image: Image.Image, notes: list[str]) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
