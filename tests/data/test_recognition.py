@@ -81,15 +81,63 @@ def test_the_devkit_itself_and_a_year_may_be_named(tmp_path: Path) -> None:
 
 def test_voc_without_a_list_to_test_on(tmp_path: Path) -> None:
     voc(tmp_path, lists=("train",))
+    found = only(tmp_path)
 
-    assert "only one split to train and test on" in only(tmp_path).lacking
+    assert (found.values["train_split"], found.values["test_fraction"]) == ("train", 0.2)
+    assert "test_split" not in found.values
+    assert found.found.endswith("; no split to test on, so 20 % of the images are held out")
+
+
+def test_voc_with_lists_of_unknown_names(tmp_path: Path) -> None:
+    voc(tmp_path, lists=("one", "two"))
+
     assert "train.txt and test.txt" in only(tmp_path).lacking
 
 
-def test_annotations_outside_a_devkit(tmp_path: Path) -> None:
-    text(tmp_path / "set" / "Annotations" / "a.xml", "<annotation/>")
+@pytest.mark.parametrize(
+    ("annotation", "image", "below"),
+    [
+        ("Annotations/a.xml", "JPEGImages/a.jpg", ""),
+        ("annotations/a.xml", "images/a.jpg", ""),
+        ("labels/a.xml", "images/a.jpg", ""),
+        ("a.xml", "a.jpg", ""),
+        ("set/Annotations/a.xml", "set/JPEGImages/a.jpg", "set"),
+        ("cells/a.xml", "cells/a.jpg", ""),
+    ],
+)
+def test_an_xml_file_for_each_image(tmp_path: Path, annotation: str, image: str, below: str) -> None:
+    text(tmp_path / annotation, "<annotation><object><name>yeast</name></object></annotation>")
+    picture(tmp_path / image)
+    found = only(tmp_path)
 
-    assert "VOCdevkit/VOC<name>: move" in only(tmp_path).lacking
+    assert (found.kind, found.lacking) == ("voc", "")
+    assert found.values == {
+        "root": str(tmp_path / below), "year": "mine", "classes": ["yeast"], "train_split": "all", "test_fraction": 0.2,
+    }  # fmt: skip
+
+
+def test_xml_files_in_a_folder_for_each_split(tmp_path: Path) -> None:
+    for split in ("train", "valid"):
+        text(tmp_path / split / "a.xml", "<annotation/>")
+        picture(tmp_path / split / "a.jpg")
+    found = only(tmp_path)
+
+    assert (found.values["train_split"], found.values["test_split"]) == ("train", "valid")
+    assert found.found.startswith("an XML file for each image in ")
+
+
+def test_a_year_outside_a_devkit(tmp_path: Path) -> None:
+    home = voc(tmp_path, "2012", lists=("trainval", "test"))
+    home.rename(tmp_path / home.name)
+    found = only(tmp_path / home.name)
+
+    assert (found.values["root"], found.values["year"]) == (str(tmp_path), "2012")
+
+
+def test_other_xml_is_no_annotation(tmp_path: Path) -> None:
+    text(tmp_path / "pom.xml", "<project/>")
+
+    assert recognise(tmp_path) == []
 
 
 def test_an_unreadable_annotation_is_left_to_the_check(tmp_path: Path) -> None:
@@ -133,10 +181,31 @@ def test_coco_files_with_one_folder_of_images(tmp_path: Path) -> None:
     assert found.has_masks
 
 
-def test_one_coco_file_is_not_enough(tmp_path: Path) -> None:
-    coco(tmp_path / "labels.json")
+@pytest.mark.parametrize(
+    ("file", "image", "split"),
+    [
+        ("result.json", "images/a.jpg", "result.json:images"),
+        ("labels.json", "a.jpg", "labels.json"),
+        ("annotations/instances_default.json", "images/a.jpg", "annotations/instances_default.json:images"),
+        ("annotations/instances_default.json", "images/default/a.jpg", "default"),
+        ("photos/_annotations.coco.json", "photos/a.jpg", "photos/_annotations.coco.json"),
+    ],
+)
+def test_one_coco_file_is_split(tmp_path: Path, file: str, image: str, split: str) -> None:
+    coco(tmp_path / file)
+    picture(tmp_path / image)
+    found = only(tmp_path)
 
-    assert "two files are needed" in only(tmp_path).lacking
+    assert found.values == {"root": str(tmp_path), "train_split": split, "test_fraction": 0.2}
+    assert found.lacking == ""
+    assert found.found.endswith("; no split to test on, so 20 % of the images are held out")
+
+
+def test_two_coco_files_of_unknown_names(tmp_path: Path) -> None:
+    for name in ("one", "two"):
+        coco(tmp_path / f"{name}.json")
+
+    assert "name one train and one val" in only(tmp_path).lacking
 
 
 @pytest.mark.parametrize(
@@ -150,7 +219,7 @@ def test_other_json_is_no_coco_file(tmp_path: Path, content: str) -> None:
 
 @pytest.mark.parametrize("name", ["data.yaml", "dataset.yaml"])
 def test_yolo_by_its_yaml(tmp_path: Path, name: str) -> None:
-    text(tmp_path / name, "names: [cat]\ntrain: images/train\n")
+    text(tmp_path / name, "names: [cat]\ntrain: images/train\nval: images/train\n")
     picture(tmp_path / "images" / "train" / "a.jpg")
     text(tmp_path / "labels" / "train" / "a.txt", "0 .5 .5 1 1\n")
     found = only(tmp_path)
@@ -165,6 +234,22 @@ def test_yolo_by_its_labels_and_its_polygons(tmp_path: Path) -> None:
 
     assert only(tmp_path).kind == "yolo"
     assert only(tmp_path).has_masks
+
+
+@pytest.mark.parametrize(
+    ("named", "values"),
+    [
+        ("val: images\n", {}),
+        ("test: images\n", {"train_split": "train", "test_split": "test"}),
+        ("", {"train_split": "train", "test_fraction": 0.2}),
+    ],
+)
+def test_yolo_without_a_split_to_validate_on(tmp_path: Path, named: str, values: dict[str, object]) -> None:
+    text(tmp_path / "data.yaml", f"names: [cat]\ntrain: images\n{named}")
+    picture(tmp_path / "images" / "a.jpg")
+    text(tmp_path / "labels" / "a.txt", "0 .5 .5 1 1\n")
+
+    assert only(tmp_path).values == {"root": str(tmp_path), **values}
 
 
 def test_another_yaml_is_no_yolo_set(tmp_path: Path) -> None:

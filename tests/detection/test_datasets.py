@@ -65,7 +65,8 @@ def test_both_splits_limits_and_description(root: str, name: str) -> None:
 def test_every_key_of_a_data_set_arrives_at_its_reader(
     monkeypatch: pytest.MonkeyPatch, kind: Any, reader: str, split: Any
 ) -> None:
-    others = {"short_side", "max_side", "cache_mb", "flip", "name", "train"}  # of images, and of several sets as one
+    # Of images, of several sets as one, and of one that is divided.
+    others = {"short_side", "max_side", "cache_mb", "flip", "name", "train", "test_fraction", "split_seed"}
     values = {
         "root": "/there", "size": 77, "train_images": 31, "test_images": 32, "data_seed": 9, "max_objects": 5, "empty": 0.5,
         "year": "2099", "train_split": "one", "test_split": "other", "classes": ("x",), "zero_based": True, "exif": "apply",
@@ -291,6 +292,79 @@ def test_a_source_without_masks_beside_one_with_them(root: str) -> None:
     assert datasets.load(config, "train").masks is not None
     with pytest.raises(DataError, match="val2017: no annotation has a segmentation, and the other sources have them"):
         datasets.load(config, "train", masks="all")
+
+
+# --- one set as two ---------------------------------------------------------------------------------------------------
+
+
+def pictures(folder: Path, count: int) -> list[str]:
+    """Images that differ, since the same ones in both splits are remarked on."""
+    folder.mkdir(parents=True)
+    names = [f"{k}.jpg" for k in range(count)]
+    for k, name in enumerate(names):
+        Image.new("RGB", (60, 40), (20 * k, 9, 9)).save(folder / name)
+    return names
+
+
+def in_one_piece(root: Path, kind: str) -> VocData | CocoData | YoloData:
+    """Ten images with a car each, and nothing that names splits."""
+    names = pictures(root / "images", 10)
+    if kind == "coco":
+        images = [{"id": k, "file_name": name, "width": 60, "height": 40} for k, name in enumerate(names)]
+        cars = [{**CAR, "id": k, "image_id": k} for k in range(10)]
+        content = {"images": images, "annotations": cars, "categories": [{"id": 3, "name": "car"}]}
+        (root / "labels.json").write_text(json.dumps(content))
+        return CocoData(root=str(root), train_split="labels.json:images", test_fraction=0.3)
+    (root / "labels").mkdir()
+    for k in range(10):
+        if kind == "voc":
+            (root / "labels" / f"{k}.xml").write_text(voc_xml(voc_object("car", (1, 1, 9, 9))))
+        else:
+            (root / "labels" / f"{k}.txt").write_text("0 .5 .5 .2 .2\n")
+    if kind == "voc":
+        return VocData(root=str(root), year="mine", train_split="all", test_fraction=0.3, classes=("car",))
+    (root / "data.yaml").write_text("names: [car]\ntrain: images\n")
+    return YoloData(root=str(root), test_fraction=0.3)
+
+
+@pytest.mark.parametrize("kind", ["voc", "coco", "yolo"])
+def test_a_share_is_held_out_where_nothing_names_a_test_split(tmp_path: Path, kind: str) -> None:
+    config = in_one_piece(tmp_path / "set", kind)
+    datasets.locate(config)
+    train, test = datasets.load_splits(config)
+
+    assert (len(train), len(test)) == (7, 3)
+    assert (train.objects, test.objects) == (7, 3)
+    names = [Path(path).name for path in (*train.files, *test.files)]
+    assert sorted(names) == [f"{k}.jpg" for k in range(10)]
+    assert "without the 30 % held out for the test" in describe_data(config)
+    config.split_seed = 1
+    assert {path.name for path in datasets.load(config, "test").files} != {path.name for path in test.files}
+    config.max_test_images = 2
+    assert len(datasets.load(config, "test")) == 2
+    assert datasets.check(config)["train"]["images"] == 7
+
+
+@pytest.mark.parametrize("kind", ["voc", "coco", "yolo"])
+def test_what_a_share_is_held_out_of_is_one_split(tmp_path: Path, kind: str) -> None:
+    config = in_one_piece(tmp_path / "set", kind)
+    config.train = ("mine/all",)
+    for use in (lambda: datasets.load(config, "train"), lambda: datasets.locate(config)):
+        with pytest.raises(ConfigError, match=r"data\.test_fraction: .* data\.train replaces it"):
+            use()
+
+
+def test_a_fault_in_either_part_is_named_by_the_check(tmp_path: Path) -> None:
+    config = in_one_piece(tmp_path / "set", "coco")
+    file = tmp_path / "set" / "labels.json"
+    content = json.loads(file.read_text())
+    for entry in content["annotations"]:
+        entry["bbox"] = [1, 2, -3, 4]
+    file.write_text(json.dumps(content))
+
+    with pytest.raises(DataError) as error:
+        datasets.check(config)
+    assert str(error.value).count("inverted corners") == 10
 
 
 # --- the YOLO layout --------------------------------------------------------------------------------------------------

@@ -22,6 +22,8 @@ def test_splits_of_voc_by_their_lists(tmp_path: Path, monkeypatch: pytest.Monkey
     monkeypatch.setitem(published_data._VOC["2007"], "trainval", 2)
     assert published_data.departures(data) == []
     assert published_data.departures({**data, "test_split": "mine"}) == []
+    (main / "test.txt").write_text("a\n")
+    assert published_data.departures({**data, "test_fraction": 0.2}) == []
 
 
 def test_splits_of_coco_by_their_annotations(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

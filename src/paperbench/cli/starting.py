@@ -29,7 +29,7 @@ _FIRST_CHOICE = {
 }
 _WITH_MASKS = "mask-rcnn"
 _LAYOUTS = {
-    "voc": "VOC (VOCdevkit/VOC<name>/Annotations)",
+    "voc": "VOC (VOCdevkit/VOC<name>, or an XML file for each image)",
     "coco": "COCO (JSON files with images, annotations and categories)",
     "yolo": "YOLO (data.yaml, or labels/*.txt)",
     "folders": "a folder of pictures for each class",

@@ -30,6 +30,7 @@ from paperbench.data.faults import (
     repairs,
     show_box,
 )
+from paperbench.data.held_out import Part
 from paperbench.data.image_files import BadImageError, Header, inspect_all
 from paperbench.data.layout import data_root, missing
 from paperbench.data.orientation import orientation_hint, orientation_remark, size_of
@@ -82,12 +83,14 @@ def read(
     on_bad_box: OnBadBox = "error",
     exif: Exif = "ignore",
     masks: MaskUse = "none",
+    part: Part | None = None,
     limit: int = 0,
 ) -> DetectionSet:
     """All images of the annotation file, in its order, also those without objects; image ids are COCO's.
 
     exif: whether images are turned as cameras say, and boxes are of the upright picture. masks: masks that are looked at now; a
-    faulty one is then a fault like any other, else it is found when it is drawn. limit: reads the first images only; 0 reads all.
+    faulty one is then a fault like any other, else it is found when it is drawn. part: one of the parts that the file's images are
+    divided into; None is all of them. limit: reads the first images only; 0 reads all.
     Raises DataError: see `data.faults` for what `on_bad_box` decides; a file that is missing, cut short or not in
     COCO's format is an error always.
     """
@@ -96,7 +99,7 @@ def read(
     names = content.classes
     faults = Faults(f"{annotations}", on_bad_box)
 
-    images, places = _images(content, folder, exif, faults, limit)
+    images, places = _images(content, folder, exif, faults, part, limit)
     everything = limit == 0 or limit >= len(content.images)
     objects = objects_of(content, places, faults, strays=everything)
     sizes = np.array([image.size for image in images], np.int64).reshape(-1, 2)
@@ -163,7 +166,7 @@ def read(
         remarks["objects without a mask, which models with masks refuse or leave out"] = maskless
     return DetectionSet(
         name="coco",
-        split=split,
+        split=f"{split}-{part.name}" if part else split,
         classes=names,
         records=records,
         decode=lambda index: decode_rgb(images[index].path, exif=exif),
@@ -221,14 +224,20 @@ class _Image:
 
 
 def _images(
-    content: Content, folder: Path, exif: Exif, faults: Faults, limit: int
+    content: Content, folder: Path, exif: Exif, faults: Faults, part: Part | None, limit: int
 ) -> tuple[list[_Image], dict[Id, int]]:
-    """The usable images, and the place of each image id; -1 for an image with a fault of its own."""
+    """The usable images, and the place of each image id; -1 for an image of another part, or with a fault of its own."""
     path = content.path
     places: dict[Id, int] = {}
     files: dict[Path, Id] = {}
     candidates: list[tuple[Id, Path, tuple[int, int]]] = []
-    for key, entry in list(zip(content.image_ids, content.images, strict=True))[: limit or None]:
+    listed = list(zip(content.image_ids, content.images, strict=True))
+    if part:
+        names = [name_of(entry.get("file_name")) or str(key) for key, entry in listed]
+        within = part.of(names, str(path))
+        places |= {key: -1 for (key, _), own in zip(listed, within, strict=True) if not own}
+        listed = [item for item, own in zip(listed, within, strict=True) if own]
+    for key, entry in listed[: limit or None]:
         where = f"{path}, image {shown(key)}"
         name, size = name_of(entry.get("file_name")), _size(entry)
         if key in places:

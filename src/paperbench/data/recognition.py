@@ -14,6 +14,9 @@ from typing import Any
 from xml.etree import ElementTree
 
 from paperbench.data.voc import CLASSES
+from paperbench.data.voc_layout import ALL, devkit_in, unlisted_in
+from paperbench.data.yolo_layout import find as find_yolo
+from paperbench.errors import DataError
 
 PICTURES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff"})
 VOLUMES = (".nii", ".nii.gz", ".mha", ".mhd", ".nrrd", ".hdr")
@@ -24,7 +27,11 @@ _PREDICTIONS = ("predictions", "predictionsTs", "predicted", "prediction", "pred
 _REFERENCES = ("reference", "references", "refs", "ref")
 _ROLES = frozenset({"images", "imgs", "masks", "labels", "annotations", "truth", "gt", *_PREDICTIONS, *_REFERENCES})
 """Names of folders that say what part of a set they hold, where the names of classes would say what is to be seen."""
+_YEAR = re.compile(r"VOC(?P<year>[A-Za-z0-9_]+)")
 _PUBLISHED_YEAR = re.compile(r"VOC20(0[6-9]|1[0-2])")
+_NO_YEAR = "mine"
+"""`data.year` of a folder that is none of a devkit."""
+_HELD_OUT = 0.2
 _MOST_FILES = 20_000
 _MOST_BYTES = 2_000_000_000
 _DEPTH = 3
@@ -61,31 +68,31 @@ def recognise(folder: Path) -> list[Recognised]:
 
 def _voc(folder: Path) -> Recognised | None:
     sets = sorted(path.parent for path in _below(folder, "Annotations") if any(path.glob("*.xml")))
-    if not sets:
+    devkits = [path for path in sets if path.parent.name == "VOCdevkit" and path.name.startswith("VOC")]
+    places = dict.fromkeys((*devkits, folder, *sets, *sorted(path for path in folder.iterdir() if path.is_dir())))
+    layout = next((found for place in places if (found := devkit_in(place) or unlisted_in(place))), None)
+    if layout is None:
         return None
-    home = next((path for path in sets if path.parent.name == "VOCdevkit" and path.name.startswith("VOC")), None)
-    if home is None:
-        there = sets[0]
-        return Recognised(
-            kind="voc",
-            found=f"XML annotations in {there / 'Annotations'}",
-            lacking=f"data=voc reads VOCdevkit/VOC<name>: move {there} to {folder / 'VOCdevkit' / 'VOCmine'}, or make a link there",
-        )
-    lists = {path.stem for path in (home / "ImageSets" / "Main").glob("*.txt") if "_" not in path.stem}
-    train, test = _splits(lists)
-    names = _class_names(home / "Annotations")
-    values: dict[str, Any] = {"root": str(home.parent.parent), "year": home.name.removeprefix("VOC")}
-    values |= {"train_split": train, "test_split": test}
-    if not (_PUBLISHED_YEAR.fullmatch(home.name) and set(names) <= set(CLASSES)):
+    root, year = layout.folder, _NO_YEAR
+    if named := _YEAR.fullmatch(layout.folder.name):
+        root, year = layout.folder.parent, named["year"]
+        root = root.parent if root.name == "VOCdevkit" else root
+    splits = _choose(
+        set(layout.splits) - ({ALL} if layout.lists is None else set()), whole=ALL if layout.lists is None else ""
+    )
+    names = _class_names(layout.annotations)
+    values: dict[str, Any] = {"root": str(root), "year": year, **splits.values}
+    if not (_PUBLISHED_YEAR.fullmatch(layout.folder.name) and set(names) <= set(CLASSES)):
         values["classes"] = names
+    what = f"VOC's layout in {layout.folder}" if layout.lists else f"an XML file for each image in {layout.annotations}"
     return Recognised(
         kind="voc",
-        found=f"VOC's layout in {home}, {_some(names, 'class', 'classes')}",
+        found=f"{what}, {_some(names, 'class', 'classes')}{splits.words}",
         data="voc",
         values=values,
-        lacking=_needs_two(
-            train, test, f"{home / 'ImageSets' / 'Main'} needs two lists of images, train.txt and test.txt"
-        ),
+        lacking=""
+        if splits.values
+        else f"no split to train and test on: {layout.lists} needs two lists of images, train.txt and test.txt",
     )
 
 
@@ -111,15 +118,23 @@ def _coco(folder: Path) -> Recognised | None:
         # COCO's own layout: other files beside the instances, such as key points, are no sets.
         sets = {file: document for file, document in sets.items() if file.stem.startswith("instances_")}
         names = {file: names[file] for file in sets}
+        homes_of = {name: (home.parent / name, home.parent / "images" / name) for name in names.values()}
+    else:
+        homes_of = {}
+    if homes_of and all(any(path.is_dir() for path in places) for places in homes_of.values()):
         splits = {name: name for name in names.values()}
     else:
         splits = {}
         for file, name in names.items():
             place = "/".join(file.relative_to(folder).parts)
             images = _images_of(file, sets[file], folder)
-            split = next((known for text in (name, file.parent.name) if (known := _split_name(text)) in _KNOWN), name)
-            splits[split] = place if images == file.parent else f"{place}:{images.relative_to(folder)}"
-    train, test = _splits(set(splits))
+            texts = (name,) if file.parent == folder else (name, file.parent.name)
+            split = next((known for text in texts if (known := _split_name(text)) in _KNOWN), name)
+            splits[place if split in splits else split] = (
+                place if images == file.parent else f"{place}:{images.relative_to(folder)}"
+            )
+    chosen = _choose(set(splits))
+    keys = {key: splits.get(value, value) for key, value in chosen.values.items()}
     categories = next(iter(sets.values()))["categories"]
     objects = sum(len(document["annotations"]) for document in sets.values())
     masked = any(item.get("segmentation") for document in sets.values() for item in document["annotations"][:50])
@@ -127,13 +142,14 @@ def _coco(folder: Path) -> Recognised | None:
     return Recognised(
         kind="coco",
         found=f"{len(sets)} COCO file{'s' if len(sets) > 1 else ''} ({', '.join(sorted(names.values()))}), {objects:,} objects, "
-        f"{_some(classes, 'class', 'classes')}",
+        f"{_some(classes, 'class', 'classes')}{chosen.words}",
         data="coco",
-        values={"root": str(folder), "train_split": splits.get(train, ""), "test_split": splits.get(test, "")},
+        values={"root": str(folder), **keys},
         has_masks=masked,
-        lacking=_needs_two(
-            train, test, "two files are needed, one to learn from and one to test on, named train and val"
-        ),
+        lacking=""
+        if chosen.values
+        else "none of the files is one to learn from by its name: name one train and one val, or say which: "
+        "paperbench train faster-rcnn data=coco data.root=DIR data.train_split=FILE.json:FOLDER data.test_split=FILE.json:FOLDER",
     )
 
 
@@ -180,9 +196,25 @@ def _yolo(folder: Path) -> Recognised | None:
     count = sum(1 for path in labels for _ in path.rglob("*.txt"))
     words = f"the YOLO layout ({f'{file.name}, ' if file else ''}{count} label files)"
     root = file if file is not None and file.name != "data.yaml" else folder
+    chosen = _yolo_splits(root)
     return Recognised(
-        kind="yolo", found=words, data="yolo", values={"root": str(root)}, has_masks=_has_polygons(labels)
+        kind="yolo",
+        found=f"{words}{chosen.words}",
+        data="yolo",
+        values={"root": str(root), **chosen.values},
+        has_masks=_has_polygons(labels),
     )
+
+
+def _yolo_splits(root: Path) -> _Choice:
+    """Return what differs from the data set's own splits, `train` and `val`; what cannot be read is for `data check` to name."""
+    try:
+        splits = set(find_yolo(root).splits)
+    except DataError:
+        return _Choice(values={})
+    if {"train", "val"} <= splits or not splits:
+        return _Choice(values={})
+    return _choose(splits)
 
 
 def _has_polygons(folders: list[Path]) -> bool:
@@ -286,11 +318,26 @@ def _splits(names: set[str]) -> tuple[str, str]:
     return train or (others[0] if others and test else ""), test or (others[0] if others and train else "")
 
 
-def _needs_two(train: str, test: str, remedy: str) -> str:
-    return (
-        ""
-        if train and test
-        else f"{'no split' if not train and not test else 'only one split'} to train and test on: {remedy}"
+@dataclass(frozen=True, kw_only=True)
+class _Choice:
+    """values: keys of the configuration, empty where nothing can be chosen. words: goes behind what was found."""
+
+    values: Mapping[str, Any]
+    words: str = ""
+
+
+def _choose(names: set[str], *, whole: str = "") -> _Choice:
+    """Return the splits to train and test on; of a single one a share is held out. whole: the split of all images, where there is
+    one."""
+    train, test = _splits(names)
+    if train and test:
+        return _Choice(values={"train_split": train, "test_split": test})
+    single = whole or (next(iter(names)) if len(names) == 1 else "")
+    if not single:
+        return _Choice(values={})
+    return _Choice(
+        values={"train_split": single, "test_fraction": _HELD_OUT},
+        words=f"; no split to test on, so {100 * _HELD_OUT:g} % of the images are held out",
     )
 
 

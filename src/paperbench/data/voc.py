@@ -29,11 +29,12 @@ from paperbench.data.faults import (
     repairs,
     show_box,
 )
+from paperbench.data.held_out import Part
 from paperbench.data.image_files import BadImageError, Header, inspect_all
-from paperbench.data.layout import data_root, missing, read_text
 from paperbench.data.orientation import orientation_hint, orientation_remark, size_of
 from paperbench.data.pictures import Exif, decode_rgb, read_picture
-from paperbench.data.values import as_stored, class_name, flag_of, is_file, number_of
+from paperbench.data.values import class_name, flag_of, is_file, number_of
+from paperbench.data.voc_layout import SUFFIXES, VocLayout, find
 from paperbench.errors import DataError
 
 CLASSES: Final = (
@@ -41,15 +42,7 @@ CLASSES: Final = (
     "diningtable", "dog", "horse", "motorbike", "person", "pottedplant", "sheep", "sofa", "train", "tvmonitor",
 )  # fmt: skip
 
-SUFFIXES: Final = tuple(
-    suffix
-    for lower in (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".pgm", ".ppm", ".gif")
-    for suffix in (lower, lower.upper())
-)
-"""Endings of images, each in lower and in upper case."""
 _UNREADABLE: Final = "unreadable annotation"
-_FLAGS: Final = ("-1", "0", "1")
-"""What follows the names in the devkit's lists of one class: the image has none, only difficult ones, or some."""
 
 
 class VocObject(NamedTuple):
@@ -61,44 +54,6 @@ class VocObject(NamedTuple):
     where: str
 
 
-def find(root: str | None, year: str) -> Path:
-    """The folder VOC<year>: below a devkit, in a devkit, or `root` itself. Raises DataError."""
-    base = data_root(root)
-    devkit = Path("VOCdevkit") / f"VOC{year}"
-    for folder in (base / devkit, base / f"VOC{year}", base / "TrainVal" / devkit, base):
-        if (folder / "ImageSets" / "Main").is_dir():
-            return folder
-    raise missing("voc", base, f"{devkit}/ImageSets/Main was looked for (data.year={year})")
-
-
-def read_ids(folder: Path, split: str) -> list[str]:
-    """The image names of `ImageSets/Main/<split>.txt`, as listed. Raises DataError naming the splits there are.
-
-    A line is a name, which may have blanks in it. The devkit's lists of one class have a flag behind it, which is left out where
-    an image of the whole line is not there.
-    """
-    listing = folder / "ImageSets" / "Main" / f"{split}.txt"
-    if not listing.is_file():
-        # Lists of one class are named <class>_<split>; they are no splits.
-        there = sorted(path.stem for path in listing.parent.glob("*.txt") if "_" not in path.stem)
-        raise DataError(
-            f"{listing}: no such split; there are: {', '.join(there) or 'none'} "
-            "(data.train_split and data.test_split choose)"
-        )
-    ids = [_name_in(line.strip(), folder) for line in read_text(listing).split("\n") if line.strip()]
-    if not ids:
-        raise DataError(f"{listing}: lists no image; the file is empty or half-written")
-    return ids
-
-
-def _name_in(line: str, folder: Path) -> str:
-    name, _, flag = line.replace("\t", " ").rpartition(" ")
-    if flag not in _FLAGS or not name.strip():
-        return line
-    whole = is_file(folder / "Annotations" / f"{line}.xml") or is_file(_image_path(folder, line))
-    return line if whole else name.strip()
-
-
 def read(
     *,
     root: str | None = None,
@@ -108,26 +63,31 @@ def read(
     zero_based: bool = False,
     on_bad_box: OnBadBox = "error",
     exif: Exif = "ignore",
+    part: Part | None = None,
     limit: int = 0,
 ) -> DetectionSet:
-    """The images that `ImageSets/Main/<split>.txt` lists, in its order; image ids are the names in it.
+    """The images that `ImageSets/Main/<split>.txt` lists, in its order; image ids are the names in it. Of a folder without lists,
+    those with an XML file, in the order of their names; see `voc_layout`.
 
     classes: a label set of one's own, in the order of the labels; empty for VOC's 20. zero_based: the XML counts pixels
-    from 0, both corners included. exif: whether images are turned as cameras say, and boxes are of the upright picture. limit:
-    reads the first images only; 0 reads all.
+    from 0, both corners included. exif: whether images are turned as cameras say, and boxes are of the upright picture. part:
+    one of the parts that the split is divided into; None is all of it. limit: reads the first images only; 0 reads all.
     Raises DataError: see `data.faults` for what `on_bad_box` decides; a missing devkit or split, and XML with entities
     or a document type, are errors always.
     """
-    folder = find(root, year)
-    faults = Faults(f"{folder} ({split})", on_bad_box)
+    layout = find(root, year)
+    faults = Faults(f"{layout.folder} ({split})", on_bad_box)
+    listed = layout.names(split)
+    once = list(dict.fromkeys(listed))
+    within = dict(zip(once, part.of(once, layout.where(split)), strict=True)) if part else dict.fromkeys(once, True)
     ids: dict[str, Path] = {}
-    for name in read_ids(folder, split):
+    for name in listed:
         if limit and len(ids) == limit:
             break
         if name in ids:
-            faults.add("listed twice", f"{folder / 'ImageSets' / 'Main' / f'{split}.txt'}, {name}", "")
-        else:
-            ids[name] = _image_path(folder, name)
+            faults.add("listed twice", f"{layout.where(split)}, {name}", "")
+        elif within[name]:
+            ids[name] = layout.image(name)
 
     label_set = tuple(classes) or CLASSES
     labels = {name: label for label, name in enumerate(label_set, start=1)}
@@ -136,9 +96,9 @@ def read(
     repaired: Counter[str] = Counter()
     turned = 0
     for (name, path), header in zip(ids.items(), inspect_all(list(ids.values())), strict=True):
-        annotation = as_stored(folder / "Annotations" / f"{name}.xml")
+        annotation = layout.annotation(name)
         if isinstance(header, BadImageError):
-            faults.add(header.reason, str(header.path), header.detail or _other_name(folder, name) or _others(path))
+            faults.add(header.reason, str(header.path), header.detail or _other_name(layout, name) or _others(path))
             continue
         tree = parse(annotation, faults)
         if tree is None or not _size_agrees(tree, header, exif, annotation, faults):
@@ -149,9 +109,12 @@ def read(
         paths.append(path)
         repaired.update(cut)
         turned += header.orientation != 1
+    remarks = orientation_remark(turned, exif)
+    if bare := layout.without_annotation(split):
+        remarks["images of the folder without an XML file, which are not used"] = bare
     return DetectionSet(
         name="voc",
-        split=split,
+        split=f"{split}-{part.name}" if part else split,
         classes=label_set,
         records=records,
         decode=lambda index: decode_rgb(paths[index], exif=exif),
@@ -159,20 +122,15 @@ def read(
         files=paths,
         dropped=faults.finish(len(records)),
         repaired=dict(repaired),
-        remarks=orientation_remark(turned, exif),
+        remarks=remarks,
     )
 
 
-def _image_path(folder: Path, name: str) -> Path:
-    candidates = [folder / "JPEGImages" / f"{name}{suffix}" for suffix in SUFFIXES]
-    return next((stored for path in candidates if is_file(stored := as_stored(path))), candidates[0])
-
-
-def _other_name(folder: Path, name: str) -> str:
+def _other_name(layout: VocLayout, name: str) -> str:
     """Name the image that a line of a list means where it has a folder, an ending or columns as well; empty where none is there."""
     last = Path(name).name
     for other in dict.fromkeys((last, last.removesuffix(Path(last).suffix), *name.split()[:1])):
-        if other != name and is_file(_image_path(folder, other)):
+        if other != name and is_file(layout.image(other)):
             return f"the list has '{name}', and image '{other}' is there: a line is the name alone, no folder, ending or column"
     return ""
 

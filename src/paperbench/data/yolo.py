@@ -29,6 +29,7 @@ from paperbench.data.faults import (
     repairs,
     show_box,
 )
+from paperbench.data.held_out import Part
 from paperbench.data.image_files import BadImageError, Header, inspect_all
 from paperbench.data.orientation import orientation_hint, orientation_remark, size_of
 from paperbench.data.pictures import Exif, decode_rgb, read_picture
@@ -59,6 +60,7 @@ def read(
     on_bad_box: OnBadBox = "error",
     exif: Exif = "apply",
     masks: MaskUse = "none",
+    part: Part | None = None,
     limit: int = 0,
     remedy: str | None = None,
 ) -> DetectionSet:
@@ -67,8 +69,8 @@ def read(
 
     classes: those that are used, by name or number, in this order; empty for all. Where nothing names them, a list that is no
     numbers gives the names of 0, 1, and so on. exif: whether images are turned as cameras say; programs that read this layout do.
-    masks: as of `coco.read`, drawn from polygons. limit: reads the first images only; 0 reads all. remedy: closes the message
-    about faults.
+    masks: as of `coco.read`, drawn from polygons. part: one of the parts that the split is divided into; None is all of it. limit:
+    reads the first images only; 0 reads all. remedy: closes the message about faults.
     Raises DataError: see `data.faults` for what `on_bad_box` decides; ConfigError for classes that the data do not have.
     """
     layout = find(root)
@@ -77,10 +79,14 @@ def read(
         f"{layout.description or layout.folder} ({split})", on_bad_box, **({"remedy": remedy} if remedy else {})
     )
     listed = layout.images(split)
+    strays = [] if limit and limit < len(listed) else stray_labels([item.path for item in listed], layout.folder)
+    if part:
+        names = [_below(item.path, layout.folder) for item in listed]
+        within = part.of(names, f"{layout.description or layout.folder} ({split})")
+        listed = [item for item, own in zip(listed, within, strict=True) if own]
     images = _images(listed[: limit or None], layout, exif, faults)
-    if not limit or limit >= len(listed):
-        for path in stray_labels([item.path for item in listed], layout.folder):
-            faults.add("labels without an image", str(path), "take the file away, or bring its image back")
+    for path in strays:
+        faults.add("labels without an image", str(path), "take the file away, or bring its image back")
     own_names = not set(label_set) <= set(layout.classes.values())
     known = dict(zip(numbers, label_set, strict=True)) if own_names else layout.classes
     label_of = {number: label for label, number in enumerate(numbers, start=1)}
@@ -120,7 +126,7 @@ def read(
     turned = sum(image.header.orientation != 1 for image in images)
     return DetectionSet(
         name="yolo",
-        split=split,
+        split=f"{split}-{part.name}" if part else split,
         classes=label_set,
         records=records,
         decode=lambda index: decode_rgb(images[index].path, exif=exif),

@@ -21,7 +21,7 @@ from paperbench.config import unique_keys
 from paperbench.config.paths import expanded
 from paperbench.data.layout import contents, data_root, read_text
 from paperbench.data.values import class_name, name_of, shown, whole
-from paperbench.data.voc import SUFFIXES
+from paperbench.data.voc_layout import SUFFIXES
 from paperbench.data.yolo_files import highest_number, looks_like_labels
 from paperbench.errors import DataError
 

@@ -47,6 +47,7 @@ VocSource = Annotated[
     str,
     Field(pattern=r"^[A-Za-z0-9_]+/[^/]+$", description="a year and a split, such as 2007/trainval"),
 ]
+TestFraction = Annotated[float, Field(ge=0, lt=1)]
 ClassName = Annotated[
     str,
     Field(min_length=1, max_length=200, coerce_numbers_to_str=True),
@@ -101,16 +102,21 @@ class ShapesData(ImageConfig):
 
 @dataclass(kw_only=True)
 class VocData(ImageConfig):
-    """A PASCAL VOC devkit, or a folder laid out like one."""
+    """A PASCAL VOC devkit, or a folder with an XML file for each image."""
 
     name: Literal["voc"] = "voc"
     root: DataRoot = None
     year: Annotated[str, Field(pattern=r"^[A-Za-z0-9_]+$", coerce_numbers_to_str=True)] = "2007"
-    """The folder `VOC<year>` below `VOCdevkit`."""
+    """The folder `VOC<year>` below `VOCdevkit`; any name for a folder that is none of a devkit."""
     train_split: str = "trainval"
+    """A list in `ImageSets/Main`. Without lists: `all`, or a folder of images."""
     test_split: str = "test"
     train: Annotated[tuple[VocSource, ...], ABSENT_BY_DEFAULT] = ()
     """Several splits as one training set, in place of `year` and `train_split`: `[2007/trainval,2012/trainval]`."""
+    test_fraction: Annotated[TestFraction, ABSENT_BY_DEFAULT] = 0.0
+    """Share of the images of `train_split` that is held out for the test, in place of `test_split`; 0 holds none out."""
+    split_seed: Annotated[NonNegativeInt, ABSENT_BY_DEFAULT] = 0
+    """Of the images that are held out: the split stays the same when the run's seed changes."""
     classes: tuple[ClassName, ...] = ()
     """Label set of one's own; empty is the 20 classes of VOC."""
     zero_based: bool = False
@@ -132,6 +138,10 @@ class CocoData(ImageConfig):
     test_split: str = "val2017"
     train: Annotated[tuple[Annotated[str, Field(min_length=1)], ...], ABSENT_BY_DEFAULT] = ()
     """Several splits as one training set, in place of `train_split`, each named as there; classes are joined by name."""
+    test_fraction: Annotated[TestFraction, ABSENT_BY_DEFAULT] = 0.0
+    """Share of the images of `train_split` that is held out for the test, in place of `test_split`; 0 holds none out."""
+    split_seed: Annotated[NonNegativeInt, ABSENT_BY_DEFAULT] = 0
+    """Of the images that are held out: the split stays the same when the run's seed changes."""
     exif: Exif = "ignore"
     """`apply` turns images as their cameras say (EXIF), for boxes that were drawn on upright pictures; `ignore` reads pixels as
     they are stored."""
@@ -148,6 +158,10 @@ class YoloData(ImageConfig):
     test_split: str = "val"
     train: Annotated[tuple[Annotated[str, Field(min_length=1)], ...], ABSENT_BY_DEFAULT] = ()
     """Several folders as one training set, in place of `root`'s own: each is one that `root` takes, and may be relative to it."""
+    test_fraction: Annotated[TestFraction, ABSENT_BY_DEFAULT] = 0.0
+    """Share of the images of `train_split` that is held out for the test, in place of `test_split`; 0 holds none out."""
+    split_seed: Annotated[NonNegativeInt, ABSENT_BY_DEFAULT] = 0
+    """Of the images that are held out: the split stays the same when the run's seed changes."""
     classes: tuple[ClassName, ...] = ()
     """The classes that are used, by name or number; empty is all of them. Where the data name none, the names of 0, 1, ..."""
     exif: Exif = "apply"

@@ -13,8 +13,9 @@ import numpy as np
 import torch
 
 from paperbench.config.paths import expanded
-from paperbench.data import coco, faults, joined, pennfudan, shapes, voc, yolo, yolo_layout
+from paperbench.data import coco, faults, joined, pennfudan, shapes, voc, voc_layout, yolo, yolo_layout
 from paperbench.data.detection import DetectionSet
+from paperbench.data.held_out import Part
 from paperbench.data.image_store import ImageStore
 from paperbench.data.layout import data_root
 from paperbench.detection.config import (
@@ -54,17 +55,19 @@ def load(config: DataConfig, split: Split, *, masks: coco.MaskUse = "none") -> D
                 empty=config.empty,
             )
         case VocData():
+            name, part = _split(config, training)
             if training and config.train:
                 return _joined(
                     config.train, lambda name, most: _voc(config, *_year_and_split(name), most), limit, masks
                 )
-            return _voc(config, config.year, config.train_split if training else config.test_split, limit)
+            return _voc(config, config.year, name, limit, part)
         case CocoData():
+            name, part = _split(config, training)
             if training and config.train:
                 return _joined(config.train, lambda name, most: _coco(config, name, masks, most), limit, masks)
-            return _coco(config, config.train_split if training else config.test_split, masks, limit)
+            return _coco(config, name, masks, limit, part)
         case YoloData():
-            name = config.train_split if training else config.test_split
+            name, part = _split(config, training)
             if training and config.train:
                 folder = data_folder(config.root)
                 return _joined(
@@ -73,7 +76,7 @@ def load(config: DataConfig, split: Split, *, masks: coco.MaskUse = "none") -> D
                     limit,
                     masks,
                 )
-            return _yolo(config, config.root, name, masks, limit)
+            return _yolo(config, config.root, name, masks, limit, part)
         case PennFudanData():
             return pennfudan.read(
                 root=config.root,
@@ -89,7 +92,19 @@ def _year_and_split(name: str) -> tuple[str, str]:
     return year, split
 
 
-def _voc(config: VocData, year: str, split: str, limit: int) -> DetectionSet:
+def _split(config: VocData | CocoData | YoloData, training: bool) -> tuple[str, Part | None]:
+    """Return the split to read, and the part of it that is meant. Raise ConfigError where what to hold out of is not said."""
+    if not config.test_fraction:
+        return config.train_split if training else config.test_split, None
+    if config.train:
+        raise ConfigError(
+            "data.test_fraction: holds images of data.train_split out, and data.train replaces it; "
+            "join one of them with data.train, and name what to test on with data.test_split"
+        )
+    return config.train_split, Part(fraction=config.test_fraction, seed=config.split_seed, test=not training)
+
+
+def _voc(config: VocData, year: str, split: str, limit: int, part: Part | None = None) -> DetectionSet:
     return voc.read(
         root=config.root,
         year=year,
@@ -98,17 +113,31 @@ def _voc(config: VocData, year: str, split: str, limit: int) -> DetectionSet:
         zero_based=config.zero_based,
         on_bad_box=config.on_bad_box,
         exif=config.exif,
+        part=part,
         limit=limit,
     )
 
 
-def _coco(config: CocoData, split: str, masks: coco.MaskUse, limit: int) -> DetectionSet:
+def _coco(config: CocoData, split: str, masks: coco.MaskUse, limit: int, part: Part | None = None) -> DetectionSet:
     return coco.read(
-        root=config.root, split=split, on_bad_box=config.on_bad_box, exif=config.exif, masks=masks, limit=limit
+        root=config.root,
+        split=split,
+        on_bad_box=config.on_bad_box,
+        exif=config.exif,
+        masks=masks,
+        part=part,
+        limit=limit,
     )
 
 
-def _yolo(config: YoloData, root: str | Path | None, split: str, masks: coco.MaskUse, limit: int) -> DetectionSet:
+def _yolo(
+    config: YoloData,
+    root: str | Path | None,
+    split: str,
+    masks: coco.MaskUse,
+    limit: int,
+    part: Part | None = None,
+) -> DetectionSet:
     return yolo.read(
         root=root,
         split=split,
@@ -116,6 +145,7 @@ def _yolo(config: YoloData, root: str | Path | None, split: str, masks: coco.Mas
         on_bad_box=config.on_bad_box,
         exif=config.exif,
         masks=masks,
+        part=part,
         limit=limit,
     )
 
@@ -229,19 +259,22 @@ def locate(config: DataConfig) -> None:
             if mistakes:
                 raise ConfigError(*mistakes)
             sources = config.train or (f"{config.year}/{config.train_split}",)
-            for year, _, split in (name.partition("/") for name in (*sources, f"{config.year}/{config.test_split}")):
-                voc.read_ids(voc.find(config.root, year), split)
+            tested, _ = _split(config, training=False)
+            for year, _, split in (name.partition("/") for name in (*sources, f"{config.year}/{tested}")):
+                voc_layout.find(config.root, year).names(split)
         case CocoData():
-            for split in (*(config.train or (config.train_split,)), config.test_split):
+            tested, _ = _split(config, training=False)
+            for split in (*(config.train or (config.train_split,)), tested):
                 coco.find(config.root, split)
         case YoloData():
             mistakes = class_mistakes("data.classes", config.classes)
             if mistakes:
                 raise ConfigError(*mistakes)
+            tested, _ = _split(config, training=False)
             folder = data_folder(config.root)
             for root in [folder / expanded(name) for name in config.train] or [config.root]:
                 _locate_yolo(root, config.train_split, config.classes)
-            _locate_yolo(config.root, config.test_split, config.classes)
+            _locate_yolo(config.root, tested, config.classes)
         case PennFudanData():
             pennfudan.find(config.root)
         case ShapesData():

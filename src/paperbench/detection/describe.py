@@ -34,16 +34,23 @@ def describe_data(data: ShapesData | VocData | CocoData | YoloData | PennFudanDa
         train = " + ".join(
             f"VOC{name.replace('/', ' ')}" for name in data.train or (f"{data.year}/{data.train_split}",)
         )
-        what = f"voc: {train} and {f'VOC{data.year} ' if data.train else ''}{data.test_split}"
+        what = f"voc: {train} {_tested(data, f'VOC{data.year} ' if data.train else '')}"
         limits += [f"{len(data.classes)} classes of one's own"] if data.classes else []
     elif isinstance(data, YoloData):
-        what = f"yolo: {' + '.join(data.train or (data.train_split,))} and {data.test_split}"
+        what = f"yolo: {' + '.join(data.train or (data.train_split,))} {_tested(data)}"
         limits += [f"{len(data.classes)} classes"] if data.classes else []
     elif isinstance(data, CocoData):
-        what = f"coco: {' + '.join(data.train or (data.train_split,))} and {data.test_split}"
+        what = f"coco: {' + '.join(data.train or (data.train_split,))} {_tested(data)}"
     else:
         what = f"pennfudan: {data.test_images} images held back"
     return ", ".join([f"{what} in {data.root}", *limits, f"short side {data.short_side}"])
+
+
+def _tested(data: VocData | CocoData | YoloData, year: str = "") -> str:
+    """Name what the test is on, behind the training split."""
+    if data.test_fraction:
+        return f"without the {100 * data.test_fraction:g} % held out for the test"
+    return f"and {year}{data.test_split}"
 
 
 def describe_model(model: ModelConfig) -> str:

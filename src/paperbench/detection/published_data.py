@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
-from paperbench.data import coco, voc
+from paperbench.data import coco, voc_layout
 from paperbench.data.layout import count_departure
 from paperbench.errors import DataError
 
@@ -29,13 +29,15 @@ def _of_voc(data: Mapping[str, Any]) -> Iterator[str]:
     own = str(data.get("year"))
     splits = [(name, *name.split("/")) for name in data.get("train") or ()]
     splits = splits or [(str(data.get("train_split")), own, str(data.get("train_split")))]
-    for name, year, split in (*splits, (str(data.get("test_split")), own, str(data.get("test_split")))):
+    tested = [] if data.get("test_fraction") else [(str(data.get("test_split")), own, str(data.get("test_split")))]
+    for name, year, split in (*splits, *tested):
         published = _VOC.get(year, {}).get(split)
         yield from _departure(name, published and _in_voc(data, year, split), published)
 
 
 def _of_coco(data: Mapping[str, Any]) -> Iterator[str]:
-    for split in (*(data.get("train") or (data.get("train_split"),)), data.get("test_split")):
+    tested = [] if data.get("test_fraction") else [data.get("test_split")]
+    for split in (*(data.get("train") or (data.get("train_split"),)), *tested):
         published = _COCO.get(str(split))
         yield from _departure(str(split), published and _in_coco(data, str(split)), published)
 
@@ -47,7 +49,10 @@ def _departure(split: str, found: int | None, published: int | None) -> Iterator
 
 def _in_voc(data: Mapping[str, Any], year: str, split: str) -> int | None:
     """Return the images of a split; None where it is not there: an evaluation needs no training split."""
-    path = voc.find(data.get("root"), year) / "ImageSets" / "Main" / f"{split}.txt"
+    layout = voc_layout.find(data.get("root"), year)
+    if layout.lists is None:
+        return None
+    path = layout.lists / f"{split}.txt"
     return sum(bool(line.strip()) for line in path.read_bytes().splitlines()) if path.is_file() else None
 
 

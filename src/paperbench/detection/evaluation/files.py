@@ -25,7 +25,8 @@ from paperbench.data.detection import Record
 from paperbench.data.faults import Faults
 from paperbench.data.layout import read_text
 from paperbench.data.values import as_stored, number_of
-from paperbench.data.voc import CLASSES, VocObject, objects_of, parse, read_ids
+from paperbench.data.voc import CLASSES, VocObject, objects_of, parse
+from paperbench.data.voc_layout import devkit_in, unlisted_in
 from paperbench.detection.evaluation.detections import Detections
 from paperbench.detection.masks import as_runs, in_image
 from paperbench.errors import DataError
@@ -169,19 +170,24 @@ def _name_missing(directory: Path, missing: list[Path], expected: int) -> str:
 
 
 def read_truth(folder: Path, split: str, classes: Sequence[str] = (), *, zero_based: bool = False) -> list[Record]:
-    """The annotations of `ImageSets/Main/<split>.txt` below `folder` (VOCdevkit/VOC<year>), in its order.
+    """The annotations of `ImageSets/Main/<split>.txt` below `folder` (VOCdevkit/VOC<year>), in its order; of a folder without lists
+    those of its XML files, see `data.voc_layout`.
 
     Boxes are the devkit's corners: pixels that belong to the box and count from 1; annotations that count from 0 are moved.
     With `classes` given, objects of other classes are left out; otherwise the 20 of VOC are meant and any other is a fault. Raises
     `DataError` that names every fault by file and object, a missing folder and a missing split.
     """
-    if not (folder / "ImageSets" / "Main").is_dir():
-        raise DataError(f"{folder}: no ImageSets/Main in it; gt=DIR is the folder VOCdevkit/VOC<year>")
+    layout = devkit_in(folder) or unlisted_in(folder)
+    if layout is None:
+        raise DataError(
+            f"{folder}: no ImageSets/Main in it and no XML file of an image; gt=DIR is the folder VOCdevkit/VOC<year>, or one with "
+            "an XML file for each image"
+        )
     labels = {name: label for label, name in enumerate(classes or CLASSES, start=1)}
     faults = Faults(f"{folder} ({split})", "error", remedy="Nothing was scored: correct the annotations")
     records = []
-    for name in dict.fromkeys(read_ids(folder, split)):
-        path = as_stored(folder / "Annotations" / f"{name}.xml")
+    for name in dict.fromkeys(layout.names(split)):
+        path = layout.annotation(name)
         tree = parse(path, faults)
         if tree is not None:
             objects = objects_of(tree, path, labels, faults, unknown=None if classes else _unknown(labels))
