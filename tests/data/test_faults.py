@@ -178,3 +178,16 @@ def test_boxes_that_are_shares_of_the_image_are_faulty(first_pixel: int | None) 
     assert examine_boxes(pixels, sizes, first_pixel=first_pixel)[1] == [None] * 2
     corner = np.array([[0.0, 0, 1, 1]])
     assert examine_boxes(corner, sizes[:1], first_pixel=first_pixel)[1] == [None]
+
+
+def test_one_fault_in_many_places_is_explained_once() -> None:
+    faults, why = Faults("x", "error"), "(class, centre x and y, width, height, confidence)"
+    for number in range(3):
+        faults.add("wrong number of columns", f"a.txt:{number}", f"5 numbers, expected 6 {why}")
+    faults.add("wrong number of columns", "b.txt:1", "7 numbers, expected 6")
+
+    with pytest.raises(DataError) as error:
+        faults.finish(1)
+    assert str(error.value).count("5 numbers, expected 6") == 1
+    assert "a.txt:2: wrong number of columns: as above" in str(error.value)
+    assert "b.txt:1: wrong number of columns: 7 numbers" in str(error.value)

@@ -41,7 +41,7 @@ def test_classes_are_joined_by_name_and_counted_by_source() -> None:
     assert (counts["images"], counts["from one"], counts["from two"]) == (
         3,
         "2 images, 3 objects",
-        "1 images, 2 objects",
+        "1 image, 2 objects",
     )
     assert counts["objects by class"] == {"cat": 2, "dog": 2, "cow": 1}
 

@@ -226,7 +226,7 @@ def test_yolo_by_its_yaml(tmp_path: Path, name: str) -> None:
 
     assert (found.kind, found.has_masks) == ("yolo", False)
     assert found.values == {"root": str(tmp_path if name == "data.yaml" else tmp_path / name)}
-    assert f"{name}, 1 label files" in found.found
+    assert f"{name}, 1 label file)" in found.found
 
 
 def test_yolo_by_its_labels_and_its_polygons(tmp_path: Path) -> None:

@@ -236,7 +236,7 @@ def test_two_devkits_are_one_training_set(root: str) -> None:
     assert [record.image_id for record in train.records] == ["a", "b", "c", "2008_0", "2008_1"]
     assert [record.image_id for record in test.records] == ["d"]
     assert "5 images (3 of 2007/trainval, 2 of 2012/trainval), 5 objects" in datasets.describe(train)
-    assert "1 images that are in the training split too" in datasets.describe(test)
+    assert "1 image that is in the training split too" in datasets.describe(test)
     counts = datasets.check(config)
     assert counts["train"]["from 2012/trainval"] == "2 images, 2 objects"
     assert any("in the training split too" in key for key in counts["test"])

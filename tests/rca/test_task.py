@@ -245,7 +245,7 @@ def test_images_without_a_mask_are_left_out_and_counted(tmp_path: Path) -> None:
     result, content = estimate("rca", *words, directory=tmp_path / "run")
     assert result.exit_code == 0, result.output
     assert content["metrics"]["rca/cases"] == 1
-    assert "1 images" in (tmp_path / "run" / "log.txt").read_text()
+    assert "1 image, " in (tmp_path / "run" / "log.txt").read_text()
 
 
 def test_two_segmenters_and_a_manifest_give_what_folders_give(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 
 from paperbench.api.notebook import html_table
 from paperbench.api.run import Run, Runs
+from paperbench.config.words import counted
 from paperbench.records.record import read_run
 from paperbench.records.sweeps import SweepEntry, read_sweep
 
@@ -69,7 +70,7 @@ class Reproductions(list[dict[str, Any]]):
     """The tables that can be made, a dict each: its `name`, `table`, `caption`, and at each of its `scales` runs and cost."""
 
     def __repr__(self) -> str:
-        return f"<{len(self)} tables that can be made: {', '.join(str(item['name']) for item in self)}>"
+        return f"<{counted(len(self), 'tables')} that can be made: {', '.join(str(item['name']) for item in self)}>"
 
     def _repr_html_(self) -> str:
         scales = list(dict.fromkeys(at["scale"] for item in self for at in item["scales"]))

@@ -11,6 +11,7 @@ from paperbench.cli.differences import print_comparison
 from paperbench.cli.guard import emit_json
 from paperbench.config.difference import ABSENT
 from paperbench.config.paths import short
+from paperbench.config.words import counted
 from paperbench.errors import ConfigError, DataError
 from paperbench.records.comparison import Comparison, Row, compare, contradictions, progress_in_words
 from paperbench.records.grouping import Setting, repeated_settings
@@ -71,7 +72,7 @@ def _directories(given: Sequence[Path]) -> tuple[list[Path], list[str]]:
     for path in given:
         members, absent = _members(path)
         if absent:
-            remarks.append(f"{short(path)}: {absent} of its {absent + len(members)} runs not started")
+            remarks.append(f"{short(path)}: {absent} of its {counted(absent + len(members), 'runs')} not started")
         if not members and not absent:
             mistakes.append(f"{path}: no run, sweep or folder of runs; `paperbench runs` lists the runs there are")
         for member in members:

@@ -68,6 +68,15 @@ def pair_lines(pairs: Iterable[tuple[str, str]]) -> None:
         )
 
 
+def folded_line(text: str, *, indent: int = 2) -> None:
+    """Print a text of any length; what does not fit `page_width` goes on below, indented."""
+    line(
+        textwrap.fill(
+            text, page_width(), subsequent_indent=" " * indent, break_long_words=False, break_on_hyphens=False
+        )
+    )
+
+
 def page_width() -> int:
     """Return how many characters a line of a listing takes: the terminal's, 118 in a pipe, 60 at least."""
     return max(60, min(shutil.get_terminal_size((118, 24)).columns, 118))

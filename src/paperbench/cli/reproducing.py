@@ -12,7 +12,7 @@ from typing import Any
 import typer
 
 from paperbench.cli.guard import emit_json, print_error
-from paperbench.cli.output import duration, line, print_table, table
+from paperbench.cli.output import duration, folded_line, folded_table, line, print_table, table
 from paperbench.cli.sweep_display import labelled, make_watcher
 from paperbench.config.compose import OUTPUT_ROOT, output_root
 from paperbench.config.paths import search_path, short
@@ -83,7 +83,7 @@ def _list(paper: str | None, overrides: Sequence[str], options: Options) -> None
         emit_json([{**asdict(item), "file": str(item.file)} for item in found])
         return
     scales = [scale for scale in SCALES if any(_at(item, scale) for item in found)]
-    table(
+    folded_table(
         ("name", *scales, "what"),
         (
             [item.name, *(_cost(_at(item, scale)) for scale in scales), f"{item.table}. {item.caption}"]
@@ -91,11 +91,13 @@ def _list(paper: str | None, overrides: Sequence[str], options: Options) -> None
         ),
     )
     line()
-    line("paperbench reproduce NAME [--scale smoke|short|paper]   (runs, time one after another, what is done)")
+    line(
+        "paperbench reproduce NAME [--scale smoke|short|paper]   (runs, time one after another if measured, what is done)"
+    )
     for item in found:
         for at in item.scales:
             if at.elsewhere is not None:
-                line(
+                folded_line(
                     f"made elsewhere: {item.name}, scale={at.scale}, {at.elsewhere.numbers} numbers ({at.elsewhere.made})"
                 )
     if mistakes:
@@ -120,9 +122,9 @@ def _cost(at: AtScale | None) -> str:
     """`6 runs, 13:00, 2 done`."""
     if at is None:
         return ""
-    time = "not measured" if at.seconds is None else duration(at.seconds)
+    time = "" if at.seconds is None else f", {duration(at.seconds)}"
     done = f", {at.done} done" if at.done else ", made elsewhere" if at.elsewhere else ""
-    return f"{_count(at.runs, 'run')}, {time}{done}"
+    return f"{_count(at.runs, 'run')}{time}{done}"
 
 
 # --- the plan ---------------------------------------------------------------------------------------------------------
@@ -137,7 +139,9 @@ def _print_plan(prepared: Prepared, options: Options) -> None:
         emit_json(_plan_document(prepared, members, states))
         return
     layout = prepared.layout
-    line(f"{layout.name}, scale={prepared.scale}: {layout.table}. {layout.caption} (dry run, nothing is written)")
+    folded_line(
+        f"{layout.name}, scale={prepared.scale}: {layout.table}. {layout.caption} (dry run, nothing is written)"
+    )
     line(_cost_in_words(prepared, len(members)))
     keys = list(dict.fromkeys(key for member in members for key in member.request.labels))
     table(

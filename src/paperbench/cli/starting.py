@@ -11,7 +11,7 @@ import yaml
 from paperbench.catalog import DATASETS, TASKS
 from paperbench.cli.guard import emit_json
 from paperbench.cli.options import RunOptions
-from paperbench.cli.output import line
+from paperbench.cli.output import folded_line, line
 from paperbench.config.commands import command
 from paperbench.config.experiments import Experiment, list_experiments
 from paperbench.config.paths import expanded, options, refuse_reserved, search_path, short
@@ -74,7 +74,7 @@ def init(
             }
         )
         return
-    line(f"found   {found.found}")
+    folded_line(f"found   {found.found}", indent=8)
     line(f"wrote   {short(file)}: {base.name} on these data")
     if check:
         _check(name, found, verb, conf_dir)

@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, TextIO
 
 from paperbench.cli.output import duration
+from paperbench.config.words import counted
 from paperbench.records.metrics import metrics_of
 from paperbench.sweeps.plan import Member, Sweep
 from paperbench.sweeps.watch import MemberStatus, Watcher
@@ -106,7 +107,7 @@ class PlainWatcher:
     def begin(self, sweep: Sweep, statuses: Sequence[MemberStatus], jobs: int) -> None:
         self._statuses = statuses
         at_once = f", {jobs} at a time" if 1 < jobs < len(statuses) else ""
-        self._print(f"{sweep.kind} {sweep.name} ({sweep.id}): {len(statuses)} runs{at_once}")
+        self._print(f"{sweep.kind} {sweep.name} ({sweep.id}): {counted(len(statuses), 'runs')}{at_once}")
 
     def changed(self, status: MemberStatus) -> None:
         if status.reused and status.state == "done":

@@ -20,6 +20,7 @@ from paperbench.cli.sweep_display import labelled, make_watcher, title
 from paperbench.config.commands import command
 from paperbench.config.compose import output_root
 from paperbench.config.paths import short
+from paperbench.config.words import counted
 from paperbench.errors import EXIT_ENVIRONMENT, EXIT_STOPPED, EnvironmentError_, PaperbenchError
 from paperbench.records.metrics import metrics_of
 from paperbench.records.place import read_place
@@ -137,7 +138,8 @@ def _print_plan(planned: Sweep, options: Options) -> None:
         emit_json({**_head(planned), "dry_run": True, "launcher": list(planned.preview), "runs": runs})
         return
     line(
-        f"{planned.name}: {len(found)} runs, sweep {planned.id} in {short(planned.directory)} (dry run, nothing is written)"
+        f"{planned.name}: {counted(len(found), 'runs')}, sweep {planned.id} in {short(planned.directory)} "
+        "(dry run, nothing is written)"
     )
     keys = list(dict.fromkeys(key for member, _ in found for key in member.request.labels))
     common = [text for text in planned.overrides if text.partition("=")[0].lstrip("+") not in keys]

@@ -17,6 +17,7 @@ from typing import Any, Final, Literal, get_args
 import numpy as np
 from numpy.typing import NDArray
 
+from paperbench.config.words import counted
 from paperbench.data.detection import DetectionSet
 from paperbench.data.image_files import READERS, BadImageError
 from paperbench.data.pictures import Picture
@@ -30,6 +31,8 @@ THINNEST: Final = 1e-3
 REPAIRED: Final = "reached up to a pixel beyond the image"
 CUT: Final = "reached further beyond the image"
 _SHOWN: Final = 20
+_LONG: Final = 60
+"""Characters from which a detail is said once, and not again in each line."""
 _LEVELS: Final = re.compile(r"up to \d+ ")
 """Part of a note that differs from file to file."""
 
@@ -61,13 +64,17 @@ class Faults:
         self._remedy = remedy
         self._raises = on_bad_box == "error"
         self._shown: list[str] = []
+        self._details: set[tuple[str, str]] = set()
         self.counts: Counter[str] = Counter()
 
     def add(self, reason: str, where: str, detail: str) -> None:
         """Add a fault: `where` names file and object, `detail` the value; `reason` is the key in `DetectionSet.dropped`."""
         self.counts[reason] += 1
         if len(self._shown) < _SHOWN:
-            self._shown.append(f"{where}: {reason}: {detail}" if detail else f"{where}: {reason}")
+            again = len(detail) > _LONG and (reason, detail) in self._details
+            text = "as above" if again else detail
+            self._shown.append(f"{where}: {reason}: {text}" if text else f"{where}: {reason}")
+            self._details.add((reason, detail))
 
     def finish(self, images_left: int) -> dict[str, int]:
         """The counts, in order of first appearance. Raises DataError for faults not to be dropped, or if no image is left."""
@@ -199,7 +206,10 @@ def check_dataset(dataset: DetectionSet) -> dict[str, Any]:
             "smallest image": f"{small.width} x {small.height}",
             "largest image": f"{large.width} x {large.height}",
         }
-    counts |= {f"from {source.name}": f"{source.images} images, {source.objects} objects" for source in dataset.sources}
+    counts |= {
+        f"from {source.name}": f"{counted(source.images, 'images')}, {counted(source.objects, 'objects')}"
+        for source in dataset.sources
+    }
     counts |= {f"left out: {reason}": count for reason, count in dataset.dropped.items()}
     counts |= {f"clipped: {reason}": count for reason, count in dataset.repaired.items()}
     counts |= remarks

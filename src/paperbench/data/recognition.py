@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
+from paperbench.config.words import counted
 from paperbench.data.voc import CLASSES
 from paperbench.data.voc_layout import ALL, devkit_in, unlisted_in
 from paperbench.data.yolo_layout import find as find_yolo
@@ -141,7 +142,7 @@ def _coco(folder: Path) -> Recognised | None:
     classes = [str(item.get("name")) for item in categories if isinstance(item, dict)]
     return Recognised(
         kind="coco",
-        found=f"{len(sets)} COCO file{'s' if len(sets) > 1 else ''} ({', '.join(sorted(names.values()))}), {objects:,} objects, "
+        found=f"{counted(len(sets), 'COCO files')} ({', '.join(sorted(names.values()))}), {counted(objects, 'objects')}, "
         f"{_some(classes, 'class', 'classes')}{chosen.words}",
         data="coco",
         values={"root": str(folder), **keys},
@@ -194,7 +195,7 @@ def _yolo(folder: Path) -> Recognised | None:
     ):
         return None
     count = sum(1 for path in labels for _ in path.rglob("*.txt"))
-    words = f"the YOLO layout ({f'{file.name}, ' if file else ''}{count} label files)"
+    words = f"the YOLO layout ({f'{file.name}, ' if file else ''}{counted(count, 'label files')})"
     root = file if file is not None and file.name != "data.yaml" else folder
     chosen = _yolo_splits(root)
     return Recognised(
@@ -253,7 +254,7 @@ def _folders(folder: Path) -> Recognised | None:
         )
     return Recognised(
         kind="folders",
-        found=f"{_some(list(classes), 'folder of pictures', 'folders of pictures')}, {sum(classes.values()):,} pictures"
+        found=f"{_some(list(classes), 'folder of pictures', 'folders of pictures')}, {counted(sum(classes.values()), 'pictures')}"
         f"{f' in {split}' if split else ''}",
         data="folders",
         values={"root": str(folder)},

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 
 from paperbench.config.paths import expanded
+from paperbench.config.words import counted
 from paperbench.data import coco, faults, joined, pennfudan, shapes, voc, voc_layout, yolo, yolo_layout
 from paperbench.data.detection import DetectionSet
 from paperbench.data.held_out import Part
@@ -309,15 +310,16 @@ def store(config: ImageConfig, dataset: DetectionSet, device: torch.device) -> I
 def describe(dataset: DetectionSet) -> str:
     """One line: what is in the data set, what was left out of it and what was repaired."""
     sources = ", ".join(f"{source.images} of {source.name}" for source in dataset.sources)
-    text = (
-        f"{dataset.name} {dataset.split}: {len(dataset)} images{f' ({sources})' if sources else ''}, {dataset.objects} objects, "
-        f"{len(dataset.classes)} {'class' if len(dataset.classes) == 1 else 'classes'}"
-    )
+    images = counted(len(dataset), "images") + (f" ({sources})" if sources else "")
+    parts = [images, counted(dataset.objects, "objects"), counted(len(dataset.classes), "classes")]
+    text = f"{dataset.name} {dataset.split}: {', '.join(parts)}"
     if dataset.dropped:
         text += "; left out: " + ", ".join(f"{count} x {reason}" for reason, count in dataset.dropped.items())
     if dataset.repaired:
-        text += "; clipped: " + ", ".join(f"{count} boxes {reason}" for reason, count in dataset.repaired.items())
-    text += "".join(f"; {count} {remark}" for remark, count in dataset.remarks.items())
+        text += "; clipped: " + ", ".join(
+            f"{counted(count, 'boxes')} {reason}" for reason, count in dataset.repaired.items()
+        )
+    text += "".join(f"; {counted(count, remark)}" for remark, count in dataset.remarks.items())
     return text
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from paperbench.config.words import counted
 from paperbench.detection.config import (
     CocoData,
     DetectTrain,
@@ -35,14 +36,14 @@ def describe_data(data: ShapesData | VocData | CocoData | YoloData | PennFudanDa
             f"VOC{name.replace('/', ' ')}" for name in data.train or (f"{data.year}/{data.train_split}",)
         )
         what = f"voc: {train} {_tested(data, f'VOC{data.year} ' if data.train else '')}"
-        limits += [f"{len(data.classes)} classes of one's own"] if data.classes else []
+        limits += [f"{counted(len(data.classes), 'classes')} of one's own"] if data.classes else []
     elif isinstance(data, YoloData):
         what = f"yolo: {' + '.join(data.train or (data.train_split,))} {_tested(data)}"
-        limits += [f"{len(data.classes)} classes"] if data.classes else []
+        limits += [counted(len(data.classes), "classes")] if data.classes else []
     elif isinstance(data, CocoData):
         what = f"coco: {' + '.join(data.train or (data.train_split,))} {_tested(data)}"
     else:
-        what = f"pennfudan: {data.test_images} images held back"
+        what = f"pennfudan: {counted(data.test_images, 'images')} held back"
     return ", ".join([f"{what} in {data.root}", *limits, f"short side {data.short_side}"])
 
 

@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 import torch
 
+from paperbench.config.words import counted
 from paperbench.data import cifar, class_folders, digit_pairs, emnist, labelled, mnist, photographs
 from paperbench.data.image_sets import ImageSet, TransferFoldersData, shared_images
 from paperbench.distill.config import Cifar100Data, DataConfig, DigitPairsData, EmnistData
@@ -80,12 +81,12 @@ def describe(config: DataConfig) -> str:
     if isinstance(config, TransferFoldersData):
         return photographs.describe(config)
     if isinstance(config, EmnistData):
-        name = f"EMNIST {config.split}, {len(emnist.CLASSES[config.split])} classes"
+        name = f"EMNIST {config.split}, {counted(len(emnist.CLASSES[config.split]), 'classes')}"
     elif isinstance(config, Cifar100Data):
         name = "CIFAR-100"
     elif isinstance(config, DigitPairsData):
         source = "MNIST" if config.source == "mnist" else "scikit-learn's handwritten digits"
-        name = f"pairs of overlapping digits ({source}), {len(digit_pairs.CLASSES)} classes"
+        name = f"pairs of overlapping digits ({source}), {counted(len(digit_pairs.CLASSES), 'classes')}"
     else:
         return labelled.describe(config)
     limits = {"training": config.max_train_images, "test": config.max_test_images}

@@ -11,6 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from paperbench.config.paths import expanded
+from paperbench.config.words import counted
 from paperbench.data.volumes import ENDINGS, PICTURES, stem
 from paperbench.errors import ConfigError, DataError
 from paperbench.rca import nnunet
@@ -141,7 +142,7 @@ def describe(files: Files) -> str:
     """Describe the data in a few words."""
     truth = sum(entry.truth is not None for entry in files.cases)
     known = f", truth of {truth}" if truth else ""
-    return f"{len(files.cases)} images{known}, {len(files.references)} references, from {files.where}"
+    return f"{counted(len(files.cases), 'images')}{known}, {counted(len(files.references), 'references')}, from {files.where}"
 
 
 def missing_masks(files: Files) -> list[str]:

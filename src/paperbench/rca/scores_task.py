@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from paperbench.config.paths import expanded
+from paperbench.config.words import counted
 from paperbench.engine.run import Run
 from paperbench.errors import ConfigError, DataError
 from paperbench.rca import figures
@@ -57,9 +58,9 @@ def plan(config: RcaScores) -> Mapping[str, str]:
     best = "larger" if metric.higher_is_better else "smaller"
     poor = "none" if scores.threshold is None else f"{scores.threshold:g}"
     return {
-        "data": f"{len(masks)} masks and labels, truth of {known}, from {config.scores}",
+        "data": f"{counted(len(masks), 'masks and labels')}, truth of {known}, from {config.scores}",
         "metric": f"{metric.name}, {best} is better, {metric.range}; threshold {poor}",
-        "calibration": f"{len(scores.calibration)} masks and labels, from {config.calibration}"
+        "calibration": f"{counted(len(scores.calibration), 'masks and labels')}, from {config.calibration}"
         if scores.calibration
         else "none",
         **({"remark": scores.remark} if scores.remark else {}),

@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from paperbench.config.words import counted
 from paperbench.data import photographs
 from paperbench.data.image_sets import FoldersConfig
 from paperbench.engine.checkpoints import load_for_evaluation, without_prefix
@@ -84,7 +85,7 @@ def _load_numbers(config: StnSvhn, split: Split, run: Run) -> Photographs:
     if not len(numbers):
         raise DataError(f"{numbers.name}: no image is left; {numbers.left_out}")
     left = "".join(f", left out {count} with {reason}" for reason, count in numbers.left_out.items())
-    run.reporter.message(f"{numbers.name}: {len(numbers):,} images{left}")
+    run.reporter.message(f"{numbers.name}: {counted(len(numbers), 'images')}{left}")
     key = hashed(run.seed, TRAIN_NOISE)
     return Photographs(numbers.images, numbers.labels, size=config.data.size, key=key, device=run.device, mirror=False)
 
@@ -118,7 +119,7 @@ def _run_birds(config: StnBirds, run: Run) -> dict[str, float]:
 
 def _load_birds(config: StnBirds, split: Split, run: Run) -> tuple[Photographs, tuple[str, ...]]:
     birds = data.load_birds(config.data, split, _progress(run, split))
-    run.reporter.message(f"{birds.name}: {len(birds):,} images of {len(birds.classes)} classes")
+    run.reporter.message(f"{birds.name}: {counted(len(birds), 'images')} of {len(birds.classes)} classes")
     photographs = Photographs(
         birds.images,
         birds.labels,

@@ -264,7 +264,7 @@ def test_yolo_files_are_scored_by_both_rules(yolo_folder: Path, tmp_path: Path) 
     assert metrics["voc/AP/dog"] == 0
     assert "coco/AP/cow" not in metrics  # no object
     assert "2 detections; none in 2 of 3 images" in said
-    assert any("1 images without a label file" in text for text in said)
+    assert any("1 image without a label file" in text for text in said)
     only, _ = score(yolo_config(yolo_folder, classes=("0",), gt=str(yolo_folder / "data.yaml")), tmp_path)
     assert only["voc/mAP"] == pytest.approx(50)
 

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from paperbench.config.paths import expanded
 from paperbench.config.validate import load_file
+from paperbench.config.words import counted
 from paperbench.data.detection import DetectionSet
 from paperbench.detection import datasets
 from paperbench.detection.batches import BatchMaker
@@ -55,7 +56,7 @@ def proposals_of(
 
         boxes = of_network(dataset, config, run.device, run.precision, report)
         return search.as_set(dataset, boxes, config, {"run": config.run}).best(count)
-    run.reporter.message(f"{dataset.name} {dataset.split}: {config.method} on {len(dataset)} images")
+    run.reporter.message(f"{dataset.name} {dataset.split}: {config.method} on {counted(len(dataset), 'images')}")
     own = search.search_dataset(
         dataset,
         config,

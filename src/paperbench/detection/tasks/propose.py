@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 
+from paperbench.config.words import counted
 from paperbench.data.detection import DetectionSet
 from paperbench.detection import datasets
 from paperbench.detection.config import Propose
@@ -65,7 +66,7 @@ def _written(dataset: DetectionSet, found: ProposalSet, split: str, run: Run) ->
     covered = recall.evaluate(dataset.records, found.boxes)
     run.draw(recall_curves, covered, run.directory.figures / f"proposal_recall_{split}.png")
     _write_curves(covered, folder / "proposals" / f"recall_{split}.csv")
-    run.reporter.message(f"{file}: {sum(map(len, found.boxes)):,} boxes of {len(found)} images")
+    run.reporter.message(f"{file}: {counted(sum(map(len, found.boxes)), 'boxes')} of {len(found)} images")
     return complete(covered)
 
 

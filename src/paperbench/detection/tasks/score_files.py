@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from paperbench.config.paths import expanded
+from paperbench.config.words import counted
 from paperbench.data import yolo, yolo_layout
 from paperbench.data.voc import CLASSES
 from paperbench.detection import datasets
@@ -47,12 +48,12 @@ def plan(config: ScoreFiles) -> Mapping[str, str]:
         classes = yolo.chosen_classes(layout, config.classes, "classes")[1]
         images = len(layout.images(config.split))
         return {
-            "data": f"yolo: {config.split}, {images} images, {len(classes)} classes, in {truth}",
+            "data": f"yolo: {config.split}, {counted(images, 'images')}, {counted(len(classes), 'classes')}, in {truth}",
             "detections": str(found),
             "rules": "pycocotools, twelve numbers; VOC's means by 11 points (voc07) and by area (voc)",
         }
     return {
-        "data": f"voc: {truth.name} {config.split}, {len(config.classes or CLASSES)} classes, in {truth}",
+        "data": f"voc: {truth.name} {config.split}, {counted(len(config.classes or CLASSES), 'classes')}, in {truth}",
         "detections": str(found),
         "rules": "VOC devkit, by 11 points (voc07) and by area (voc)",
     }
@@ -78,8 +79,8 @@ def _voc(config: ScoreFiles, run: Run) -> dict[str, float]:
             "to be found and no number to compute; look at split= and classes="
         )
     run.reporter.message(
-        f"{sum(map(len, detections)):,} detections in {len(records):,} images with "
-        f"{sum(len(record.labels) for record in records):,} objects"
+        f"{counted(sum(map(len, detections)), 'detections')} in {counted(len(records), 'images')} with "
+        f"{counted(sum(len(record.labels) for record in records), 'objects')}"
     )
     for remark in remarks_on_boxes(np.concatenate([item.boxes for item in detections])):
         run.reporter.message(remark)
@@ -117,7 +118,9 @@ def _yolo(config: ScoreFiles, run: Run) -> dict[str, float]:
     detections = read_yolo(found, dataset, layout.classes)
     silent = sum(not len(item) for item in detections)
     run.reporter.message(datasets.describe(dataset))
-    run.reporter.message(f"{sum(map(len, detections)):,} detections; none in {silent:,} of {len(dataset):,} images")
+    run.reporter.message(
+        f"{counted(sum(map(len, detections)), 'detections')}; none in {silent:,} of {len(dataset):,} images"
+    )
     for remark in remarks_on_fit(Flat.objects(dataset.records), Flat.detections(detections), dataset.classes):
         run.reporter.message(remark)
     evaluation = measure(dataset, detections)

@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from paperbench.config.words import counted
 from paperbench.engine.figures import smooth
 from paperbench.records.grouping import Setting
 from paperbench.records.record import RunRecord
@@ -190,7 +191,7 @@ def _setting_lines(name: str, setting: Setting, color: int, quantities: Quantiti
         mean = stacked.mean(axis=0)
         lines.append(
             Line(
-                label=f"{setting.label} ({len(ended)} seeds)",
+                label=f"{setting.label} ({counted(len(ended), 'seeds')})",
                 x=x,
                 y=mean,
                 low=stacked.min(axis=0),
