@@ -409,6 +409,9 @@ def test_it_opens_from_disk_with_its_style_and_fits_every_screen(root: Path, bro
     for file in some:
         with browser.visit(file, scheme=scheme, beside=folder) as visit:
             assert [visit.overflow(width) for width in (320, 390, 768, 1280)] == [0, 0, 0, 0]
+            # The index' first table has a row for each paper: none is hidden in a box that scrolls.
+            box = visit.page.locator(".table > .scroll").first
+            assert box.evaluate("(box) => box.scrollHeight - box.clientHeight") <= 0
             red, green, blue, _ = visit.colour("body", "backgroundColor")
             assert (max(red, green, blue) < 60) == (scheme == "dark")
             assert visit.page.evaluate("window.stolen") is None
