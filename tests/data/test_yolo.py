@@ -244,6 +244,13 @@ def test_a_name_that_is_a_number_wins(tmp_path: Path) -> None:
     assert (dataset.classes, dataset.category_ids) == (("1",), (0,))
 
 
+@pytest.mark.parametrize("names", ["[0012, 1_000, 1e3]", "{0: 0012, 1: 1_000, 2: 1e3}"])
+def test_names_that_yaml_reads_as_numbers_stay_as_they_are_written(tmp_path: Path, names: str) -> None:
+    write_yolo(tmp_path, {"a": BOX})
+    (tmp_path / "data.yaml").write_text(f"train: images/train\nval: images/train\nnames: {names}\n")
+    assert yolo.read(root=tmp_path, split="train").classes == ("0012", "1_000", "1e3")
+
+
 def test_numbers_where_nothing_names_them(tmp_path: Path) -> None:
     write_yolo(tmp_path, {"a": BOX}, names=None)
     write_yolo(tmp_path, {"b": "2 .5 .5 .5 .5"}, split="val", names=None)

@@ -271,7 +271,7 @@ def _described(path: Path) -> Layout:
         raise DataError(f"{path}: not YAML: {' '.join(str(error).split())}") from error
     if not isinstance(content, dict):
         raise DataError(f"{path}: not a description of YOLO data: keys names, train and val are expected in it")
-    names = _names(path, content)
+    names = _names(path, content, _written_names(text))
     given = name_of(content.get("path"))
     wanted = path.parent / expanded(given) if given else path.parent
     folder = wanted if wanted.is_dir() else path.parent
@@ -283,7 +283,16 @@ def _described(path: Path) -> Layout:
     return layout
 
 
-def _names(path: Path, content: Mapping[str, Any]) -> dict[int, str]:
+def _written_names(text: str) -> list[str]:
+    """Return the names as the file writes them, which `0012` and `1_000` are not once YAML has read them as numbers."""
+    node = yaml.compose(text, Loader=yaml.SafeLoader)
+    names = next((value for key, value in node.value if key.value == "names"), None)
+    if isinstance(names, yaml.SequenceNode):
+        return [str(item.value) for item in names.value]
+    return [str(item.value) for _, item in names.value] if isinstance(names, yaml.MappingNode) else []
+
+
+def _names(path: Path, content: Mapping[str, Any], written: Sequence[str]) -> dict[int, str]:
     given, count = content.get("names"), content.get("nc")
     numbers: list[Any]
     if isinstance(given, list):
@@ -297,9 +306,11 @@ def _names(path: Path, content: Mapping[str, Any]) -> dict[int, str]:
     if sorted(number for number in numbers if number is not None) != list(range(len(numbers))):
         raise DataError(f"{path}: names has the numbers {shown(list(given))}; they count from 0 without a gap")
     found: dict[int, str] = {}
-    for number, value in zip(numbers, texts, strict=True):
+    # Names that are merged from elsewhere in the file (`<<`) are not found as they are written.
+    shown_as = written if len(written) == len(texts) else [str(value) for value in texts]
+    for number, value, as_written in zip(numbers, texts, shown_as, strict=True):
         number_as_text = isinstance(value, int | float) and not isinstance(value, bool)
-        name = class_name(str(value) if number_as_text else value)
+        name = class_name(as_written if number_as_text else value)
         if name is None:
             hint = (
                 ": write it in quotes, YAML takes yes, no, on and off for true and false"
