@@ -96,7 +96,7 @@ def _rgb(image: Image.Image, path: Path, notes: list[str]) -> NDArray[np.uint8]:
     if image.mode.startswith("I"):  # 16 bits: `opened` lets no other integers through
         grey, seen = _grey(image, notes)
         return _over_ground(np.repeat(grey[..., None], 3, axis=2), seen, notes)
-    sixteen = image.mode.startswith("RGB") and any(";16" in str(tile) for tile in image.tile)
+    sixteen = image.mode.startswith("RGB") and any(";16" in str(tile) for tile in getattr(image, "tile", ()))
     if "transparency" in image.info or image.mode in ("RGBA", "LA", "PA", "RGBa", "La"):
         pixels = np.array((image.convert("LA") if image.mode == "La" else image).convert("RGBA"))
         if sixteen:
