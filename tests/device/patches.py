@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -15,7 +14,7 @@ import torch
 import torch.utils._foreach_utils
 from torch.optim import optimizer as torch_optimizer
 
-from tests.device import guard
+from tests.device import guard, streams
 from tests.device.pretended import Device, Mode, PretendedTensor, use
 from tests.device.record import WAIT, Record
 
@@ -34,47 +33,6 @@ class Generator(torch._C.Generator):
     @property
     def device(self) -> torch.device:
         return Device.device if self._cdata in Device.generators else torch.device("cpu")
-
-
-class Stream:
-    """A stream on which everything has happened already."""
-
-    def __init__(self, *_: Any, **__: Any) -> None:
-        pass
-
-    def synchronize(self) -> None:
-        Device.record.note(WAIT, "stream.synchronize")
-
-    def wait_stream(self, stream: Any) -> None:
-        pass
-
-    def wait_event(self, event: Any) -> None:
-        pass
-
-    def record_event(self, event: Any = None) -> Event:
-        return event or Event()
-
-
-class Event:
-    """An event of such a stream."""
-
-    def __init__(self, *_: Any, **__: Any) -> None:
-        pass
-
-    def record(self, stream: Any = None) -> None:
-        pass
-
-    def wait(self, stream: Any = None) -> None:
-        pass
-
-    def synchronize(self) -> None:
-        Device.record.note(WAIT, "event.synchronize")
-
-    def query(self) -> bool:
-        return True
-
-    def elapsed_time(self, other: Event) -> float:
-        return 1.0
 
 
 def install(kind: str, library: Path, record: Record) -> None:
@@ -119,11 +77,8 @@ def _answer_as_cuda() -> None:
     }
     for name, answer in answers.items():
         setattr(cuda, name, _always(answer))
-    cuda.synchronize = lambda device=None: Device.record.note(WAIT, "torch.cuda.synchronize")
-    cuda.Stream, cuda.Event = Stream, Event
-    default = Stream()
-    cuda.current_stream = cuda.default_stream = lambda device=None: default
-    cuda.stream = lambda stream: contextlib.nullcontext()
+    for name, part in streams.patches(Device.order, Device.record).items():
+        setattr(cuda, name, part)
 
 
 def _answer_as_mps() -> None:

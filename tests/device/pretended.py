@@ -16,7 +16,8 @@ import torch.utils._pytree as pytree
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from tests.device import kernels
-from tests.device.record import FLOAT64, PAGEABLE, RACE, SCALAR, WAIT, Record
+from tests.device.record import FLOAT64, PAGEABLE, RACE, SCALAR, UNORDERED, WAIT, Record
+from tests.device.streams import Order
 
 _INDEXING = frozenset(["index", "index_put", "index_put_", "_index_put_impl_", "_unsafe_index", "_unsafe_index_put"])
 
@@ -27,6 +28,7 @@ class Device:
     kind = "cuda"
     device = torch.device("cuda", 0)
     record = Record([])
+    order = Order()
     generators: ClassVar[set[int]] = set()
     """Addresses of the generators on it; dispatch hands over others of Python's objects for them."""
 
@@ -34,6 +36,7 @@ class Device:
 def use(kind: str, record: Record) -> None:
     """Pretend a device of `kind`, cuda or mps, and write into `record`."""
     Device.kind = kind
+    Device.order = Order()
     Device.device = torch.device(kind, 0)
     Device.record = record
 
@@ -106,10 +109,14 @@ class PretendedTensor(torch.Tensor):
         )
 
     def record_stream(self, stream: Any) -> None:
-        pass
+        Device.order.lend(_memory(self), stream.number)
 
     def __repr__(self, **_: Any) -> str:
         return f"PretendedTensor({tuple(self.shape)}, {self.dtype}, {self.device})"
+
+
+def _memory(tensor: PretendedTensor) -> int:
+    return tensor.inner.untyped_storage()._cdata
 
 
 def _index(index: Any) -> Any:
@@ -157,7 +164,10 @@ def dispatch(func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
     on_device = call.check()
     if on_device or call.own:
         call.account(on_device)
-    return _compute(func, flat, spec, on_device, args, kwargs)
+    result = _compute(func, flat, spec, on_device, args, kwargs)
+    if Device.order.several and (on_device or call.own):
+        call.keep_order(result)
+    return result
 
 
 class _Call:
@@ -167,6 +177,7 @@ class _Call:
         self.args, self.kwargs, self.flat = args, kwargs, flat
         self.own = [part for part in flat if isinstance(part, PretendedTensor)]
         self.host = [part for part in flat if isinstance(part, torch.Tensor) and not isinstance(part, PretendedTensor)]
+        self.waited = False
         device = kwargs.get("device")
         self.device = None if device is None else torch.device(device)
 
@@ -255,7 +266,23 @@ class _Call:
         if self.name not in kernels.VIEWS and torch.Tag.inplace_view not in tags:
             Device.record.launch(self.name)
 
+    def keep_order(self, result: Any) -> None:
+        """Record a use of memory that comes too early, of an operator that has run."""
+        used = {_memory(part) for part in self.own}
+        made = {_memory(part) for part in pytree.tree_leaves(result) if isinstance(part, PretendedTensor)} - used
+        if self.name in kernels.VIEWS:
+            used = set()
+        arguments = self.func._schema.arguments
+        given = {**dict(zip((argument.name for argument in arguments), self.args, strict=False)), **self.kwargs}
+        changed = [given.get(one.name) for one in arguments if one.alias_info is not None and one.alias_info.is_write]
+        written = {_memory(part) for part in pytree.tree_leaves(changed) if isinstance(part, PretendedTensor)}
+        for fault in Device.order.use(used - written, written, made):
+            self.note(UNORDERED, fault)
+        if self.waited:
+            Device.order.host_waits()
+
     def note(self, kind: str, detail: str = "") -> None:
+        self.waited |= kind == WAIT
         Device.record.note(kind, f"{self.func}".replace("aten.", "") + (f" ({detail})" if detail else ""))
 
     def fail(self, why: str) -> None:

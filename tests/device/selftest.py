@@ -22,7 +22,7 @@ import torchvision
 from paperbench.engine.ranks import as_bytes
 from tests.device.patches import install
 from tests.device.pretended import Mode
-from tests.device.record import Record
+from tests.device.record import UNORDERED, Record
 
 KIND = sys.argv[1] if len(sys.argv) > 1 else "cuda"
 
@@ -82,6 +82,82 @@ def legal(own: torch.Tensor, host: torch.Tensor) -> dict[str, Callable[[], Any]]
     }
 
 
+def streams(host: torch.Tensor) -> dict[str, Callable[[], Any]]:
+    """Return uses of memory by two streams, of which those named `late …` have not waited for each other."""
+    cuda, copies, default = torch.cuda, torch.cuda.Stream(), torch.cuda.current_stream()
+
+    def copied() -> torch.Tensor:
+        with cuda.stream(copies):
+            return host.pin_memory().to(KIND, non_blocking=True)
+
+    def waited() -> torch.Tensor:
+        made = copied()
+        default.wait_stream(copies)
+        return made
+
+    def lent() -> torch.Tensor:
+        made = waited()
+        made.record_stream(default)
+        return made
+
+    def late_write() -> None:
+        own = torch.rand(4, 4, device=KIND)
+        copies.wait_stream(default)
+        with cuda.stream(copies):
+            own.sum()
+        own.zero_()
+
+    def late_overwrite() -> None:
+        made = lent()
+        made.sum()
+        with cuda.stream(copies):
+            made.zero_()
+
+    def event() -> None:
+        with cuda.stream(copies):
+            made = host.pin_memory().to(KIND, non_blocking=True)
+            ready = copies.record_event()
+        default.wait_event(ready)
+        made.record_stream(default)
+        made.sum()
+
+    def late_event() -> None:
+        with cuda.stream(copies):
+            ready = copies.record_event()
+            made = host.pin_memory().to(KIND, non_blocking=True)
+        default.wait_event(ready)
+        made.record_stream(default)
+        made.sum()
+
+    def read_back() -> None:
+        with cuda.stream(copies):
+            made = host.pin_memory().to(KIND, non_blocking=True)
+            made.sum().item()
+        made.record_stream(default)
+        made.sum()
+
+    return {
+        "late read": lambda: copied().sum(),
+        "late lending": lambda: waited().sum(),
+        "late write": late_write,
+        "late overwrite": late_overwrite,
+        "late event": late_event,
+        "waited and lent": lambda: lent().sum(),
+        "event": event,
+        "read back by the host": read_back,
+        "one stream": lambda: (torch.rand(4, device=KIND) + 1).zero_(),
+    }
+
+
+def _unordered(record: Record, use: Callable[[], Any]) -> int:
+    def count() -> int:
+        return sum(number for (_, kind, _, _), number in record.events.items() if kind == UNORDERED)
+
+    before = count()
+    use()
+    return count() - before
+
+
 def _step(own: torch.Tensor) -> None:
     weight = torch.nn.Parameter(own.clone())
     F.relu(own @ weight).sum().backward()
@@ -114,8 +190,12 @@ def main() -> None:
             refused = {name: _tried(use) for name, use in mistakes(own, host).items()}
         with record.step():
             passed = {name: _tried(use) for name, use in legal(own, host).items()}
+        crossed = {name: _unordered(record, use) for name, use in streams(host).items()} if KIND == "cuda" else {}
     events = [[*key, count] for key, count in record.events.items()]
-    json.dump({"mistakes": refused, "legal": passed, "events": events, "waits": record.step_waits[1]}, sys.stdout)
+    json.dump(
+        {"mistakes": refused, "legal": passed, "events": events, "waits": record.step_waits[1], "crossed": crossed},
+        sys.stdout,
+    )
 
 
 if __name__ == "__main__":

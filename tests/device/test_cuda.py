@@ -37,6 +37,8 @@ def test_the_experiment_runs_and_waits_no_more_than_known(on_cuda: Rehearsals, n
         assert run["step_launches"][-1] + made <= MOST_LAUNCHES[name]
     assert events(run, "no gradient") == []
     assert events(run, "race") == []
+    assert events(run, "unordered streams") == []
+    assert events(run, "pageable copy") == []
 
 
 def test_an_estimate_runs(on_cuda: Rehearsals) -> None:

@@ -37,3 +37,11 @@ def test_a_wait_is_recorded_with_its_line(tried: dict[str, Any]) -> None:
 def test_waits_of_legal_uses(tried: dict[str, Any]) -> None:
     # copy, assignment, host indices, mask, item, list of indices, truth, list, to the host, to a rank; a copy that may is none.
     assert tried["waits"] == 10
+
+
+def test_what_two_streams_do_unordered_is_recorded(tried: dict[str, Any]) -> None:
+    crossed = tried["crossed"]
+    assert {name for name, count in crossed.items() if count > 0} == {
+        name for name in crossed if name.startswith("late ")
+    }
+    assert len(crossed) in (0, 9)  # mps has no streams

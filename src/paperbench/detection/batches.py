@@ -212,8 +212,8 @@ class ProposalBatchMaker(BatchMaker):
         turned[..., 0], turned[..., 2] = widths - boxes[..., 2], widths - boxes[..., 0]
         boxes = np.where(mirrored[..., None], turned, boxes)
         scores = np.broadcast_to(np.linspace(1, 0, present.shape[1], endpoint=False, dtype=np.float32), present.shape)
-        parts = (torch.from_numpy(np.array(array)) for array in (boxes, scores, present))
-        return replace(batch, proposals=Proposals(*(part.to(self.store.device, non_blocking=True) for part in parts)))
+        parts = (to_device(np.array(array), self.store.device) for array in (boxes, scores, present))
+        return replace(batch, proposals=Proposals(*parts))
 
 
 class MaskStore:
@@ -265,5 +265,4 @@ class MaskBatchMaker(BatchMaker):
         for row, index, mirror in zip(masks, indices.tolist(), mirrored.tolist(), strict=True):
             own = self._masks.get(index)[self._wanted[index]]
             row[: len(own)] = own[:, :, ::-1] if mirror else own
-        moved = torch.from_numpy(masks).to(self.store.device, non_blocking=True)
-        return replace(batch, masks=moved)
+        return replace(batch, masks=to_device(masks, self.store.device))

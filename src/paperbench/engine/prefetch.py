@@ -1,4 +1,9 @@
-"""Batches computed one after the other in a background thread, delivered in order."""
+"""Batches computed one after the other in a background thread, delivered in order.
+
+On a CUDA device the thread has a stream of its own, so that a batch is copied and made while the step before it computes. Three
+things keep the two streams in order: the thread's begins with what the other has been asked for; the other waits for each batch;
+and the memory of a batch is lent to it, so that the allocator does not hand it out again while the step still reads it.
+"""
 
 from __future__ import annotations
 
@@ -6,9 +11,12 @@ import queue
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Generic, TypeVar
+from dataclasses import dataclass, fields, is_dataclass
+from functools import cache
+from typing import Any, Generic, TypeVar
 
 import torch
+from torch import Tensor
 
 T = TypeVar("T")
 
@@ -24,12 +32,20 @@ def depth_for(device: torch.device, wanted: int | None = None) -> int:
     return 2 if device.type == "cuda" else 0
 
 
+@dataclass(frozen=True)
+class _Made(Generic[T]):
+    value: T
+    ready: torch.cuda.Event | None
+    """Recorded behind what makes the batch, where that has a stream of its own."""
+
+
 class Prefetcher(Generic[T]):
     """Iterates over `produce(start)`, …, `produce(stop - 1)`, at most `depth` of them computed ahead.
 
     `depth=0` makes each when it is asked for, with the same results. `produce` runs without gradients and with `device` as
-    the current one. What it raises is raised to the consumer in its turn. Use as a context manager: leaving it ends the
-    thread.
+    the current one; where it is made ahead on CUDA, on a stream that all prefetchers of the device share, so that what they keep
+    between batches (images of a store) is in order. It must not read what a step changes. What it raises is raised to the
+    consumer in its turn. Use as a context manager: leaving it ends the thread.
     """
 
     def __init__(self, produce: Callable[[int], T], start: int, stop: int, *, depth: int, device: torch.device) -> None:
@@ -37,12 +53,15 @@ class Prefetcher(Generic[T]):
         self._steps = range(start, stop)
         self._device = device
         self._free = threading.Semaphore(depth)
-        self._ready: queue.SimpleQueue[tuple[T, None] | tuple[None, BaseException]] = queue.SimpleQueue()
+        self._ready: queue.SimpleQueue[_Made[T] | BaseException] = queue.SimpleQueue()
         self._closed = threading.Event()
         self._making = threading.Lock()
         self._thread = threading.Thread(target=self._work, name="prefetch", daemon=True) if depth > 0 else None
+        self._stream = _stream_of(device) if depth > 0 and device.type == "cuda" else None
 
     def __enter__(self) -> Prefetcher[T]:
+        if self._stream is not None:
+            self._stream.wait_stream(torch.cuda.current_stream(self._device))
         if self._thread is not None:
             self._thread.start()
         return self
@@ -52,6 +71,8 @@ class Prefetcher(Generic[T]):
         self._free.release()
         if self._thread is not None:
             self._thread.join()
+        if self._stream is not None:
+            torch.cuda.current_stream(self._device).wait_stream(self._stream)
 
     @contextmanager
     def quiet(self) -> Iterator[None]:
@@ -64,15 +85,27 @@ class Prefetcher(Generic[T]):
             yield self._make(step) if self._thread is None else self._take()
 
     def _take(self) -> T:
-        value, error = self._ready.get()
+        made = self._ready.get()
         self._free.release()
-        if error is not None:
-            raise error
-        return value  # type: ignore[return-value]
+        if isinstance(made, BaseException):
+            raise made
+        if made.ready is not None:
+            stream = torch.cuda.current_stream(self._device)
+            stream.wait_event(made.ready)
+            for tensor in _tensors(made.value):
+                if tensor.device.type == "cuda":
+                    tensor.record_stream(stream)
+        return made.value
 
     def _make(self, step: int) -> T:
         with torch.no_grad():
             return self._produce(step)
+
+    def _make_ahead(self, step: int) -> _Made[T]:
+        if self._stream is None:
+            return _Made(self._make(step), None)
+        with torch.cuda.stream(self._stream):
+            return _Made(self._make(step), self._stream.record_event())
 
     def _work(self) -> None:
         if self._device.type == "cuda":
@@ -83,8 +116,28 @@ class Prefetcher(Generic[T]):
                 return
             try:
                 with self._making:
-                    value = self._make(step)
-                self._ready.put((value, None))
+                    made = self._make_ahead(step)
+                self._ready.put(made)
             except BaseException as error:
-                self._ready.put((None, error))
+                self._ready.put(error)
                 return
+
+
+@cache
+def _stream_of(device: torch.device) -> torch.cuda.Stream:
+    return torch.cuda.Stream(device)
+
+
+def _tensors(value: Any) -> Iterator[Tensor]:
+    """Yield the tensors of a batch: a tensor, or one in tuples, lists, dictionaries and dataclasses."""
+    if isinstance(value, Tensor):
+        yield value
+    elif is_dataclass(value) and not isinstance(value, type):
+        for field in fields(value):
+            yield from _tensors(getattr(value, field.name))
+    elif isinstance(value, dict):
+        for part in value.values():
+            yield from _tensors(part)
+    elif isinstance(value, (tuple, list)):
+        for part in value:
+            yield from _tensors(part)
