@@ -104,8 +104,11 @@ class Prefetcher(Generic[T]):
     def _make_ahead(self, step: int) -> _Made[T]:
         if self._stream is None:
             return _Made(self._make(step), None)
+        ready = torch.cuda.Event()
         with torch.cuda.stream(self._stream):
-            return _Made(self._make(step), self._stream.record_event())
+            value = self._make(step)
+            ready.record(self._stream)
+        return _Made(value, ready)
 
     def _work(self) -> None:
         if self._device.type == "cuda":
