@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from paperbench.cli.output import pair_lines, print_table
+from paperbench.cli.output import folded_table, pair_lines, print_table
 from paperbench.report.tables import Cell, Column, Table, text_cell
 
 TABLE = Table(
@@ -53,3 +53,17 @@ def test_pairs_are_folded_below_themselves(capsys: pytest.CaptureFixture[str], m
         "  a longer name  1",
         "  empty",
     ]
+
+
+@pytest.mark.parametrize("columns", [60, 80, 118])
+def test_a_folded_table_breaks_no_word(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, columns: int
+) -> None:
+    monkeypatch.setenv("COLUMNS", str(columns))
+    words = "Table 2. Fast R-CNN with ZF, trained on VOC07 trainval; proposals in training, at test"
+    folded_table(("name", "short", "what"), [["faster-rcnn/table-2-of-the-appendix", "54 runs, made elsewhere", words]])
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[1].startswith("faster-rcnn/table-2-of-the-appendix  ")
+    assert "proposals" in "\n".join(lines)
+    assert " ".join(line[lines[0].index("what") :].strip() for line in lines[1:]).split() == words.split()
+    assert max(map(len, lines)) <= columns

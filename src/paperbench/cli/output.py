@@ -39,13 +39,20 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
 
 
 def folded_table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
-    """Print texts in aligned columns, none wider than `page_width`: long texts go on below themselves."""
+    """Print texts in aligned columns: where a line would pass `page_width`, long texts go on below themselves."""
     kept = [list(columns), *([text or "-" for text in row] for row in rows)]
-    widths = [max(map(len, column)) for column in zip(*kept, strict=True)]
-    while sum(widths) + 2 * (len(widths) - 1) > page_width():
-        widths[widths.index(max(widths))] -= 1
+    by_column = list(zip(*kept, strict=True))
+    widths = [max(map(len, column)) for column in by_column]
+    # No word is broken: a name that is cut cannot be given to the next command.
+    least = [max(len(word) for text in column for word in text.split()) for column in by_column]
+    while sum(widths) + 2 * (len(widths) - 1) > page_width() and widths != least:
+        widest = max((k for k, width in enumerate(widths) if width > least[k]), key=widths.__getitem__)
+        widths[widest] -= 1
     for row in kept:
-        cells = [textwrap.wrap(text, width) or [""] for text, width in zip(row, widths, strict=True)]
+        cells = [
+            textwrap.wrap(text, width, break_long_words=False, break_on_hyphens=False) or [""]
+            for text, width in zip(row, widths, strict=True)
+        ]
         for texts in zip_longest(*cells, fillvalue=""):
             line("  ".join(text.ljust(width) for text, width in zip(texts, widths, strict=True)).rstrip())
 

@@ -74,7 +74,7 @@ def _foreign(path: Path) -> str:
     try:
         with path.open("rb") as file:
             head = file.read(64)
-    except OSError:
+    except (OSError, ValueError):  # such as a name with a null byte
         return ""
     if head[4:8] == b"ftyp" and head[8:12] in _HEIF:
         return "a picture of a phone (HEIC), which is not read here; convert it to JPEG or PNG"
