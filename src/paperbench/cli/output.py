@@ -38,20 +38,24 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
     print_table(Table.of_texts(columns, rows))
 
 
+_LONGEST_WORD = 24
+"""Characters of a word that is never broken in a table, but for the names in its first column."""
+
+
 def folded_table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
     """Print texts in aligned columns: where a line would pass `page_width`, long texts go on below themselves."""
     kept = [list(columns), *([text or "-" for text in row] for row in rows)]
     by_column = list(zip(*kept, strict=True))
     widths = [max(map(len, column)) for column in by_column]
-    # No word is broken: a name that is cut cannot be given to the next command.
-    least = [max(len(word) for text in column for word in text.split()) for column in by_column]
+    # A name that is broken cannot be given to the next command; of other words, long paths alone are.
+    longest = [max(len(word) for text in column for word in text.split()) for column in by_column]
+    least = [longest[0], *(min(length, _LONGEST_WORD) for length in longest[1:])]
     while sum(widths) + 2 * (len(widths) - 1) > page_width() and widths != least:
         widest = max((k for k, width in enumerate(widths) if width > least[k]), key=widths.__getitem__)
         widths[widest] -= 1
     for row in kept:
         cells = [
-            textwrap.wrap(text, width, break_long_words=False, break_on_hyphens=False) or [""]
-            for text, width in zip(row, widths, strict=True)
+            textwrap.wrap(text, width, break_on_hyphens=False) or [""] for text, width in zip(row, widths, strict=True)
         ]
         for texts in zip_longest(*cells, fillvalue=""):
             line("  ".join(text.ljust(width) for text, width in zip(texts, widths, strict=True)).rstrip())
