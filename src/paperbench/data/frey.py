@@ -12,6 +12,7 @@ from typing import Final, Literal
 import numpy as np
 import torch
 
+from paperbench.data import mat_files
 from paperbench.data.image_sets import ImageSet
 from paperbench.data.layout import count_departure, data_root, missing
 from paperbench.engine.seeding import hashed
@@ -67,14 +68,15 @@ def read(path: Path) -> np.ndarray:
     except OSError as error:
         raise DataError(f"{path}: cannot be read: {error.strerror or error}") from error
     try:
-        content = scipy.io.loadmat(io.BytesIO(raw))
+        mat_files.check(raw, _VARIABLE)
+        content = scipy.io.loadmat(io.BytesIO(raw), variable_names=[_VARIABLE])
+        names = [name for name, *_ in scipy.io.whosmat(io.BytesIO(raw))]
     except Exception as error:
         # SciPy's reader meets damage with a dozen kinds of exception; all mean the same here.
         raise DataError(f"{path}: no sound MATLAB file ({_one_line(error)}); replace it by a fresh copy") from error
     pixels = content.get(_VARIABLE)
     if pixels is None:
-        names = ", ".join(name for name in content if not name.startswith("__")) or "none"
-        raise DataError(f"{path}: has no variable {_VARIABLE}; it has {names}")
+        raise DataError(f"{path}: has no variable {_VARIABLE}; it has {', '.join(names) or 'none'}")
     if pixels.ndim != 2 or pixels.shape[0] != HEIGHT * WIDTH or pixels.shape[1] == 0:
         shape = " x ".join(map(str, pixels.shape))
         raise DataError(
