@@ -52,11 +52,13 @@ def test_the_runs_of_a_killed_sweep_save_and_the_same_command_continues_them(ray
 
 
 def test_a_run_that_waits_is_queued_and_says_why(ray: Ray, folder: Folder) -> None:
-    sweep = start_on_ray(folder, "seed=0,1,2", "steps=40", "pace=0.1")
-    sweep.until(lambda: "running" in sweep.output and "queued" in sweep.output)
-    waiting = [run for run in folder.runs() if run["state"] == "queued"]
-    assert len(waiting) == 1
-    assert "1 CPU" in waiting[0]["job"]["reason"]
+    sweep = start_on_ray(folder, "seed=0,1,2", "steps=100", "pace=0.1")
+    sweep.until(lambda: len(folder.steps()) == 2 and len(queued(folder)) == 1)
+    (waiting,) = queued(folder)
+    # What is free is looked at every two seconds: until then Ray may still be said to start a process for it.
+    sweep.until(lambda: "1 CPU" in getattr(read_place(waiting), "reason", ""), seconds=20)
+    (shown,) = [run for run in folder.runs() if run["state"] == "queued"]
+    assert "waits for 1 CPU on one node" in shown["job"]["reason"]
     assert sweep.end() == 0, sweep.output
     assert states(folder) == ["done"] * 3
 
