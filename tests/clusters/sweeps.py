@@ -35,6 +35,8 @@ class Folder:
         values = {key: value for key, value in counter.config().items() if key not in ("experiment", "seed")}
         file.write_text("# @package _global_\n" + yaml.safe_dump(values), encoding="utf-8")
         self.commands: list[Command] = []
+        self.gate = path / "gate"
+        """The runs that were given it (`gate=…`) do not end before it is there."""
         self.environment = {**os.environ, **toy.site(path / "site", counter.SPEC), **environment}
 
     def start(self, *arguments: str) -> Command:

@@ -91,13 +91,14 @@ def test_held_jobs_wait_say_why_and_are_no_failure_when_they_are_cancelled(slurm
 
 
 def test_a_killed_job_process_and_a_requeue_lose_nothing(slurm: Slurm, folder: Folder) -> None:
-    sweep = folder.sweep("seed=0", "steps=100", "pace=0.05", *SMALL)
+    sweep = folder.sweep("seed=0", "steps=30", f"gate={folder.gate}", *SMALL)
     sweep.until(lambda: any(len(steps) > 20 for steps in folder.steps().values()))
     (run_dir,) = folder.run_dirs()
     os.kill(submitit_process(folder.path), signal.SIGKILL)
     sweep.until(lambda: "it continues" in sweep.output)
+    folder.gate.touch()
     assert sweep.end() == 0, sweep.output
-    assert folder.steps()[run_dir.name] == list(range(100))  # it saved when its parent died
+    assert folder.steps()[run_dir.name] == list(range(30))  # it saved when its parent died
 
 
 def submitit_process(folder: Path) -> int:
@@ -147,16 +148,20 @@ def test_a_sweep_that_is_left_is_listed_looked_at_again_and_cancelled(slurm: Slu
 
 
 def test_a_killed_sweep_finds_its_jobs_and_another_sweep_waits_for_them(slurm: Slurm, folder: Folder) -> None:
-    first = folder.sweep("seed=0,1", "steps=100", "pace=0.1", *SMALL)
+    gate = f"gate={folder.gate}"
+    first = folder.sweep("seed=0,1", gate, *SMALL)
     first.until(lambda: len(folder.steps()) == 2)
     first.kill()
     jobs = {job[0] for job in slurm.queue()}
-    other = folder.sweep("seed=1,2", "steps=100", "pace=0.1", *SMALL)
-    again = folder.sweep("seed=0,1", "steps=100", "pace=0.1", *SMALL)
+    other = folder.sweep("seed=1,2", gate, *SMALL)
+    again = folder.sweep("seed=0,1", gate, *SMALL)
+    other.until(lambda: "elsewhere" in other.output)
+    again.until(lambda: again.output.count("running") == 2)
+    folder.gate.touch()
     assert again.end() == 0, again.output
     assert other.end() == 0, other.output
     assert states(folder) == ["done"] * 3
-    assert all(steps == list(range(100)) for steps in folder.steps().values())
+    assert all(steps == list(range(20)) for steps in folder.steps().values())
     assert len(jobs) == 2
     made = [file for file in folder.launcher_files() if file.endswith("_result.pkl")]
     assert len(made) == 3

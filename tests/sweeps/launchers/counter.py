@@ -37,6 +37,8 @@ class CounterConfig(RunConfig):
     steps: PositiveInt = 20
     pace: NonNegativeFloat = 0.0
     """Seconds that a step takes."""
+    gate: str = ""
+    """A file without which the last step is not begun: what a test looks at then lasts, however slow the machine is."""
     save_every: PositiveInt = 5
     fault: str = ""
 
@@ -64,6 +66,8 @@ def run(config: CounterConfig, run: Run) -> dict[str, float]:
     found = run.checkpoints.load()
     drawn: list[float] = found[0]["drawn"] if found else []
     for step in range(len(drawn), config.steps):
+        while config.gate and step == config.steps - 1 and not run.stop and not Path(config.gate).exists():
+            time.sleep(0.05)
         if run.stop:
             run.checkpoints.save({"drawn": drawn}, step=step)
             raise run.stop_error(f"before step {step}")
