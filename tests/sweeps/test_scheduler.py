@@ -677,13 +677,13 @@ def test_a_task_that_cannot_be_stacked_is_refused(tmp_path: Path) -> None:
 def test_a_job_has_the_threads_of_its_share(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, jobs: int, threads: int
 ) -> None:
-    monkeypatch.setattr("paperbench.sweeps.run.cores", lambda: 8)
+    monkeypatch.setattr("paperbench.sweeps.run.usable_cores", lambda: 8)
     launcher = Pretender()
     run_sweep(toys.sweep(tmp_path, 2), launcher, jobs=jobs)
     assert {job.threads for job in launcher.jobs} == {threads}
 
 
 def test_cores_are_shared_out_among_the_jobs_there_can_be(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("paperbench.sweeps.run.cores", lambda: 8)
+    monkeypatch.setattr("paperbench.sweeps.run.usable_cores", lambda: 8)
     assert [threads_of(jobs, 50) for jobs in (1, 2, 3, 8, 20)] == [8, 4, 2, 1, 1]
     assert threads_of(8, 2) == 4, "two runs cannot use more than two shares"

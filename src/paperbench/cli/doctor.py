@@ -20,6 +20,7 @@ from paperbench.cli.datasets import found_under
 from paperbench.cli.guard import emit_json
 from paperbench.cli.output import line, table
 from paperbench.config.paths import data_root, notices, shipped_conf
+from paperbench.engine.processors import usable_cores
 from paperbench.engine.waiting import is_passive
 from paperbench.errors import EXIT_ENVIRONMENT
 
@@ -176,8 +177,9 @@ def _extras() -> Iterator[Finding]:
 
 
 def _processor() -> Iterator[Finding]:
-    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    yield Finding(name="processor", state=OK, found=f"{usable} of {os.cpu_count()} logical processors usable here")
+    yield Finding(
+        name="processor", state=OK, found=f"{usable_cores()} of {os.cpu_count()} logical processors usable here"
+    )
     try:
         memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     except (ValueError, OSError, AttributeError):

@@ -18,6 +18,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from paperbench.engine.processors import usable_cores
+from paperbench.engine.torchrun import processes_here
 from paperbench.errors import DataError
 
 MISSING: Final = "missing image"
@@ -25,8 +27,10 @@ TRUNCATED: Final = "truncated image"
 UNREADABLE: Final = "unreadable image"
 
 _ENDS: Final = {"JPEG": b"\xff\xd9", "PNG": b"IEND\xaeB\x60\x82"}
-READERS: Final = min(8, 2 * (os.cpu_count() or 1))
-"""Threads that read files; PIL gives up the interpreter's lock while it decodes."""
+READERS: Final = max(2, min(8, usable_cores() // processes_here()))
+"""Threads that read files: one for each core that is this process's share of those it may use, at least two, of which one decodes
+while the other waits for a disk, and at most eight: Pillow gives up the interpreter's lock for a part of its work only. What that
+is and what it means for a GPU stands in docs/devices.md."""
 
 
 class BadImageError(DataError):

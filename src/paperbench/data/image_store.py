@@ -42,12 +42,19 @@ class ImageStore:
     """Resized images of `dataset` on `device`, (3, h, w) uint8; safe to use from several threads.
 
     short_side, max_side: see `resized_shape`. cache_mb: MiB of images in the cache, in order of first use; the others are decoded
-    and resized at each use, with the same result. Images that all have one size are in one tensor, so that a batch of
-    them is one gather.
+    and resized at each use, with the same result. threads: those that decode. Images that all have one size are in one tensor, so
+    that a batch of them is one gather.
     """
 
     def __init__(
-        self, dataset: DetectionSet, *, short_side: int, max_side: int, device: torch.device, cache_mb: int
+        self,
+        dataset: DetectionSet,
+        *,
+        short_side: int,
+        max_side: int,
+        device: torch.device,
+        cache_mb: int,
+        threads: int = READERS,
     ) -> None:
         self.device = device
         self._dataset = dataset
@@ -61,7 +68,7 @@ class ImageStore:
         """True if all images have one size after resizing."""
 
         self._lock = threading.Lock()
-        self._pool = ThreadPoolExecutor(READERS, thread_name_prefix="decode")
+        self._pool = ThreadPoolExecutor(threads, thread_name_prefix="decode")
         self._budget = cache_mb * 2**20
         self._cache: dict[int, Tensor] = {}
         self._stack: Tensor | None = None

@@ -8,7 +8,6 @@ own restarts.
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -19,6 +18,7 @@ from paperbench.config.commands import command
 from paperbench.config.validate import config_hash, dump, task_named, validate
 from paperbench.engine import torchrun
 from paperbench.engine.claims import confirm_done, prepare, refuse_other
+from paperbench.engine.processors import usable_cores
 from paperbench.engine.reporter import Outcome, Reporter
 from paperbench.engine.rundir import DONE, FAILED, RUNNING, STOPPED, RunDirectory
 from paperbench.engine.signals import StopFlag
@@ -119,7 +119,7 @@ def proceed(
     directory.update_status(state=RUNNING, message="", error="", exit_code=None)
     directory.clear_rank_failure()
     directory.release()  # rank 0 takes it
-    threads = int(directory.config().get("threads", 0)) or max(1, (threads or os.cpu_count() or 1) // nproc)
+    threads = int(directory.config().get("threads", 0)) or max(1, (threads or usable_cores()) // nproc)
     returncode = torchrun.run_workers(directory.path, nproc, stop, threads=threads, worker_reporter=worker_reporter)
     outcome = _outcome(directory, returncode)
     if worker_reporter is None and outcome.results is not None:

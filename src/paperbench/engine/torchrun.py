@@ -69,6 +69,11 @@ def world_size() -> int:
     return int(os.environ["WORLD_SIZE"]) if under_torchrun() else 1
 
 
+def processes_here() -> int:
+    """Return the number of processes that torchrun started on this machine; 1 outside it."""
+    return max(1, int(os.environ.get("LOCAL_WORLD_SIZE", "1"))) if under_torchrun() else 1
+
+
 def how_to_continue(run_dir: Path) -> str:
     """Return the words for the command that continues a run of this process.
 

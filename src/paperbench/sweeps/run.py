@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from contextlib import ExitStack, closing, suppress
 from dataclasses import dataclass
@@ -10,6 +9,7 @@ from typing import Any
 
 from paperbench.engine.files import explain_os_errors
 from paperbench.engine.lock import FileLock
+from paperbench.engine.processors import usable_cores
 from paperbench.engine.signals import StopFlag
 from paperbench.errors import (
     EXIT_DONE,
@@ -27,7 +27,7 @@ from paperbench.sweeps.plan import Sweep, jobs_of
 from paperbench.sweeps.scheduler import SECONDS_BETWEEN_POLLS, Scheduler, Targets
 from paperbench.sweeps.watch import MemberStatus, Watcher
 
-__all__ = ["SweepOutcome", "cores", "launcher_for", "run", "run_sweep", "threads_of"]
+__all__ = ["SweepOutcome", "launcher_for", "run", "run_sweep", "threads_of"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -183,14 +183,7 @@ def launcher_for(
 def threads_of(jobs: int, count: int) -> int:
     """Each job's share of the cores that this process may use. The same for a sweep that is given again, however much of it
     is done: other threads are other sums."""
-    return max(1, cores() // max(1, min(jobs, count)))
-
-
-def cores() -> int:
-    """Cores that this process may use: in a container or under taskset fewer than the machine has."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+    return max(1, usable_cores() // max(1, min(jobs, count)))
 
 
 def _exit_code(results: Sequence[MemberStatus], scheduler: Scheduler, targets: Targets | None) -> int:

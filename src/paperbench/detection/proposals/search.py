@@ -7,7 +7,6 @@ interrupted continues where it stopped; two data sets that share images share th
 from __future__ import annotations
 
 import multiprocessing
-import os
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ProcessPoolExecutor
@@ -25,6 +24,7 @@ from paperbench.detection.proposals import sets
 from paperbench.detection.proposals.selective_search import opencv, selective_search, sliding_windows
 from paperbench.detection.proposals.sets import ProposalSet
 from paperbench.detection.rcnn_config import ProposalConfig
+from paperbench.engine.processors import usable_cores
 from paperbench.engine.store import ArrayStore, content_key
 from paperbench.errors import ConfigError
 
@@ -68,7 +68,8 @@ def search_dataset(
     indices = list(range(len(dataset)))[part]
     settings, store = settings_of(config), ArrayStore(cache, ".npy")
     answers: dict[int, Boxes] = {}
-    with _searchers(config.workers or os.cpu_count() or 1, images=len(indices)) as submit:
+    workers = config.workers or usable_cores()
+    with _searchers(workers, images=len(indices)) as submit:
         waiting: deque[tuple[int, str, Future[Boxes]]] = deque()
 
         def collect() -> None:
@@ -88,7 +89,7 @@ def search_dataset(
             else:
                 answers[index] = found
                 progress(len(answers), len(indices))
-            if len(waiting) > 4 * (config.workers or os.cpu_count() or 1):
+            if len(waiting) > 4 * workers:
                 collect()
         while waiting:
             collect()

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import base64
 import io
-import os
 import warnings
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -18,6 +17,7 @@ from typing import Literal
 from PIL import Image
 
 from paperbench.engine.first_look import read_first_look
+from paperbench.engine.processors import usable_cores
 from paperbench.records.record import RunRecord
 
 BUDGET = 2_600_000
@@ -122,7 +122,7 @@ def encode(wanted: Sequence[PictureFile], *, budget: int, most: int) -> Gallery:
     shown, beyond = wanted[:most], wanted[most:]
     left_out = [f"{len(beyond)} more pictures, {beyond[0].source} and those after it"] if beyond else []
     share = budget // max(1, len(shown))
-    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:  # encoding leaves the interpreter to others
+    with ThreadPoolExecutor(min(8, usable_cores())) as pool:  # encoding leaves the interpreter to others
         attempts = list(pool.map(lambda entry: _encode(entry, share), shown))
     spare = budget - sum(len(encoded.data) for encoded in attempts)
     unfit = sum(encoded.too_large for encoded in attempts)
