@@ -11,7 +11,7 @@ import typer
 
 from paperbench.catalog import TASKS, TaskSpec
 from paperbench.cli.guard import emit_json, print_error
-from paperbench.cli.output import line
+from paperbench.cli.output import line, pair_lines
 from paperbench.config.commands import command
 from paperbench.config.paths import short
 from paperbench.config.validate import config_hash, load_file, validate
@@ -141,5 +141,4 @@ def _print_export(record: dict[str, Any], file: Path) -> None:
         for name, agreement in check["by_output"].items()
     )
     rows.append(("checked", f"on {check['inputs']} inputs against the run's model; largest difference: {each}"))
-    for name, text in rows:
-        line(f"  {name.ljust(7)}  {text}")
+    pair_lines(rows)

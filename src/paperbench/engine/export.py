@@ -10,6 +10,7 @@ import hashlib
 import json
 from collections.abc import Callable, Mapping
 from contextlib import suppress
+from math import isfinite
 from pathlib import Path
 from typing import Any
 
@@ -122,6 +123,8 @@ def _largest(expected: Tensor, answer: Tensor) -> float:
 def _refuse_disagreement(exportable: Exportable, kind: str, check: Mapping[str, float]) -> None:
     wrong = [
         f"{output.name} differs by {check[output.name]:.3g}, {output.tolerance:g} is allowed"
+        if isfinite(check[output.name])
+        else f"{output.name} cannot be matched with the run's"
         for output in exportable.outputs
         if not check[output.name] <= output.tolerance
     ]
