@@ -238,6 +238,24 @@ def test_classes_by_name_and_by_number(tmp_path: Path) -> None:
         yolo.read(root=tmp_path, split="train", classes=("dog", "1"))
 
 
+def test_names_of_classes_in_label_files(tmp_path: Path) -> None:
+    names = ("traffic light", "dog", "0")
+    lines = "traffic light .5 .5 .5 .5\ndog .1 .1 .9 .1 .9 .9\n"
+    write_yolo(tmp_path, {"a": lines.splitlines()[0], "b": "1 .5 .5 .5 .5\n0 .5 .5 .2 .2\n"}, names=names)
+    dataset = yolo.read(root=tmp_path, split="train")
+    # A number is a number, whatever is called by it.
+    assert [record.labels.tolist() for record in dataset.records] == [[1], [2, 1]]
+    write_yolo(tmp_path, {"c": lines.splitlines()[1]}, split="val", names=names)
+    assert yolo.read(root=tmp_path, split="val", masks="all").records[0].labels.tolist() == [2]
+
+
+def test_names_in_label_files_where_nothing_else_names_them(tmp_path: Path) -> None:
+    write_yolo(tmp_path, {"a": "cat .5 .5 .5 .5"}, names=None)
+    with pytest.raises(DataError, match=r"unknown class: 'cat'; the data have no class: name them in data.yaml or"):
+        yolo.read(root=tmp_path, split="train")
+    assert yolo.read(root=tmp_path, split="train", classes=("dog", "cat")).records[0].labels.tolist() == [2]
+
+
 def test_a_name_that_is_a_number_wins(tmp_path: Path) -> None:
     write_yolo(tmp_path, {"a": "0 .5 .5 .5 .5\n1 .5 .5 .2 .2\n"}, names=("1", "0"))
     dataset = yolo.read(root=tmp_path, split="train", classes=("1",))
@@ -315,8 +333,10 @@ FAULTY = {
     "two points": ("0 0.1", "wrong number of columns: 2 numbers"),
     "nan": ("0 nan 0.5 0.5 0.5", "coordinates that are not finite: 0 nan 0.5 0.5 0.5"),
     "inf": ("0 0.5 0.5 inf 0.5", "coordinates that are not finite"),
-    "word": ("cat 0.5 0.5 0.5 0.5", "a value that cannot be read: 'cat' is no number"),
-    "comma": ("0, 0.5, 0.5, 0.5, 0.5", "a value that cannot be read: '0,' is no number; commas"),
+    "word": ("0 left 0.5 0.5 0.5", "a value that cannot be read: 'left' is no number"),
+    "name": ("cta 0.5 0.5 0.5 0.5", "unknown class: 'cta'; the data have the classes 0 cat, 1 dog, 2 cow; nearest: cat"),
+    "words": ("two cats 0.5 0.5 0.5 0.5", "unknown class: 'two cats'; the data have the classes 0 cat"),
+    "comma": ("0, 0.5, 0.5, 0.5, 0.5", "a value that cannot be read: '0,' is no number; commas do not"),
     "class": ("7 0.5 0.5 0.5 0.5", "unknown class: 7; the data have the classes 0 cat, 1 dog, 2 cow"),
     "negative class": ("-1 0.5 0.5 0.5 0.5", "unknown class: -1"),
     "half class": ("0.5 0.5 0.5 0.5 0.5", "unknown class: 0.5"),

@@ -1,7 +1,8 @@
 """Files of the YOLO layout, read strictly: training, evaluation and `paperbench data check` share this reader.
 
-A line of a label file is a class number and either a box (centre x and y, width, height) or a polygon (x and y of three points or
-more), all as shares of the image's width and height; one line an object. In a file of detections the confidence stands last.
+A line of a label file is a class, by number or by name, and either a box (centre x and y, width, height) or a polygon (x and y of
+three points or more), all as shares of the image's width and height; one line an object. In a file of detections the confidence
+stands last.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from typing import Final, Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from paperbench.config.suggest import nearest
 from paperbench.data.faults import BAD_VALUE, NOT_FINITE, UNKNOWN_CLASS, Faults
 from paperbench.data.layout import read_text
 from paperbench.data.values import number_of, shown
@@ -72,7 +74,7 @@ def area_of(points: Sequence[float]) -> float:
 def read_labels(path: Path, classes: Mapping[int, str], faults: Faults, *, keypoints: int = 0) -> list[YoloObject]:
     """The objects of a label file, in its order; a fault, by line, for each line that is none.
 
-    classes: names by number; a number that is not among them is a fault. keypoints: numbers behind the box that are left out.
+    classes: names by number; a class that is not among them is a fault. keypoints: numbers behind the box that are left out.
     A box in a file of polygons is a fault, since it has no mask, and so is a line that repeats another.
     """
     found = [
@@ -121,7 +123,8 @@ def looks_like_labels(path: Path) -> bool:
         lines = [line for line in read_text(path).split("\n") if line.strip()]
     except DataError:
         return False
-    return not lines or (len(lines[0].split()) > _BOX and all(number_of(part) is not None for part in lines[0].split()))
+    fields = lines[0].split() if lines else []
+    return not lines or (len(fields) > _BOX and all(number_of(part) is not None for part in fields[-_BOX:]))
 
 
 def _lines(path: Path, faults: Faults) -> list[tuple[int, str]]:
@@ -136,24 +139,26 @@ def _lines(path: Path, faults: Faults) -> list[tuple[int, str]]:
 def _parse(
     text: str, where: str, classes: Mapping[int, str], faults: Faults, *, extra: int, confidence: bool
 ) -> YoloObject | None:
-    fields = text.split()
+    named, fields = _class_and_rest(text.split())
     numbers = [number_of(part) for part in fields]
-    wrong = [part for part, number in zip(fields, numbers, strict=True) if number is None]
+    number = _number_of_class(named, classes)
+    wrong = [part for part, value in zip(fields, numbers, strict=True) if value is None]
+    if number is None and "," in named:
+        wrong = [part for part in named.split() if "," in part]
     if wrong:
-        faults.add(BAD_VALUE, where, f"{shown(wrong[0])} is no number; commas and names do not stand in label files")
+        faults.add(BAD_VALUE, where, f"{shown(wrong[0])} is no number; commas do not stand in label files")
         return None
     values = [number for number in numbers if number is not None]
-    own = values[1 : len(values) - extra - confidence]
+    own = values[: len(values) - extra - confidence]
     counted = len(own) == _BOX or (not extra and len(own) >= _SMALLEST_POLYGON and len(own) % 2 == 0)
-    if len(values) < 1 + _BOX + extra + confidence or not counted:
-        faults.add(WRONG_COUNT, where, _wrong_count(len(values), extra=extra, confidence=confidence))
+    if len(values) < _BOX + extra + confidence or not counted:
+        faults.add(WRONG_COUNT, where, _wrong_count(1 + len(values), extra=extra, confidence=confidence))
         return None
     if not all(map(math.isfinite, values)):
         faults.add(NOT_FINITE, where, text.strip())
         return None
-    number = _class_number(fields[0])
-    if number is None or number not in classes:
-        faults.add(UNKNOWN_CLASS, where, f"{fields[0]}; the data have {_known(classes)}")
+    if number is None:
+        faults.add(UNKNOWN_CLASS, where, _unknown_class(named, classes))
         return None
     return YoloObject(
         number=number,
@@ -179,6 +184,32 @@ def _wrong_count(count: int, *, extra: int, confidence: bool) -> str:
 def _class_number(text: str) -> int | None:
     value = number_of(text)
     return int(value) if value is not None and value >= 0 and float(value).is_integer() else None
+
+
+def _class_and_rest(fields: list[str]) -> tuple[str, list[str]]:
+    """The first column, which is a number or a name that may have blanks, and the others."""
+    count = 1
+    if number_of(fields[0]) is None:
+        count = next((k for k, part in enumerate(fields) if number_of(part) is not None), 1)
+    return " ".join(fields[:count]), fields[count:]
+
+
+def _number_of_class(text: str, classes: Mapping[int, str]) -> int | None:
+    """The number of a class that is named by number or, what is no number, by name; None where there is none."""
+    if number_of(text) is None:
+        return next((number for number, name in classes.items() if " ".join(name.split()) == text), None)
+    number = _class_number(text)
+    return number if number in classes else None
+
+
+def _unknown_class(text: str, classes: Mapping[int, str]) -> str:
+    if number_of(text) is not None:
+        return f"{text}; the data have {_known(classes)}"
+    near = nearest(text, classes.values())
+    remedy = f"; nearest: {near[0]}" if near else ""
+    if not classes:
+        remedy = ": name them in data.yaml or with data.classes, in the order of their numbers"
+    return f"{shown(text)}; the data have {_known(classes)}{remedy}"
 
 
 def _known(classes: Mapping[int, str]) -> str:
