@@ -223,6 +223,15 @@ class _Image:
     size: tuple[int, int]
 
 
+def within_part(content: Content, part: Part) -> list[bool]:
+    """Return which images of the file are of a part of it, by the names of their files."""
+    names = [
+        name_of(entry.get("file_name")) or str(key)
+        for key, entry in zip(content.image_ids, content.images, strict=True)
+    ]
+    return part.of(names, str(content.path))
+
+
 def _images(
     content: Content, folder: Path, exif: Exif, faults: Faults, part: Part | None, limit: int
 ) -> tuple[list[_Image], dict[Id, int]]:
@@ -233,8 +242,7 @@ def _images(
     candidates: list[tuple[Id, Path, tuple[int, int]]] = []
     listed = list(zip(content.image_ids, content.images, strict=True))
     if part:
-        names = [name_of(entry.get("file_name")) or str(key) for key, entry in listed]
-        within = part.of(names, str(path))
+        within = within_part(content, part)
         places |= {key: -1 for (key, _), own in zip(listed, within, strict=True) if not own}
         listed = [item for item, own in zip(listed, within, strict=True) if own]
     for key, entry in listed[: limit or None]:

@@ -31,6 +31,7 @@ from paperbench.config.schema import (
     Schema,
     TrainConfig,
 )
+from paperbench.data.held_out import Part
 from paperbench.detection.model_config import (
     FasterRCNNModel,
     FPNModel,
@@ -85,6 +86,20 @@ class ImageConfig(Schema):
 
 
 @dataclass(kw_only=True)
+class HeldOut(Schema):
+    """Keys of data without a split to test on: part of the training split is held out, the same in training and in evaluation."""
+
+    test_fraction: Annotated[TestFraction, ABSENT_BY_DEFAULT] = 0.0
+    """Share of the images of the training split that is held out and tested on, in place of a split of its own; 0: none."""
+    split_seed: Annotated[NonNegativeInt, ABSENT_BY_DEFAULT] = 0
+    """Of the images that are held out: the split stays the same when the run's seed changes."""
+
+    def part(self, *, test: bool) -> Part | None:
+        """The images that are held out, or the others; None where no split is divided."""
+        return Part(fraction=self.test_fraction, seed=self.split_seed, test=test) if self.test_fraction else None
+
+
+@dataclass(kw_only=True)
 class ShapesData(ImageConfig):
     """Generated scenes; nothing is read from disk."""
 
@@ -101,7 +116,7 @@ class ShapesData(ImageConfig):
 
 
 @dataclass(kw_only=True)
-class VocData(ImageConfig):
+class VocData(HeldOut, ImageConfig):
     """A PASCAL VOC devkit, or a folder with an XML file for each image."""
 
     name: Literal["voc"] = "voc"
@@ -113,10 +128,6 @@ class VocData(ImageConfig):
     test_split: str = "test"
     train: Annotated[tuple[VocSource, ...], ABSENT_BY_DEFAULT] = ()
     """Several splits as one training set, in place of `year` and `train_split`: `[2007/trainval,2012/trainval]`."""
-    test_fraction: Annotated[TestFraction, ABSENT_BY_DEFAULT] = 0.0
-    """Share of the images of `train_split` that is held out for the test, in place of `test_split`; 0 holds none out."""
-    split_seed: Annotated[NonNegativeInt, ABSENT_BY_DEFAULT] = 0
-    """Of the images that are held out: the split stays the same when the run's seed changes."""
     classes: tuple[ClassName, ...] = ()
     """Label set of one's own; empty is the 20 classes of VOC."""
     zero_based: bool = False
@@ -127,7 +138,7 @@ class VocData(ImageConfig):
 
 
 @dataclass(kw_only=True)
-class CocoData(ImageConfig):
+class CocoData(HeldOut, ImageConfig):
     """COCO's layout: `annotations/instances_<split>.json` and a folder of images per split."""
 
     name: Literal["coco"] = "coco"
@@ -138,17 +149,13 @@ class CocoData(ImageConfig):
     test_split: str = "val2017"
     train: Annotated[tuple[Annotated[str, Field(min_length=1)], ...], ABSENT_BY_DEFAULT] = ()
     """Several splits as one training set, in place of `train_split`, each named as there; classes are joined by name."""
-    test_fraction: Annotated[TestFraction, ABSENT_BY_DEFAULT] = 0.0
-    """Share of the images of `train_split` that is held out for the test, in place of `test_split`; 0 holds none out."""
-    split_seed: Annotated[NonNegativeInt, ABSENT_BY_DEFAULT] = 0
-    """Of the images that are held out: the split stays the same when the run's seed changes."""
     exif: Exif = "ignore"
     """`apply` turns images as their cameras say (EXIF), for boxes that were drawn on upright pictures; `ignore` reads pixels as
     they are stored."""
 
 
 @dataclass(kw_only=True)
-class YoloData(ImageConfig):
+class YoloData(HeldOut, ImageConfig):
     """The YOLO layout: a `data.yaml`, or `images/<split>` with `labels/<split>/*.txt`."""
 
     name: Literal["yolo"] = "yolo"
@@ -158,10 +165,6 @@ class YoloData(ImageConfig):
     test_split: str = "val"
     train: Annotated[tuple[Annotated[str, Field(min_length=1)], ...], ABSENT_BY_DEFAULT] = ()
     """Several folders as one training set, in place of `root`'s own: each is one that `root` takes, and may be relative to it."""
-    test_fraction: Annotated[TestFraction, ABSENT_BY_DEFAULT] = 0.0
-    """Share of the images of `train_split` that is held out for the test, in place of `test_split`; 0 holds none out."""
-    split_seed: Annotated[NonNegativeInt, ABSENT_BY_DEFAULT] = 0
-    """Of the images that are held out: the split stays the same when the run's seed changes."""
     classes: tuple[ClassName, ...] = ()
     """The classes that are used, by name or number; empty is all of them. Where the data name none, the names of 0, 1, ..."""
     exif: Exif = "apply"
@@ -286,7 +289,7 @@ class DetectEval(DetectTrain):
 
 
 @dataclass(kw_only=True)
-class ScoreFiles(RunConfig):
+class ScoreFiles(HeldOut, RunConfig):
     """Task `detect-score`: ground truth and detections from files alone, no model."""
 
     format: Literal["voc", "coco", "yolo"] = "voc"
@@ -296,6 +299,7 @@ class ScoreFiles(RunConfig):
     """voc: the folder of `comp4_det_<split>_<class>.txt`; coco: the results JSON; yolo: the folder of a text file for each image,
     a line an object, with the confidence last."""
     split: str = "val"
+    """voc, yolo: the images that are scored. With `test_fraction`, the split that they were held out of."""
     classes: tuple[ClassName, ...] = ()
     """voc: the label set; empty is the 20 classes of VOC. yolo: the classes that are scored, by name or number; empty is all."""
     zero_based: bool = False

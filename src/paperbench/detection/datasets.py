@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from difflib import get_close_matches
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -55,29 +56,8 @@ def load(config: DataConfig, split: Split, *, masks: coco.MaskUse = "none") -> D
                 max_objects=config.max_objects,
                 empty=config.empty,
             )
-        case VocData():
-            name, part = _split(config, training)
-            if training and config.train:
-                return _joined(
-                    config.train, lambda name, most: _voc(config, *_year_and_split(name), most), limit, masks
-                )
-            return _voc(config, config.year, name, limit, part)
-        case CocoData():
-            name, part = _split(config, training)
-            if training and config.train:
-                return _joined(config.train, lambda name, most: _coco(config, name, masks, most), limit, masks)
-            return _coco(config, name, masks, limit, part)
-        case YoloData():
-            name, part = _split(config, training)
-            if training and config.train:
-                folder = data_folder(config.root)
-                return _joined(
-                    config.train,
-                    lambda root, most: _yolo(config, folder / expanded(root), name, masks, most),
-                    limit,
-                    masks,
-                )
-            return _yolo(config, config.root, name, masks, limit, part)
+        case VocData() | CocoData() | YoloData():
+            return _of_files(config, training, masks, limit)
         case PennFudanData():
             return pennfudan.read(
                 root=config.root,
@@ -88,67 +68,53 @@ def load(config: DataConfig, split: Split, *, masks: coco.MaskUse = "none") -> D
             )
 
 
-def _year_and_split(name: str) -> tuple[str, str]:
-    year, _, split = name.partition("/")
-    return year, split
+def _of_files(config: VocData | CocoData | YoloData, training: bool, masks: coco.MaskUse, limit: int) -> DetectionSet:
+    """One split of files on disk, or the part or the sources of it that are meant; errors as of `load`."""
+    whole = _whole(config, training)
+    if training and config.train:
+        return _joined(
+            config.train,
+            lambda name, most: _read(own := _source(config, name), own.train_split, None, masks, most),
+            limit,
+            masks,
+        )
+    return _read(config, whole, config.part(test=not training), masks, limit)
 
 
-def _split(config: VocData | CocoData | YoloData, training: bool) -> tuple[str, Part | None]:
-    """Return the split to read, and the part of it that is meant. Raise ConfigError where what to hold out of is not said."""
-    if not config.test_fraction:
-        return config.train_split if training else config.test_split, None
-    if config.train:
+def _whole(config: VocData | CocoData | YoloData, training: bool) -> str:
+    """Return the split to read, or to divide. Raise ConfigError where what to hold out of is not said."""
+    if config.test_fraction and config.train:
         raise ConfigError(
             "data.test_fraction: holds images of data.train_split out, and data.train replaces it; "
             "join one of them with data.train, and name what to test on with data.test_split"
         )
-    return config.train_split, Part(fraction=config.test_fraction, seed=config.split_seed, test=not training)
+    return config.train_split if training or config.test_fraction else config.test_split
 
 
-def _voc(config: VocData, year: str, split: str, limit: int, part: Part | None = None) -> DetectionSet:
-    return voc.read(
-        root=config.root,
-        year=year,
-        split=split,
-        classes=config.classes,
-        zero_based=config.zero_based,
-        on_bad_box=config.on_bad_box,
-        exif=config.exif,
-        part=part,
-        limit=limit,
-    )
+def _source(config: VocData | CocoData | YoloData, name: str) -> VocData | CocoData | YoloData:
+    """The configuration of one of `config.train` alone: a year and a split of VOC, a split of COCO, a folder of YOLO."""
+    match config:
+        case VocData():
+            year, _, split = name.partition("/")
+            return replace(config, year=year, train_split=split)
+        case CocoData():
+            return replace(config, train_split=name)
+        case YoloData():
+            return replace(config, root=str(data_folder(config.root) / expanded(name)))
 
 
-def _coco(config: CocoData, split: str, masks: coco.MaskUse, limit: int, part: Part | None = None) -> DetectionSet:
-    return coco.read(
-        root=config.root,
-        split=split,
-        on_bad_box=config.on_bad_box,
-        exif=config.exif,
-        masks=masks,
-        part=part,
-        limit=limit,
-    )
-
-
-def _yolo(
-    config: YoloData,
-    root: str | Path | None,
-    split: str,
-    masks: coco.MaskUse,
-    limit: int,
-    part: Part | None = None,
+def _read(
+    config: VocData | CocoData | YoloData, split: str, part: Part | None, masks: coco.MaskUse, limit: int
 ) -> DetectionSet:
-    return yolo.read(
-        root=root,
-        split=split,
-        classes=config.classes,
-        on_bad_box=config.on_bad_box,
-        exif=config.exif,
-        masks=masks,
-        part=part,
-        limit=limit,
-    )
+    read: Callable[..., DetectionSet]
+    match config:
+        case VocData():  # has no masks
+            read = partial(voc.read, year=config.year, classes=config.classes, zero_based=config.zero_based)
+        case CocoData():
+            read = partial(coco.read, masks=masks)
+        case YoloData():
+            read = partial(yolo.read, classes=config.classes, masks=masks)
+    return read(root=config.root, split=split, on_bad_box=config.on_bad_box, exif=config.exif, part=part, limit=limit)
 
 
 def _joined(
@@ -260,18 +226,18 @@ def locate(config: DataConfig) -> None:
             if mistakes:
                 raise ConfigError(*mistakes)
             sources = config.train or (f"{config.year}/{config.train_split}",)
-            tested, _ = _split(config, training=False)
+            tested = _whole(config, training=False)
             for year, _, split in (name.partition("/") for name in (*sources, f"{config.year}/{tested}")):
                 voc_layout.find(config.root, year).names(split)
         case CocoData():
-            tested, _ = _split(config, training=False)
+            tested = _whole(config, training=False)
             for split in (*(config.train or (config.train_split,)), tested):
                 coco.find(config.root, split)
         case YoloData():
             mistakes = class_mistakes("data.classes", config.classes)
             if mistakes:
                 raise ConfigError(*mistakes)
-            tested, _ = _split(config, training=False)
+            tested = _whole(config, training=False)
             folder = data_folder(config.root)
             for root in [folder / expanded(name) for name in config.train] or [config.root]:
                 _locate_yolo(root, config.train_split, config.classes)

@@ -9,12 +9,16 @@ from typing import Any, cast
 
 import pytest
 
+from paperbench.detection import datasets
 from paperbench.detection.config import ScoreFiles
-from paperbench.detection.evaluation.files import voc_file
+from paperbench.detection.evaluation.files import voc_file, write_coco, write_voc
+from paperbench.detection.evaluation.yolo_detections import write_yolo as write_detections
 from paperbench.detection.tasks.score_files import plan, run
 from paperbench.engine.run import Run
 from paperbench.errors import ConfigError, DataError
 from tests.data.files import write_yolo
+from tests.detection.evaluation.cases import found as found_there
+from tests.detection.test_datasets import in_one_piece
 
 OBJECT = """<object><name>{name}</name><difficult>{difficult}</difficult>
 <bndbox><xmin>{0}</xmin><ymin>{1}</ymin><xmax>{2}</xmax><ymax>{3}</ymax></bndbox></object>"""
@@ -285,3 +289,42 @@ def test_mistakes_with_yolo_files(yolo_folder: Path, tmp_path: Path) -> None:
         DataError, match=r"(?s)a\.txt:1: wrong number of columns.*Nothing was scored: correct the labels"
     ):
         score(yolo_config(yolo_folder), tmp_path)
+
+
+# --- images that were held out ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", ["voc", "coco", "yolo"])
+def test_images_that_training_held_out_are_those_that_are_scored(tmp_path: Path, kind: str) -> None:
+    data = in_one_piece(tmp_path / "set", kind)
+    data.split_seed = 3
+    test = datasets.load(data, "test")
+    folder = tmp_path / "found"
+    guesses = [found_there(record.boxes.tolist(), [0.9], [1]) for record in test.records]
+    if kind == "coco":
+        folder.mkdir()
+        write_coco(folder / "results.json", [r.image_id for r in test.records], test.category_ids, guesses)
+    elif kind == "yolo":
+        write_detections(folder, test, guesses)
+    else:
+        write_voc(folder, test.split, [str(record.image_id) for record in test.records], guesses, test.classes)
+    config = ScoreFiles(
+        format=data.name,
+        gt=str(tmp_path / "set" / ("labels.json" if kind == "coco" else "")),
+        dt=str(folder / ("results.json" if kind == "coco" else "")),
+        split=data.train_split,
+        classes=("car",) if kind == "voc" else (),
+        test_fraction=0.3,
+        split_seed=3,
+    )
+
+    assert "the 30 % of its images that split_seed=3 holds out" in plan(config)["data"]
+    metrics, _ = score(config, tmp_path)
+    assert metrics["coco/AP50" if kind == "coco" else "voc/mAP"] == pytest.approx(100)
+    config.split_seed = 4
+    with pytest.raises(DataError, match=r"Nothing was scored|no file for any|not in the split|images of"):
+        score(config, tmp_path)
+    config.test_fraction = 0.0
+    if kind == "voc":
+        return  # its files are named by the part
+    assert score(config, tmp_path)[0]["coco/AP50"] < 50

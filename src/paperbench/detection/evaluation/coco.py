@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
+from paperbench.data.coco import within_part
 from paperbench.data.coco_files import (
     UNLIKELY_AREA,
     Content,
@@ -31,6 +32,7 @@ from paperbench.data.coco_files import (
 )
 from paperbench.data.detection import Record
 from paperbench.data.faults import Faults
+from paperbench.data.held_out import Part
 from paperbench.data.values import real
 from paperbench.detection.evaluation.detections import Detections, Ranked
 from paperbench.detection.evaluation.fit import Flat, remarks_on_fit
@@ -138,23 +140,27 @@ def evaluate_masks(
     return _score(truth, results, kind="segm")
 
 
-def evaluate_files(ground_truth: Path, results: Path) -> CocoResult:
+def evaluate_files(ground_truth: Path, results: Path, part: Part | None = None) -> CocoResult:
     """The same for an annotation file (`instances_<split>.json`) and a file of results, with COCO's own ids.
 
-    Images and categories stand in the order of their ids, as pycocotools sorts them, and equal scores in that of the file. An
-    annotation without `iscrowd` is no crowd, one without `area` has its box's. Raises `DataError` that names every faulty entry by
-    file, key and value, and a file without an object to be found, which defines no number.
+    part: the images that are scored; None is all of them. Images and categories stand in the order of their ids, as pycocotools
+    sorts them, and equal scores in that of the file. An annotation without `iscrowd` is no crowd, one without `area` has its box's.
+    Raises `DataError` that names every faulty entry by file, key and value, and a file without an object to be found, which defines
+    no number.
     """
     content = load(ground_truth)
     if not content.images:
         raise DataError(f"{ground_truth}: images is empty, there is nothing to score")
     faults = Faults(str(ground_truth), "error", remedy="Nothing was scored: correct the annotations")
+    within = within_part(content, part) if part else [True] * len(content.image_ids)
+    others = {key: -1 for key, own in zip(content.image_ids, within, strict=True) if not own}
     places: dict[Id, int] = {}
-    for place, key in enumerate(sorted(content.image_ids, key=id_order)):
+    scored = [key for key, own in zip(content.image_ids, within, strict=True) if own]
+    for place, key in enumerate(sorted(scored, key=id_order)):
         if key in places:
             faults.add("duplicate image id", f"{ground_truth}, image {key!r}", "")
         places[key] = place
-    objects = objects_of(content, places, faults)
+    objects = objects_of(content, others | places, faults)
     for place, xywh in zip(objects.places, objects.xywh.tolist(), strict=True):
         if not np.isfinite(xywh).all() or xywh[2] < 0 or xywh[3] < 0:
             faults.add(
@@ -196,7 +202,7 @@ def _remarks(content: Content, places: Mapping[Id, int], objects: Objects, found
     sides = np.full((len(places), 2), np.inf)
     for key, entry in zip(content.image_ids, content.images, strict=True):
         width, height = real(entry.get("width")), real(entry.get("height"))
-        if width and height:
+        if width and height and key in places:
             sides[places[key]] = width, height
     boxes = np.array(found.xywh, np.float64).reshape(-1, 4)
     yield from remarks_on_boxes(_far_corners(boxes), sides[found.image])

@@ -11,6 +11,7 @@ are the devkit's own: boxes stay as annotated, even where they leave the image. 
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 import re
@@ -23,6 +24,7 @@ import numpy as np
 
 from paperbench.data.detection import Record
 from paperbench.data.faults import Faults
+from paperbench.data.held_out import Part
 from paperbench.data.layout import read_text
 from paperbench.data.values import as_stored, number_of
 from paperbench.data.voc import CLASSES, VocObject, objects_of, parse
@@ -169,13 +171,16 @@ def _name_missing(directory: Path, missing: list[Path], expected: int) -> str:
     return f"{directory}: no {names}. A class that was never detected needs an empty file; classes=[...] scores fewer"
 
 
-def read_truth(folder: Path, split: str, classes: Sequence[str] = (), *, zero_based: bool = False) -> list[Record]:
+def read_truth(
+    folder: Path, split: str, classes: Sequence[str] = (), *, zero_based: bool = False, part: Part | None = None
+) -> list[Record]:
     """The annotations of `ImageSets/Main/<split>.txt` below `folder` (VOCdevkit/VOC<year>), in its order; of a folder without lists
     those of its XML files, see `data.voc_layout`.
 
-    Boxes are the devkit's corners: pixels that belong to the box and count from 1; annotations that count from 0 are moved.
-    With `classes` given, objects of other classes are left out; otherwise the 20 of VOC are meant and any other is a fault. Raises
-    `DataError` that names every fault by file and object, a missing folder and a missing split.
+    Boxes are the devkit's corners: pixels that belong to the box and count from 1; annotations that count from 0 are moved. part:
+    the images that are read; None is all of the split. With `classes` given, objects of other classes are left out; otherwise the
+    20 of VOC are meant and any other is a fault. Raises `DataError` that names every fault by file and object, a missing folder and
+    a missing split.
     """
     layout = devkit_in(folder) or unlisted_in(folder)
     if layout is None:
@@ -186,7 +191,9 @@ def read_truth(folder: Path, split: str, classes: Sequence[str] = (), *, zero_ba
     labels = {name: label for label, name in enumerate(classes or CLASSES, start=1)}
     faults = Faults(f"{folder} ({split})", "error", remedy="Nothing was scored: correct the annotations")
     records = []
-    for name in dict.fromkeys(layout.names(split)):
+    names = list(dict.fromkeys(layout.names(split)))
+    within = part.of(names, layout.where(split)) if part else [True] * len(names)
+    for name in itertools.compress(names, within):
         path = layout.annotation(name)
         tree = parse(path, faults)
         if tree is not None:

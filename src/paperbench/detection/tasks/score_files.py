@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -42,21 +43,34 @@ def plan(config: ScoreFiles) -> Mapping[str, str]:
     """What would be scored against what. Raise `ConfigError` for keys left empty, `DataError` for paths that lead nowhere."""
     truth, found = _paths(config)
     if config.format == "coco":
-        return {"data": f"coco: {truth}", "detections": str(found), "rules": "pycocotools, twelve numbers"}
+        return {
+            "data": f"coco: {truth}{_held_out(config)}",
+            "detections": str(found),
+            "rules": "pycocotools, twelve numbers",
+        }
     if config.format == "yolo":
         layout = yolo_layout.find(truth)
         classes = yolo.chosen_classes(layout, config.classes, "classes")[1]
         images = len(layout.images(config.split))
+        counts = f"{counted(images, 'images')}, {counted(len(classes), 'classes')}"
         return {
-            "data": f"yolo: {config.split}, {counted(images, 'images')}, {counted(len(classes), 'classes')}, in {truth}",
+            "data": f"yolo: {config.split}{_held_out(config)}, {counts}, in {truth}",
             "detections": str(found),
             "rules": "pycocotools, twelve numbers; VOC's means by 11 points (voc07) and by area (voc)",
         }
+    classes = counted(len(config.classes or CLASSES), "classes")
     return {
-        "data": f"voc: {truth.name} {config.split}, {counted(len(config.classes or CLASSES), 'classes')}, in {truth}",
+        "data": f"voc: {truth.name} {config.split}{_held_out(config)}, {classes}, in {truth}",
         "detections": str(found),
         "rules": "VOC devkit, by 11 points (voc07) and by area (voc)",
     }
+
+
+def _held_out(config: ScoreFiles) -> str:
+    """What of the split is scored, to stand behind its name; empty for all of it."""
+    if not config.test_fraction:
+        return ""
+    return f" (the {100 * config.test_fraction:g} % of its images that split_seed={config.split_seed} holds out)"
 
 
 def run(config: ScoreFiles, run: Run) -> dict[str, float]:
@@ -69,8 +83,12 @@ def _voc(config: ScoreFiles, run: Run) -> dict[str, float]:
     """The readers keep the devkit's corners, so `voc.evaluate` takes its widths, x2 - x1 + 1."""
     truth, found = _paths(config)
     classes = config.classes or CLASSES
-    records = read_truth(truth, config.split, config.classes, zero_based=config.zero_based)
-    detections = read_voc(found, config.split, [str(record.image_id) for record in records], classes)
+    part = config.part(test=True)
+    records = read_truth(truth, config.split, config.classes, zero_based=config.zero_based, part=part)
+    # `paperbench eval` names its files by the part of the split.
+    own = f"{config.split}-{part.name}" if part else config.split
+    named = own if any(found.glob(f"comp4_det_{glob.escape(own)}_*.txt")) else config.split
+    detections = read_voc(found, named, [str(record.image_id) for record in records], classes)
     if not any(record.wanted.any() for record in records):
         difficult = sum(len(record.labels) for record in records)
         what = f"all {difficult} objects are difficult" if difficult else "no image has an object"
@@ -109,7 +127,9 @@ def _yolo(config: ScoreFiles, run: Run) -> dict[str, float]:
     layout = yolo_layout.find(truth)
     yolo.chosen_classes(layout, config.classes, "classes")
     remedy = "Nothing was scored: correct the labels"
-    dataset = yolo.read(root=truth, split=config.split, classes=config.classes, remedy=remedy)
+    dataset = yolo.read(
+        root=truth, split=config.split, classes=config.classes, part=config.part(test=True), remedy=remedy
+    )
     if not dataset.wanted:
         raise DataError(
             f"{truth} ({config.split}): no image has an object of {', '.join(dataset.classes[:5])}: there is nothing to be found "
@@ -129,7 +149,7 @@ def _yolo(config: ScoreFiles, run: Run) -> dict[str, float]:
 
 
 def _coco(config: ScoreFiles, run: Run) -> dict[str, float]:
-    result = coco.evaluate_files(*_paths(config))
+    result = coco.evaluate_files(*_paths(config), part=config.part(test=True))
     for remark in result.remarks:
         run.reporter.message(remark)
     return result.metrics()
