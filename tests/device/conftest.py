@@ -66,11 +66,17 @@ class Rehearsals:
 
     def run(self, name: str, *words: str) -> dict[str, Any]:
         """Return the record of `paperbench WORDS` (record.py) and what it printed, under `log`."""
+        return self._ask(name, *words, f"device={self.kind}", "--debug", "--run-dir", str(self.folder / "runs" / name))
+
+    def stacked(self, name: str, experiment: str, *overrides: str) -> dict[str, Any]:
+        """Return the same of the runs of a sweep of two seeds with `--smoke --stacked`, trained as one."""
+        folder = str(self.folder / "runs" / name)
+        return self._ask(name, "stacked", experiment, folder, *overrides, f"device={self.kind}", "scale=smoke")
+
+    def _ask(self, name: str, *arguments: str) -> dict[str, Any]:
         if name not in self._done:
             assert self._server.stdin is not None
             assert self._server.stdout is not None
-            directory = self.folder / "runs" / name
-            arguments = [*words, f"device={self.kind}", "--debug", "--run-dir", str(directory)]
             self._server.stdin.write(json.dumps([name, arguments]) + "\n")
             self._server.stdin.flush()
             answer = self._server.stdout.readline()

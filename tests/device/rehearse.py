@@ -2,8 +2,8 @@
 
     python -m tests.device.rehearse KIND LIBRARY FOLDER
 
-KIND is cuda or mps. Each line that is read is JSON, a name and the arguments of `paperbench`; the name is printed when that run has
-left NAME.json (record.py) and NAME.log in FOLDER. The processes are forked from one that has imported everything, since that takes
+KIND is cuda or mps. Each line that is read is JSON, a name and the arguments of `paperbench`, or "stacked", an experiment, a folder
+and overrides; the name is printed when that run has left NAME.json (record.py) and NAME.log in FOLDER. The processes are forked from one that has imported everything, since that takes
 longer than most of the runs.
 """
 
@@ -89,18 +89,37 @@ def _mark_steps(record: Record) -> None:
     trainer.Trainer.__init__ = init  # type: ignore[method-assign]
 
 
+def _program(arguments: list[str]) -> int:
+    from paperbench.__main__ import main
+
+    sys.argv = ["paperbench", *arguments]
+    main()
+    return 0
+
+
+def _stacked(experiment: str, folder: str, *overrides: str) -> int:
+    """Do the job that a sweep of two seeds with `--stacked` gives to a worker, and return its exit code."""
+    from paperbench.config.compose import compose
+    from paperbench.engine.claims import prepare
+    from paperbench.sweeps import worker
+
+    runs = [Path(folder) / name for name in ("first", "second")]
+    for seed, run in enumerate(runs):
+        prepare(run, compose(experiment, [*overrides, f"seed={seed}"]).resolved)
+    code = worker.main(["--threads", "1", *map(str, runs)], watch_parent=False)
+    for run in runs:
+        sys.stdout.write((run / "log.txt").read_text(encoding="utf-8"))
+    return code
+
+
 def _rehearse(record: Record, arguments: list[str], target: Path) -> None:
     log = os.open(target.with_suffix(".log"), os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
     os.dup2(log, 1)
     os.dup2(log, 2)
     code, error = 1, ""
     try:
-        from paperbench.__main__ import main as program
-
-        sys.argv = ["paperbench", *arguments]
         with Mode():
-            program()
-        code = 0
+            code = _stacked(*arguments[1:]) if arguments[0] == "stacked" else _program(arguments)
     except SystemExit as stop:
         code = stop.code if isinstance(stop.code, int) else int(stop.code is not None)
     except BaseException as failure:

@@ -1,4 +1,4 @@
-"""Experiments of eight kinds on a pretended CUDA device: no mixed devices, no missing kernel, and as many waits as are known.
+"""Experiments of every kind, alone and stacked, on a pretended CUDA device: no mixed devices, no missing kernel, and as many waits as are known.
 
 A wait is what makes the host stand still until the GPU has caught up: the queue of kernels runs empty. Where the number here is
 not 0, the comment says which operator needs it.
@@ -14,14 +14,22 @@ from tests.device.conftest import Rehearsals
 
 WAITS = {
     "distill": 0,
+    "fast-rcnn": 1,  # the regions of its batch norm
     "faster-rcnn": 2,  # the suppression of proposals, and the regions of its batch norm
+    "fpn": 4,  # as Faster R-CNN, with three levels that are suppressed each by itself
+    "mask-rcnn": 4,  # as FPN
+    "rcnn": 2,  # the regions of the batch norms of its trunk and of its head
+    "rfcn": 1,  # the suppression of proposals
     "segment": 0,
+    "sppnet": 1,  # the regions of its batch norm
     "ssd": 0,
     "stn-mnist": 0,
     "vae": 0,
     "yolo": 0,
 }
 """Experiment -> waits in each training step after the first, in which constants are copied to the device."""
+STACKED_WAITS = {"distill": 0, "vae": 0}
+"""The same of two runs trained stacked."""
 MOST_LAUNCHES = {"stn-mnist": 90}
 """Experiment -> kernels of a step and of making its batch, where a step is so small that launches are what it takes."""
 
@@ -29,12 +37,23 @@ MOST_LAUNCHES = {"stn-mnist": 90}
 @pytest.mark.parametrize("name", WAITS)
 def test_the_experiment_runs_and_waits_no_more_than_known(on_cuda: Rehearsals, name: str) -> None:
     run = on_cuda.run(name, "train", name, "--smoke")
-    assert run["code"] == 0, run["error"] or run["log"][-3000:]
-    assert len(run["step_waits"]) > 1
-    assert set(run["step_waits"][1:]) == {WAITS[name]}, "\n".join(events(run, "wait", "step"))
+    check(run, WAITS[name])
     if name in MOST_LAUNCHES:
         made = run["launches"]["fetch"] / len(run["step_launches"])
         assert run["step_launches"][-1] + made <= MOST_LAUNCHES[name]
+
+
+@pytest.mark.parametrize("name", STACKED_WAITS)
+def test_stacked_runs_wait_no_more_and_their_batches_are_made_ahead(on_cuda: Rehearsals, name: str) -> None:
+    check(on_cuda.stacked(f"stacked {name}", name), STACKED_WAITS[name])
+
+
+def check(run: dict[str, Any], waits: int) -> None:
+    """Assert that a training went well, waited `waits` times in each step after the first, and had its batches made ahead."""
+    assert run["code"] == 0, run["error"] or run["log"][-3000:]
+    assert len(run["step_waits"]) > 1
+    assert set(run["step_waits"][1:]) == {waits}, "\n".join(events(run, "wait", "step"))
+    assert run["launches"].get("fetch", 0) > 0
     assert events(run, "no gradient") == []
     assert events(run, "race") == []
     assert events(run, "unordered streams") == []
