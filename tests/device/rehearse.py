@@ -3,8 +3,8 @@
     python -m tests.device.rehearse KIND LIBRARY FOLDER
 
 KIND is cuda or mps. Each line that is read is JSON, a name and the arguments of `paperbench`, or "stacked", an experiment, a folder
-and overrides; the name is printed when that run has left NAME.json (record.py) and NAME.log in FOLDER. The processes are forked from one that has imported everything, since that takes
-longer than most of the runs.
+and overrides; the name is printed when that run has left NAME.json (record.py) and NAME.log in FOLDER. The processes are forked
+from one that has imported everything, since that takes longer than most of the runs.
 """
 
 from __future__ import annotations

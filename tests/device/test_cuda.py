@@ -1,4 +1,5 @@
-"""Experiments of every kind, alone and stacked, on a pretended CUDA device: no mixed devices, no missing kernel, and as many waits as are known.
+"""Experiments of every kind, alone and stacked, on a pretended CUDA device: no mixed devices, no missing kernel, and as many waits
+as are known.
 
 A wait is what makes the host stand still until the GPU has caught up: the queue of kernels runs empty. Where the number here is
 not 0, the comment says which operator needs it.
@@ -6,11 +7,15 @@ not 0, the comment says which operator needs it.
 
 from __future__ import annotations
 
+import math
+import re
 from typing import Any
 
 import pytest
+import torch
+from benchmarks.common import read
 
-from tests.device.conftest import Rehearsals
+from tests.device.conftest import ROOT, Rehearsals
 
 WAITS = {
     "distill": 0,
@@ -30,6 +35,7 @@ WAITS = {
 """Experiment -> waits in each training step after the first, in which constants are copied to the device."""
 STACKED_WAITS = {"distill": 0, "vae": 0}
 """The same of two runs trained stacked."""
+AGAIN = "python -m tests.device.launches > benchmarks/results/launches.csv, and the tables of docs/devices.md"
 MOST_LAUNCHES = {"stn-mnist": 90}
 """Experiment -> kernels of a step and of making its batch, where a step is so small that launches are what it takes."""
 
@@ -38,9 +44,29 @@ MOST_LAUNCHES = {"stn-mnist": 90}
 def test_the_experiment_runs_and_waits_no_more_than_known(on_cuda: Rehearsals, name: str) -> None:
     run = on_cuda.run(name, "train", name, "--smoke")
     check(run, WAITS[name])
-    if name in MOST_LAUNCHES:
-        made = run["launches"]["fetch"] / len(run["step_launches"])
-        assert run["step_launches"][-1] + made <= MOST_LAUNCHES[name]
+    step, batch = run["step_launches"][-1], round(run["launches"]["fetch"] / len(run["step_launches"]))
+    assert step + batch <= MOST_LAUNCHES.get(name, math.inf)
+    row = {line["experiment"]: line for line in read("launches")}[name]
+    if row["torch"] == torch.__version__:  # another version may launch others
+        assert (step, batch) == (int(row["step"]), int(row["input"])), AGAIN
+
+
+def test_the_documents_tables_are_what_was_counted() -> None:
+    text = (ROOT / "docs" / "devices.md").read_text(encoding="utf-8")
+    now, before = ({line["experiment"]: line for line in read(name)} for name in ("launches", "launches-before"))
+    assert now.keys() == WAITS.keys(), AGAIN
+    for name, waits in WAITS.items():
+        old, new = before[name], now[name]
+        assert float(new["waits"]) == waits, AGAIN
+        numbers = (old["step"], old["input"], new["step"], new["input"], f"{float(old['waits']):.0f}", str(waits))
+        assert f"| {' | '.join((f'`{name}`', *numbers))} |" in text
+    stated = {
+        name: int(row.split("|")[2])
+        for row in text.splitlines()
+        if row.startswith("| `") and row.count("|") == 4 and row.split("|")[2].strip().isdigit()
+        for name in re.findall("`([a-z-]+)`", row.split("|")[1])
+    }
+    assert stated == WAITS
 
 
 @pytest.mark.parametrize("name", STACKED_WAITS)
