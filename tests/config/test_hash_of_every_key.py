@@ -12,6 +12,8 @@ from paperbench.config.fields import defaults, walk
 from paperbench.config.validate import config_hash, schema_of
 
 WITHOUT_EFFECT = {
+    "engine",
+    "evaluation.engine",
     "output.root",
     "output.transforms",
     "tensorboard",

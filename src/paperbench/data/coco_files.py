@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
@@ -233,12 +234,13 @@ def _unknown(key: str, entry: Mapping[str, Any], known: Mapping[Id, int]) -> str
 
 
 class Results(NamedTuple):
-    """Entries of a file of results, in its order: place of the image, label in 1..C, xywh and score of each."""
+    """Entries of a file of results, in its order: place of the image (D,) int64, label (D,) int64 in 1..C, xywh (D, 4) float64 and
+    score (D,) float64."""
 
-    image: list[int]
-    label: list[int]
-    xywh: list[list[float]]
-    score: list[float]
+    image: NDArray[np.int64]
+    label: NDArray[np.int64]
+    xywh: NDArray[np.float64]
+    score: NDArray[np.float64]
 
 
 def read_results(path: Path, content: Content, places: Mapping[Id, int]) -> Results:
@@ -246,9 +248,44 @@ def read_results(path: Path, content: Content, places: Mapping[Id, int]) -> Resu
     entries = load_json(path)
     if not isinstance(entries, list):
         raise DataError(f"{path}: COCO results are a list of objects with image_id, category_id, bbox and score")
+    plain = _plain_results(entries, content.labels, places)
+    return plain if plain is not None else _looked_through(path, entries, content.labels, places)
+
+
+def _plain_results(entries: list[Any], labels: Mapping[Id, int], places: Mapping[Id, int]) -> Results | None:
+    """Return entries of which each has what it should, in the types that JSON writers use; None where any has not.
+
+    Whole columns are looked at, ten times as fast as entry by entry.
+    """
+    try:
+        keys, categories, boxes, scores = (
+            [entry[name] for entry in entries] for name in ("image_id", "category_id", "bbox", "score")
+        )
+        if not set(map(type, boxes)) <= {list} or not set(map(len, boxes)) <= {4}:
+            return None
+        numbers = list(chain.from_iterable(boxes))
+        if not {*map(type, keys), *map(type, categories)} <= {int, str}:
+            return None
+        if not {*map(type, numbers), *map(type, scores)} <= {int, float}:
+            return None
+        results = Results(
+            image=np.array([places[key] for key in keys], np.int64),
+            label=np.array([labels[key] for key in categories], np.int64),
+            xywh=np.array(numbers, np.float64).reshape(-1, 4),
+            score=np.array(scores, np.float64),
+        )
+    except (KeyError, TypeError, OverflowError):
+        return None
+    sound = np.isfinite(results.xywh).all() and np.isfinite(results.score).all() and (results.xywh[:, 2:] >= 0).all()
+    return results if sound else None
+
+
+def _looked_through(path: Path, entries: list[Any], labels: Mapping[Id, int], places: Mapping[Id, int]) -> Results:
     faults = Faults(str(path), "error", remedy="Nothing was scored: correct the file of results")
-    labels = content.labels
-    results = Results([], [], [], [])
+    image: list[int] = []
+    label: list[int] = []
+    boxes: list[list[float]] = []
+    scores: list[float] = []
     for number, entry in enumerate(entries):
         where = f"{path}: entry {number}"
         if not isinstance(entry, dict):
@@ -268,9 +305,14 @@ def read_results(path: Path, content: Content, places: Mapping[Id, int]) -> Resu
         elif score is None or not np.isfinite(score):
             faults.add(BAD_VALUE, where, f"score is {shown(entry.get('score'))}, not a finite number")
         else:
-            results.image.append(places[key])
-            results.label.append(labels[category])
-            results.xywh.append(xywh)
-            results.score.append(score)
+            image.append(places[key])
+            label.append(labels[category])
+            boxes.append(xywh)
+            scores.append(score)
     faults.finish(1)
-    return results
+    return Results(
+        image=np.array(image, np.int64),
+        label=np.array(label, np.int64),
+        xywh=np.array(boxes, np.float64).reshape(-1, 4),
+        score=np.array(scores, np.float64),
+    )

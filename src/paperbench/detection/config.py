@@ -44,6 +44,7 @@ from paperbench.detection.rcnn_config import FastRCNNModel, ProposalConfig, RCNN
 
 OnBadBox = Literal["error", "drop", "clip"]
 Exif = Literal["ignore", "apply"]
+CocoEngine = Literal["numpy", "pycocotools"]
 VocSource = Annotated[
     str,
     Field(pattern=r"^[A-Za-z0-9_]+/[^/]+$", description="a year and a split, such as 2007/trainval"),
@@ -130,6 +131,8 @@ class VocData(HeldOut, ImageConfig):
     """Several splits as one training set, in place of `year` and `train_split`: `[2007/trainval,2012/trainval]`."""
     classes: tuple[ClassName, ...] = ()
     """Label set of one's own; empty is the 20 classes of VOC."""
+    engine: Annotated[CocoEngine, NO_EFFECT, ABSENT_BY_DEFAULT] = "numpy"
+    """What computes COCO's numbers; pycocotools, the reference, takes ten times as long for the same ones."""
     zero_based: bool = False
     """Whether the XML counts pixels from 0; VOC's own files count from 1, both corners included."""
     exif: Exif = "ignore"
@@ -225,6 +228,8 @@ class EvaluationConfig(Schema):
     """Inference and scoring."""
 
     batch_size: PositiveInt = 4
+    engine: Annotated[CocoEngine, NO_EFFECT, ABSENT_BY_DEFAULT] = "numpy"
+    """What computes COCO's numbers; pycocotools, the reference, takes ten times as long for the same ones."""
     sheet_images: Annotated[NonNegativeInt, CIRCUMSTANTIAL] = 12
     """Test images drawn with ground truth and detections in `figures/`."""
     proposals: bool = True
@@ -255,6 +260,8 @@ class RCNNEvaluation(Schema):
     """Inference and scoring."""
 
     batch_size: PositiveInt = 4
+    engine: Annotated[CocoEngine, NO_EFFECT, ABSENT_BY_DEFAULT] = "numpy"
+    """What computes COCO's numbers; pycocotools, the reference, takes ten times as long for the same ones."""
     sheet_images: Annotated[NonNegativeInt, CIRCUMSTANTIAL] = 12
     """Test images drawn with ground truth and detections in `figures/`."""
     proposals: bool = True
@@ -302,6 +309,8 @@ class ScoreFiles(HeldOut, RunConfig):
     """voc, yolo: the images that are scored. With `test_fraction`, the split that they were held out of."""
     classes: tuple[ClassName, ...] = ()
     """voc: the label set; empty is the 20 classes of VOC. yolo: the classes that are scored, by name or number; empty is all."""
+    engine: Annotated[CocoEngine, NO_EFFECT, ABSENT_BY_DEFAULT] = "numpy"
+    """What computes COCO's numbers; pycocotools, the reference, takes ten times as long for the same ones."""
     zero_based: bool = False
     """voc: whether the annotations count pixels from 0. Lines of detections count from 1 in any case, as the devkit's do and those
     that `paperbench eval` writes."""

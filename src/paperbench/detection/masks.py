@@ -18,10 +18,8 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from pycocotools import mask as runs
 from torch import Tensor, nn
-from torchvision.ops import roi_align
 
 from paperbench.detection import boxes as box_ops
-from paperbench.detection.roi_pooling import as_rois
 
 FRAME = 56
 """Cells on a side of a ground-truth mask in the frame of its box: twice those of the paper's masks."""
@@ -55,6 +53,10 @@ def in_frames(masks: NDArray[np.bool_], boxes: NDArray[np.float32], size: int = 
 
     RoIAlign of the mask; a soft one, floating point in 0..1, is taken as well.
     """
+    from torchvision.ops import (
+        roi_align,
+    )  # here: it takes seconds to import, and scoring files or drawing needs none of it
+
     if not len(masks):
         return np.zeros((0, size, size), np.uint8)
     boxes_of = [torch.from_numpy(box[None].astype(np.float32)) for box in boxes]
@@ -123,6 +125,10 @@ def mask_targets(masks: Tensor, gt_boxes: Tensor, regions: Tensor, *, size: int)
 
     RoIAlign of the mask, then 1 where at least `INSIDE` of a cell is object; masks of any type that `as_shares` takes.
     """
+    from torchvision.ops import roi_align
+
+    from paperbench.detection.roi_pooling import as_rois
+
     cells = masks.shape[-1]
     span = gt_boxes[:, 2:] - gt_boxes[:, :2]
     # Padding has boxes without extent; its regions become points, and what is read there is in no loss.

@@ -1,4 +1,4 @@
-"""COCO's twelve numbers, computed by pycocotools itself; here stands only what feeds it and what reads its arrays.
+"""COCO's twelve numbers, by the matching of `coco_matching` or by pycocotools itself, whose numbers they are.
 
 pycocotools marks a number that no ground truth defines (no small object in the whole split, say) by -1. Here it is NaN
 in `CocoResult` and absent from `metrics()`: results stay valid JSON, and no mean ever takes in a -1.
@@ -11,10 +11,11 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import redirect_stdout
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from pycocotools import mask as runs
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
@@ -34,12 +35,28 @@ from paperbench.data.detection import Record
 from paperbench.data.faults import Faults
 from paperbench.data.held_out import Part
 from paperbench.data.values import real
+from paperbench.detection.config import CocoEngine
+from paperbench.detection.evaluation.coco_matching import (
+    Curves,
+    Found,
+    Matches,
+    Overlap,
+    Truth,
+    box_overlap,
+    curves,
+    match,
+)
 from paperbench.detection.evaluation.detections import Detections, Ranked
 from paperbench.detection.evaluation.fit import Flat, remarks_on_fit
 from paperbench.detection.evaluation.result_remarks import remarks_on_boxes, remarks_on_images
 from paperbench.detection.masks import as_runs, in_image
 from paperbench.detection.metrics import class_metric
 from paperbench.errors import DataError
+
+Runs = Mapping[str, Any]
+"""A mask as COCO's compressed runs."""
+Shapes = NDArray[np.float64] | Sequence[Runs]
+"""Boxes (N, 4), x, y, width, height, or N masks."""
 
 NUMBERS = ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR1", "AR10", "AR100", "ARs", "ARm", "ARl")
 """In the order of pycocotools' `stats`: over IoU .5:.05:.95, at .5, at .75, by area (small < 32^2 <= medium < 96^2 <=
@@ -71,36 +88,35 @@ class CocoResult:
 
 
 def evaluate(
-    records: Sequence[Record], detections: Sequence[Detections], classes: Sequence[str], *, keep_ranked: bool = False
+    records: Sequence[Record],
+    detections: Sequence[Detections],
+    classes: Sequence[str],
+    *,
+    keep_ranked: bool = False,
+    engine: CocoEngine = "numpy",
 ) -> CocoResult:
     """The twelve numbers and every class's AP; `detections[i]` belongs to `records[i]`.
 
-    Crowd regions are pycocotools' own (any number of detections may lie in one). `difficult` objects are ignored as
-    well, but matched like ordinary ones: neither found nor missed. Areas are the records', so that COCO's mask areas
-    keep their meaning. Raises `ValueError` when the sequences differ in length or a label lies beyond the classes.
+    Crowd regions are COCO's own (any number of detections may lie in one). `difficult` objects are ignored as well, but matched
+    like ordinary ones: neither found nor missed. Areas are the records', so that COCO's mask areas keep their meaning. Raises
+    `ValueError` when the sequences differ in length or a label lies beyond the classes.
     """
     if len(records) != len(detections):
         raise ValueError(f"{len(records)} images but detections for {len(detections)}")
     highest = max((int(found.labels.max()) for found in detections if len(found)), default=0)
     if highest > len(classes):
         raise ValueError(f"a detection has label {highest}, but there are {len(classes)} classes")
-    annotations: list[dict[str, Any]] = []
-    results: list[dict[str, Any]] = []
-    for image, (record, found) in enumerate(zip(records, detections, strict=True)):
-        for box, label, area, crowd, difficult in zip(
-            _xywh(record.boxes), record.labels.tolist(), record.area.tolist(), record.crowd.tolist(),
-            record.difficult.tolist(), strict=True,
-        ):  # fmt: skip
-            annotations.append(
-                {"image_id": image, "category_id": label, "bbox": box, "area": area, "iscrowd": int(crowd)}
-                | {"difficult": difficult}
-            )
-        for box, label, score in zip(_xywh(found.boxes), found.labels.tolist(), found.scores.tolist(), strict=True):
-            results.append({"image_id": image, "category_id": label, "bbox": box, "score": score})
-    images = [{"id": image} for image in range(len(records))]
-    categories = [{"id": index + 1, "name": name} for index, name in enumerate(classes)]
-    truth = {"images": images, "categories": categories, "annotations": annotations}
-    return _score(truth, results, keep_ranked=keep_ranked)
+    objects = _xywh(_joined([record.boxes for record in records], (0, 4)))
+    boxes = _xywh(_joined([found.boxes for found in detections], (0, 4)))
+    case = _Case(
+        images=len(records),
+        classes=tuple(classes),
+        truth=_truth(records, _joined([record.area for record in records], (0,))),
+        found=_found(detections, boxes[:, 2] * boxes[:, 3]),
+        objects=objects,
+        detections=boxes,
+    )
+    return case.score(engine, keep_ranked=keep_ranked)
 
 
 def evaluate_masks(
@@ -108,39 +124,72 @@ def evaluate_masks(
     masks: Callable[[int], NDArray[np.bool_]],
     detections: Sequence[Detections],
     classes: Sequence[str],
+    *,
+    engine: CocoEngine = "numpy",
 ) -> CocoResult:
     """The same for masks: `masks(i)` (N, H, W) of the objects of `records[i]` against those that were drawn in `detections[i]`.
 
     Overlaps are those of masks, and so are the areas that decide what is small, medium or large.
     """
-    annotations: list[dict[str, Any]] = []
-    results: list[dict[str, Any]] = []
+    objects: list[Runs] = []
+    drawn: list[Runs] = []
+    areas: list[float] = []
+    drawn_areas: list[float] = []
     for image, (record, found) in enumerate(zip(records, detections, strict=True)):
-        for mask, label, crowd, difficult in zip(
-            masks(image), record.labels, record.crowd, record.difficult, strict=True
-        ):
-            annotations.append(
-                {"image_id": image, "category_id": int(label), "segmentation": as_runs(mask), "area": float(mask.sum())}
-                | {"iscrowd": int(crowd), "difficult": bool(difficult)}
-            )
-        drawn = found.masks
-        if drawn is None:
+        for mask in masks(image):
+            objects.append(as_runs(mask))
+            areas.append(float(mask.sum()))
+        if found.masks is None:
             raise ValueError(f"the detections of image {image} have no masks")
-        for mask, box, label, score in zip(drawn, found.boxes, found.labels, found.scores, strict=True):
+        for mask, box in zip(found.masks, found.boxes, strict=True):
             seen = in_image(mask, box, record.height, record.width)
-            results.append(
-                {"image_id": image, "category_id": int(label), "segmentation": as_runs(seen), "score": float(score)}
-                | {"area": float(seen.sum())}
-            )
-    truth = {
-        "images": [{"id": i, "height": record.height, "width": record.width} for i, record in enumerate(records)],
-        "categories": [{"id": index + 1, "name": name} for index, name in enumerate(classes)],
-        "annotations": annotations,
-    }
-    return _score(truth, results, kind="segm")
+            drawn.append(as_runs(seen))
+            drawn_areas.append(float(seen.sum()))
+    case = _Case(
+        images=len(records),
+        classes=tuple(classes),
+        truth=_truth(records, np.array(areas, np.float64)),
+        found=_found(detections, np.array(drawn_areas, np.float64)),
+        objects=objects,
+        detections=drawn,
+    )
+    return case.score(engine)
 
 
-def evaluate_files(ground_truth: Path, results: Path, part: Part | None = None) -> CocoResult:
+def _truth(records: Sequence[Record], area: NDArray[np.floating]) -> Truth:
+    crowd = _joined([record.crowd for record in records], (0,)).astype(bool)
+    difficult = _joined([record.difficult for record in records], (0,)).astype(bool)
+    return Truth(
+        image=np.repeat(np.arange(len(records)), [len(record.labels) for record in records]),
+        label=_joined([record.labels for record in records], (0,)).astype(np.int64),
+        area=area.astype(np.float64),
+        crowd=crowd,
+        ignored=crowd | difficult,
+    )
+
+
+def _found(detections: Sequence[Detections], area: NDArray[np.float64]) -> Found:
+    return Found(
+        image=np.repeat(np.arange(len(detections)), [len(found) for found in detections]),
+        label=_joined([found.labels for found in detections], (0,)).astype(np.int64),
+        area=area,
+        score=_joined([found.scores for found in detections], (0,)).astype(np.float64),
+    )
+
+
+def _joined(parts: Sequence[NDArray[Any]], shape: tuple[int, ...]) -> NDArray[Any]:
+    """Return the parts as one array, which has `shape` where there are none."""
+    return np.concatenate(parts) if parts else np.zeros(shape)
+
+
+def _xywh(boxes: NDArray[np.floating]) -> NDArray[np.float64]:
+    wide = boxes.astype(np.float64)
+    return np.concatenate([wide[:, :2], wide[:, 2:] - wide[:, :2]], axis=1)
+
+
+def evaluate_files(
+    ground_truth: Path, results: Path, part: Part | None = None, *, engine: CocoEngine = "numpy"
+) -> CocoResult:
     """The same for an annotation file (`instances_<split>.json`) and a file of results, with COCO's own ids.
 
     part: the images that are scored; None is all of them. Images and categories stand in the order of their ids, as pycocotools
@@ -176,22 +225,15 @@ def evaluate_files(ground_truth: Path, results: Path, part: Part | None = None) 
             else "there are no annotations"
         )
         raise DataError(f"{ground_truth}: {what}, so there is no object to be found and no number to compute")
-    truth = {
-        "images": [{"id": place} for place in range(len(places))],
-        "categories": [{"id": label, "name": name} for label, name in enumerate(content.classes, start=1)],
-        "annotations": [
-            {"image_id": image, "category_id": label, "bbox": xywh, "area": area, "iscrowd": int(crowd)}
-            for image, label, xywh, area, crowd in zip(
-                *(part.tolist() for part in (objects.image, objects.label, objects.xywh, area, objects.crowd)),
-                strict=True,
-            )
-        ],
-    }
-    entries = [
-        {"image_id": image, "category_id": label, "bbox": xywh, "score": score}
-        for image, label, xywh, score in zip(*found, strict=True)
-    ]
-    return replace(_score(truth, entries), remarks=tuple(_remarks(content, places, objects, found)))
+    case = _Case(
+        images=len(places),
+        classes=content.classes,
+        truth=Truth(objects.image, objects.label, area, objects.crowd, objects.crowd),
+        found=Found(found.image, found.label, found.xywh[:, 2] * found.xywh[:, 3], found.score),
+        objects=objects.xywh,
+        detections=found.xywh,
+    )
+    return replace(case.score(engine), remarks=tuple(_remarks(content, places, objects, found)))
 
 
 def _remarks(content: Content, places: Mapping[Id, int], objects: Objects, found: Results) -> Iterator[str]:
@@ -204,9 +246,9 @@ def _remarks(content: Content, places: Mapping[Id, int], objects: Objects, found
         width, height = real(entry.get("width")), real(entry.get("height"))
         if width and height and key in places:
             sides[places[key]] = width, height
-    boxes = np.array(found.xywh, np.float64).reshape(-1, 4)
-    yield from remarks_on_boxes(_far_corners(boxes), sides[found.image])
-    yield from remarks_on_images(objects.image[~objects.crowd].tolist(), found.image)
+    boxes = _far_corners(found.xywh)
+    yield from remarks_on_boxes(boxes, sides[found.image])
+    yield from remarks_on_images(objects.image[~objects.crowd].tolist(), found.image.tolist())
     wanted = ~objects.crowd
     truth = Flat(
         images=objects.image[wanted],
@@ -214,17 +256,96 @@ def _remarks(content: Content, places: Mapping[Id, int], objects: Objects, found
         boxes=_far_corners(objects.xywh[wanted]),
         scores=np.ones(int(wanted.sum())),
     )
-    detections = Flat(
-        images=np.array(found.image, np.int64),
-        labels=np.array(found.label, np.int64),
-        boxes=_far_corners(boxes),
-        scores=np.array(found.score, np.float64),
-    )
+    detections = Flat(images=found.image, labels=found.label, boxes=boxes, scores=found.score)
     yield from remarks_on_fit(truth, detections, content.classes)
 
 
 def _far_corners(xywh: NDArray[np.float64]) -> NDArray[np.float64]:
     return np.hstack([xywh[:, :2], xywh[:, :2] + xywh[:, 2:]])
+
+
+# --- scoring ----------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class _Case:
+    """Objects and detections of all images, each where its box or mask says; labels are places in `classes`, from 1."""
+
+    images: int
+    classes: tuple[str, ...]
+    truth: Truth
+    found: Found
+    objects: Shapes
+    detections: Shapes
+
+    def score(self, engine: CocoEngine, *, keep_ranked: bool = False) -> CocoResult:
+        needed = engine == "numpy" or keep_ranked
+        matches = match(self.truth, self.found, self._overlap()) if needed else None
+        if engine == "numpy" and matches is not None:
+            precision, recall = curves(self.truth, self.found, matches, len(self.classes))
+        else:
+            precision, recall = _by_pycocotools(self)
+        return CocoResult(
+            classes=self.classes,
+            numbers=dict(zip(NUMBERS, _twelve(precision, recall), strict=True)),
+            class_ap=_class_means(precision[:, :, :, 0, -1]),
+            class_ap50=_class_means(precision[:1, :, :, 0, -1]),
+            ranked=self._ranked(matches) if keep_ranked and matches is not None else (),
+        )
+
+    def _overlap(self) -> Overlap:
+        crowd = self.truth.crowd
+        if isinstance(self.detections, np.ndarray) and isinstance(self.objects, np.ndarray):
+            return box_overlap(self.detections, self.objects, crowd)
+
+        def overlap(chosen: NDArray[np.int64], of: NDArray[np.int64]) -> NDArray[np.float64]:
+            overlaps = np.zeros(len(chosen))
+            begins = np.flatnonzero(np.diff(chosen, prepend=-1))
+            for begin, end in zip(begins, np.append(begins[1:], len(chosen)), strict=True):
+                beside = of[begin:end]
+                shapes: list[Any] = [self.objects[place] for place in beside]
+                one: list[Any] = [self.detections[chosen[begin]]]
+                overlaps[begin:end] = runs.iou(one, shapes, crowd[beside].tolist())[0]
+            return overlaps
+
+        return overlap
+
+    def _ranked(self, matches: Matches) -> tuple[Ranked, ...]:
+        """Return the matches by class: objects of any area, at most 100 detections an image."""
+        labels, scores = self.found.label[matches.places], self.found.score[matches.places]
+        of_image = self.found.image[matches.places]
+        counted = ~matches.ignored[:, 0]
+        hits = matches.matched[:, 0] & counted
+        ranked = []
+        for label in range(1, len(self.classes) + 1):
+            own = np.flatnonzero(labels == label)
+            order = own[np.argsort(-scores[own], kind="stable")]
+            wanted = self.truth.image[(self.truth.label == label) & ~matches.outside[:, 0]]
+            ranked.append(
+                Ranked(
+                    scores=scores[order],
+                    images=of_image[order],
+                    hits=hits[order].T,
+                    counted=counted[order].T,
+                    objects=np.bincount(wanted, minlength=self.images),
+                )
+            )
+        return tuple(ranked)
+
+
+def _twelve(precision: NDArray[np.float64], recall: NDArray[np.float64]) -> list[float]:
+    """Return `NUMBERS` in percent, NaN where no class defines one, of `Curves`."""
+    sizes = range(1, 4)
+    parts = [precision[..., 0, -1], precision[0, ..., 0, -1], precision[5, ..., 0, -1]]
+    parts += [precision[..., size, -1] for size in sizes]
+    parts += [recall[..., 0, most] for most in range(3)] + [recall[..., size, -1] for size in sizes]
+    return [100.0 * float(part[part > -1].mean()) if (part > -1).any() else float("nan") for part in parts]
+
+
+def _class_means(precision: NDArray[np.float64]) -> NDArray[np.float64]:
+    """(T, R, C) -> (C,) in percent; a class without ground truth is -1 all over."""
+    means = precision.mean(axis=(0, 1))
+    return np.where(means < 0, np.nan, 100.0 * means)
 
 
 # --- pycocotools ------------------------------------------------------------------------------------------------------
@@ -237,67 +358,37 @@ class _Evaluation(COCOeval):
         super()._prepare()  # pyright: ignore[reportAttributeAccessIssue]
         for objects in self._gts.values():  # pyright: ignore[reportAttributeAccessIssue]
             for entry in objects:
-                entry["ignore"] = bool(entry["ignore"] or entry.get("difficult", False))
+                entry["ignore"] = bool(entry["ignore"] or entry["ignored"])
 
 
-def _score(
-    truth: dict[str, Any],
-    results: list[dict[str, Any]],
-    *,
-    keep_ranked: bool = False,
-    kind: Literal["bbox", "segm"] = "bbox",
-) -> CocoResult:
-    # Ids from 1: pycocotools takes an annotation with id 0 for "not matched".
-    for number, entry in enumerate(truth["annotations"], start=1):
-        entry["id"] = number
-    for number, entry in enumerate(results, start=1):
-        entry |= {"id": number, "iscrowd": 0}
-        if kind == "bbox":
-            entry["area"] = entry["bbox"][2] * entry["bbox"][3]
+def _by_pycocotools(case: _Case) -> Curves:
+    images = [{"id": image, "height": 0, "width": 0} for image in range(case.images)]  # for polygons alone
+    categories = [{"id": label, "name": name} for label, name in enumerate(case.classes, start=1)]
+    truth, found = case.truth, case.found
+    annotations = _entries(truth, case.objects, iscrowd=truth.crowd.astype(int), ignored=truth.ignored)
+    results = _entries(found, case.detections, iscrowd=np.zeros(len(found.score), int), score=found.score)
+    known = {"images": images, "categories": categories}
+    kind = "bbox" if isinstance(case.objects, np.ndarray) else "segm"
     with redirect_stdout(io.StringIO()):  # it reports its progress by printing
-        evaluation = _Evaluation(_index(truth), _index(truth | {"annotations": results}), kind)
+        evaluation = _Evaluation(
+            _index(known | {"annotations": annotations}), _index(known | {"annotations": results}), kind
+        )
         evaluation.evaluate()
         evaluation.accumulate()
-        evaluation.summarize()
-    names = {category["id"]: category["name"] for category in truth["categories"]}
-    precision = np.asarray(evaluation.eval["precision"])  # (IoU, recall, class, area, detections allowed)
-    return CocoResult(
-        classes=tuple(names[number] for number in evaluation.params.catIds),
-        numbers={name: _percent(value) for name, value in zip(NUMBERS, evaluation.stats, strict=True)},
-        class_ap=_class_means(precision[:, :, :, 0, -1]),
-        class_ap50=_class_means(precision[:1, :, :, 0, -1]),
-        ranked=_ranked(evaluation) if keep_ranked else (),
-    )
+    return Curves(np.asarray(evaluation.eval["precision"]), np.asarray(evaluation.eval["recall"]))
 
 
-def _ranked(evaluation: COCOeval) -> tuple[Ranked, ...]:
-    """Return the matches of pycocotools, in its own order: objects of any area, at most 100 detections an image."""
-    params: Any = evaluation.params
-    images, areas, thresholds = len(params.imgIds), len(params.areaRng), len(params.iouThrs)
-    ranked = []
-    for index in range(len(params.catIds)):
-        start = index * areas * images
-        by_image = evaluation.evalImgs[start : start + images]  # the first area is all of them
-        given = [(image, entry) for image, entry in enumerate(by_image) if entry is not None]
-        scores = np.concatenate([np.zeros(0), *(entry["dtScores"] for _, entry in given)])
-        order = np.argsort(-scores, kind="mergesort")
-        none = np.zeros((thresholds, 0), bool)
-        hits = np.concatenate([none, *(np.asarray(entry["dtMatches"], bool) for _, entry in given)], axis=1)
-        counted = ~np.concatenate([none, *(np.asarray(entry["dtIgnore"], bool) for _, entry in given)], axis=1)
-        objects = np.zeros(images, np.int64)
-        for image, entry in given:
-            objects[image] = np.count_nonzero(np.asarray(entry["gtIgnore"]) == 0)
-        where = np.repeat([image for image, _ in given], [len(entry["dtScores"]) for _, entry in given])
-        ranked.append(
-            Ranked(
-                scores=scores[order],
-                images=where.astype(np.int64)[order],
-                hits=hits[:, order] & counted[:, order],
-                counted=counted[:, order],
-                objects=objects,
-            )
-        )
-    return tuple(ranked)
+def _entries(of: Truth | Found, shapes: Shapes, **values: NDArray[Any]) -> list[dict[str, Any]]:
+    """Return annotations with ids from 1: pycocotools takes one with id 0 for "not matched"."""
+    columns = {
+        "id": range(1, len(of.image) + 1),
+        "image_id": of.image.tolist(),
+        "category_id": of.label.tolist(),
+        "area": of.area.tolist(),
+        **{name: value.tolist() for name, value in values.items()},
+    }
+    columns |= {"bbox": shapes.tolist()} if isinstance(shapes, np.ndarray) else {"segmentation": shapes}
+    return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
 
 
 def _index(dataset: dict[str, Any]) -> COCO:
@@ -305,18 +396,3 @@ def _index(dataset: dict[str, Any]) -> COCO:
     indexed.dataset = dataset
     indexed.createIndex()
     return indexed
-
-
-def _percent(value: float) -> float:
-    return float("nan") if value < 0 else 100.0 * float(value)
-
-
-def _class_means(precision: NDArray[np.float64]) -> NDArray[np.float64]:
-    """(T, R, C) -> (C,) in percent; pycocotools writes -1 over the whole of a class without ground truth."""
-    means = precision.mean(axis=(0, 1))
-    return np.where(means < 0, np.nan, 100.0 * means)
-
-
-def _xywh(boxes: NDArray[np.floating]) -> list[list[float]]:
-    wide = boxes.astype(np.float64)
-    return np.concatenate([wide[:, :2], wide[:, 2:] - wide[:, :2]], axis=1).tolist()

@@ -228,9 +228,9 @@ class Scorer:
         )
         proposals = self.found.proposals if self.config.evaluation.proposals else None
         found = self.found
-        resamples = self.config.evaluation.bootstrap
+        resamples, engine = self.config.evaluation.bootstrap, self.config.evaluation.engine
         self.evaluation = self.run.ranks.on_main(
-            lambda: measure(self.dataset, found.detections, proposals, resamples=resamples)
+            lambda: measure(self.dataset, found.detections, proposals, resamples=resamples, engine=engine)
         )
         return self.evaluation.metrics
 

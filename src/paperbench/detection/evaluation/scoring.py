@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from paperbench.data.detection import DetectionSet
+from paperbench.detection.config import CocoEngine
 from paperbench.detection.evaluation import coco, recall, voc
 from paperbench.detection.evaluation.bootstrap import coco_intervals, voc_intervals
 from paperbench.detection.evaluation.detections import Detections
@@ -37,6 +38,7 @@ def measure(
     proposals: Sequence[NDArray[np.float32]] | None = None,
     *,
     resamples: int = 0,
+    engine: CocoEngine = "numpy",
 ) -> Evaluation:
     """Score `detections[i]`, and `proposals[i]` ((P, 4) xyxy, best first), against `dataset.records[i]`.
 
@@ -54,12 +56,12 @@ def measure(
     A number that the ground truth does not define (a class or size without any object) has no entry. Raises
     `ValueError` when the sequences differ in length.
     """
-    by_coco = coco.evaluate(dataset.records, detections, dataset.classes, keep_ranked=resamples > 0)
+    by_coco = coco.evaluate(dataset.records, detections, dataset.classes, keep_ranked=resamples > 0, engine=engine)
     by_voc = voc.evaluate(dataset.records, detections, dataset.classes)
     covered = None if proposals is None else recall.evaluate(dataset.records, proposals)
     metrics = by_coco.metrics() | voc_metrics(by_voc) | ({} if covered is None else covered.metrics())
     if dataset.masks is not None and detections and all(found.masks is not None for found in detections):
-        drawn = coco.evaluate_masks(dataset.records, dataset.masks, detections, dataset.classes)
+        drawn = coco.evaluate_masks(dataset.records, dataset.masks, detections, dataset.classes, engine=engine)
         metrics |= drawn.metrics("coco/mask")
     if resamples:
         metrics |= coco_intervals(by_coco.ranked, resamples=resamples)

@@ -46,7 +46,7 @@ def plan(config: ScoreFiles) -> Mapping[str, str]:
         return {
             "data": f"coco: {truth}{_held_out(config)}",
             "detections": str(found),
-            "rules": "pycocotools, twelve numbers",
+            "rules": "COCO's twelve numbers",
         }
     if config.format == "yolo":
         layout = yolo_layout.find(truth)
@@ -56,7 +56,7 @@ def plan(config: ScoreFiles) -> Mapping[str, str]:
         return {
             "data": f"yolo: {config.split}{_held_out(config)}, {counts}, in {truth}",
             "detections": str(found),
-            "rules": "pycocotools, twelve numbers; VOC's means by 11 points (voc07) and by area (voc)",
+            "rules": "COCO's twelve numbers; VOC's means by 11 points (voc07) and by area (voc)",
         }
     classes = counted(len(config.classes or CLASSES), "classes")
     return {
@@ -143,13 +143,13 @@ def _yolo(config: ScoreFiles, run: Run) -> dict[str, float]:
     )
     for remark in remarks_on_fit(Flat.objects(dataset.records), Flat.detections(detections), dataset.classes):
         run.reporter.message(remark)
-    evaluation = measure(dataset, detections)
+    evaluation = measure(dataset, detections, engine=config.engine)
     run.draw(precision_recall_curves, evaluation.voc, run.directory.figures / "precision_recall.png")
     return evaluation.metrics
 
 
 def _coco(config: ScoreFiles, run: Run) -> dict[str, float]:
-    result = coco.evaluate_files(*_paths(config), part=config.part(test=True))
+    result = coco.evaluate_files(*_paths(config), part=config.part(test=True), engine=config.engine)
     for remark in result.remarks:
         run.reporter.message(remark)
     return result.metrics()
