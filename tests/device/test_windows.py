@@ -14,6 +14,8 @@ from typing import Any
 
 import pytest
 
+from tests.data.photos import write_photo
+
 ROOT = Path(__file__).parents[2]
 WINDOWS = Path(__file__).parent / "windows"
 pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="open files are found in /proc")
@@ -107,7 +109,7 @@ print("all")
 
 
 @pytest.mark.slow
-def test_a_run_that_is_stopped_resumed_and_reported(tmp_path: Path) -> None:
+def test_a_run_that_is_stopped_resumed_evaluated_and_reported(tmp_path: Path) -> None:
     run = tmp_path / "run"
     train = ("train", "vae", "--smoke", "device=cpu", "--run-dir", run)
     assert "resume" in program(*train, code=3, PAPERBENCH_LAST_STEP="10")
@@ -116,6 +118,17 @@ def test_a_run_that_is_stopped_resumed_and_reported(tmp_path: Path) -> None:
     assert state(run)["state"] == "done"
     program("report", run)
     assert (run / "report" / "report.html").stat().st_size > 1000
+    told = program("eval", "vae", f"checkpoint={run}", "--smoke", "device=cpu", "--run-dir", tmp_path / "evaluated")
+    assert "test/bound" in told
+    image = write_photo(tmp_path / "photo.png", hue=0, seed=0)
+    program("predict", run, image, "--output", tmp_path / "drawn", "--device", "cpu")
+    assert [drawing.stem for drawing in (tmp_path / "drawn").iterdir()] == ["photo"]
+
+
+def test_doctor_finds_all_that_is_essential() -> None:
+    told = program("doctor")
+    assert "all that is essential works" in told
+    assert "logical processors usable here" in told
 
 
 @pytest.mark.slow
