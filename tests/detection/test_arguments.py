@@ -409,18 +409,24 @@ def a_scorer(config: Any, net: Any, dataset: DetectionSet | None = None) -> Scor
 
 @pytest.mark.parametrize(("asked", "resamples"), [(True, 0), (False, 30)])
 def test_a_scorer_measures_what_is_asked_for(monkeypatch: pytest.MonkeyPatch, asked: bool, resamples: int) -> None:
-    config = config_of("faster-rcnn", f"evaluation.proposals={asked}", f"evaluation.bootstrap={resamples}")
+    engine = "pycocotools" if asked else "numpy"
+    config = config_of(
+        "faster-rcnn",
+        f"evaluation.proposals={asked}",
+        f"evaluation.bootstrap={resamples}",
+        f"evaluation.engine={engine}",
+    )
     seen: dict[str, Any] = {}
 
-    def measure(dataset: Any, detections: Any, proposals: Any, *, resamples: int = 0) -> Any:
-        seen.update(proposals=proposals, resamples=resamples)
+    def measure(dataset: Any, detections: Any, proposals: Any, **settings: Any) -> Any:
+        seen.update(proposals=proposals, **settings)
         return SimpleNamespace(metrics={})
 
     found = InferenceResult(detections=[], proposals=boxes(2), seconds_per_image=1.0)
     monkeypatch.setattr(inference, "measure", measure)
     monkeypatch.setattr(inference, "detect_all", lambda *_, **__: found)
     a_scorer(config, net_of(config))()
-    assert (seen["proposals"] is not None, seen["resamples"]) == (asked, resamples)
+    assert (seen["proposals"] is not None, seen["resamples"], seen["engine"]) == (asked, resamples, engine)
 
 
 def test_studies_have_the_options_of_the_configuration(monkeypatch: pytest.MonkeyPatch) -> None:
