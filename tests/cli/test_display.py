@@ -62,6 +62,16 @@ def test_start_says_what_runs_on_what() -> None:
     assert stream.getvalue() == "faster-rcnn\n  data    shapes\n  device  cpu\n"
 
 
+def test_long_facts_are_folded_and_commands_are_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "100")
+    stream = io.StringIO()
+    PlainReporter(stream).start("a run", {"data": ", ".join(["a folder of photographs"] * 20), "device": "cpu"})
+    lines = stream.getvalue().splitlines()
+    assert max(map(len, lines)) <= 100
+    assert lines[2].startswith("          ")
+    assert lines[-1] == "  device  cpu"
+
+
 def test_progress_keeps_to_its_interval() -> None:
     plain, stream, clock = reporter()
     for done in range(101):

@@ -150,6 +150,12 @@ def test_dry_run_says_what_would_happen_and_writes_nothing(
     assert engine.resolved is None
     assert list(tmp_path.iterdir()) == []
 
+    monkeypatch.setenv("COLUMNS", "100")
+    task.plan = lambda config: {"data": ", ".join(["a folder of photographs"] * 20)}  # pyright: ignore[reportAttributeAccessIssue]
+    sizes = ", ".join(f"{number}.5" for number in range(40))
+    shown = call("train", "faster-rcnn", f"model.anchors.sizes=[{sizes}]", "--dry-run").stdout.splitlines()
+    assert max(map(len, shown)) <= 100
+
 
 def test_what_the_plan_refuses_leaves_no_directory(engine: Engine, tmp_path: Path) -> None:
     result = call("eval", "detections", "format=voc")

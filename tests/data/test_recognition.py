@@ -185,6 +185,7 @@ def test_coco_files_with_one_folder_of_images(tmp_path: Path) -> None:
     ("file", "image", "split"),
     [
         ("result.json", "images/a.jpg", "result.json:images"),
+        ("labels.json", "photos of 2025/raw/a.jpg", "labels.json:photos of 2025/raw"),
         ("labels.json", "a.jpg", "labels.json"),
         ("annotations/instances_default.json", "images/a.jpg", "annotations/instances_default.json:images"),
         ("annotations/instances_default.json", "images/default/a.jpg", "default"),

@@ -345,6 +345,13 @@ def test_a_share_is_held_out_where_nothing_names_a_test_split(tmp_path: Path, ki
     assert datasets.check(config)["train"]["images"] == 7
 
 
+def test_a_folder_that_is_no_devkit_is_not_called_one(tmp_path: Path) -> None:
+    config = in_one_piece(tmp_path / "set", "voc")
+    assert describe_data(config).startswith("voc: all XML files without the 30 % held out for the test in ")
+    config.root = str(tmp_path / "nowhere")
+    assert describe_data(config).startswith("voc: VOCmine all without ")
+
+
 @pytest.mark.parametrize("kind", ["voc", "coco", "yolo"])
 def test_what_a_share_is_held_out_of_is_one_split(tmp_path: Path, kind: str) -> None:
     config = in_one_piece(tmp_path / "set", kind)

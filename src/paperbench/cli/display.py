@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TextIO
 
-from paperbench.cli.output import duration, rich_table
+from paperbench.cli.output import duration, folded_pair, rich_table
 from paperbench.report.tables import Column, Table, aligned, blank_cell
 
 if TYPE_CHECKING:
@@ -140,16 +140,20 @@ class PlainReporter:
             self._print(f"  {text}")
         for remark in summary.remarks:
             self._print(remark)
-        self._pairs([*summary.facts, *summary.commands])
+        width = max((len(key) for key, _ in (*summary.facts, *summary.commands)), default=0)
+        self._pairs(list(summary.facts), width)
+        for key, text in summary.commands:  # to be copied: never folded
+            self._print(f"  {key.ljust(width)}  {text}")
 
     def close(self) -> None:
         if not self._silent:
             self._guarded(self._stream.flush)
 
-    def _pairs(self, pairs: list[tuple[str, str]]) -> None:
-        width = max((len(key) for key, _ in pairs), default=0)
+    def _pairs(self, pairs: list[tuple[str, str]], width: int = 0) -> None:
+        width = max(width, *(len(key) for key, _ in pairs)) if pairs else width
         for key, text in pairs:
-            self._print(f"  {key.ljust(width)}  {text}")
+            for part in folded_pair(key, text, 4 + width):
+                self._print(part)
 
     def _print(self, text: str) -> None:
         if self._silent:

@@ -66,17 +66,20 @@ def pair_lines(pairs: Iterable[tuple[str, str]]) -> None:
     kept = list(pairs)
     indent = 4 + max((len(name) for name, _ in kept), default=0)
     for name, text in kept:
-        line(
-            textwrap.fill(
-                text,
-                max(page_width(), indent + 30),
-                initial_indent=f"  {name}".ljust(indent),
-                subsequent_indent=" " * indent,
-                break_long_words=False,
-                break_on_hyphens=False,
-            )
-            or f"  {name}"
-        )
+        for part in folded_pair(name, text, indent):
+            line(part)
+
+
+def folded_pair(name: str, text: str, indent: int) -> list[str]:
+    """Return the lines of an indented name and a text `indent` characters from the border, folded to `page_width`."""
+    return textwrap.wrap(
+        text,
+        max(page_width(), indent + 30),
+        initial_indent=f"  {name}".ljust(indent),
+        subsequent_indent=" " * indent,
+        break_long_words=False,
+        break_on_hyphens=False,
+    ) or [f"  {name}"]
 
 
 def folded_line(text: str, *, indent: int = 2) -> None:

@@ -157,7 +157,9 @@ def _print_plan(prepared: Prepared, options: Options) -> None:
     if not deviations:
         line("every condition of the published numbers is met")
     for text, count in (*deviations.items(), *others.items()):
-        line(f"{'every number' if count == len(conditions) else f'{count} of {len(conditions)} numbers'}: {text}")
+        folded_line(
+            f"{'every number' if count == len(conditions) else f'{count} of {len(conditions)} numbers'}: {text}"
+        )
     _print_elsewhere(elsewhere(prepared, None if "done" not in states.values() else _document_of(prepared)))
 
 

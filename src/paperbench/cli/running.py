@@ -9,7 +9,7 @@ import typer
 
 from paperbench.cli.guard import emit_json, print_error
 from paperbench.cli.options import RunOptions
-from paperbench.cli.output import describe_changes, line
+from paperbench.cli.output import describe_changes, folded_line, line, pair_lines
 from paperbench.config.compose import Composed, compose
 from paperbench.config.difference import difference
 from paperbench.engine import torchrun
@@ -94,10 +94,8 @@ def _print_plan(composed: Composed, options: RunOptions) -> None:
         return
     line(f"{composed.experiment}: {composed.task.summary} (dry run, nothing is written)")
     rows = {**facts, "directory": str(where) if options.run_dir else f"{where}/<time>"}
-    width = max(map(len, rows))
-    for name, text in rows.items():
-        line(f"  {name.ljust(width)}  {text}")
+    pair_lines(rows.items())
     if changes:
         line("differs from the experiment's default in")
         for text in describe_changes(changes):
-            line(f"  {text}")
+            folded_line(f"  {text}", indent=6)

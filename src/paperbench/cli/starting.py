@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import textwrap
 from pathlib import Path
 from typing import Any
 
@@ -154,11 +155,24 @@ def _content(name: str, found: Recognised, base: Experiment, typed: str) -> str:
     head = [
         "# @package _global_",
         f"# about:    {base.name} on your own data",
-        *([f"# paper:    {' '.join(base.paper.split())}"] if base.paper else []),
+        *([_comment(f"paper:    {' '.join(base.paper.split())}", " " * 10)] if base.paper else []),
         f"# command:  {typed}",
     ]
     body = yaml.safe_dump(document, sort_keys=False, allow_unicode=True, width=100)
-    return "\n".join([*head, f"{body}# `paperbench init` found {' '.join(found.found.split())}", ""])
+    said = _comment(f"`paperbench init` found {' '.join(found.found.split())}")
+    return "\n".join([*head, f"{body}{said}", ""])
+
+
+def _comment(text: str, indent: str = "") -> str:
+    """Return a comment in YAML, in lines of the page; the `#` of those that follow the first has `indent` behind it."""
+    return textwrap.fill(
+        text,
+        100,
+        initial_indent="# ",
+        subsequent_indent=f"# {indent}",
+        break_long_words=False,
+        break_on_hyphens=False,
+    )
 
 
 def _check(name: str, found: Recognised, verb: str, conf_dir: Path | None) -> None:

@@ -15,7 +15,7 @@ import typer
 from paperbench.cli.apart import LibraryExitError, apart, note
 from paperbench.cli.guard import emit_json
 from paperbench.cli.options import RunOptions
-from paperbench.cli.output import duration, line, table
+from paperbench.cli.output import duration, folded_line, line, table
 from paperbench.cli.sweep_display import labelled, make_watcher, title
 from paperbench.config.commands import command
 from paperbench.config.compose import output_root
@@ -144,7 +144,7 @@ def _print_plan(planned: Sweep, options: Options) -> None:
     keys = list(dict.fromkeys(key for member, _ in found for key in member.request.labels))
     common = [text for text in planned.overrides if text.partition("=")[0].lstrip("+") not in keys]
     if common:
-        line(f"every run: {' '.join(common)}")
+        folded_line(f"every run: {' '.join(common)}")
     table(
         (*keys, "run", "state"),
         ([*(member.request.labels.get(key, "") for key in keys), member.hash, _in_words(now)] for member, now in found),

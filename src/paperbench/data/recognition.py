@@ -182,7 +182,8 @@ def _images_of(file: Path, document: Mapping[str, Any], folder: Path) -> Path:
     name = str(first.get("file_name") or "").replace("\\", "/")
     split = _split_name(re.sub(r"^instances_", "", file.stem))
     places = [file.parent, folder, folder / "images", folder / split, folder / "images" / split, file.parent / "images"]
-    return next((place for place in places if name and (place / name).is_file()), file.parent)
+    others = sorted(path for depth in range(1, _DEPTH) for path in folder.glob("*/" * depth) if path.is_dir())
+    return next((place for place in (*places, *others) if name and (place / name).is_file()), file.parent)
 
 
 def _yolo(folder: Path) -> Recognised | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from paperbench.config.words import counted
+from paperbench.data import voc_layout
 from paperbench.detection.config import (
     CocoData,
     DetectTrain,
@@ -15,6 +16,7 @@ from paperbench.detection.config import (
 )
 from paperbench.detection.model_config import FasterRCNNModel, FPNModel, RFCNModel, SSDModel, YOLOModel
 from paperbench.detection.rcnn_config import ProposalConfig, SPPNetModel
+from paperbench.errors import DataError
 
 
 def describe_data(data: ShapesData | VocData | CocoData | YoloData | PennFudanData) -> str:
@@ -32,10 +34,10 @@ def describe_data(data: ShapesData | VocData | CocoData | YoloData | PennFudanDa
         if limit
     ]
     if isinstance(data, VocData):
-        train = " + ".join(
-            f"VOC{name.replace('/', ' ')}" for name in data.train or (f"{data.year}/{data.train_split}",)
-        )
-        what = f"voc: {train} {_tested(data, f'VOC{data.year} ' if data.train else '')}"
+        own = data.train or (f"{data.year}/{data.train_split}",)
+        train = " + ".join(_voc_split(data.root, *name.split("/", 1)) for name in own)
+        tested = _voc_split(data.root, data.year, data.test_split) if data.train else data.test_split
+        what = f"voc: {train} {_tested(data, tested)}"
         limits += [f"{counted(len(data.classes), 'classes')} of one's own"] if data.classes else []
     elif isinstance(data, YoloData):
         what = f"yolo: {' + '.join(data.train or (data.train_split,))} {_tested(data)}"
@@ -47,11 +49,22 @@ def describe_data(data: ShapesData | VocData | CocoData | YoloData | PennFudanDa
     return ", ".join([f"{what} in {data.root}", *limits, f"short side {data.short_side}"])
 
 
-def _tested(data: VocData | CocoData | YoloData, year: str = "") -> str:
+def _voc_split(root: str | None, year: str, split: str) -> str:
+    """Name a split of a set by its folder, `VOC2007 test`; one of a folder without lists of images by what it consists of."""
+    try:
+        layout = voc_layout.find(root, year)
+    except DataError:  # said by whoever reads it
+        return f"VOC{year} {split}"
+    if layout.lists is not None:
+        return f"{layout.folder.name} {split}"
+    return "all XML files" if split == voc_layout.ALL else f"XML files of {split}"
+
+
+def _tested(data: VocData | CocoData | YoloData, split: str = "") -> str:
     """Name what the test is on, behind the training split."""
     if data.test_fraction:
         return f"without the {100 * data.test_fraction:g} % held out for the test"
-    return f"and {year}{data.test_split}"
+    return f"and {split or data.test_split}"
 
 
 def describe_model(model: ModelConfig) -> str:
