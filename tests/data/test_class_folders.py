@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+import subprocess
+import sys
 import unicodedata
 from pathlib import Path
 
@@ -210,6 +213,46 @@ def test_streamed_images_are_those_in_memory(tmp_path: Path, cache_mb: float) ->
     assert torch.equal(part.part(torch.tensor([1]))[:], whole[1:2])
     assert (store.in_memory() is None) == (cache_mb < 1)
     assert len(store._cache) == min(12, int(cache_mb * 2**20) // (3 * 16 * 16))
+
+
+STREAM = """
+import sys
+from pathlib import Path
+import torch
+from paperbench.data import photographs
+from paperbench.data.image_sets import FoldersData
+
+def resident():
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    return pages * 4096 / 2**20
+
+config = FoldersData(root=sys.argv[1], side=256, cache_mb=float(sys.argv[2]))
+photographs.load(FoldersData(root=sys.argv[1], side=256, cache_mb=0, max_train_images=64), "train")
+before = peak = resident()
+loaded = photographs.load(config, "train")
+for start in range(0, len(loaded.images), 32):
+    assert len(loaded.images[start : start + 32])
+    peak = max(peak, resident())
+print(peak - before)
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="reads what a process holds as Linux counts it")
+def test_many_photographs_stay_within_the_budget(tmp_path: Path) -> None:
+    """800 pictures of 256 pixels a side are 150 MiB in memory; a budget of 16 MiB holds those, with what readers have in hand."""
+    write_photo(tmp_path / "one.jpg", hue=0, seed=0, size=(300, 300))
+    for split, each in (("train", 400), ("test", 1)):
+        for name in ("a", "b"):
+            (tmp_path / "set" / split / name).mkdir(parents=True)
+            for number in range(each):
+                os.link(tmp_path / "one.jpg", tmp_path / "set" / split / name / f"{number}.jpg")
+
+    def grown(cache_mb: int) -> float:
+        call = [sys.executable, "-c", STREAM, str(tmp_path / "set"), str(cache_mb)]
+        return float(subprocess.run(call, check=True, capture_output=True, text=True).stdout)
+
+    assert (small := grown(16)) < 100, small
+    assert (large := grown(1024)) > 130, large
 
 
 def test_a_file_that_is_damaged_later_is_named(tmp_path: Path) -> None:
