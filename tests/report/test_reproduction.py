@@ -17,6 +17,7 @@ from paperbench.config.paths import shipped_conf
 from paperbench.engine.rundir import RunDirectory
 from paperbench.errors import ConfigError, DataError
 from paperbench.report import published
+from paperbench.report.html.sources import ReproductionRecord, load
 from paperbench.report.layout import Layout, load, names, read
 from paperbench.report.preparing import Prepared, prepare
 from paperbench.report.reproduction import assemble, targets_of, write
@@ -448,6 +449,9 @@ def test_the_files_hold_every_number_in_full(tmp_path: Path) -> None:
     prepared, document = with_values(seeds=3)
     write(document, prepared.directory)
     assert json.loads((prepared.directory / "reproduction.json").read_text()) == json.loads(json.dumps(document))
+    shown = load(prepared.directory)
+    assert isinstance(shown, ReproductionRecord)
+    assert shown.document["schema_version"] == document["schema_version"]
     rows = list(csv.DictReader(io.StringIO((prepared.directory / "table.csv").read_text())))
     assert len(rows) == 5
     for row in rows:

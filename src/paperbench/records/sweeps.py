@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Container, Iterator, Mapping
+from collections.abc import Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -122,14 +122,15 @@ def _texts(value: object) -> tuple[str, ...]:
     return tuple(map(str, value)) if isinstance(value, list) else ()
 
 
-def read_document(file: Path) -> dict[str, Any]:
-    """Read a JSON object with the `schema_version` of this program; for errors see `read_sweep`."""
+def read_document(file: Path, readable: Sequence[int] = (SCHEMA_VERSION,)) -> dict[str, Any]:
+    """Read a JSON object with one of the `readable` versions of its form; for errors see `read_sweep`."""
     value = read_object(file)
     version = value.get("schema_version")
     if version is None:
         raise DataError(f"{file}: damaged, has no schema_version; {AGAIN}")
-    if version != SCHEMA_VERSION:
-        raise DataError(f"{file}: has format {version}, this version of paperbench reads {SCHEMA_VERSION}")
+    if version not in readable:
+        known = " and ".join(map(str, readable))
+        raise DataError(f"{file}: has format {version}, this version of paperbench reads {known}")
     return value
 
 

@@ -24,7 +24,7 @@ from paperbench.report.layout import Cell, load
 from paperbench.report.layoutfile import ComparisonEntry
 from paperbench.report.preparing import KIND, Placed, Prepared, prepare
 from paperbench.report.published import Published
-from paperbench.report.reproduction_document import display_table, flat_table
+from paperbench.report.reproduction_document import SCHEMA_VERSION, display_table, flat_table
 from paperbench.report.tables import to_csv, to_markdown
 from paperbench.report.verdict import Conditions, Verdict, judge, precision_choice
 from paperbench.sweeps.launch import SweepOptions
@@ -34,7 +34,6 @@ from paperbench.sweeps.run import SweepOutcome, run_sweep
 from paperbench.sweeps.scheduler import Targets
 from paperbench.sweeps.watch import MemberStatus, Watcher
 
-SCHEMA_VERSION = 2
 DOCUMENT = "reproduction.json"
 DEFAULT_SCALE = "short"
 LOW, HIGH = "/low", "/high"

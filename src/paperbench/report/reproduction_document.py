@@ -17,6 +17,10 @@ from paperbench.report.verdict import Verdict, worded
 
 Document = Mapping[str, Any]
 
+SCHEMA_VERSION = 2
+READABLE = (1, 2)
+"""Formats that the tables and pages are made of: 1 had deviations, choices and remarks in one list."""
+
 UNITS = {
     "percent": "%",
     "points": "points",

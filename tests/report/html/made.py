@@ -17,6 +17,7 @@ from paperbench.catalog import MetricSpec
 from paperbench.engine.metriclog import JsonLines
 from paperbench.engine.rundir import DONE, RunDirectory
 from paperbench.records.metrics import MetricRegistry
+from paperbench.report.reproduction_document import SCHEMA_VERSION
 
 METRICS = MetricRegistry(
     (
@@ -214,7 +215,7 @@ def reproduction(folder: Path, columns: Sequence[str], rows: Mapping[str, Mappin
     """A `reproduction.json` of these cells; returns its folder."""
     folder.mkdir(parents=True)
     document = {
-        "schema_version": 1,
+        "schema_version": SCHEMA_VERSION,
         "kind": "reproduction",
         "name": "toy-paper/table-1",
         "paper": "toy-paper",

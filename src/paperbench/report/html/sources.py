@@ -74,7 +74,7 @@ def _there(folder: Path) -> str:
 
 
 def _read_reproduction(folder: Path) -> ReproductionRecord:
-    document = read_document(folder / REPRODUCTION)
+    document = read_document(folder / REPRODUCTION, reproduction_document.READABLE)
     reproduction_document.check(folder / REPRODUCTION, document)
     runs = read_sweep(folder).runs if (folder / SWEEP).is_file() else ()
     return ReproductionRecord(directory=folder, document=document, runs=runs)
