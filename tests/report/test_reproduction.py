@@ -17,7 +17,7 @@ from paperbench.config.paths import shipped_conf
 from paperbench.engine.rundir import RunDirectory
 from paperbench.errors import ConfigError, DataError
 from paperbench.report import published
-from paperbench.report.html.sources import ReproductionRecord, load
+from paperbench.report.html import sources
 from paperbench.report.layout import Layout, load, names, read
 from paperbench.report.preparing import Prepared, prepare
 from paperbench.report.reproduction import assemble, targets_of, write
@@ -449,8 +449,8 @@ def test_the_files_hold_every_number_in_full(tmp_path: Path) -> None:
     prepared, document = with_values(seeds=3)
     write(document, prepared.directory)
     assert json.loads((prepared.directory / "reproduction.json").read_text()) == json.loads(json.dumps(document))
-    shown = load(prepared.directory)
-    assert isinstance(shown, ReproductionRecord)
+    shown = sources.load(prepared.directory)
+    assert isinstance(shown, sources.ReproductionRecord)
     assert shown.document["schema_version"] == document["schema_version"]
     rows = list(csv.DictReader(io.StringIO((prepared.directory / "table.csv").read_text())))
     assert len(rows) == 5
