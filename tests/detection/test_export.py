@@ -283,3 +283,11 @@ def test_other_detectors_are_refused_before_their_weights_are_read(tmp_path: Pat
     _, config, _ = load_file(tmp_path / "config.yaml")
     with pytest.raises(ConfigError, match=r"cannot be exported; faster-rcnn .* ssd and yolo can"):
         export_model(config, tmp_path)
+
+
+def test_a_task_without_an_export_says_what_uses_its_runs(tmp_path: Path) -> None:
+    (tmp_path / "config.yaml").write_text(CliRunner().invoke(app, ["show", "fast-rcnn"]).stdout)
+    result = call(tmp_path, "--format", "onnx")
+    assert result.exit_code == 2
+    assert "runs of task region-train cannot be exported" in result.stderr
+    assert "`paperbench predict RUN IMAGE` uses the run itself" in result.stderr

@@ -124,7 +124,8 @@ def _check_exportable(task: TaskSpec, kind: str, resolved: dict[str, Any]) -> No
         )
     if not task.exports:
         able = ", ".join(spec.name for spec in TASKS.values() if spec.exports)
-        raise ConfigError(f"runs of task {task.name} cannot be exported; those of {able} can")
+        use = ". `paperbench predict RUN IMAGE` uses the run itself" if task.predicts else ""
+        raise ConfigError(f"runs of task {task.name} cannot be exported; those of {able} can{use}")
     if kind not in task.exports:
         raise ConfigError(f"--format {kind}: models of task {task.name} can be written as {', '.join(task.exports)}")
 
