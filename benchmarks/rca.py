@@ -1,4 +1,4 @@
-"""Reverse classification accuracy: batched registration against SimpleITK and elastix, and accuracy of predictions on real data.
+"""Reverse classification accuracy: batched registration against other libraries, and accuracy of predictions on real data.
 
     uv sync --group bench
     uv run python -m benchmarks.rca speed --data jsrt --root DIR --images 12 --elastix-images 4
@@ -7,11 +7,13 @@
 
 Each writes `results/rca-<mode>-<data>-cpu.csv`.
 
-`speed`: the same images, masks and references, methods interleaved image by image, every method with all cores of the machine; wall
+`speed`: the same images, masks and references, methods interleaved image by image, every method with the same number of cores; wall
 seconds from the images in memory to the scores, registration to all references included, and the error of the predictions.
-SimpleITK has the settings of `classifier=atlas-sitk`, once on all voxels and once on every fifth; elastix its default affine and
-B-spline stages of four resolutions, the latter with 2,000 iterations each. They may get fewer images and references; the comparison
-is then on those.
+SimpleITK has the settings of `classifier=atlas-sitk`, once on all voxels and once on every fifth; elastix, ANTs and DIPY those of
+`rca_peers`. They may get fewer images and references; the comparison is then on those. On one core: `--threads 1` with
+`OMP_NUM_THREADS=1 ITK_GLOBAL_DEFAULT_NUMBER_OF_THREADS=1`.
+
+A line of `speed` stays until its method is measured again.
 
 `masks`: the cost of one more segmenter, reading of files included, nothing cached from an earlier image.
 
@@ -22,7 +24,6 @@ neither references nor cases (`--calibration` takes one of the two); a line for 
 from __future__ import annotations
 
 import argparse
-import importlib
 import json
 import math
 import os
@@ -30,7 +31,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from statistics import mean, median
@@ -42,13 +43,14 @@ import torch
 from PIL import Image as PilImage
 
 from benchmarks.common import earlier_rows, machine, write
+from benchmarks.rca_peers import Ants, Dipy, Elastix
 from paperbench.config.compose import compose
 from paperbench.rca import case_files, datasets
 from paperbench.rca.atlas import Atlas, schedule
 from paperbench.rca.cases import CaseSet, Image, normalised
 from paperbench.rca.evaluation import agreement
 from paperbench.rca.prediction import Rule, predict
-from paperbench.rca.scoring import MaskScores, ReferenceLabels, ReverseClassifier, score_masks
+from paperbench.rca.scoring import MaskScores, ReverseClassifier, score_masks
 from paperbench.rca.sitk import SitkAtlas
 
 CALIBRATING = 24
@@ -68,46 +70,6 @@ COLUMNS = (
 KEYS = ("data", "settings", "calibration", "label", "seed")
 """Columns that identify a line of `accuracy`: other settings are measured in other calls."""
 Rows = list[dict[str, Any]]
-
-
-class Elastix:
-    """Elastix's affine and B-spline stages, one reference after the other."""
-
-    def __init__(self, iterations: int) -> None:
-        self.itk: Any = importlib.import_module("itk")
-        self.parameters = self.itk.ParameterObject.New()
-        affine = self.parameters.GetDefaultParameterMap("affine", 4)
-        elastic = self.parameters.GetDefaultParameterMap("bspline", 4)
-        elastic["MaximumNumberOfIterations"] = [str(iterations)]
-        for stage in (affine, elastic):
-            self.parameters.AddParameterMap(stage)
-
-    def segment(self, image: Image, references: Sequence[Image]) -> Iterator[ReferenceLabels]:
-        """See `ReverseClassifier`."""
-        moving = self._image(normalised(image.intensities), image)
-        for reference in references:
-            try:
-                yield ReferenceLabels(reference=reference.name, maps=self._maps(moving, image, reference))
-            except RuntimeError as error:
-                yield ReferenceLabels(reference=reference.name, maps={}, failure=str(error))
-
-    def _maps(self, moving: Any, image: Image, reference: Image) -> dict[str, torch.Tensor]:
-        fixed = self._image(normalised(reference.intensities), reference)
-        _, found = self.itk.elastix_registration_method(
-            fixed, moving, parameter_object=self.parameters, log_to_console=False
-        )
-        for stage in range(found.GetNumberOfParameterMaps()):
-            found.SetParameter(stage, "FinalBSplineInterpolationOrder", "0")
-        maps = {}
-        for name, mask in image.masks.items():
-            drawn = self.itk.transformix_filter(self._image(mask, image), found, log_to_console=False)
-            maps[name] = torch.from_numpy(np.rint(self.itk.array_from_image(drawn)).astype(np.int64))
-        return maps
-
-    def _image(self, array: np.ndarray, image: Image) -> Any:
-        converted = self.itk.image_from_array(np.ascontiguousarray(array, np.float32))
-        converted.SetSpacing([float(value) for value in reversed(image.spacing)])
-        return converted
 
 
 @dataclass(kw_only=True)
@@ -162,12 +124,18 @@ def speed(options: argparse.Namespace) -> Rows:
     ours = Method(name="batched torch", classifier=atlas, images=options.images, references=count)
     few = min(count, options.other_references or count)
     methods = [ours]
-    for name, share in (("SimpleITK", 1.0), ("SimpleITK, a fifth of the voxels", 0.2)):
-        sitk = SitkAtlas(threads=os.cpu_count() or 1, share=share)
-        methods.append(Method(name=name, classifier=sitk, images=options.sitk_images, references=few))
-    if options.elastix_images:
-        elastix = Elastix(options.iterations)
-        methods.append(Method(name="elastix", classifier=elastix, images=options.elastix_images, references=few))
+    peers: dict[str, tuple[int, Callable[[], ReverseClassifier]]] = {
+        "SimpleITK": (options.sitk_images, lambda: SitkAtlas(threads=options.threads)),
+        "SimpleITK, a fifth of the voxels": (
+            options.sitk_images, lambda: SitkAtlas(threads=options.threads, share=0.2)
+        ),
+        "elastix": (options.elastix_images, lambda: Elastix(options.iterations)),
+        "ANTs SyN": (options.ants_images, Ants),
+        "DIPY SyN": (options.dipy_images, Dipy),
+    }  # fmt: skip
+    for name, (images, make) in peers.items():
+        if images:
+            methods.append(Method(name=name, classifier=make(), images=images, references=few))
     score_masks(
         case_set.cases[0].load(), case_set.references[:1], atlas, case_set.labels, ["dsc"]
     )  # the first use is slower
@@ -321,6 +289,8 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=10)
     parser.add_argument("--sitk-images", type=int, default=None, help="SimpleITK takes the first N; by default all")
     parser.add_argument("--elastix-images", type=int, default=0, help="elastix takes the first N; 0 leaves it out")
+    parser.add_argument("--ants-images", type=int, default=0, help="ANTs takes the first N; 0 leaves it out")
+    parser.add_argument("--dipy-images", type=int, default=0, help="DIPY takes the first N; 0 leaves it out")
     parser.add_argument("--other-references", type=int, default=0, help="the others take the first N; by default all")
     parser.add_argument(
         "--budget", type=float, default=math.inf, help="`speed`: seconds after which only ours continues"
@@ -339,7 +309,8 @@ def main() -> None:
     options.sitk_images = options.images if options.sitk_images is None else options.sitk_images
     torch.set_num_threads(options.threads)
     name, rows = f"rca-{options.mode}-{options.data}-cpu", modes[options.mode](options)
-    earlier = earlier_rows(name, rows, KEYS) if options.mode == "accuracy" else []
+    keys = {"accuracy": KEYS, "speed": ("data", "method")}.get(options.mode)
+    earlier = earlier_rows(name, rows, keys) if keys else []
     print(f"written to {write(name, [*earlier, *rows])}")
 
 

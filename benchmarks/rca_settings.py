@@ -16,9 +16,8 @@ another field of view, and as volumes.
 from __future__ import annotations
 
 import argparse
-import importlib
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -30,16 +29,17 @@ from PIL import Image as PilImage
 from scipy import ndimage
 
 from benchmarks.common import earlier_rows, machine, write
+from benchmarks.rca_peers import Ants
 from paperbench.config.compose import compose
 from paperbench.data import phantoms
 from paperbench.rca import datasets
 from paperbench.rca.atlas import Atlas
-from paperbench.rca.cases import Image, normalised, with_degraded
+from paperbench.rca.cases import Image, with_degraded
 from paperbench.rca.config import ReferenceConfig, RegistrationConfig
 from paperbench.rca.evaluation import agreement
 from paperbench.rca.labels import Labels
 from paperbench.rca.prediction import Rule, predict
-from paperbench.rca.scoring import MaskScores, ReferenceLabels, ReverseClassifier, score_masks
+from paperbench.rca.scoring import MaskScores, ReverseClassifier, score_masks
 from paperbench.rca.settings import Settings, initial_settings
 from paperbench.rca.settings_choice import LeftOutSet, choose_in_memory
 
@@ -158,30 +158,6 @@ def open_set(name: str, options: argparse.Namespace) -> Set:
 
 
 # --- methods ----------------------------------------------------------------------------------------------------------
-
-
-class Ants:
-    """SyN of ANTs with its default affine part, one reference after the other."""
-
-    def __init__(self) -> None:
-        self.ants: Any = importlib.import_module("ants")
-
-    def segment(self, image: Image, references: Sequence[Image]) -> Iterator[ReferenceLabels]:
-        """See `ReverseClassifier`."""
-        moving = self._image(normalised(image.intensities), image)
-        for reference in references:
-            fixed = self._image(normalised(reference.intensities), reference)
-            found = self.ants.registration(fixed=fixed, moving=moving, type_of_transform="SyN", random_seed=1)
-            maps = {}
-            for name, mask in image.masks.items():
-                drawn = self.ants.apply_transforms(
-                    fixed, self._image(mask, image), found["fwdtransforms"], interpolator="nearestNeighbor"
-                )
-                maps[name] = torch.from_numpy(np.rint(drawn.numpy()).astype(np.int64))
-            yield ReferenceLabels(reference=reference.name, maps=maps)
-
-    def _image(self, array: Array, image: Image) -> Any:
-        return self.ants.from_numpy(np.ascontiguousarray(array, np.float32), spacing=tuple(map(float, image.spacing)))
 
 
 def fixed_settings(initial: Settings) -> dict[str, Settings]:
