@@ -5,15 +5,13 @@
     uv run python -m benchmarks.rca masks --data jsrt --root DIR --images 12
     uv run python -m benchmarks.rca accuracy --data jsrt --root DIR --images 100
 
-Each writes `results/rca-<mode>-<data>-cpu.csv`.
+Each writes `results/rca-<mode>-<data>-cpu.csv`, `speed` with one thread `results/rca-speed-<data>-one-core-cpu.csv`.
 
 `speed`: the same images, masks and references, methods interleaved image by image, every method with the same number of cores; wall
 seconds from the images in memory to the scores, registration to all references included, and the error of the predictions.
 SimpleITK has the settings of `classifier=atlas-sitk`, once on all voxels and once on every fifth; elastix, ANTs and DIPY those of
 `rca_peers`. They may get fewer images and references; the comparison is then on those. On one core: `--threads 1` with
 `OMP_NUM_THREADS=1 ITK_GLOBAL_DEFAULT_NUMBER_OF_THREADS=1`.
-
-A line of `speed` stays until its method is measured again.
 
 `masks`: the cost of one more segmenter, reading of files included, nothing cached from an earlier image.
 
@@ -308,9 +306,9 @@ def main() -> None:
     options = parser.parse_intermixed_args()  # overrides may stand behind the options
     options.sitk_images = options.images if options.sitk_images is None else options.sitk_images
     torch.set_num_threads(options.threads)
-    name, rows = f"rca-{options.mode}-{options.data}-cpu", modes[options.mode](options)
-    keys = {"accuracy": KEYS, "speed": ("data", "method")}.get(options.mode)
-    earlier = earlier_rows(name, rows, keys) if keys else []
+    cores = "-one-core" if options.mode == "speed" and options.threads == 1 else ""
+    name, rows = f"rca-{options.mode}-{options.data}{cores}-cpu", modes[options.mode](options)
+    earlier = earlier_rows(name, rows, KEYS) if options.mode == "accuracy" else []
     print(f"written to {write(name, [*earlier, *rows])}")
 
 
