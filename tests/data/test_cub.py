@@ -14,16 +14,17 @@ from tests.data.files import write_image
 CLASSES = ("001.Black_footed_Albatross", "002.Laysan_Albatross", "003.Sooty_Albatross")
 
 
-def write_cub(root: Path, images: int = 12) -> Path:
-    """The archive's layout: classes in turn, every third image for testing."""
+def write_cub(root: Path, images: int = 12, *, in_turn: bool = True) -> Path:
+    """The archive's layout: classes in turn, or one after the other as in the archive; three of nine images for testing."""
     folder = root / "CUB_200_2011"
-    names = [f"{CLASSES[k % 3]}/Bird_{k:04d}.jpg" for k in range(images)]
+    classes = [k % 3 if in_turn else k * 3 // images for k in range(images)]
+    names = [f"{CLASSES[label]}/Bird_{k:04d}.jpg" for k, label in enumerate(classes)]
     for k, name in enumerate(names):
         write_image(folder / "images" / name, height=40 + k, width=60, seed=k)
     for file, lines in {
         "images.txt": names,
         "classes.txt": list(CLASSES),
-        "image_class_labels.txt": [str(k % 3 + 1) for k in range(images)],
+        "image_class_labels.txt": [str(label + 1) for label in classes],
         "train_test_split.txt": [str(int(k // 3 % 3 != 0)) for k in range(images)],
     }.items():
         (folder / file).write_text("".join(f"{k} {line}\n" for k, line in enumerate(lines, start=1)))
@@ -41,9 +42,10 @@ def test_splits_classes_and_squares(tmp_path: Path) -> None:
 
 
 def test_limits_spread_over_the_classes(tmp_path: Path) -> None:
-    write_cub(tmp_path, 36)
-    few = cub.load(tmp_path, "train", side=8, limit=4)
-    assert len(set(few.labels.tolist())) > 1
+    write_cub(tmp_path, 36, in_turn=False)
+    labels = cub.load(tmp_path, "train", side=8).labels.tolist()
+    assert labels == sorted(labels)
+    assert cub.load(tmp_path, "train", side=8, limit=3).labels.tolist() == [0, 1, 2]
 
 
 @pytest.mark.parametrize(
@@ -78,6 +80,24 @@ def test_a_missing_archive_says_where_to_get_it(tmp_path: Path) -> None:
     assert "paperbench data get cub" in str(error.value)
     with pytest.raises(ValueError, match="split"):
         cub.read(tmp_path, "validation")  # type: ignore[arg-type]
+
+
+def test_parts_have_the_digits_of_their_split_and_a_sequence_of_their_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[str] = []
+    whole = parts.digits.load("train")
+
+    def load(split: str) -> object:
+        asked.append(split)
+        return whole
+
+    monkeypatch.setattr(parts.digits, "load", load)
+    train, test, other = (
+        parts.generate(split, images=6, side=24, data_seed=seed)  # pyright: ignore[reportArgumentType]
+        for split, seed in (("train", 0), ("test", 0), ("train", 1))
+    )
+    assert asked == ["train", "test", "train"]
+    for one, another in ((train, test), (train, other)):
+        assert not any(torch.equal(a, b) for a, b in zip(one.images, another.images, strict=True))
 
 
 def test_generated_parts_tell_their_class() -> None:

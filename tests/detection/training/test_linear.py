@@ -83,6 +83,8 @@ def test_heads_are_cut_layer_by_layer_and_the_old_one_stays() -> None:
     assert cut[4].weight.equal(head[4].weight)  # pyright: ignore[reportCallIssue, reportArgumentType]
     assert isinstance(head[1], nn.Linear)
     assert not cut.training
+    ranks = [part[0].out_features for part in truncated_head(head, [5, 2]) if isinstance(part, nn.Sequential)]
+    assert ranks == [5, 2]
     with pytest.raises(ConfigError, match="layer 2 is 8 x 8 and has 8 singular values"):
         truncated_head(head, [3, 9])
     with pytest.raises(ConfigError, match="has 2 fully connected layers"):
