@@ -61,6 +61,7 @@ class Rehearsals:
             stderr=self._log,
             env=_environment(),
             text=True,
+            cwd=folder,  # what earlier runs left in `outputs` of another folder would be taken over, and trained by none of these
         )
         self._done: dict[str, dict[str, Any]] = {}
 

@@ -3,7 +3,7 @@
     python -m tests.device.launches [EXPERIMENT OVERRIDE…] …  > benchmarks/results/launches.csv
 
 Each argument is an experiment with its overrides, in quotes; without any, those of `test_cuda.WAITS`. The numbers are of the last
-step of a run with `--smoke`: kernels of forward, backward and optimizer, and those that make its batch.
+step of a run with `--smoke`: kernels of forward, backward and optimizer, and those that make a batch, the mean over the run.
 """
 
 from __future__ import annotations

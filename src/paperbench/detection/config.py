@@ -131,8 +131,6 @@ class VocData(HeldOut, ImageConfig):
     """Several splits as one training set, in place of `year` and `train_split`: `[2007/trainval,2012/trainval]`."""
     classes: tuple[ClassName, ...] = ()
     """Label set of one's own; empty is the 20 classes of VOC."""
-    engine: Annotated[CocoEngine, NO_EFFECT, ABSENT_BY_DEFAULT] = "numpy"
-    """What computes COCO's numbers; pycocotools, the reference, takes ten times as long for the same ones."""
     zero_based: bool = False
     """Whether the XML counts pixels from 0; VOC's own files count from 1, both corners included."""
     exif: Exif = "ignore"
@@ -229,7 +227,7 @@ class EvaluationConfig(Schema):
 
     batch_size: PositiveInt = 4
     engine: Annotated[CocoEngine, NO_EFFECT, ABSENT_BY_DEFAULT] = "numpy"
-    """What computes COCO's numbers; pycocotools, the reference, takes ten times as long for the same ones."""
+    """What computes COCO's numbers; pycocotools, the reference, takes seven times as long for the same ones."""
     sheet_images: Annotated[NonNegativeInt, CIRCUMSTANTIAL] = 12
     """Test images drawn with ground truth and detections in `figures/`."""
     proposals: bool = True
@@ -261,7 +259,7 @@ class RCNNEvaluation(Schema):
 
     batch_size: PositiveInt = 4
     engine: Annotated[CocoEngine, NO_EFFECT, ABSENT_BY_DEFAULT] = "numpy"
-    """What computes COCO's numbers; pycocotools, the reference, takes ten times as long for the same ones."""
+    """What computes COCO's numbers; pycocotools, the reference, takes seven times as long for the same ones."""
     sheet_images: Annotated[NonNegativeInt, CIRCUMSTANTIAL] = 12
     """Test images drawn with ground truth and detections in `figures/`."""
     proposals: bool = True
@@ -310,7 +308,7 @@ class ScoreFiles(HeldOut, RunConfig):
     classes: tuple[ClassName, ...] = ()
     """voc: the label set; empty is the 20 classes of VOC. yolo: the classes that are scored, by name or number; empty is all."""
     engine: Annotated[CocoEngine, NO_EFFECT, ABSENT_BY_DEFAULT] = "numpy"
-    """What computes COCO's numbers; pycocotools, the reference, takes ten times as long for the same ones."""
+    """What computes COCO's numbers; pycocotools, the reference, takes seven times as long for the same ones."""
     zero_based: bool = False
     """voc: whether the annotations count pixels from 0. Lines of detections count from 1 in any case, as the devkit's do and those
     that `paperbench eval` writes."""
