@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -11,6 +12,7 @@ import pytest
 from paperbench.config import paths
 from paperbench.config.paths import shipped_results
 from paperbench.errors import ConfigError, DataError
+from paperbench.records.record import read_run
 from paperbench.report import reproductions, results
 from paperbench.report.layout import load
 from paperbench.report.preparing import Prepared, prepare
@@ -156,3 +158,17 @@ def test_what_is_kept_in_the_repository_fits_together() -> None:
     for kept in read_all(shipped_results()):
         assert kept.made["commits"], kept.key
         assert not kept.made["local_changes"], kept.key
+
+
+def test_points_of_a_curve_are_counted_in_samples(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    run.mkdir()
+    lines = [{"step": 40, "test/bound": -130.5}, {"step": 60, "train/loss": 2.0}, {"step": 80, "test/bound": -120.0}]
+    (run / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    composed = SimpleNamespace(resolved={"train": {"batch_size": 100}})
+    member = SimpleNamespace(composed=composed, directory=run, request=SimpleNamespace(overrides=()))
+    kept = results._run("one", member, read_run(run), ["test/bound"])  # pyright: ignore[reportArgumentType]
+    assert kept["curve"] == [
+        {"step": 40, "samples": 4000, "test/bound": -130.5},
+        {"step": 80, "samples": 8000, "test/bound": -120.0},
+    ]

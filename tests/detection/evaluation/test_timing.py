@@ -46,6 +46,7 @@ def test_the_parts_together_detect_what_the_detector_detects(monkeypatch: pytest
     with torch.no_grad():
         _, proposals = scorer.model.detect(batch)
     ((_, _, boxes, valid, sizes, _),) = given
+    assert proposals is not None
     assert 0 < int(valid.sum()) < valid.numel()  # some are too small
     torch.testing.assert_close(boxes[valid], proposals.boxes[proposals.valid])
     torch.testing.assert_close(sizes, batch.sizes)
