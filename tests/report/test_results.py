@@ -51,6 +51,7 @@ def made(count: int, folder: str = "here", **changes: Any) -> tuple[Prepared, di
 
 def test_an_exported_table_says_who_made_it_and_holds_its_metrics() -> None:
     prepared, document = made(2)
+    document["notes"] = [*document.get("notes", []), f"`paperbench resume {Path.cwd()}/here/x` continues"]
     target = export(prepared, document, Path("results"))
     assert target is not None
     assert target == Path("results/faster-rcnn/table-9/smoke")

@@ -12,7 +12,6 @@ import json
 import math
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
@@ -149,11 +148,20 @@ def _name(member: Member) -> str:
 
 def _as_kept(document: Document, names: Mapping[str, str]) -> dict[str, Any]:
     """Return a copy in which runs have their names in place of folders of this machine."""
-    kept = deepcopy(dict(document))
+    kept = _without(f"{Path.cwd()}{os.sep}", dict(document))
     for _, _, cell in cells_of(kept):
         for value in cell["values"]:
             value["run"] = names.get(value["run"])
     return kept
+
+
+def _without(place: str, value: Any) -> Any:
+    """Return a copy of a document whose texts name no files below `place` but from there."""
+    if isinstance(value, str):
+        return value.replace(place, "")
+    if isinstance(value, Mapping):
+        return {key: _without(place, part) for key, part in value.items()}
+    return [_without(place, part) for part in value] if isinstance(value, list | tuple) else value
 
 
 def _run(name: str, member: Member, record: RunRecord, curve: Sequence[str]) -> dict[str, Any]:
