@@ -11,7 +11,7 @@ import yaml
 
 def load_json(text: str) -> Any:
     """Return the value of a JSON text. Raises ValueError for what is not JSON, and for a key that stands twice in one object."""
-    # The collector would look through half a million new objects again and again, of which none is garbage: a third of the time.
+    # The collector would look through half a million new objects again and again, of which none is garbage.
     collects = gc.isenabled()
     gc.disable()
     try:

@@ -222,12 +222,18 @@ class DetectLoop(LoopConfig):
 
 
 @dataclass(kw_only=True)
-class EvaluationConfig(Schema):
+class CocoScored(Schema):
+    """What is scored by COCO's rules."""
+
+    engine: Annotated[CocoEngine, NO_EFFECT, ABSENT_BY_DEFAULT] = "numpy"
+    """What computes COCO's numbers; pycocotools, the reference, takes seven times as long for the same ones."""
+
+
+@dataclass(kw_only=True)
+class EvaluationConfig(CocoScored):
     """Inference and scoring."""
 
     batch_size: PositiveInt = 4
-    engine: Annotated[CocoEngine, NO_EFFECT, ABSENT_BY_DEFAULT] = "numpy"
-    """What computes COCO's numbers; pycocotools, the reference, takes seven times as long for the same ones."""
     sheet_images: Annotated[NonNegativeInt, CIRCUMSTANTIAL] = 12
     """Test images drawn with ground truth and detections in `figures/`."""
     proposals: bool = True
@@ -254,12 +260,10 @@ Variant = Literal["no-boxes", "svd", "svm", "softmax"]
 
 
 @dataclass(kw_only=True)
-class RCNNEvaluation(Schema):
+class RCNNEvaluation(CocoScored):
     """Inference and scoring."""
 
     batch_size: PositiveInt = 4
-    engine: Annotated[CocoEngine, NO_EFFECT, ABSENT_BY_DEFAULT] = "numpy"
-    """What computes COCO's numbers; pycocotools, the reference, takes seven times as long for the same ones."""
     sheet_images: Annotated[NonNegativeInt, CIRCUMSTANTIAL] = 12
     """Test images drawn with ground truth and detections in `figures/`."""
     proposals: bool = True
@@ -294,7 +298,7 @@ class DetectEval(DetectTrain):
 
 
 @dataclass(kw_only=True)
-class ScoreFiles(HeldOut, RunConfig):
+class ScoreFiles(CocoScored, HeldOut, RunConfig):
     """Task `detect-score`: ground truth and detections from files alone, no model."""
 
     format: Literal["voc", "coco", "yolo"] = "voc"
@@ -307,8 +311,6 @@ class ScoreFiles(HeldOut, RunConfig):
     """voc, yolo: the images that are scored. With `test_fraction`, the split that they were held out of."""
     classes: tuple[ClassName, ...] = ()
     """voc: the label set; empty is the 20 classes of VOC. yolo: the classes that are scored, by name or number; empty is all."""
-    engine: Annotated[CocoEngine, NO_EFFECT, ABSENT_BY_DEFAULT] = "numpy"
-    """What computes COCO's numbers; pycocotools, the reference, takes seven times as long for the same ones."""
     zero_based: bool = False
     """voc: whether the annotations count pixels from 0. Lines of detections count from 1 in any case, as the devkit's do and those
     that `paperbench eval` writes."""

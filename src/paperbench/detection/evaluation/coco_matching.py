@@ -71,7 +71,10 @@ class Curves(NamedTuple):
 
 
 def box_overlap(found: NDArray[np.float64], truth: NDArray[np.float64], crowd: NDArray[np.bool_]) -> Overlap:
-    """Return the overlap of boxes: found (D, 4) and truth (N, 4) are x, y, width, height; crowd is (N,)."""
+    """Return the overlap of boxes: found (D, 4) and truth (N, 4) are x, y, width, height; crowd is (N,).
+
+    In pycocotools' order of operations: an overlap that is a threshold must not miss it by rounding, as one of corners might.
+    """
 
     def overlap(detections: NDArray[np.int64], objects: NDArray[np.int64]) -> NDArray[np.float64]:
         d, g = found[detections], truth[objects]
